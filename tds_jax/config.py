@@ -1,0 +1,256 @@
+"""ConfigDict -> frozen dataclasses: every name, type, range and choice is checked here, once.
+
+The values themselves live in configs/*.py; no field has a default in this file, so that a reader
+of a config sees everything a run depends on. Domains own the dataclasses of `model`, `data` and
+`loss` and use the same `require` helpers.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from tds_jax.errors import UserError
+
+SCHEDULES = ("constant", "warmup_cosine")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+REMAT_POLICIES = ("none", "dots", "names", "full")
+DTYPES = ("float32", "bfloat16")
+PRECISIONS = ("default", "high", "highest")
+
+# A run may go on with other values of these: none of them changes the trajectory.
+FREE_ON_RESUME = (
+    "data.workers",
+    "data.threads",
+    "data.prefetch",
+    "data.persistent_workers",
+    "data.chunk_cache_bytes",
+    "data.chunk_cache_preemption",
+    "data.max_open_files",
+    "data.cache_dir",
+    "optim.steps",
+    "log.",
+    "memory.",
+)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises UserError(message) unless the condition holds."""
+    if not condition:
+        raise UserError(message)
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises UserError unless value is one of the choices."""
+    require(value in choices, f"{name}={value!r} is not known; use one of {', '.join(choices)}")
+
+
+def require_at_least(name: str, value: float, least: float) -> None:
+    """Raises UserError unless value >= least."""
+    require(value >= least, f"{name}={value} is too small; use {least} or more")
+
+
+def require_between(name: str, value: float, low: float, high: float) -> None:
+    """Raises UserError unless low <= value <= high."""
+    require(low <= value <= high, f"{name}={value} is out of range; use {low} to {high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """The update rule. `batch_size` is the effective batch; micro-batch = batch_size/accumulate."""
+
+    batch_size: int
+    accumulate: int
+    steps: int
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    end_factor: float
+    weight_decay: float
+    clip_norm: float
+
+    def __post_init__(self) -> None:
+        require_choice("optim.optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("optim.schedule", self.schedule, SCHEDULES)
+        for name in ("batch_size", "accumulate", "steps"):
+            require_at_least(f"optim.{name}", getattr(self, name), 1)
+        for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps"):
+            require_at_least(f"optim.{name}", getattr(self, name), 0)
+        require_between("optim.end_factor", self.end_factor, 0, 1)
+        k, batch = self.accumulate, self.batch_size
+        require(
+            batch % k == 0,
+            f"optim.batch_size={batch} is not divisible by optim.accumulate={k}; "
+            f"use {max(batch // k, 1) * k} or {(batch // k + 1) * k}",
+        )
+        require(
+            self.warmup_steps < self.steps or self.schedule == "constant",
+            f"optim.warmup_steps={self.warmup_steps} leaves nothing of optim.steps={self.steps}; "
+            "lower it or train longer",
+        )
+
+    @property
+    def micro_batch(self) -> int:
+        """Examples in one forward and backward pass."""
+        return self.batch_size // self.accumulate
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """What trades speed for bytes; nothing here changes the result beyond rounding."""
+
+    remat: str
+    dtype: str
+    decoder_chunk: int
+    matmul_precision: str
+    preallocate: bool
+    fraction: float
+
+    def __post_init__(self) -> None:
+        require_choice("memory.remat", self.remat, REMAT_POLICIES)
+        require_choice("memory.dtype", self.dtype, DTYPES)
+        require_choice("memory.matmul_precision", self.matmul_precision, PRECISIONS)
+        require_at_least("memory.decoder_chunk", self.decoder_chunk, 0)
+        require_between("memory.fraction", self.fraction, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """When to look at `val`, which value decides, and when to stop early."""
+
+    every: int
+    metric: str
+    mode: str
+    min_delta: float
+    patience: int
+
+    def __post_init__(self) -> None:
+        require_choice("eval.mode", self.mode, ("min", "max"))
+        for name in ("every", "min_delta", "patience"):
+            require_at_least(f"eval.{name}", getattr(self, name), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """How often the state is saved and how many of the latest are kept beside the best."""
+
+    every: int
+    keep: int
+
+    def __post_init__(self) -> None:
+        require_at_least("checkpoint.every", self.every, 0)
+        require_at_least("checkpoint.keep", self.keep, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """How often a line is written, and where besides metrics.jsonl."""
+
+    every: int
+    tensorboard: bool
+    plots: bool
+
+    def __post_init__(self) -> None:
+        require_at_least("log.every", self.every, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderConfig:
+    """How batches reach the device; every domain's data settings begin with these."""
+
+    workers: int
+    threads: int
+    prefetch: int
+    persistent_workers: bool
+
+    def __post_init__(self) -> None:
+        require_between("data.workers", self.workers, 0, 256)
+        require_between("data.threads", self.threads, 1, 256)
+        require_between("data.prefetch", self.prefetch, 1, 1024)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run. `model`, `data` and `loss` are the task's own dataclasses."""
+
+    task: str
+    seed: int
+    model: Any
+    data: Any
+    loss: Any
+    optim: OptimConfig
+    memory: MemoryConfig
+    eval: EvalConfig
+    checkpoint: CheckpointConfig
+    log: LogConfig
+
+    def __post_init__(self) -> None:
+        require_at_least("seed", self.seed, 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dict of plain values, tuples as lists, as config.json stores it."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def resolve(values: Mapping[str, Any], groups: Mapping[str, type]) -> Config:
+    """The frozen Config for nested values (a ConfigDict's to_dict(), or a parsed config.json).
+
+    groups: the task's dataclass for each of `model`, `data` and `loss`.
+    Raises UserError for a missing or unknown field, a wrong type, a value out of range.
+    """
+    classes = {f.name: f.type for f in dataclasses.fields(Config)} | dict(groups)
+    _check_names("", values, set(classes))
+    built = {
+        name: _build(kind, name, values[name])
+        if dataclasses.is_dataclass(kind)
+        else _convert(name, values[name], kind)
+        for name, kind in classes.items()
+    }
+    return Config(**built)
+
+
+def _check_names(prefix: str, values: Mapping[str, Any], expected: set[str]) -> None:
+    for name in sorted(expected - set(values)):
+        raise UserError(f"{prefix}{name} is missing from the config; see configs/default.py")
+    for name in sorted(set(values) - expected):
+        known = ", ".join(sorted(expected))
+        raise UserError(f"{prefix}{name} is not a setting; known here: {known}")
+
+
+def _build(cls: type, group: str, values: Any) -> Any:
+    require(isinstance(values, Mapping), f"{group}={values!r} must be a group of settings")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    _check_names(f"{group}.", values, set(names))
+    return cls(**{name: _convert(f"{group}.{name}", values[name], hints[name]) for name in names})
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """The value as `kind`: ints widen to float, lists to tuples; anything else must match."""
+    if isinstance(kind, types.GenericAlias):
+        require(isinstance(value, list | tuple), f"{name}={value!r} must be a tuple")
+        return tuple(_convert(name, item, typing.get_args(kind)[0]) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    matches = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    require(matches, f"{name}={value!r} has type {type(value).__name__}; use {kind.__name__}")
+    return value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`name: old -> new` for every setting that differs and may not differ on resume.
+
+    Accumulation alone may differ: the effective batch and so the trajectory stay.
+    """
+    found = []
+    for name in sorted(set(old) | set(new)):
+        path = f"{prefix}{name}"
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{path}.")
+        elif before != after and not path.startswith(FREE_ON_RESUME):
+            found.append(f"{path}: {before} -> {after}")
+    return found

@@ -1,0 +1,128 @@
+"""Checkpoints: atomic, asynchronous, the latest few and the best. The only file that imports orbax.
+
+A checkpoint is named by the *examples* consumed, so that a run may go on with another micro-batch.
+It holds the whole TrainState (parameters, statistics, optimizer, accumulator) and `progress`, the
+host's small dict (early stopping, last evaluation). Randomness needs nothing more: every draw is a
+function of (seed, epoch, example). Orbax writes into a temporary folder and renames it at the end;
+a folder that exists is whole, whatever killed its writer.
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from tds_jax.errors import UserError
+
+SCORE = "score"
+
+
+class Restored(NamedTuple):
+    """A checkpoint read back. position: examples consumed."""
+
+    position: int
+    state: Any
+    progress: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one workdir. Scores are minimised (negate what should be large)."""
+
+    manager: ocp.CheckpointManager
+
+    @classmethod
+    def open(cls, folder: Path, keep: int) -> "Checkpoints":
+        """Opens or creates a folder that keeps the `keep` latest and the best checkpoint."""
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        best = policies.BestN(
+            get_metric_fn=lambda m: m[SCORE],
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            best_fn=lambda m: m[SCORE],
+            best_mode="min",
+            cleanup_tmp_directories=True,
+        )
+        return cls(ocp.CheckpointManager(folder.absolute(), options=options))
+
+    def save(
+        self, position: int, state: Any, progress: dict[str, Any], score: float | None
+    ) -> None:
+        """Starts writing; the state may be donated right away. An existing position is kept."""
+        if position in self.manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+        )
+        metrics = None if score is None else {SCORE: score}
+        self.manager.save(position, args=items, metrics=metrics, force=True)
+
+    def latest(self) -> int | None:
+        """Position of the newest checkpoint."""
+        return self.manager.latest_step()
+
+    def best(self) -> int | None:
+        """Position of the checkpoint with the lowest score; the latest if none has a score."""
+        return self.manager.best_step() or self.latest()
+
+    def restore(self, position: int, abstract_state: Any) -> Restored:
+        """Reads a checkpoint into the given shapes, types and shardings.
+
+        Raises UserError where they differ from what was saved: Orbax itself raises for other
+        shapes but converts other types without a word.
+        """
+        self._check_types(position, abstract_state)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state), progress=ocp.args.JsonRestore()
+        )
+        try:
+            restored = self.manager.restore(position, args=items)
+        except ValueError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"checkpoint {position} in {self.manager.directory} does not fit this model "
+                f"({reason}); use the config it was trained with or another --workdir"
+            ) from error
+        return Restored(position, restored["state"], restored["progress"])
+
+    def _check_types(self, position: int, abstract_state: Any) -> None:
+        saved = self.manager.item_metadata(position)["state"].tree
+        names = _leaf_types(saved)
+        for path, dtype in _leaf_types(abstract_state).items():
+            if path in names and names[path] != dtype:
+                raise UserError(
+                    f"checkpoint {position} stores {path} as {names[path]}, this run needs "
+                    f"{dtype}; use the config it was trained with"
+                )
+
+    def wait(self) -> None:
+        """Returns when everything started is on disk."""
+        self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finishes writing and lets go of the folder."""
+        self.manager.close()
+
+
+def _leaf_types(tree: Any) -> dict[str, str]:
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        "/".join(_key_name(key) for key in path): str(leaf.dtype)
+        for path, leaf in flat
+        if hasattr(leaf, "dtype")
+    }
+
+
+def _key_name(key: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)

@@ -1,0 +1,134 @@
+"""Where numbers go while a run lasts: metrics.jsonl, the console, TensorBoard; process 0 only.
+
+metrics.jsonl has one object a line: step (optimizer steps planned so far), examples, split, then
+name -> value. Names under perf/ depend on the machine; everything else repeats exactly when a run
+is repeated or interrupted.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Line = dict[str, Any]
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def cut_back(path: Path, examples: int) -> None:
+    """Drops what was logged after the restored position; the run will write it again."""
+    kept = [line for line in read_lines(path) if line["examples"] <= examples]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    os.replace(temporary, path)
+
+
+class Log:
+    """Writes lines as they come and shows progress; a context manager.
+
+    describe: values -> the few words a person watches. On a terminal one live bar with the time
+    remaining; elsewhere one printed line per log line.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        total_steps: int,
+        describe: Callable[[Line], str],
+        tensorboard: bool = False,
+        main_process: bool = True,
+    ) -> None:
+        self.path = workdir / "metrics.jsonl"
+        self.console = Console(quiet=not main_process, soft_wrap=True, highlight=False)
+        self._describe = describe
+        self._total = total_steps
+        self._main = main_process
+        self._writer = _tensorboard(workdir) if tensorboard and main_process else None
+        self._progress = _progress_bar(self.console)
+        self._bar = self._progress.add_task("", total=total_steps, words="")
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        if self._writer:
+            self._writer.close()
+
+    def say(self, text: str) -> None:
+        """One plain line for the person watching."""
+        self.console.print(text, markup=False)
+
+    def write(self, line: Line) -> None:
+        """Appends a line and shows it. Not-a-number values are stored as null."""
+        if not self._main:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({k: _finite(v) for k, v in line.items()}) + "\n")
+        self._show(line)
+        if self._writer:
+            for name, value in line.items():
+                if isinstance(value, float) and math.isfinite(value):
+                    self._writer.add_scalar(f"{line['split']}/{name}", value, line["step"])
+
+    def _show(self, line: Line) -> None:
+        words = self._describe(line)
+        if self.console.is_terminal and line["split"] == "train":
+            self._progress.update(self._bar, completed=line["step"], words=words)
+        else:
+            self.say(f"{line['split']:>5} {line['step']:>6}/{self._total}  {words}")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[words]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+        auto_refresh=True,
+    )
+
+
+def _tensorboard(workdir: Path) -> Any:
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(workdir / "tensorboard"))
+
+
+def series(lines: list[Line], split: str) -> Iterator[tuple[str, list[int], list[float]]]:
+    """(name, steps, values) of every logged number of a split, perf/ left out."""
+    chosen = [line for line in lines if line["split"] == split]
+    names = dict.fromkeys(name for line in chosen for name in line)
+    for name in names:
+        if name in ("step", "examples", "split") or name.startswith("perf/"):
+            continue
+        points = [(ln["step"], ln[name]) for ln in chosen if ln.get(name) is not None]
+        if points:
+            steps, values = zip(*points, strict=True)
+            yield name, list(steps), list(values)

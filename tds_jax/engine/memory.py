@@ -1,0 +1,115 @@
+"""Bytes: predicted by ahead-of-time compilation, measured on the device and on the host."""
+
+import dataclasses
+import os
+import threading
+from typing import Any
+
+import jax
+import psutil
+
+MIB = 2**20
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceBytes:
+    """XLA's own account of one compiled program, in bytes of device memory.
+
+    arguments: inputs (state and batch). temporaries: activations, gradients, workspace.
+    outputs: results that do not reuse an argument's buffer.
+    """
+
+    arguments: int
+    outputs: int
+    temporaries: int
+
+    @property
+    def total(self) -> int:
+        """Arguments + outputs + temporaries, the peak of the step."""
+        return self.arguments + self.outputs + self.temporaries
+
+
+def predict(compiled: jax.stages.Compiled) -> DeviceBytes:
+    """Bytes a compiled step needs, from its buffer assignment; nothing is allocated.
+
+    `peak_memory_in_bytes` is not used: on CPU it leaves the temporaries out.
+    """
+    stats = compiled.memory_analysis()
+    return DeviceBytes(
+        arguments=stats.argument_size_in_bytes,
+        outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+    )
+
+
+def device_peak() -> int | None:
+    """Measured peak bytes of the busiest local device; None where it is not kept (CPU)."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
+    return max(peaks) if peaks else None
+
+
+def host_bytes() -> int:
+    """Proportional set size of this process and its children: what the host really gives up.
+
+    PSS counts a page shared by n processes as 1/n in each, so that workers are not counted twice.
+    """
+    own = psutil.Process(os.getpid())
+    total = 0
+    for process in [own, *own.children(recursive=True)]:
+        try:
+            total += _pss(process)
+        except psutil.Error:  # the child ended between the listing and the reading
+            continue
+    return total
+
+
+def _pss(process: psutil.Process) -> int:
+    info = process.memory_full_info()
+    return getattr(info, "pss", info.rss)
+
+
+class HostMeter:
+    """Samples `host_bytes` in a thread; `peak` is the largest value seen. Use as a context."""
+
+    def __init__(self, seconds: float = 0.5) -> None:
+        self.peak = 0
+        self._seconds = seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def _sample(self) -> None:
+        while not self._stop.is_set():
+            self.peak = max(self.peak, host_bytes())
+            self._stop.wait(self._seconds)
+
+    def __enter__(self) -> "HostMeter":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak = max(self.peak, host_bytes())
+
+
+def format_bytes(count: float) -> str:
+    """'1.50 GiB', '312 MiB', '12 KiB'."""
+    if count >= GIB:
+        return f"{count / GIB:.2f} GiB"
+    if count >= MIB:
+        return f"{count / MIB:.0f} MiB"
+    return f"{count / 1024:.0f} KiB"
+
+
+def set_allocator(preallocate: bool, fraction: float) -> None:
+    """Tells XLA how to take GPU memory; must run before jax touches a device.
+
+    preallocate: take the share at once (faster, no fragmentation) or as needed (other programs
+    can use the card). fraction: share of the card this process may take; 0 keeps XLA's own 0.75.
+    A variable the user has set in the environment wins.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", str(preallocate).lower())
+    if fraction:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{fraction:.3f}")

@@ -1,0 +1,194 @@
+"""Schedules, update rules, and accumulation that equals the large batch exactly.
+
+The objective of a batch is Σ weight·loss / Σ weight. Its gradient is Σ∇ / Σ weight, so the
+micro-batches hand over the *sum* of gradients and the *sum* of weights; both accumulate in
+`optax.MultiSteps`, and one division happens when the window is full. Averaging per-micro-batch
+means instead, as MultiSteps does by default, is wrong as soon as masks are ragged.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tds_jax.config import OptimConfig
+
+Params = Any
+
+
+class Sums(NamedTuple):
+    """What a micro-batch contributes: gradient of the summed loss, and the summed weight."""
+
+    grad: Params
+    weight: jax.Array
+
+
+class MeanState(NamedTuple):
+    """State of `divide_by_weight`. grad_norm: of the last applied mean gradient, before clipping.
+    weight: the Σ weight that update stood for."""
+
+    inner: optax.OptState
+    grad_norm: jax.Array
+    weight: jax.Array
+
+
+class SingleState(NamedTuple):
+    """What remains of MultiStepsState when every micro-batch is a whole batch."""
+
+    gradient_step: jax.Array
+    inner_opt_state: MeanState
+    skip_state: dict[str, jax.Array]
+
+
+def make_schedule(config: OptimConfig) -> optax.Schedule:
+    """Learning rate of update t = 0 … steps-1.
+
+    constant: learning_rate. warmup_cosine: learning_rate·(t+1)/warmup_steps while t < warmup_steps,
+    so the first update already moves; then a half cosine whose last update, t = steps-1, has
+    exactly learning_rate·end_factor. (PyTorch's warm-up recipes often start at 0 and never arrive.)
+    """
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if config.schedule == "constant":
+        return optax.constant_schedule(peak)
+    top = max(warmup - 1, 0)
+    span = max(config.steps - 1 - top, 1)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        t = jnp.asarray(count, jnp.float32)
+        rise = (t + 1) / max(warmup, 1)
+        progress = jnp.clip((t - top) / span, 0, 1)
+        fall = config.end_factor + (1 - config.end_factor) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        return peak * jnp.where(t < warmup, rise, fall)
+
+    return schedule
+
+
+def _decays(params: Params) -> Params:
+    """True for matrices and kernels; norm gains, biases and learned poses are vectors."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def make_update_rule(config: OptimConfig) -> optax.GradientTransformation:
+    """Clipping, then the optimizer; both see the mean gradient of the whole batch.
+
+    adam: weight_decay is added to the gradient (L2, as PyTorch's Adam). adamw: decoupled and
+    multiplied by the learning rate (as PyTorch's AdamW); neither decays norms and biases.
+    sgd: plain, for equality tests and baselines.
+    """
+    schedule = make_schedule(config)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=_decays)
+    rules = {
+        "sgd": lambda: [optax.sgd(schedule)],
+        "adam": lambda: [decay, optax.adam(schedule)],
+        "adamw": lambda: [
+            optax.adamw(schedule, weight_decay=config.weight_decay, mask=_decays),
+        ],
+    }
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    return optax.chain(*clip, *rules[config.optimizer]())
+
+
+def divide_by_weight(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Sums -> mean gradient -> inner. A window without any weight gives a zero gradient."""
+
+    def init(params: Sums) -> MeanState:
+        zero = jnp.zeros((), jnp.float32)
+        return MeanState(inner.init(params.grad), zero, zero)
+
+    def update(
+        sums: Sums, state: MeanState, params: Sums | None = None
+    ) -> tuple[Sums, MeanState]:
+        assert params is not None
+        divisor = jnp.where(sums.weight > 0, sums.weight, 1)
+        mean = jax.tree.map(lambda g: g / divisor, sums.grad)
+        updates, inner_state = inner.update(mean, state.inner, params.grad)
+        norm = optax.global_norm(mean)
+        return Sums(updates, jnp.zeros_like(sums.weight)), MeanState(inner_state, norm, sums.weight)
+
+    return optax.GradientTransformation(init, update)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """init, update and flush of an accumulating optimizer; all pure.
+
+    init(params) -> opt_state; `gradient_step` counts applied updates.
+    update(sums, opt_state, params) -> (params, opt_state): adds a micro-batch; applies the update
+      when the window of `accumulate` finite micro-batches is full.
+    flush(opt_state, params) -> (params, opt_state): applies a partly filled window with its true
+      weight; nothing when the window is empty.
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[[Sums, Any, Params], tuple[Params, Any]]
+    flush: Callable[[Any, Params], tuple[Params, Any]]
+
+
+def make_optimizer(config: OptimConfig) -> Optimizer:
+    """The optimizer of a run; without an accumulator when accumulate = 1.
+
+    A micro-batch whose gradient or weight is not finite is left out as if it had never been drawn
+    (`skip_state['should_skip']` says so); the window then takes one more.
+    """
+    rule = divide_by_weight(make_update_rule(config))
+    return _single(rule) if config.accumulate == 1 else _accumulating(rule, config.accumulate)
+
+
+def _as_sums(params: Params) -> Sums:
+    return Sums(params, jnp.zeros((), jnp.float32))
+
+
+def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _single(rule: optax.GradientTransformation) -> Optimizer:
+    def init(params: Params) -> SingleState:
+        sums = _as_sums(params)
+        count = jnp.zeros((), jnp.int32)
+        _, skip_state = optax.skip_not_finite(sums, count, None)
+        return SingleState(count, rule.init(sums), skip_state)
+
+    def update(sums: Sums, state: SingleState, params: Params) -> tuple[Params, SingleState]:
+        skip, skip_state = optax.skip_not_finite(sums, state.gradient_step, None)
+        updates, inner = rule.update(sums, state.inner_opt_state, _as_sums(params))
+        applied = optax.apply_updates(params, updates.grad)
+        inner = _select(skip, state.inner_opt_state, inner)
+        count = state.gradient_step + jnp.logical_not(skip).astype(jnp.int32)
+        return _select(skip, params, applied), SingleState(count, inner, skip_state)
+
+    return Optimizer(init, update, lambda state, params: (params, state))
+
+
+def _accumulating(rule: optax.GradientTransformation, every: int) -> Optimizer:
+    multi = optax.MultiSteps(
+        rule, every, use_grad_mean=False, should_skip_update_fn=optax.skip_not_finite
+    )
+
+    def init(params: Params) -> optax.MultiStepsState:
+        return multi.init(_as_sums(params))
+
+    def update(
+        sums: Sums, state: optax.MultiStepsState, params: Params
+    ) -> tuple[Params, optax.MultiStepsState]:
+        updates, state = multi.update(sums, state, _as_sums(params))
+        return optax.apply_updates(params, updates.grad), state
+
+    def flush(
+        state: optax.MultiStepsState, params: Params
+    ) -> tuple[Params, optax.MultiStepsState]:
+        updates, inner = rule.update(state.acc_grads, state.inner_opt_state, _as_sums(params))
+        filled = state.mini_step > 0
+        flushed = state._replace(
+            mini_step=jnp.zeros_like(state.mini_step),
+            gradient_step=state.gradient_step + 1,
+            inner_opt_state=inner,
+            acc_grads=jax.tree.map(jnp.zeros_like, state.acc_grads),
+        )
+        applied = optax.apply_updates(params, updates.grad)
+        return _select(filled, applied, params), _select(filled, flushed, state)
+
+    return Optimizer(init, update, flush)

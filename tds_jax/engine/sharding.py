@@ -1,0 +1,61 @@
+"""The mesh, the shardings of a tree, and process-local batches made global.
+
+One device is a mesh of one, so the training step is written once: the batch is split over the
+axis `data`, the state is replicated. Domains never see any of this.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tds_jax.errors import UserError
+
+
+def make_mesh(micro_batch: int) -> Mesh:
+    """A one-axis mesh `data` over all devices; each must get the same number of examples."""
+    count = jax.device_count()
+    if micro_batch % count:
+        raise UserError(
+            f"optim.batch_size/optim.accumulate={micro_batch} examples cannot be shared equally by "
+            f"{count} devices; use a micro-batch that is a multiple of {count}"
+        )
+    # Auto axes: since jax 0.9 the default of make_mesh is Explicit, which needs sharding in types.
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def shardings_for(tree: Any, mesh: Mesh) -> Any:
+    """The sharding of every leaf of a state: replicated."""
+    return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
+
+
+def abstract(tree: Any, mesh: Mesh) -> Any:
+    """ShapeDtypeStructs with shardings, to compile or to restore into without allocating."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings_for(tree, mesh),
+    )
+
+
+def abstract_batch(spec: Any, mesh: Mesh) -> Any:
+    """A batch's ShapeDtypeStructs with the leading axis split over the devices."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), spec
+    )
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's share of a batch -> global arrays (asynchronous copy to the devices)."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }

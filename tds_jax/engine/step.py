@@ -1,0 +1,140 @@
+"""The functional training step: graphdef static, everything else a pytree of arrays.
+
+Modules are only how a network is written. The step sees `params` and `rest` as pure dicts and
+uses nothing but jax.jit and jax.value_and_grad, so it means the same under Flax's graph and tree
+modes. The state is donated: its buffers are reused for the next one.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.engine import metrics
+from tds_jax.engine.optim import Optimizer, Sums
+
+Batch = dict[str, jax.Array]
+
+
+class Objective(NamedTuple):
+    """Σ weight·loss and Σ weight of a batch; the loss is their ratio, taken over whole batches."""
+
+    sum: jax.Array
+    weight: jax.Array
+
+
+class LossFn(Protocol):
+    """(model, batch, train) -> objective and metric states."""
+
+    def __call__(
+        self, model: nnx.Module, batch: Batch, train: bool
+    ) -> tuple[Objective, dict[str, Any]]: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a step changes.
+
+    params, rest: pure dicts with string keys; rest is every Variable that is not a Param.
+    window: metric states since the last log line, so that a line never depends on interruptions.
+    skipped: () int32, micro-batches left out because their gradient was not finite.
+    """
+
+    params: dict[str, Any]
+    rest: dict[str, Any]
+    opt_state: Any
+    window: dict[str, Any]
+    skipped: jax.Array
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
+    """(graphdef, params, rest) of a module, the latter two as pure dicts."""
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+
+
+def _with_loss(objective: Objective, states: dict[str, Any]) -> dict[str, Any]:
+    return {"loss": metrics.Mean(objective.sum, objective.weight)} | states
+
+
+def make_init(
+    init_model: Callable[[nnx.Rngs], nnx.Module],
+    optimizer: Optimizer,
+    loss_fn: LossFn,
+    batch_spec: Any,
+) -> Callable[[jax.Array], TrainState]:
+    """key -> fresh TrainState; pure, so that it can be traced for shapes or jitted with shardings."""
+
+    def init(key: jax.Array) -> TrainState:
+        graphdef, params, rest = split(init_model(nnx.Rngs(key)))
+
+        def measure(params: dict[str, Any], batch: Batch) -> dict[str, Any]:
+            return _with_loss(*loss_fn(nnx.merge(graphdef, params, rest), batch, train=True))
+
+        window = jax.eval_shape(measure, params, batch_spec)
+        return TrainState(
+            params=params,
+            rest=rest,
+            opt_state=optimizer.init(params),
+            window=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), window),
+            skipped=jnp.zeros((), jnp.int32),
+        )
+
+    return init
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef, optimizer: Optimizer, loss_fn: LossFn
+) -> Callable[[TrainState, Batch], TrainState]:
+    """(state, micro-batch) -> state, jitted, the old state donated."""
+
+    def train_step(state: TrainState, batch: Batch) -> TrainState:
+        def total(params: dict[str, Any]) -> tuple[jax.Array, tuple[Any, Any, Any]]:
+            # Pure dicts become fresh Variables at this trace level, so `rest` may be mutated.
+            model = nnx.merge(graphdef, params, state.rest)
+            objective, states = loss_fn(model, batch, train=True)
+            _, _, rest = split(model)
+            return objective.sum, (objective.weight, _with_loss(objective, states), rest)
+
+        (_, (weight, states, rest)), grad = jax.value_and_grad(total, has_aux=True)(state.params)
+        params, opt_state = optimizer.update(Sums(grad, weight), state.opt_state, state.params)
+        skip = opt_state.skip_state["should_skip"]
+        # A skipped micro-batch leaves no trace: neither in the statistics nor in the log.
+        merged = metrics.merge(state.window, states)
+        window, rest = jax.tree.map(
+            lambda new, old: jnp.where(skip, old, new),
+            (merged, rest),
+            (state.window, state.rest),
+        )
+        return TrainState(params, rest, opt_state, window, state.skipped + skip.astype(jnp.int32))
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_eval_step(
+    graphdef: nnx.GraphDef, loss_fn: LossFn
+) -> Callable[[dict[str, Any], dict[str, Any], Batch], dict[str, Any]]:
+    """(params, rest, batch) -> metric states, jitted."""
+
+    def eval_step(params: dict[str, Any], rest: dict[str, Any], batch: Batch) -> dict[str, Any]:
+        model = nnx.merge(graphdef, params, rest)
+        return _with_loss(*loss_fn(model, batch, train=False))
+
+    return jax.jit(eval_step)
+
+
+def replace_leaves(rest: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`rest` with the leaves of a nested dict `values` put in their places (same shapes)."""
+    result = dict(rest)
+    for name, value in values.items():
+        old = rest[name]
+        if isinstance(value, dict):
+            result[name] = replace_leaves(old, value)
+        else:
+            assert old.shape == value.shape, (name, old.shape, value.shape)
+            result[name] = jnp.asarray(value, old.dtype)
+    return result
