@@ -1,0 +1,30 @@
+"""Matrix products over the last axis."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan: int) -> jax.Array:
+    """Draws f32 from U(-1/sqrt(fan), 1/sqrt(fan)), PyTorch's start for conv, linear and LSTM."""
+    bound = fan**-0.5
+    return jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds (C,) to (..., C) without relying on rank promotion; the result has x's dtype."""
+    return x + jnp.broadcast_to(bias.astype(x.dtype), x.shape)
+
+
+class Linear(nnx.Module):
+    """(..., in) -> (..., out): x @ kernel + bias, computed in `dtype`, parameters kept in f32."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        self.dtype = dtype
+        self.kernel = nnx.Param(uniform(rngs, (in_features, out_features), in_features))
+        self.bias = nnx.Param(uniform(rngs, (out_features,), in_features))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return add_bias(x.astype(self.dtype) @ self.kernel[...].astype(self.dtype), self.bias[...])

@@ -1,0 +1,105 @@
+"""LSTM layers in one-step form, for scans that feed their output back."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.nn.dropout import keep_scale
+from tds_jax.nn.linear import add_bias, uniform
+
+Carry = tuple[tuple[jax.Array, jax.Array], ...]
+"""One (cell, hidden) pair of (B, H) per layer, f32: sums over thousands of steps need it."""
+
+
+class LSTMLayer(nnx.Module):
+    """Weights of one layer: wx (in, 4H), wh (H, 4H), bias (4H,), gate order input forget cell out.
+
+    One bias where PyTorch has two that are only ever summed.
+    """
+
+    def __init__(self, in_features: int, hidden: int, *, rngs: nnx.Rngs) -> None:
+        self.wx = nnx.Param(uniform(rngs, (in_features, 4 * hidden), hidden))
+        self.wh = nnx.Param(uniform(rngs, (hidden, 4 * hidden), hidden))
+        self.bias = nnx.Param(uniform(rngs, (4 * hidden,), hidden))
+
+
+def _update(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """gates (B, 4H), cell (B, H) -> the next (cell, hidden), in the cell's dtype."""
+    i, f, g, o = jnp.split(gates.astype(cell.dtype), 4, axis=-1)
+    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return cell, jax.nn.sigmoid(o) * jnp.tanh(cell)
+
+
+class LSTM(nnx.Module):
+    """A stack of layers read as [input, feedback] -> hidden of the last layer.
+
+    `input_gates` does the part of layer 0 that is known before the scan, for all steps in one
+    matrix product; `step` does the rest. Matrix products run in `dtype`, the carry is f32.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: int,
+        layers: int,
+        *,
+        dropout: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.hidden = hidden
+        self.layers = layers
+        self.dropout = dropout
+        self.dtype = dtype
+        for n in range(layers):
+            size = hidden if n else in_features
+            setattr(self, f"layer_{n}", LSTMLayer(size, hidden, rngs=rngs))
+
+    def initial_carry(self, batch: int) -> Carry:
+        """Zeros."""
+        zeros = jnp.zeros((batch, self.hidden), jnp.promote_types(self.dtype, jnp.float32))
+        return tuple((zeros, zeros) for _ in range(self.layers))
+
+    def input_gates(self, x: jax.Array) -> jax.Array:
+        """x (..., F) -> (..., 4H): layer 0's gates from its first F inputs, and its bias."""
+        layer = self.layer_0
+        product = x.astype(self.dtype) @ layer.wx[: x.shape[-1]].astype(self.dtype)
+        return add_bias(product, layer.bias[...])
+
+    def masks(self, batch_keys: jax.Array | None, steps: int, layer: int) -> list[jax.Array]:
+        """Dropout factors (N, B, H) between layers, a fresh one per step; [] when off."""
+        if batch_keys is None or self.dropout == 0:
+            return []
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        shape = (steps, self.hidden)
+        return [
+            jnp.swapaxes(keep_scale(batch_keys, layer + n, shape, self.dropout, dtype), 0, 1)
+            for n in range(self.layers - 1)
+        ]
+
+    def step(
+        self,
+        carry: Carry,
+        gates: jax.Array,
+        feedback: jax.Array | None = None,
+        masks: Sequence[jax.Array] = (),
+    ) -> tuple[Carry, jax.Array]:
+        """One step: gates (B, 4H) from `input_gates`, feedback (B, P) = layer 0's last P inputs.
+
+        masks: one (B, H) factor per gap between layers, or none. Returns the carry and (B, H).
+        """
+        new = []
+        for n, (cell, hidden) in enumerate(carry):
+            layer = getattr(self, f"layer_{n}")
+            if n:
+                x = new[-1][1] * masks[n - 1] if masks else new[-1][1]
+                gates = add_bias(self._dot(x, layer.wx[...]), layer.bias[...])
+            elif feedback is not None:
+                gates = gates + self._dot(feedback, layer.wx[-feedback.shape[-1] :])
+            new.append(_update(gates + self._dot(hidden, layer.wh[...]), cell))
+        return tuple(new), new[-1][1]
+
+    def _dot(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return x.astype(self.dtype) @ kernel.astype(self.dtype)

@@ -1,0 +1,188 @@
+"""Features -> joint angles, one step at a time, each step seeing the pose it made before."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.engine.remat import scan
+from tds_jax.errors import UserError
+from tds_jax.nn.linear import Linear
+from tds_jax.nn.lstm import LSTM
+from tds_jax.nn.norm import LayerNorm
+
+OUTPUTS = ("position", "velocity", "hybrid")
+DROPOUT_LAYER = 100  # the encoder's stages count from 0
+
+Carry = dict[str, Any]
+"""pose (B, J) and the core's state, f32; step (B,) int32, the number of steps taken."""
+
+
+class LSTMCore(nnx.Module):
+    """[feature, pose] -> LSTM -> LeakyReLU -> linear."""
+
+    def __init__(
+        self,
+        features: int,
+        feedback: int,
+        outputs: int,
+        *,
+        hidden: int,
+        layers: int,
+        dropout: float,
+        slope: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.slope = slope
+        self.lstm = LSTM(
+            features + feedback, hidden, layers, dropout=dropout, dtype=dtype, rngs=rngs
+        )
+        self.head = Linear(hidden, outputs, dtype=dtype, rngs=rngs)
+
+    def initial_state(self, batch: int) -> Any:
+        """Zeros for every layer."""
+        return self.lstm.initial_carry(batch)
+
+    def prepare(self, features: jax.Array) -> jax.Array:
+        """features (..., F) -> what one step needs of them; no feedback involved."""
+        return self.lstm.input_gates(features)
+
+    def masks(self, keys: jax.Array | None, steps: int) -> list[jax.Array]:
+        """Dropout between layers, (N, B, H) each."""
+        return self.lstm.masks(keys, steps, DROPOUT_LAYER)
+
+    def step(
+        self, state: Any, prepared: jax.Array, pose: jax.Array, masks: Sequence[jax.Array]
+    ) -> tuple[Any, jax.Array]:
+        """One step: (state, raw output (B, O))."""
+        state, hidden = self.lstm.step(state, prepared, pose, masks)
+        return state, self.head(jax.nn.leaky_relu(hidden, self.slope))
+
+
+class MLPCore(nnx.Module):
+    """[feature, pose] -> (linear, LayerNorm, LeakyReLU) per hidden size -> linear; no memory."""
+
+    def __init__(
+        self,
+        features: int,
+        feedback: int,
+        outputs: int,
+        *,
+        sizes: Sequence[int],
+        slope: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if not sizes or min(sizes) < 1:
+            raise UserError(
+                f"model.mlp_hidden={tuple(sizes)} needs one or more positive sizes; use (256, 128)"
+            )
+        self.slope = slope
+        self.depth = len(sizes)
+        ends = [features + feedback, *sizes, outputs]
+        for n, (a, b) in enumerate(zip(ends, ends[1:], strict=False)):
+            setattr(self, f"linear_{n}", Linear(a, b, dtype=dtype, rngs=rngs))
+        for n, size in enumerate(sizes):
+            setattr(self, f"norm_{n}", LayerNorm(size, dtype=dtype))
+
+    def initial_state(self, batch: int) -> Any:
+        """Nothing."""
+        return ()
+
+    def prepare(self, features: jax.Array) -> jax.Array:
+        """features (..., F) -> their half of the first product, with its bias."""
+        first = self.linear_0
+        kernel = first.kernel[: features.shape[-1]].astype(first.dtype)
+        product = features.astype(first.dtype) @ kernel
+        return product + jnp.broadcast_to(first.bias[...].astype(first.dtype), product.shape)
+
+    def masks(self, keys: jax.Array | None, steps: int) -> list[jax.Array]:
+        """None: the MLP has no dropout."""
+        return []
+
+    def step(
+        self, state: Any, prepared: jax.Array, pose: jax.Array, masks: Sequence[jax.Array]
+    ) -> tuple[Any, jax.Array]:
+        """One step: (state, raw output (B, O))."""
+        dtype = self.linear_0.dtype
+        kernel = self.linear_0.kernel[-pose.shape[-1] :].astype(dtype)
+        x = prepared + pose.astype(dtype) @ kernel
+        for n in range(self.depth):
+            x = jax.nn.leaky_relu(getattr(self, f"norm_{n}")(x), self.slope)
+            x = getattr(self, f"linear_{n + 1}")(x)
+        return state, x
+
+
+class Decoder(nnx.Module):
+    """Rolls a core out over features and turns its outputs into poses.
+
+    output 'position': pose = scale * out. 'velocity': pose = previous + scale * out. 'hybrid': out
+    has both halves; position for the first `position_steps` steps, velocity afterwards.
+    The previous pose is always the model's own (no teacher forcing). chunk: see `remat.scan`.
+    """
+
+    def __init__(
+        self,
+        core: LSTMCore | MLPCore,
+        *,
+        num_joints: int,
+        output: str,
+        output_scale: float,
+        position_steps: int,
+        chunk: int,
+        dtype: jnp.dtype,
+    ) -> None:
+        self.core = core
+        self.num_joints = num_joints
+        self.output = output
+        self.output_scale = output_scale
+        self.position_steps = position_steps
+        self.chunk = chunk
+        self.carry_dtype = jnp.promote_types(dtype, jnp.float32)
+
+    def initial_carry(self, pose: jax.Array) -> Carry:
+        """The carry before the first step, from pose (B, J) radians."""
+        batch = pose.shape[0]
+        return {
+            "pose": pose.astype(self.carry_dtype),
+            "state": self.core.initial_state(batch),
+            "step": jnp.zeros((batch,), jnp.int32),
+        }
+
+    def step(self, carry: Carry, feature: jax.Array) -> tuple[Carry, jax.Array]:
+        """feature (B, F) -> (carry, pose (B, J)), without dropout."""
+        return self._step(carry, (self.core.prepare(feature), []))
+
+    def rollout(
+        self, features: jax.Array, carry: Carry, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, Carry]:
+        """features (B, N, F) -> (poses (B, N, J) in f32 radians, carry after the last step)."""
+        masks = self.core.masks(keys, features.shape[1])
+        prepared = jnp.swapaxes(self.core.prepare(features), 0, 1)
+        carry, poses = scan(self._step, carry, (prepared, masks), self.chunk)
+        return jnp.swapaxes(poses, 0, 1), carry
+
+    def _step(self, carry: Carry, x: tuple[jax.Array, list[jax.Array]]) -> tuple[Carry, jax.Array]:
+        prepared, masks = x
+        state, out = self.core.step(carry["state"], prepared, carry["pose"], masks)
+        out = out.astype(self.carry_dtype) * self.output_scale
+        pose = self._pose(out, carry["pose"], carry["step"])
+        return {"pose": pose, "state": state, "step": carry["step"] + 1}, pose
+
+    def _pose(self, out: jax.Array, previous: jax.Array, step: jax.Array) -> jax.Array:
+        if self.output == "position":
+            return out
+        if self.output == "velocity":
+            return previous + out
+        position, velocity = jnp.split(out, 2, axis=-1)
+        return jnp.where((step < self.position_steps)[:, None], position, previous + velocity)
+
+
+def num_outputs(output: str, num_joints: int) -> int:
+    """Size of the core's output for an `output` kind."""
+    if output not in OUTPUTS:
+        raise UserError(f"model.output={output!r} is not known; use one of {', '.join(OUTPUTS)}")
+    return 2 * num_joints if output == "hybrid" else num_joints

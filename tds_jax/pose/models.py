@@ -1,0 +1,216 @@
+"""The pose model: raw EMG -> joint angles at the decoder's rate."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.errors import UserError
+from tds_jax.nn.normalizer import Normalizer
+from tds_jax.nn.resample import interpolate
+from tds_jax.pose.decoders import Carry, Decoder, LSTMCore, MLPCore, num_outputs
+from tds_jax.pose.tds import TDSNetwork
+
+DECODERS = ("lstm", "mlp")
+INITIAL_POSES = ("zeros", "learned", "given")
+POSITION_SECONDS = 0.25  # of a 'hybrid' rollout
+
+
+class PoseModel(nnx.Module):
+    """emg (B, T, C) in the recording's units -> poses (B, num_steps(T), J) in radians, f32.
+
+    Step n is the pose at sample `left_context + n * step` of the window and sees no later sample.
+    `step` = round(sample_rate / rollout_freq). Where frames are more frequent than steps a step
+    gets their mean since the step before; where they are rarer it gets the newest one.
+
+    decoder: 'lstm' (hidden, layers) or 'mlp' (mlp_hidden). output: 'position', 'velocity' or
+    'hybrid'. initial_pose: 'zeros', 'learned' (one parameter per joint) or 'given' (by the caller).
+    dropout follows each encoder convolution and sits between LSTM layers. decoder_chunk and remat:
+    see `engine.remat`. dtype: of convolutions and matrix products; parameters, normalisation
+    statistics and everything the rollout carries are f32.
+
+    reference_rate repeats the original implementation, for comparing and for its weights: TDS
+    kernels clamped to the group width and made odd, max(1, int(frames * 50 / 2000)) decoder steps
+    from frames spread over the whole window, poses spread back over all T samples (so left_context
+    0, step 1, and not causal).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int,
+        num_joints: int,
+        sample_rate: float,
+        conv_kernels: Sequence[int],
+        conv_strides: Sequence[int],
+        groups: Sequence[int],
+        widths: Sequence[int],
+        tds_kernels: Sequence[int],
+        tds_blocks: Sequence[int],
+        dropout: float,
+        decoder: str,
+        hidden: int,
+        layers: int,
+        mlp_hidden: Sequence[int],
+        rollout_freq: float,
+        output: str,
+        output_scale: float,
+        initial_pose: str,
+        reference_rate: bool,
+        decoder_chunk: int,
+        remat: str,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        norm_order: str = "norm_relu",
+        conv_bias: bool = False,
+        out_features: int | None = None,
+        slope: float = 0.1,
+    ) -> None:
+        _check_choice("model.decoder", decoder, DECODERS)
+        _check_choice("model.initial_pose", initial_pose, INITIAL_POSES)
+        self.reference_rate = reference_rate
+        self.initial_pose = initial_pose
+        self.num_joints = num_joints
+        self.normalizer = Normalizer(num_channels)
+        if reference_rate:
+            tds_kernels = [clamped_kernel(k, w) for k, w in zip(tds_kernels, widths, strict=True)]
+        self.encoder = TDSNetwork(
+            num_channels,
+            conv_kernels,
+            conv_strides,
+            groups,
+            widths,
+            tds_kernels,
+            tds_blocks,
+            dropout=dropout,
+            norm_order=norm_order,
+            conv_bias=conv_bias,
+            out_features=out_features,
+            remat=remat,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        core: LSTMCore | MLPCore
+        sizes = (self.encoder.features, num_joints, num_outputs(output, num_joints))
+        if decoder == "lstm":
+            core = LSTMCore(
+                *sizes,
+                hidden=hidden,
+                layers=layers,
+                dropout=dropout,
+                slope=slope,
+                dtype=dtype,
+                rngs=rngs,
+            )
+        else:
+            core = MLPCore(*sizes, sizes=mlp_hidden, slope=slope, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(
+            core,
+            num_joints=num_joints,
+            output=output,
+            output_scale=output_scale,
+            position_steps=round(POSITION_SECONDS * rollout_freq),
+            chunk=decoder_chunk,
+            dtype=dtype,
+        )
+        if initial_pose == "learned":
+            self.start = nnx.Param(jnp.zeros((num_joints,), jnp.float32))
+        self._set_grid(sample_rate, rollout_freq)
+
+    def _set_grid(self, sample_rate: float, rollout_freq: float) -> None:
+        self.delay = 0
+        if self.reference_rate:
+            self.step, self.left_context = 1, 0
+            self.frames_per_step = self.steps_per_frame = 1
+            return
+        stride = self.encoder.stride
+        self.step = round(sample_rate / rollout_freq)
+        self.frames_per_step = max(1, self.step // stride)
+        self.steps_per_frame = max(1, stride // max(1, self.step))
+        if self.frames_per_step * stride != self.step * self.steps_per_frame:
+            raise UserError(
+                f"model.rollout_freq={rollout_freq} gives a step of {self.step} samples at "
+                f"{sample_rate} Hz, which does not fit model.conv_strides with product {stride}; "
+                f"make one a multiple of the other, for example rollout_freq={sample_rate / stride}"
+            )
+        self.left_context = self.encoder.left_context + (self.frames_per_step - 1) * stride
+
+    def num_steps(self, length: int) -> int:
+        """Poses returned for a window of `length` samples; 0 when it is too short for one."""
+        if self.reference_rate:
+            return length if self.encoder.num_frames(length) else 0
+        return max(0, (length - 1 - self.left_context) // self.step + 1)
+
+    def __call__(
+        self,
+        emg: jax.Array,
+        initial_pose: jax.Array | None = None,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """emg (B, T, C), initial_pose (B, J) if 'given', keys (B, 2) uint32 or None: no dropout."""
+        features = self.features(emg, keys)
+        carry = self.initial_carry(emg.shape[0], initial_pose)
+        poses, _ = self.decode(features, carry, keys)
+        if self.reference_rate:
+            poses = interpolate(poses, emg.shape[1], align_corners=True)
+        return poses.astype(jnp.float32)
+
+    def features(self, emg: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        """emg (B, T, C) -> (B, N, F), one feature vector per decoder step."""
+        if self.num_steps(emg.shape[1]) == 0:
+            least = 1 + (self.encoder.left_context if self.reference_rate else self.left_context)
+            raise UserError(
+                f"window of {emg.shape[1]} samples is shorter than the receptive field; "
+                f"use at least {least}"
+            )
+        frames = self.encoder(self.normalizer(emg), keys)
+        if self.reference_rate:
+            steps = max(1, int(frames.shape[1] * 50 / 2000))
+            return interpolate(frames, steps, align_corners=True)
+        return self._align(frames, self.num_steps(emg.shape[1]))
+
+    def _align(self, frames: jax.Array, steps: int) -> jax.Array:
+        """frames (B, M, F) -> (B, steps, F)."""
+        batch, _, size = frames.shape
+        if self.steps_per_frame > 1:
+            return jnp.repeat(frames, self.steps_per_frame, axis=1)[:, :steps]
+        count = self.frames_per_step
+        frames = frames[:, : steps * count].reshape(batch, steps, count, size)
+        frames = frames.astype(jnp.promote_types(frames.dtype, jnp.float32))
+        return jnp.mean(frames, axis=2)
+
+    def initial_carry(self, batch: int, initial_pose: jax.Array | None = None) -> Carry:
+        """The decoder's carry before step 0; initial_pose (B, J) with 'given' and only then."""
+        if (initial_pose is not None) != (self.initial_pose == "given"):
+            raise ValueError(
+                f"initial_pose={'absent' if initial_pose is None else 'present'} but the model was "
+                f"built with initial_pose={self.initial_pose!r}; pass one with 'given' only"
+            )
+        if initial_pose is None:
+            start = jnp.zeros((self.num_joints,))
+            if self.initial_pose == "learned":
+                start = self.start[...]
+            initial_pose = jnp.broadcast_to(start, (batch, self.num_joints))
+        return self.decoder.initial_carry(initial_pose)
+
+    def decode(
+        self, features: jax.Array, carry: Carry, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, Carry]:
+        """features (B, N, F) -> (poses (B, N, J), carry after the last step)."""
+        return self.decoder.rollout(features, carry, keys)
+
+    def decode_step(self, carry: Carry, feature: jax.Array) -> tuple[Carry, jax.Array]:
+        """One step of `decode` without dropout: feature (B, F) -> (carry, pose (B, J))."""
+        return self.decoder.step(carry, feature)
+
+
+def clamped_kernel(kernel: int, width: int) -> int:
+    """The original's TDS kernel: no longer than the group width, then made odd by taking one off."""
+    kernel = min(kernel, width)
+    return kernel if kernel % 2 else kernel - 1
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(f"{name}={value!r} is not known; use one of {', '.join(choices)}")

@@ -1,0 +1,196 @@
+"""Time-depth-separable convolutions: EMG at the sampling rate -> features at a lower one.
+
+Hannun et al. 2019 (arXiv 1904.02619). Every convolution is valid (no padding), so that a feature
+depends on `left_context + 1` samples exactly, wherever the window was cut.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.engine.remat import checkpoint, keep
+from tds_jax.errors import UserError
+from tds_jax.nn.conv import Conv1d, width_conv1d
+from tds_jax.nn.dropout import dropout
+from tds_jax.nn.linear import Linear, add_bias, uniform
+from tds_jax.nn.norm import LayerNorm
+
+NORM_ORDERS = ("norm_relu", "relu_norm")
+
+
+class TDSBlock(nnx.Module):
+    """(B, T, G * W) -> (B, T - K + 1, G * W): a convolution over time, then two linear layers.
+
+    The convolution mixes the G groups of a column and treats the W columns alike; the linear layers
+    mix all channels of one frame. Each half adds its input (its last frames) and normalises.
+    """
+
+    def __init__(
+        self, groups: int, width: int, kernel_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        channels, fan = groups * width, groups * kernel_size
+        self.width = width
+        self.dtype = dtype
+        self.kernel = nnx.Param(uniform(rngs, (kernel_size, groups, groups), fan))
+        self.bias = nnx.Param(uniform(rngs, (groups,), fan))
+        self.conv_norm = LayerNorm(channels, dtype=dtype)
+        self.fc_1 = Linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.fc_2 = Linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.fc_norm = LayerNorm(channels, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = width_conv1d(x, self.kernel[...].astype(self.dtype))
+        y = jax.nn.relu(add_bias(y, jnp.repeat(self.bias[...], self.width)))
+        x = self.conv_norm(y + x[:, x.shape[1] - y.shape[1] :])
+        return keep(self.fc_norm(self.fc_2(jax.nn.relu(self.fc_1(x))) + x))
+
+
+class TDSStage(nnx.Module):
+    """A strided convolution with its normalisation and dropout, then TDS blocks at its rate."""
+
+    def __init__(
+        self,
+        in_features: int,
+        groups: int,
+        width: int,
+        conv_kernel: int,
+        conv_stride: int,
+        tds_kernel: int,
+        blocks: int,
+        *,
+        dropout: float,
+        norm_order: str,
+        conv_bias: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.blocks = blocks
+        self.dropout = dropout
+        self.norm_order = norm_order
+        self.conv = Conv1d(
+            in_features,
+            groups * width,
+            conv_kernel,
+            conv_stride,
+            bias=conv_bias,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = LayerNorm(groups * width, dtype=dtype)
+        for n in range(blocks):
+            block = TDSBlock(groups, width, tds_kernel, dtype=dtype, rngs=rngs)
+            setattr(self, f"block_{n}", block)
+
+    def __call__(self, x: jax.Array, keys: jax.Array | None, layer: int) -> jax.Array:
+        x = self.conv(x)
+        if self.norm_order == "norm_relu":
+            x = jax.nn.relu(self.norm(x))
+        else:
+            x = self.norm(jax.nn.relu(x))
+        x = dropout(x, self.dropout, keys, layer)
+        for n in range(self.blocks):
+            x = getattr(self, f"block_{n}")(x)
+        return x
+
+
+class TDSNetwork(nnx.Module):
+    """(B, T, C) -> (B, num_frames(T), features).
+
+    Frame n depends on samples [n * stride, n * stride + left_context] and on no other. The six
+    tuples have one entry per stage; stage i makes groups[i] * widths[i] channels. `out_features`
+    adds a linear layer per frame (None: none). norm_order is 'norm_relu' or 'relu_norm'.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        conv_kernels: Sequence[int],
+        conv_strides: Sequence[int],
+        groups: Sequence[int],
+        widths: Sequence[int],
+        tds_kernels: Sequence[int],
+        tds_blocks: Sequence[int],
+        *,
+        dropout: float,
+        norm_order: str,
+        conv_bias: bool,
+        out_features: int | None,
+        remat: str,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        shapes = (conv_kernels, conv_strides, groups, widths, tds_kernels, tds_blocks)
+        _check_stages(shapes, norm_order)
+        self.stages = len(groups)
+        self.remat = remat
+        self.left_context, self.stride = receptive_field(
+            conv_kernels, conv_strides, tds_kernels, tds_blocks
+        )
+        size = num_channels
+        for n, (kernel, stride, group, width, tds_kernel, blocks) in enumerate(
+            zip(*shapes, strict=True)
+        ):
+            stage = TDSStage(
+                size,
+                group,
+                width,
+                kernel,
+                stride,
+                tds_kernel,
+                blocks,
+                dropout=dropout,
+                norm_order=norm_order,
+                conv_bias=conv_bias,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            setattr(self, f"stage_{n}", stage)
+            size = group * width
+        self.out = (
+            None if out_features is None else Linear(size, out_features, dtype=dtype, rngs=rngs)
+        )
+        self.features = size if out_features is None else out_features
+
+    def num_frames(self, length: int) -> int:
+        """Frames from `length` samples; 0 when it is shorter than the receptive field."""
+        return max(0, (length - 1 - self.left_context) // self.stride + 1)
+
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        for n in range(self.stages):
+            stage = getattr(self, f"stage_{n}")
+            x = checkpoint(lambda x, keys, stage=stage, n=n: stage(x, keys, n), self.remat)(x, keys)
+        return x if self.out is None else self.out(x)
+
+
+def receptive_field(
+    conv_kernels: Sequence[int],
+    conv_strides: Sequence[int],
+    tds_kernels: Sequence[int],
+    tds_blocks: Sequence[int],
+) -> tuple[int, int]:
+    """(samples before its newest that a frame depends on, samples between two frames)."""
+    context, rate = 0, 1
+    for kernel, stride, tds_kernel, blocks in zip(
+        conv_kernels, conv_strides, tds_kernels, tds_blocks, strict=True
+    ):
+        context += (kernel - 1) * rate
+        rate *= stride
+        context += blocks * (tds_kernel - 1) * rate
+    return context, rate
+
+
+def _check_stages(shapes: tuple[Sequence[int], ...], norm_order: str) -> None:
+    names = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
+    for name, values in zip(names, shapes, strict=True):
+        if len(values) != len(shapes[0]):
+            raise UserError(
+                f"model.{name}={tuple(values)} has {len(values)} stages but model.conv_kernels has "
+                f"{len(shapes[0])}; give every stage tuple the same length"
+            )
+        low = 0 if name == "tds_blocks" else 1
+        if min(values, default=low) < low:
+            raise UserError(f"model.{name}={tuple(values)} has an entry below {low}; raise it")
+    if norm_order not in NORM_ORDERS:
+        raise UserError(f"norm_order={norm_order!r} is not known; use one of {NORM_ORDERS}")
