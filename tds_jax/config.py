@@ -241,10 +241,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`name: old -> new` for every setting that differs and may not differ on resume.
-
-    Accumulation alone may differ: the effective batch and so the trajectory stay.
-    """
+    """`name: old -> new` for every setting that differs and may not differ on resume."""
     found = []
     for name in sorted(set(old) | set(new)):
         path = f"{prefix}{name}"

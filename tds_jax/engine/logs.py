@@ -13,8 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tds_jax.config import Config
 
 Line = dict[str, Any]
 
@@ -42,22 +45,15 @@ class Log:
     remaining; elsewhere one printed line per log line.
     """
 
-    def __init__(
-        self,
-        workdir: Path,
-        total_steps: int,
-        describe: Callable[[Line], str],
-        tensorboard: bool = False,
-        main_process: bool = True,
-    ) -> None:
+    def __init__(self, workdir: Path, config: Config, describe: Callable[[Line], str]) -> None:
+        self._main = jax.process_index() == 0
         self.path = workdir / "metrics.jsonl"
-        self.console = Console(quiet=not main_process, soft_wrap=True, highlight=False)
+        self.console = Console(quiet=not self._main, soft_wrap=True, highlight=False)
         self._describe = describe
-        self._total = total_steps
-        self._main = main_process
-        self._writer = _tensorboard(workdir) if tensorboard and main_process else None
+        self._total = config.optim.steps
+        self._writer = _tensorboard(workdir) if config.log.tensorboard and self._main else None
         self._progress = _progress_bar(self.console)
-        self._bar = self._progress.add_task("", total=total_steps, words="")
+        self._bar = self._progress.add_task("", total=self._total, words="")
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:

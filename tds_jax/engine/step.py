@@ -57,6 +57,11 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, An
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 
+def graphdef_of(init_model: Callable[[nnx.Rngs], nnx.Module]) -> nnx.GraphDef:
+    """The static part of a model; computes and allocates nothing."""
+    return split(nnx.eval_shape(lambda: init_model(nnx.Rngs(0))))[0]
+
+
 def _with_loss(objective: Objective, states: dict[str, Any]) -> dict[str, Any]:
     return {"loss": metrics.Mean(objective.sum, objective.weight)} | states
 
@@ -89,7 +94,7 @@ def make_init(
 
 def make_train_step(
     graphdef: nnx.GraphDef, optimizer: Optimizer, loss_fn: LossFn
-) -> Callable[[TrainState, Batch], TrainState]:
+) -> jax.stages.Wrapped:
     """(state, micro-batch) -> state, jitted, the old state donated."""
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:

@@ -11,20 +11,21 @@ from typing import Self
 class EarlyStopping:
     """Counts evaluations without improvement of a score that should fall.
 
-    best: lowest score so far that improved by more than min_delta; bad: evaluations since.
-    patience 0 never stops.
+    best: lowest score so far that improved by more than min_delta; bad: evaluations since; last:
+    the latest score. patience 0 never stops.
     """
 
     min_delta: float
     patience: int
     best: float = math.inf
     bad: int = 0
+    last: float = math.inf
 
     def observe(self, score: float) -> "EarlyStopping":
         """The counters after one more evaluation; a score that is not a number is no improvement."""
         if score < self.best - self.min_delta:
-            return dataclasses.replace(self, best=score, bad=0)
-        return dataclasses.replace(self, bad=self.bad + 1)
+            return dataclasses.replace(self, best=score, bad=0, last=score)
+        return dataclasses.replace(self, bad=self.bad + 1, last=score)
 
     @property
     def stop(self) -> bool:

@@ -1,13 +1,23 @@
-"""What a pose run can be told about its model and its data; values live in configs/default.py."""
+"""What a pose run can be told about its model, data and loss; values live in configs/default.py."""
 
 import dataclasses
+
+from tds_jax.config import (
+    LoaderConfig,
+    require,
+    require_at_least,
+    require_between,
+    require_choice,
+)
+
+STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
 
 
 @dataclasses.dataclass(frozen=True)
 class PoseModelConfig:
     """Arguments of `pose.models.PoseModel`, in the order of the data's way through it.
 
-    The five stage tuples have one entry per TDS stage.
+    The first six have one entry per TDS stage.
     """
 
     conv_kernels: tuple[int, ...]
@@ -26,12 +36,29 @@ class PoseModelConfig:
     output_scale: float
     initial_pose: str
     reference_rate: bool
-    supervise: str
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in STAGE_SETTINGS}
+        require(
+            len(set(lengths.values())) == 1,
+            "model has stage tuples of different lengths "
+            f"({', '.join(f'{k}: {v}' for k, v in lengths.items())}); one entry per stage in each",
+        )
+        for name in STAGE_SETTINGS:
+            for value in getattr(self, name):
+                require_at_least(f"model.{name}", value, 0 if name == "tds_blocks" else 1)
+        require_between("model.dropout", self.dropout, 0, 0.95)
+        require_choice("model.decoder", self.decoder, ("lstm", "mlp"))
+        require_choice("model.output", self.output, ("position", "velocity", "hybrid"))
+        require_choice("model.initial_pose", self.initial_pose, ("zeros", "learned", "given"))
+        for name in ("hidden", "layers"):
+            require_at_least(f"model.{name}", getattr(self, name), 1)
+        require(self.rollout_freq > 0, f"model.rollout_freq={self.rollout_freq} must be above 0 Hz")
 
 
 @dataclasses.dataclass(frozen=True)
-class PoseDataConfig:
-    """Where the recordings are, how windows are cut from them and how they reach the device."""
+class PoseDataConfig(LoaderConfig):
+    """Where the recordings are and how windows are cut from them; lengths are in samples."""
 
     path: str
     group: str
@@ -44,10 +71,6 @@ class PoseDataConfig:
     normalize: bool
     max_samples_for_normalize: int
     max_bad_sessions: int
-    workers: int
-    threads: int
-    prefetch: int
-    persistent_workers: bool
     chunk_cache_bytes: int
     chunk_cache_preemption: float
     max_open_files: int
@@ -56,9 +79,34 @@ class PoseDataConfig:
     synthetic_seconds: float
     synthetic_seed: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("window", "stride", "eval_window", "max_open_files"):
+            require_at_least(f"data.{name}", getattr(self, name), 1)
+        for name in ("max_samples_for_normalize", "max_bad_sessions", "chunk_cache_bytes"):
+            require_at_least(f"data.{name}", getattr(self, name), 0)
+        require_between("data.chunk_cache_preemption", self.chunk_cache_preemption, 0, 1)
+        require(
+            len(self.split_ratio) == 3 and abs(sum(self.split_ratio) - 1) < 1e-6,
+            f"data.split_ratio={self.split_ratio} must be three shares (train, val, test) with sum 1",
+        )
+        require_at_least("data.synthetic_users", self.synthetic_users, 1)
+        require_at_least("data.synthetic_sessions", self.synthetic_sessions, 3)
+        require_at_least("data.synthetic_seconds", self.synthetic_seconds, 5)
+
 
 @dataclasses.dataclass(frozen=True)
 class PoseLossConfig:
-    """loss = mse + mae_weight * mae, both over valid rows and all joints, in rad² and rad."""
+    """loss = mse_weight * mse + mae_weight * mae over valid rows and all joints (rad², rad)."""
 
+    mse_weight: float
     mae_weight: float
+    every_sample: bool
+
+    def __post_init__(self) -> None:
+        require_at_least("loss.mse_weight", self.mse_weight, 0)
+        require_at_least("loss.mae_weight", self.mae_weight, 0)
+        require(
+            self.mse_weight + self.mae_weight > 0,
+            "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
+        )

@@ -1,0 +1,65 @@
+"""Pose from surface EMG, the middle-sized preset; every pose setting with its unit.
+
+    python -m tds_jax.train --config=configs/default.py [--config.data.path=DIR]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """TDS encoder (500 Hz features) and a two-layer LSTM decoder at 50 Hz."""
+    config = base.get_config()
+    config.task = "pose"
+
+    config.model = ConfigDict()
+    # One entry per TDS stage. Input of 2000 Hz -> 1000 Hz -> 500 Hz.
+    config.model.conv_kernels = (5, 5)
+    config.model.conv_strides = (2, 2)
+    config.model.groups = (8, 8)  # channels = groups * widths
+    config.model.widths = (4, 8)
+    config.model.tds_kernels = (21, 11)  # along time
+    config.model.tds_blocks = (2, 2)
+    config.model.dropout = 0.1
+    config.model.decoder = "lstm"  # 'lstm' | 'mlp'
+    config.model.hidden = 128
+    config.model.layers = 2
+    config.model.mlp_hidden = (256, 128)
+    config.model.rollout_freq = 50.0  # decoder steps per second
+    config.model.output = "position"  # 'position' | 'velocity' | 'hybrid'
+    config.model.output_scale = 1.0
+    config.model.initial_pose = "zeros"  # 'zeros' | 'learned' | 'given' (tracking)
+    config.model.reference_rate = False  # True repeats the seed system's decoding defect
+
+    config.loss = ConfigDict()
+    config.loss.mse_weight = 1.0
+    config.loss.mae_weight = 0.5
+    # False: compare at the decoder's steps (labels carry nothing above 15 Hz).
+    # True: at every sample of the recording; 40 x the label bytes at 2 kHz.
+    config.loss.every_sample = False
+
+    config.data = ConfigDict()
+    config.data.path = ""  # folder of sessions; '' = generated ones, built once
+    config.data.group = "emg2pose"  # HDF5 group that holds `timeseries`
+    config.data.cache_dir = ""  # generated data and indexes; '' = the user's cache folder
+    config.data.window = 4000  # samples, left context included: 2 s at 2 kHz
+    config.data.stride = 2000  # samples between the starts of training windows
+    config.data.eval_window = 16000  # 8 s: the start-up of the decoder weighs less
+    config.data.jitter = True  # random phase of each training window
+    config.data.split_ratio = (0.7, 0.15, 0.15)  # by session, when there is no metadata.csv
+    config.data.normalize = True  # per channel, from the train split
+    config.data.max_samples_for_normalize = 0  # rows; 0 = all
+    config.data.max_bad_sessions = 10  # unreadable sessions skipped with a warning before giving up
+    config.data.workers = 0  # reading processes (~120 MiB each); 0 = threads of this one
+    config.data.threads = 2
+    config.data.prefetch = 4  # batches read ahead
+    config.data.persistent_workers = True  # False: stopped during evaluation, ~8 s to restart
+    config.data.chunk_cache_bytes = 32 * 2**20  # per open file
+    config.data.chunk_cache_preemption = 0.75  # 1 = forget fully read chunks first
+    config.data.max_open_files = 64
+    config.data.synthetic_users = 3  # generated data: users seen in training
+    config.data.synthetic_sessions = 7  # per user; one is val, one is test
+    config.data.synthetic_seconds = 40.0  # per session
+    config.data.synthetic_seed = 0
+    return config

@@ -1,0 +1,83 @@
+"""Batches on the devices, ahead of the step that wants them, and how long it waited for them."""
+
+import collections
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from tds_jax.config import Config
+from tds_jax.data.pipeline import Loader
+from tds_jax.engine import sharding
+from tds_jax.engine.step import Batch
+from tds_jax.tasks import Task
+
+# Two batches: one in use, one arriving. More would only cost device memory.
+DEVICE_PREFETCH = 2
+
+
+class Feed:
+    """Training and validation batches of one run. waited: seconds the loop stood still for input.
+
+    Training batches are iterated once; the Feed remembers how many have been handed out, so that
+    its workers can be stopped and started again in between.
+    """
+
+    def __init__(self, task: Task, config: Config, mesh: Mesh) -> None:
+        self.waited = 0.0
+        self._task, self._config, self._mesh = task, config, mesh
+        self._train = self._loader("train")
+        self._validation: Loader | None = None
+        self._source: Any = None
+        self._position = 0
+
+    def _loader(self, split: str) -> Loader:
+        data = self._config.data
+        train = split == "train"
+        return Loader(
+            self._task.source(split),
+            micro_batch=self._config.optim.micro_batch // jax.process_count(),
+            seed=self._config.seed,
+            train=train,
+            # Validation reads in threads: starting workers takes longer than reading it.
+            workers=data.workers if train else 0,
+            threads=data.threads,
+            prefetch=data.prefetch,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def train(self, position: int) -> Iterator[Batch]:
+        """Endless training batches on the devices, from the given number of examples on."""
+        self._position = position
+        ahead: collections.deque[Batch] = collections.deque()
+        while True:
+            started = time.perf_counter()
+            if self._source is None:
+                ahead.clear()
+                self._source = self._train.train_batches(self._position)
+            while len(ahead) < DEVICE_PREFETCH:
+                ahead.append(sharding.put_batch(next(self._source), self._mesh))
+            self.waited += time.perf_counter() - started
+            self._position += self._config.optim.micro_batch
+            yield ahead.popleft()
+
+    def validation(self) -> Iterator[Batch]:
+        """The validation split once, in order; the last batch is padded with weight 0."""
+        if self._validation is None:
+            self._validation = self._loader("val")
+        for batch in self._validation.eval_batches():
+            yield sharding.put_batch(batch, self._mesh)
+
+    def release_workers(self) -> None:
+        """Stops the training workers; the next training batch starts them again."""
+        self._train.close()
+        self._source = None
+
+    def close(self) -> None:
+        """Stops all workers."""
+        self.release_workers()
+        if self._validation is not None:
+            self._validation.close()

@@ -1,0 +1,153 @@
+"""The order of things in a run: evaluate? -> save? -> next batch -> step -> log, and nothing else.
+
+Position is counted in examples. Saving comes before the next batch is drawn, so a checkpoint's
+name is exactly the number of examples its state has seen, and a run that continues from it draws
+the batches it would have drawn.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from tds_jax.config import Config
+from tds_jax.engine import curves, memory
+from tds_jax.engine.feed import Feed
+from tds_jax.engine.logs import Log, cut_back
+from tds_jax.engine.program import Program
+from tds_jax.engine.step import TrainState
+from tds_jax.engine.stopping import EarlyStopping, StopSignal
+from tds_jax.engine.window import WindowLog
+from tds_jax.engine.workdir import open_checkpoints
+from tds_jax.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What the host remembers beside the state. position, evaluated: in examples."""
+
+    position: int
+    evaluated: int
+    stopping: EarlyStopping
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Progress":
+        """From the dict a checkpoint holds."""
+        return cls(**values | {"stopping": EarlyStopping(**values["stopping"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """How a run ended. complete: all steps or early stop; False when a signal stopped it.
+
+    host_peak: bytes of this process and its children. device_peak: measured, None on CPU.
+    """
+
+    complete: bool
+    steps: int
+    host_peak: int
+    device_peak: int | None
+
+
+class Run:
+    """What a loop needs besides its state; every method is one word of the loop."""
+
+    def __init__(self, task: Task, config: Config, workdir: Path, log: Log) -> None:
+        self.task, self.config, self.workdir, self.log = task, config, workdir, log
+        self.program = Program(task, config)
+        self.checkpoints = open_checkpoints(workdir, config)
+        self.feed = Feed(task, config, self.program.mesh)
+        self.window = WindowLog(config, self.program, log, self.feed)
+        self.total = config.optim.steps * config.optim.batch_size
+
+    def start(self) -> tuple[TrainState, Progress]:
+        """The latest checkpoint, or a fresh state with the train split's statistics."""
+        position = self.checkpoints.latest()
+        if position is None:
+            state = self.program.fresh(self.task.fit_statistics())
+            rule = EarlyStopping(self.config.eval.min_delta, self.config.eval.patience)
+            progress = Progress(0, 0, rule)
+        else:
+            restored = self.checkpoints.restore(position, self.program.abstract_state)
+            state, progress = restored.state, Progress.of(restored.progress)
+            steps = position // self.config.optim.batch_size
+            self.log.say(f"resuming after {steps} of {self.config.optim.steps} steps")
+        cut_back(self.log.path, progress.position)
+        self.window.start(state, progress.position)
+        return state, progress
+
+    def finished(self, progress: Progress) -> bool:
+        """All examples seen, or no improvement for too long."""
+        return progress.position >= self.total or progress.stopping.stop
+
+    def _due(self, progress: Progress, every: int) -> bool:
+        interval = every * self.config.optim.batch_size
+        return bool(interval) and progress.position % interval == 0 and progress.position > 0
+
+    def maybe_evaluate(self, state: TrainState, progress: Progress) -> Progress:
+        """Looks at `val` when it is time, and at the end."""
+        every = self.config.eval.every
+        wanted = self._due(progress, every) or (every and progress.position >= self.total)
+        if not wanted or progress.evaluated == progress.position:
+            return progress
+        self.window.flush()
+        if not self.config.data.persistent_workers:
+            self.feed.release_workers()
+        values = self.program.evaluate(state, self.feed.validation())
+        self.log.write(self.window.line("val", progress.position) | values)
+        score = self._score(values)
+        if self.config.log.plots:
+            curves.draw_curves(self.workdir)
+        return Progress(progress.position, progress.position, progress.stopping.observe(score))
+
+    def _score(self, values: dict[str, float]) -> float:
+        value = values[self.config.eval.metric]
+        score = value if self.config.eval.mode == "min" else -value
+        return score if math.isfinite(score) else math.inf
+
+    def maybe_save(self, state: TrainState, progress: Progress, now: bool) -> None:
+        """Saves after an evaluation, every checkpoint.every steps, and when told to."""
+        evaluated = progress.evaluated == progress.position and progress.position > 0
+        if now or evaluated or self._due(progress, self.config.checkpoint.every):
+            self.window.flush()
+            score = progress.stopping.last if evaluated else None
+            self.checkpoints.save(progress.position, state, dataclasses.asdict(progress), score)
+
+    def close(self) -> None:
+        """Stops workers and finishes writing."""
+        self.feed.close()
+        self.checkpoints.close()
+
+
+def fit(task: Task, config: Config, workdir: Path) -> Finished:
+    """Trains to the end, to early stopping or to a signal; goes on where the workdir left off."""
+    with (
+        StopSignal() as stop,
+        memory.HostMeter() as host,
+        Log(workdir, config, task.describe) as log,
+    ):
+        run = Run(task, config, workdir, log)
+        state, progress = run.start()
+        batches = run.feed.train(progress.position)
+        while True:
+            if progress.position >= run.total:
+                state = run.program.flush(state)
+            progress = run.maybe_evaluate(state, progress)
+            finished = run.finished(progress)
+            # Save before drawing: the checkpoint's position is the number of examples consumed.
+            run.maybe_save(state, progress, now=finished or bool(stop))
+            if finished or stop:
+                break
+            state = run.program.train_step(state, next(batches))
+            progress = dataclasses.replace(
+                progress, position=progress.position + config.optim.micro_batch
+            )
+            state = run.window.step(state, progress.position)
+        run.window.flush()
+        run.close()
+        return Finished(
+            complete=finished,
+            steps=progress.position // config.optim.batch_size,
+            host_peak=max(host.peak, memory.host_bytes()),
+            device_peak=memory.device_peak(),
+        )

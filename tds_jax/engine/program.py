@@ -1,0 +1,77 @@
+"""Everything that is compiled for one run: initialisation, training step, evaluation, flush."""
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tds_jax.config import Config
+from tds_jax.engine import memory, metrics, optim, precision, sharding, step
+from tds_jax.engine.step import Batch, TrainState
+from tds_jax.tasks import Task
+
+
+class Program:
+    """The compiled side of a run on all devices; holds no state that training changes.
+
+    train_step(state, batch) -> state, compiled ahead of time, the old state donated.
+    predicted: its bytes on each device. compile_seconds: how long that took.
+    """
+
+    def __init__(self, task: Task, config: Config) -> None:
+        precision.set_matmul_precision(config.memory.matmul_precision)
+        self.mesh = sharding.make_mesh(config.optim.micro_batch)
+        self._key = jax.random.key(config.seed)
+        spec = task.batch_spec(config.optim.micro_batch)
+        optimizer = optim.make_optimizer(config.optim)
+        init = step.make_init(task.init, optimizer, task.loss, spec)
+        shapes = jax.eval_shape(init, self._key)
+        self.abstract_state = sharding.abstract(shapes, self.mesh)
+        self._init = jax.jit(init, out_shardings=sharding.shardings_for(shapes, self.mesh))
+        graphdef = step.graphdef_of(task.init)
+        started = time.perf_counter()
+        self.train_step = (
+            step.make_train_step(graphdef, optimizer, task.loss)
+            .lower(self.abstract_state, sharding.abstract_batch(spec, self.mesh))
+            .compile()
+        )
+        self.compile_seconds = time.perf_counter() - started
+        self.predicted = memory.predict(self.train_step)
+        self.gauges = jax.jit(_make_gauges(optim.make_schedule(config.optim)))
+        self._eval_step = step.make_eval_step(graphdef, task.loss)
+        self._flush = jax.jit(optimizer.flush, donate_argnums=(0, 1))
+
+    def fresh(self, statistics: dict[str, Any]) -> TrainState:
+        """A new state on the mesh, its `rest` filled with the train split's statistics."""
+        state = self._init(self._key)
+        rest = step.replace_leaves(state.rest, statistics)
+        rest = jax.device_put(rest, sharding.shardings_for(rest, self.mesh))
+        return dataclasses.replace(state, rest=rest)
+
+    def flush(self, state: TrainState) -> TrainState:
+        """The state after a partly filled accumulation window is applied with its true weight."""
+        params, opt_state = self._flush(state.opt_state, state.params)
+        return dataclasses.replace(state, params=params, opt_state=opt_state)
+
+    def evaluate(self, state: TrainState, batches: Iterable[Batch]) -> dict[str, float]:
+        """Values over all batches, merged on the host in float64."""
+        states = (self._eval_step(state.params, state.rest, batch) for batch in batches)
+        return metrics.compute(metrics.merge_all(states))
+
+
+def _make_gauges(schedule: optax.Schedule) -> Any:
+    def gauges(state: TrainState) -> dict[str, jax.Array]:
+        updates = state.opt_state.gradient_step
+        return {
+            "updates": updates,
+            "learning_rate": jnp.asarray(schedule(jnp.maximum(updates - 1, 0)), jnp.float32),
+            "grad_norm": state.opt_state.inner_opt_state.grad_norm,
+            "param_norm": optax.global_norm(state.params),
+            "skipped": state.skipped,
+        }
+
+    return gauges

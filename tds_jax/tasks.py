@@ -1,0 +1,91 @@
+"""What the engine asks of a domain, and where the domains are."""
+
+import importlib
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from flax import nnx
+
+from tds_jax.config import Config, require_choice
+from tds_jax.engine.report import Report
+from tds_jax.engine.step import Batch, Objective
+
+
+class Task(Protocol):
+    """One domain's job, built from a frozen config; one instance per run.
+
+    Sources are random-access, lazy and picklable; see data.pipeline.Source.
+    """
+
+    def init(self, rngs: nnx.Rngs) -> nnx.Module:
+        """A fresh model; called under jit and for shapes only."""
+        ...
+
+    def loss(
+        self, model: nnx.Module, batch: Batch, train: bool
+    ) -> tuple[Objective, dict[str, Any]]:
+        """Σ weight·loss and Σ weight of a batch, and metric states."""
+        ...
+
+    def source(self, split: str) -> Any:
+        """Random access to the examples of `train`, `val` or `test`."""
+        ...
+
+    def batch_spec(self, micro_batch: int) -> dict[str, Any]:
+        """ShapeDtypeStructs of a batch; needs no data beyond its index."""
+        ...
+
+    def fit_statistics(self) -> dict[str, Any]:
+        """Leaves of `rest` computed from the train split, as a nested dict."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """One line for everything in the data that was skipped."""
+        ...
+
+    def describe(self, values: dict[str, Any]) -> str:
+        """The few numbers of a log line that a person watches."""
+        ...
+
+    def evaluate(self, model: nnx.Module, split: str, plots: Path | None) -> Report:
+        """Model and baselines on a split; figures go into the folder `plots`."""
+        ...
+
+    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
+        """Predictions for one file or every file of a folder; returns what was written."""
+        ...
+
+
+class Domain(NamedTuple):
+    """A registry line: where a task's class and its config groups live."""
+
+    task: str
+    groups: dict[str, str]
+
+
+DOMAINS = {
+    "pose": Domain(
+        task="tds_jax.pose.task:PoseTask",
+        groups={
+            "model": "tds_jax.pose.config:PoseModelConfig",
+            "data": "tds_jax.pose.config:PoseDataConfig",
+            "loss": "tds_jax.pose.config:PoseLossConfig",
+        },
+    ),
+}
+
+
+def _load(reference: str) -> Any:
+    module, name = reference.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def groups(task: str) -> dict[str, type]:
+    """The dataclasses of a task's `model`, `data` and `loss` settings."""
+    require_choice("task", task, tuple(DOMAINS))
+    return {name: _load(reference) for name, reference in DOMAINS[task].groups.items()}
+
+
+def get(config: Config) -> Task:
+    """The task a config names."""
+    return _load(DOMAINS[config.task].task)(config)
