@@ -1,0 +1,49 @@
+"""Writes one recording in the layout of the public wrist-EMG files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+_ROWS_PER_WRITE = 65_536  # × (8 + 4·20 + 4·16) B = 10 MB of structured rows at a time
+
+
+def write_session(
+    path: str | Path,
+    group: str,
+    time: np.ndarray,
+    joint_angles: np.ndarray,
+    emg: np.ndarray,
+    attrs: Mapping[str, str | int | float],
+    compression: str | None = None,
+) -> None:
+    """Writes `group`/timeseries: one compound row (time f8, joint_angles f4, emg f4) per sample.
+
+    time: (T,) seconds. joint_angles: (T, J) radians, all-zero rows where labels are missing.
+    emg: (T, C). attrs go on the group. compression: None (contiguous, the fastest to read at
+    random) or a name h5py knows, such as 'gzip' (chunked by h5py's guess). Overwrites the file.
+    Raises ValueError if the three arrays differ in length.
+    """
+    if not len(time) == len(joint_angles) == len(emg):
+        raise ValueError(f"{len(time)=}, {len(joint_angles)=}, {len(emg)=} must be equal")
+    row = np.dtype(
+        [
+            ("time", "<f8"),
+            ("joint_angles", "<f4", joint_angles.shape[1:]),
+            ("emg", "<f4", emg.shape[1:]),
+        ]
+    )
+    with h5py.File(path, "w") as file:
+        node = file.create_group(group)
+        node.attrs.update(attrs)
+        rows = node.create_dataset("timeseries", (len(time),), row, compression=compression)
+        for start in range(0, len(time), _ROWS_PER_WRITE):
+            part = slice(start, min(start + _ROWS_PER_WRITE, len(time)))
+            block = np.empty(part.stop - part.start, row)
+            block["time"], block["joint_angles"], block["emg"] = (
+                time[part],
+                joint_angles[part],
+                emg[part],
+            )
+            rows[part] = block

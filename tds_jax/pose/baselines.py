@@ -1,0 +1,200 @@
+"""What a pose model must beat: constants, the held initial pose, ridge on log-RMS features.
+
+Fits stream over chunks `(emg (T, C), joint_angles (T, J) rad, valid (T,) bool)` of any length, in
+any order; only rows with valid labels count. Memory does not grow with the number of rows.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from tds_jax.errors import UserError
+
+Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Fit(Protocol):
+    """Accumulates chunks."""
+
+    def update(self, emg: np.ndarray, joint_angles: np.ndarray, valid: np.ndarray) -> None:
+        """Adds one chunk."""
+
+
+def fit(chunks: Iterable[Chunk], *fits: Fit) -> None:
+    """Feeds every chunk to every fit: all baselines from one pass over the data."""
+    for emg, joint_angles, valid in chunks:
+        for one in fits:
+            one.update(emg, joint_angles, valid)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantPose:
+    """Predicts `pose` (J,) whatever the EMG."""
+
+    pose: np.ndarray
+
+    def predict(self, emg: np.ndarray) -> np.ndarray:
+        """(T, J) f32 for (T, C)."""
+        return np.broadcast_to(self.pose.astype(np.float32), (len(emg), len(self.pose)))
+
+
+def hold_initial(joint_angles: np.ndarray) -> np.ndarray:
+    """(..., N, J): the first row of every window, held. The tracking task's trivial answer."""
+    return np.broadcast_to(joint_angles[..., :1, :], joint_angles.shape)
+
+
+def zero(joint_angles: np.ndarray) -> np.ndarray:
+    """Zeros in the shape of the labels."""
+    return np.zeros_like(joint_angles)
+
+
+class ConstantMean:
+    """Mean pose: the constant of least squared error. Sums in f64."""
+
+    def __init__(self, joints: int) -> None:
+        self._sum = np.zeros(joints)
+        self._count = 0
+
+    def update(self, emg: np.ndarray, joint_angles: np.ndarray, valid: np.ndarray) -> None:
+        self._sum += joint_angles[valid].sum(axis=0, dtype=np.float64)
+        self._count += int(valid.sum())
+
+    def result(self) -> ConstantPose:
+        """Raises UserError without a single valid row."""
+        _require_rows(self._count)
+        return ConstantPose(self._sum / self._count)
+
+
+class ConstantMedian:
+    """Median pose, the constant of least absolute error, from a histogram per joint.
+
+    Within one bin (`resolution` rad) of the exact median for angles in [-π, π]; angles beyond
+    count as ±π. Memory: 2π/resolution × J counts, 1 MB at 1 mrad and 20 joints.
+    """
+
+    def __init__(self, joints: int, resolution: float = 1e-3) -> None:
+        self._bins = int(np.ceil(2 * np.pi / resolution))
+        self._counts = np.zeros((joints, self._bins), np.int64)
+
+    def update(self, emg: np.ndarray, joint_angles: np.ndarray, valid: np.ndarray) -> None:
+        joints = len(self._counts)
+        place = (joint_angles[valid].astype(np.float64) + np.pi) * (self._bins / (2 * np.pi))
+        index = np.clip(place, 0, self._bins - 1).astype(np.int64)
+        flat = (index + np.arange(joints) * self._bins).ravel()
+        self._counts += np.bincount(flat, minlength=self._counts.size).reshape(joints, -1)
+
+    def result(self) -> ConstantPose:
+        """Raises UserError without a single valid row."""
+        below = np.cumsum(self._counts, axis=1)
+        _require_rows(int(below[0, -1]))
+        middle = (below >= below[:, -1:] / 2).argmax(axis=1)
+        return ConstantPose((middle + 0.5) * (2 * np.pi / self._bins) - np.pi)
+
+
+def log_rms(emg: np.ndarray, samples: int) -> np.ndarray:
+    """(T // samples, C) f64 natural log of the RMS over each bin; a silent bin gives log(1e-6)."""
+    bins = len(emg) // samples
+    power = np.square(emg[: bins * samples], dtype=np.float64)
+    return 0.5 * np.log(power.reshape(bins, samples, -1).mean(axis=1) + 1e-12)
+
+
+def _histories(features: np.ndarray, length: int) -> np.ndarray:
+    """(N, length·C): row n holds features n-length+1 .. n, the first one repeated before 0."""
+    padded = np.concatenate([np.repeat(features[:1], length - 1, axis=0), features])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, length, axis=0)
+    return windows.reshape(len(features), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogRmsRidge:
+    """Angles at the end of a bin, linear in the log-RMS of `history` bins up to it: causal.
+
+    weights: (history·C, J). bias: (J,). bin_samples: samples per bin.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    bin_samples: int
+    history: int
+
+    def predict_bins(self, emg: np.ndarray) -> np.ndarray:
+        """(T // bin_samples, J) f64; row n is for sample (n + 1)·bin_samples - 1.
+
+        emg: (T, C), one stretch of recording. Before `history` bins have passed, the first one
+        stands for the missing ones.
+        """
+        if len(emg) < self.bin_samples:
+            return np.zeros((0, len(self.bias)))
+        features = log_rms(emg, self.bin_samples)
+        return _histories(features, self.history) @ self.weights + self.bias
+
+    def predict(self, emg: np.ndarray) -> np.ndarray:
+        """(T, J) f32: `predict_bins` interpolated to every sample, held beyond the ends.
+
+        Interpolation looks up to one bin ahead. T shorter than one bin: the bias.
+        """
+        bins = self.predict_bins(emg)
+        if not len(bins):
+            return np.tile(self.bias.astype(np.float32), (len(emg), 1))
+        ends = (np.arange(len(bins)) + 1) * self.bin_samples - 1
+        samples = np.arange(len(emg))
+        columns = [np.interp(samples, ends, column) for column in bins.T]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+
+class LogRmsRidgeFit:
+    """Ridge regression from normal equations summed in f64: memory O((history·C)²).
+
+    sample_rate: Hz. penalty: λ relative to the mean variance of the features, so that it means
+    the same in any unit and for any amount of data. A chunk is one stretch of recording: bins do
+    not reach across chunks, and bins with less than the full history behind them are not used.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        joints: int,
+        sample_rate: float,
+        bin_seconds: float = 0.02,
+        history_seconds: float = 0.4,
+        penalty: float = 1e-3,
+    ) -> None:
+        self._bin = max(1, round(bin_seconds * sample_rate))
+        self._history = max(1, round(history_seconds * sample_rate / self._bin))
+        self._penalty = penalty
+        size = self._history * channels + 1  # a last column of ones
+        self._gram = np.zeros((size, size))
+        self._cross = np.zeros((size, joints))
+
+    def update(self, emg: np.ndarray, joint_angles: np.ndarray, valid: np.ndarray) -> None:
+        if len(emg) < self._bin * self._history:
+            return
+        features = _histories(log_rms(emg, self._bin), self._history)
+        ends = (np.arange(len(features)) + 1) * self._bin - 1
+        used = valid[ends] & (np.arange(len(features)) >= self._history - 1)
+        design = np.append(features[used], np.ones((int(used.sum()), 1)), axis=1)
+        self._gram += design.T @ design
+        self._cross += design.T @ joint_angles[ends[used]].astype(np.float64)
+
+    def result(self) -> LogRmsRidge:
+        """Solves for the weights; the bias is not penalised. Raises UserError without any row."""
+        count = self._gram[-1, -1]
+        _require_rows(int(count))
+        mean, target = self._gram[-1, :-1] / count, self._cross[-1] / count
+        covariance = self._gram[:-1, :-1] / count - np.outer(mean, mean)
+        # The floor keeps constant features solvable: their weights come out 0.
+        penalty = self._penalty * max(np.trace(covariance) / len(covariance), 1e-12)
+        covariance[np.diag_indices_from(covariance)] += penalty
+        cross = self._cross[:-1] / count - np.outer(mean, target)
+        weights = np.linalg.solve(covariance, cross)
+        return LogRmsRidge(weights, target - mean @ weights, self._bin, self._history)
+
+
+def _require_rows(count: int) -> None:
+    if not count:
+        raise UserError(
+            "the training split has 0 valid label rows; the baselines need at least one: "
+            "check joint_angles (an all-zero row is a failed label)"
+        )

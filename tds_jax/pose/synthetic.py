@@ -1,0 +1,315 @@
+"""A data set of generated EMG and hand poses in the file format of the real recordings.
+
+Errors on it are far below those on real data (no co-contraction, force or posture effects) and
+say nothing about how well a model reads real EMG; they show that training works.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time as clock
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from scipy import signal
+
+from tds_jax.data.hdf5_write import write_session
+from tds_jax.errors import UserError
+from tds_jax.pose import gestures, motor_units
+
+GROUP = "emg2pose"
+_RECIPE = 1  # raise when the same Simulation would give other numbers
+_CONTROL_RATE = 500.0  # Hz at which muscle drive and firing rates are evaluated
+_HIGH_PASS = 40.0  # Hz, of the amplifier
+_HUM = 60.0  # Hz
+_LABEL_ROWS = 65_536  # × 20 × 8 B = 10 MB per temporary
+_METADATA = "metadata.csv"
+_COLUMNS = (
+    "filename",
+    "user",
+    "session",
+    "stage",
+    "side",
+    "moving_hand",
+    "held_out_user",
+    "held_out_stage",
+    "split",
+    "generalization",
+)
+_MOST_THREADS = 8  # each holds a session: about 1 kB per sample of it at the peak
+_STALE_SECONDS = 3600.0  # a build adds a session every few seconds; silent so long, it is dead
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulation:
+    """Everything the generated data depend on.
+
+    users: seen in training. sessions: per seen user, the last for test, the one before for val.
+    seconds: per session. sample_rate: Hz, > 200. units: motor units per muscle compartment.
+    noise_uv: RMS of the white noise, which becomes about 1 in the files. user_rotation_deg,
+    session_rotation_deg: largest rotation of the band. user_gain, session_gain: SD of the log of
+    each channel's gain.
+    """
+
+    users: int = 3
+    sessions: int = 7
+    seconds: float = 40.0
+    sample_rate: float = 2000.0
+    num_channels: int = 16
+    seed: int = 0
+    units: int = 30
+    noise_uv: float = 2.46
+    user_rotation_deg: float = 12.0
+    session_rotation_deg: float = 8.0
+    user_gain: float = 0.3
+    session_gain: float = 0.05
+
+    def __post_init__(self) -> None:
+        least = {"users": 1, "sessions": 3, "seconds": 1, "num_channels": 1, "units": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise UserError(
+                    f"synthetic {name}={getattr(self, name)} is too small; use {smallest} or more"
+                )
+        if self.sample_rate <= 200:
+            raise UserError(
+                f"synthetic sample_rate={self.sample_rate} Hz cannot carry EMG; use more than 200"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """One file of the data set. user < Simulation.users: seen in training."""
+
+    user: int
+    session: int
+    stage: str
+    split: str
+    generalization: str
+
+    @property
+    def name(self) -> str:
+        """File name without its ending."""
+        return f"user{self.user:02d}_session{self.session:02d}_{self.stage}"
+
+
+def sessions(simulation: Simulation) -> list[Session]:
+    """All sessions: seen users first, then the unseen user (the last one).
+
+    Seen users: free poses for train/val/test ('none'/'session'/'session'), then one session of
+    held-out poses ('stage'). The unseen user: one of each kind ('user', 'user_stage').
+    """
+    table = []
+    last = simulation.sessions - 1
+    for user in range(simulation.users):
+        for k in range(simulation.sessions):
+            split = {last: "test", last - 1: "val"}.get(k, "train")
+            group = "none" if split == "train" else "session"
+            table.append(Session(user, k, gestures.FREE, split, group))
+        table.append(Session(user, simulation.sessions, gestures.HELD_OUT, "test", "stage"))
+    unseen = simulation.users
+    table.append(Session(unseen, 0, gestures.FREE, "test", "user"))
+    table.append(Session(unseen, 1, gestures.HELD_OUT, "test", "user_stage"))
+    return table
+
+
+def record(simulation: Simulation, session: Session) -> tuple[np.ndarray, np.ndarray]:
+    """(T, C) f32 EMG in units of the noise floor and (T, 20) f32 joint angles in radians.
+
+    Depends on nothing but the arguments. Angle rows are all zero where labelling "failed": runs
+    of .1-.6 s, 2-12 % of the time; elsewhere no row is all zero.
+    """
+    rng = np.random.default_rng((simulation.seed, session.user, session.session, 1))
+    samples = round(simulation.seconds * simulation.sample_rate)
+    motion = gestures.random_motion(session.stage, simulation.seconds, rng)
+    emg = _emg(simulation, session.user, motion, samples, rng)
+    time = np.arange(samples) / simulation.sample_rate
+    angles = np.empty((samples, gestures.NUM_JOINTS), np.float32)
+    for start in range(0, samples, _LABEL_ROWS):
+        part = slice(start, start + _LABEL_ROWS)
+        angles[part] = motion.angles_and_velocities(time[part])[0]
+    for begin, end in _failures(simulation.seconds, rng):
+        angles[(time >= begin) & (time < end)] = 0.0
+    return emg, angles
+
+
+def _emg(
+    simulation: Simulation,
+    user: int,
+    motion: gestures.Motion,
+    samples: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    rate, channels = simulation.sample_rate, simulation.num_channels
+    person = np.random.default_rng((simulation.seed, user, 0, 0))
+    wrist = motor_units.random_wrist(gestures.COMPARTMENTS, simulation.units, person)
+    rotation = simulation.user_rotation_deg * person.uniform(-1, 1)
+    rotation += simulation.session_rotation_deg * rng.uniform(-1, 1)
+    gain = np.exp(person.normal(0, simulation.user_gain, channels))
+    gain *= np.exp(rng.normal(0, simulation.session_gain, channels))
+    control = np.arange(0.0, samples / rate, 1 / _CONTROL_RATE)
+    drive = gestures.muscle_drive(motion, control)
+    spikes = motor_units.spike_trains(drive, simulation.units, _CONTROL_RATE, samples, rate, rng)
+    waves = motor_units.action_potentials(wrist, channels, np.deg2rad(rotation), rate)
+    emg = motor_units.superpose(spikes, waves, block=2048)
+    emg *= gain.astype(np.float32)
+    return _amplify(emg, simulation, rng)
+
+
+def _amplify(emg: np.ndarray, simulation: Simulation, rng: np.random.Generator) -> np.ndarray:
+    """Adds white noise and hum to (T, C) microvolts, high-passes, divides by the noise's SD."""
+    samples, channels = emg.shape
+    noise = simulation.noise_uv
+    emg += noise * rng.standard_normal((samples, channels), np.float32)
+    phase = 2 * np.pi * _HUM * np.arange(samples) / simulation.sample_rate + rng.uniform(0, 6.28)
+    hum = np.sqrt(2) * rng.uniform(0.2, 1.0, channels)  # .2-1 µV RMS
+    emg += (np.sin(phase)[:, None] * hum).astype(np.float32)
+    sos = signal.butter(4, _HIGH_PASS, "highpass", fs=simulation.sample_rate, output="sos")
+    return (signal.sosfilt(sos.astype(np.float32), emg, axis=0) / noise).astype(np.float32)
+
+
+def _failures(seconds: float, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
+    """Start and end, in seconds, of the runs without labels; runs may overlap."""
+    left = rng.uniform(0.02, 0.12) * seconds
+    while left > 0:
+        length = min(rng.uniform(0.1, 0.6), left)
+        start = rng.uniform(0, seconds - length)
+        yield start, start + length
+        left -= length
+
+
+def synthesize(
+    folder: str | Path,
+    simulation: Simulation,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Writes the data set into `folder` (one HDF5 file per session, metadata.csv); returns it.
+
+    A folder that already holds this simulation is left as it is. All files appear at once: the
+    build happens in a hidden sibling folder and ends with a rename, so a killed build leaves
+    `folder` absent, and of two builders at once either may win. progress(done, total) is called
+    in this thread after every session. Raises UserError if `folder` holds anything else.
+    """
+    folder = Path(folder)
+    if _holds(folder, simulation):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    building = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
+    try:
+        _build(building, simulation, progress)
+        _publish(building, folder, simulation)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def cached(
+    cache_dir: str | Path,
+    simulation: Simulation,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
+    digest = hashlib.sha256(_describe(simulation).encode()).hexdigest()[:12]
+    return synthesize(Path(cache_dir) / f"synthetic_pose_{digest}", simulation, progress)
+
+
+def _describe(simulation: Simulation) -> str:
+    return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
+
+
+def _holds(folder: Path, simulation: Simulation) -> bool:
+    """Whether `folder` is complete; False if it is absent or empty."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    description = folder / "simulation.json"
+    if description.is_file() and description.read_text() == _describe(simulation):
+        return True
+    raise UserError(
+        f"{folder} exists and is not this synthetic data set; choose another folder or remove it"
+    )
+
+
+def _prefix(folder: Path) -> str:
+    return f".{folder.name}.building-"
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed builds of `folder` left behind."""
+    for leftover in folder.parent.glob(f"{_prefix(folder)}*"):
+        if clock.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _publish(building: Path, folder: Path, simulation: Simulation) -> None:
+    building.chmod(0o755)  # mkdtemp makes it private
+    try:
+        building.rename(folder)
+    except OSError:  # another builder was first
+        if not _holds(folder, simulation):
+            raise
+
+
+def _build(
+    folder: Path, simulation: Simulation, progress: Callable[[int, int], None] | None
+) -> None:
+    """Threads, not processes: numpy and scipy release the interpreter in all the long loops."""
+    table = sessions(simulation)
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
+    try:
+        jobs = [pool.submit(_write, folder, simulation, session) for session in table]
+        for done, job in enumerate(as_completed(jobs), start=1):
+            job.result()
+            if progress:
+                progress(done, len(table))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    with (folder / _METADATA).open("w", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        writer.writerows(_metadata(simulation, session) for session in table)
+    (folder / "simulation.json").write_text(_describe(simulation))
+
+
+def _metadata(simulation: Simulation, session: Session) -> dict[str, str | bool]:
+    return {
+        "filename": session.name,
+        "user": f"user{session.user:02d}",
+        "session": f"user{session.user:02d}_session{session.session:02d}",
+        "stage": session.stage,
+        "side": "right",
+        "moving_hand": "right",
+        "held_out_user": session.user >= simulation.users,
+        "held_out_stage": session.stage == gestures.HELD_OUT,
+        "split": session.split,
+        "generalization": session.generalization,
+    }
+
+
+def _write(folder: Path, simulation: Simulation, session: Session) -> None:
+    emg, angles = record(simulation, session)
+    row = _metadata(simulation, session)
+    start = 86_400.0 * (1 + session.session)  # a session a day, so that times differ
+    time = start + np.arange(len(emg)) / simulation.sample_rate
+    attrs = {key: str(row[key]) for key in ("filename", "user", "session", "stage", "side")}
+    write_session(
+        folder / f"{session.name}.hdf5",
+        GROUP,
+        time,
+        angles,
+        emg,
+        {
+            **attrs,
+            "dataset": "synthetic",
+            "start": start,
+            "end": float(time[-1]),
+            "num_channels": simulation.num_channels,
+            "sample_rate": simulation.sample_rate,
+        },
+    )
