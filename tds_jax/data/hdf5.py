@@ -1,0 +1,242 @@
+"""Row ranges of compound HDF5 datasets, read through a bounded set of lazily opened handles."""
+
+import collections
+import dataclasses
+import importlib
+import importlib.util
+import os
+import threading
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+
+from tds_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of a compound row: its name, its per-row shape and its dtype as stored."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file says about one dataset without reading its rows.
+
+    rows: number of rows. fields: by name. attributes: of the group, numbers and strings only.
+    """
+
+    rows: int
+    fields: dict[str, Field]
+    attributes: dict[str, float | str]
+
+    def width(self, path: str, field: str) -> int:
+        """Length of a vector field; UserError when it is missing, no vector or not numeric."""
+        if field not in self.fields:
+            raise UserError(
+                f"{path}: field {field!r} is missing, the rows have {sorted(self.fields)}; "
+                f"rename the field or leave the file out"
+            )
+        found = self.fields[field]
+        if len(found.shape) != 1 or found.dtype.kind not in "fiu":
+            raise UserError(
+                f"{path}: field {field!r} has row shape {found.shape} and type {found.dtype}, "
+                f"expected a vector of numbers; write it as float32 of shape (n,)"
+            )
+        return found.shape[0]
+
+
+class _Handles:
+    """The open files of one process, least recently used first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.open: collections.OrderedDict[tuple[str, str, str], h5py.Dataset] = (
+            collections.OrderedDict()
+        )
+
+
+class RowFiles:
+    """Opens files on first use and reads row ranges from them; safe in threads and workers.
+
+    max_open_files: handles kept per process, the least recently used is closed first.
+    chunk_cache_bytes: HDF5's rdcc_nbytes, per open file; a process therefore holds at most
+    max_open_files * chunk_cache_bytes of decompressed chunks. chunk_cache_preemption: HDF5's
+    rdcc_w0 in [0, 1]; 1 evicts fully read chunks first. Handles are keyed by process id and never
+    travel with a pickle.
+    """
+
+    def __init__(
+        self, max_open_files: int, chunk_cache_bytes: int, chunk_cache_preemption: float
+    ) -> None:
+        if max_open_files < 1:
+            raise UserError(
+                f"data.max_open_files={max_open_files} must be at least 1; 16 is a good start"
+            )
+        if chunk_cache_bytes < 0:
+            raise UserError(f"data.chunk_cache_bytes={chunk_cache_bytes} must not be negative")
+        if not 0 <= chunk_cache_preemption <= 1:
+            raise UserError(
+                f"data.chunk_cache_preemption={chunk_cache_preemption} must be between 0 and 1"
+            )
+        self.max_open_files = max_open_files
+        self.chunk_cache_bytes = chunk_cache_bytes
+        self.chunk_cache_preemption = chunk_cache_preemption
+        self._per_process: dict[int, _Handles] = {}
+
+    def __repr__(self) -> str:
+        return f"RowFiles(max_open_files={self.max_open_files})"
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_per_process": {}}
+
+    @property
+    def open_files(self) -> int:
+        """Number of handles this process holds."""
+        return len(self._handles().open)
+
+    def close(self) -> None:
+        """Closes this process's handles; the next read opens them again."""
+        handles = self._handles()
+        with handles.lock:
+            while handles.open:
+                handles.open.popitem()[1].file.close()
+
+    def header(self, path: str, group: str, dataset: str) -> Header:
+        """Rows, fields and group attributes of `group/dataset`; UserError names what is wrong."""
+        handles = self._handles()
+        with handles.lock:
+            found = self._dataset(handles, path, group, dataset)
+            names = found.dtype.names or ()
+            kinds = [(name, found.dtype[name]) for name in names]
+            fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
+            return Header(found.shape[0], fields, _attributes(found.parent))
+
+    def rows(
+        self, path: str, group: str, dataset: str, start: int, stop: int, fields: Sequence[str]
+    ) -> list[np.ndarray]:
+        """Rows [start, stop) of each field, cast to float32: arrays (stop - start, ...).
+
+        Whatever the stored type (f4, f8, integers), layout or filter. Doubles beyond the float32
+        range become infinite.
+        """
+        block = self._read(path, group, dataset, start, stop)
+        with np.errstate(over="ignore"):
+            return [block[name].astype(np.float32) for name in fields]
+
+    def raw(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) as one structured array with the stored types."""
+        return self._read(path, group, dataset, start, stop)
+
+    def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
+        handles = self._handles()
+        # One lock from look-up to read: no other thread may evict the file in between. HDF5 runs
+        # one call at a time anyway.
+        with handles.lock:
+            found = self._dataset(handles, path, group, dataset)
+            try:
+                return found[start:stop]
+            except OSError as error:
+                raise UserError(
+                    f"{path}: rows {start} to {stop} of {group}/{dataset} cannot be read "
+                    f"({_first_line(error)}); copy the file again"
+                ) from error
+
+    def _handles(self) -> _Handles:
+        return self._per_process.setdefault(os.getpid(), _Handles())
+
+    def _dataset(self, handles: _Handles, path: str, group: str, dataset: str) -> h5py.Dataset:
+        key = (path, group, dataset)
+        if key in handles.open:
+            handles.open.move_to_end(key)
+            return handles.open[key]
+        while len(handles.open) >= self.max_open_files:
+            handles.open.popitem(last=False)[1].file.close()
+        file = _open(path, self.chunk_cache_bytes, self.chunk_cache_preemption)
+        try:
+            found = _find(file, path, group, dataset)
+        except UserError:
+            file.close()
+            raise
+        handles.open[key] = found
+        return found
+
+
+def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h5py.File:
+    try:
+        return h5py.File(
+            path,
+            "r",
+            rdcc_nbytes=chunk_cache_bytes,
+            rdcc_w0=chunk_cache_preemption,
+            locking="best-effort",  # read-only media and some network file systems refuse locks
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except PermissionError as error:
+        raise UserError(f"{path}: not readable; check its permissions") from error
+    except OSError as error:
+        text = _first_line(error)
+        if "truncated" in text:
+            raise UserError(f"{path}: truncated HDF5 file; copy or download it again") from error
+        if "signature not found" in text:
+            raise UserError(f"{path}: not an HDF5 file; replace it or move it away") from error
+        raise UserError(f"{path}: cannot be opened ({text}); copy it again") from error
+
+
+def _find(file: h5py.File, path: str, group: str, dataset: str) -> h5py.Dataset:
+    if not isinstance(file.get(group), h5py.Group):
+        raise UserError(
+            f"{path}: group {group!r} is missing, the file has {sorted(file)}; "
+            f"set data.group or leave the file out"
+        )
+    found = file[group].get(dataset)
+    if not isinstance(found, h5py.Dataset):
+        raise UserError(
+            f"{path}: dataset {group}/{dataset} is missing, the group has "
+            f"{sorted(file[group])}; rename it or leave the file out"
+        )
+    if found.dtype.names is None or found.ndim != 1:
+        raise UserError(
+            f"{path}: dataset {group}/{dataset} has shape {found.shape} and type {found.dtype}, "
+            f"expected one row per sample with named fields; rewrite the file"
+        )
+    _require_filters(found, path)
+    return found
+
+
+def _require_filters(found: h5py.Dataset, path: str) -> None:
+    """Loads hdf5plugin when a chunk filter is missing; UserError naming the filter otherwise."""
+    plan = found.id.get_create_plist()
+    for number in range(plan.get_nfilters()):
+        code, _, _, name = plan.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        if importlib.util.find_spec("hdf5plugin"):
+            importlib.import_module("hdf5plugin")
+        if not h5py.h5z.filter_avail(code):
+            label = f"{code} {name.decode(errors='replace')}".strip()
+            raise UserError(
+                f"{path}: HDF5 filter {label} is not installed; "
+                f"pip install hdf5plugin, or rewrite the file with gzip"
+            )
+
+
+def _attributes(group: h5py.Group) -> dict[str, float | str]:
+    result: dict[str, float | str] = {}
+    for name, value in group.attrs.items():
+        if isinstance(value, bytes):
+            result[name] = value.decode(errors="replace")
+        elif isinstance(value, str):
+            result[name] = value
+        elif np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu":
+            result[name] = float(value)
+    return result
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

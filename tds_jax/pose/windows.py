@@ -1,0 +1,144 @@
+"""Windows and blocks of rows read from the sessions of a table."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.statistics import spread_slices, streamed_moments
+from tds_jax.data.windows import Windows, WindowSpec
+from tds_jax.errors import UserError
+from tds_jax.pose.sessions import DATASET, FIELDS, SessionTable, valid_rows
+
+
+class PoseWindows:
+    """Random-access windows of a table's sessions (a `data.pipeline.Source`).
+
+    spec.stride None tiles every session for evaluation: each supervised row counts once. With
+    jitter, training windows start up to stride - 1 rows later, inside the session and clear of
+    rows with NaN or Inf; a move that would leave no valid row is not made.
+    """
+
+    def __init__(
+        self, table: SessionTable, files: RowFiles, spec: WindowSpec, jitter: bool
+    ) -> None:
+        if jitter and spec.stride is None:
+            raise ValueError("jitter would count rows of tiled windows twice; give a stride")
+        self.table = table
+        self.spec = spec
+        self._files = files
+        self._jitter = jitter
+        self._windows = Windows(table.samples, table.valid, table.broken, spec)
+        if not len(self._windows):
+            raise UserError(
+                f"{table.root}: {len(table)} sessions hold no window of {spec.window} samples "
+                f"with a valid row; lower data.window or add sessions"
+            )
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __repr__(self) -> str:
+        return f"PoseWindows({len(self)} windows of {self.spec.window}, {self.table!r})"
+
+    def example(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+        """Window `index`; rng moves it when jitter is on, None never does.
+
+        emg (T, C) f32, finite. joint_angles (N, J) f32 radians, zeros where the label is not
+        valid. weight (N,) f32, 1 where a row counts: it is valid and no earlier window of a tiling
+        counts it. session () int32: row of the full session table.
+        """
+        session, start, repeated = self._windows.locate(index)
+        step = self.spec.step
+        if rng is not None and self._jitter:
+            moved = start + int(rng.integers(min(step, self._windows.room(session, start) + 1)))
+            example = self._read(session, moved, repeated)
+            if example["weight"].any():
+                return example
+        return self._read(session, start, repeated)
+
+    def _read(self, session: int, start: int, repeated: int) -> dict[str, np.ndarray]:
+        table, spec = self.table, self.spec
+        emg, angles = self._files.rows(
+            table.path(session), table.group, DATASET, start, start + spec.window, FIELDS
+        )
+        angles = angles[spec.label_offset :: spec.label_stride]
+        valid = valid_rows(angles)
+        weight = valid.astype(np.float32)
+        weight[:repeated] = 0
+        return {
+            "emg": emg,
+            "joint_angles": np.where(valid[:, None], angles, np.float32(0)),
+            "weight": weight,
+            "session": np.asarray(table.number[session], np.int32),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Consecutive rows of a session starting at row `start`.
+
+    emg (n, C) f32, zeros in rows with NaN or Inf. joint_angles (n, J) f32 radians, zeros where the
+    label is not valid. valid (n,) bool: EMG and label are both usable.
+    """
+
+    start: int
+    emg: np.ndarray
+    joint_angles: np.ndarray
+    valid: np.ndarray
+
+
+def session_blocks(
+    table: SessionTable, files: RowFiles, session: int, block_rows: int
+) -> Iterator[Block]:
+    """All rows of the session at this position of the table, at most block_rows at a time."""
+    path, rows = table.path(session), int(table.samples[session])
+    for start in range(0, rows, block_rows):
+        stop = min(start + block_rows, rows)
+        emg, angles = files.rows(path, table.group, DATASET, start, stop, FIELDS)
+        finite = np.isfinite(emg).all(axis=1)
+        labelled = valid_rows(angles)
+        emg = np.where(finite[:, None], emg, np.float32(0))
+        angles = np.where(labelled[:, None], angles, np.float32(0))
+        yield Block(start, emg, angles, finite & labelled)
+
+
+def emg_blocks(
+    files: RowFiles, path: str, group: str, block_rows: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(emg (n, C) f32, finite (n,) bool) over one file, which needs no labels.
+
+    Rows with NaN or Inf are zeros and not finite, so that a stateful model survives them.
+    """
+    header = files.header(path, group, DATASET)
+    header.width(path, FIELDS[0])
+    for start in range(0, header.rows, block_rows):
+        stop = min(start + block_rows, header.rows)
+        (emg,) = files.rows(path, group, DATASET, start, stop, FIELDS[:1])
+        finite = np.isfinite(emg).all(axis=1)
+        yield np.where(finite[:, None], emg, np.float32(0)), finite
+
+
+def fit_normalizer(
+    table: SessionTable, files: RowFiles, max_samples: int, block_rows: int
+) -> dict[str, np.ndarray]:
+    """{'mean', 'scale'}: (C,) f32 of the EMG of a table's sessions; give the train split.
+
+    max_samples 0 reads every row, otherwise that many rows spread over the sessions. Rows with
+    NaN or Inf are left out, rows without a valid label count: the model sees their EMG.
+    """
+
+    def blocks() -> Iterator[np.ndarray]:
+        limit = max_samples or int(table.samples.sum())
+        for session, begin, end in spread_slices(table.samples, limit):
+            path = table.path(session)
+            for start in range(begin, end, block_rows):
+                stop = min(start + block_rows, end)
+                yield files.rows(path, table.group, DATASET, start, stop, FIELDS[:1])[0]
+
+    moments = streamed_moments(blocks())
+    return {
+        "mean": moments.mean.astype(np.float32),
+        "scale": moments.scale().astype(np.float32),
+    }
