@@ -48,7 +48,7 @@ STAGES: dict[str, tuple[np.ndarray, ...]] = {
         _pose(spread=1),
     ),
     HELD_OUT: (
-        _pose(spread=0.3),
+        _pose(ring=1, pinky=1),
         _pose(thumb=1, pinky=1),
         _pose(thumb=1, middle=1, ring=1),
         _pose(index=1, middle=1),

@@ -20,7 +20,7 @@ _POLE_POSITIONS = np.array([0.0, 2.1, 6.9])  # mm
 _ANISOTROPY = 4.4  # conductivity along over across the fibres
 _ELECTRODE_DISTANCE = 10.0  # mm between the two poles of a bipolar channel
 _SNIPPET_SECONDS = 0.03
-_MICROVOLTS = 60.0  # per unit of the formula: ~20 µV RMS on a channel over a strong muscle
+_MICROVOLTS = 45.0  # per unit of the formula: ~15 µV RMS on a channel over a strong muscle
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Simulation:
     units: int = 30
     noise_uv: float = 2.46
     user_rotation_deg: float = 12.0
-    session_rotation_deg: float = 8.0
+    session_rotation_deg: float = 5.0
     user_gain: float = 0.3
     session_gain: float = 0.05
 

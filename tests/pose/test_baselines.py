@@ -1,0 +1,162 @@
+"""Laws of the baselines: exactness, streaming, masks, causality; and how hard the data are."""
+
+import numpy as np
+import pytest
+
+from tds_jax.errors import UserError
+from tds_jax.pose import baselines, synthetic
+
+RATE, BIN = 1000.0, 20
+
+
+def chunks(rng, sizes=(900, 1300, 2000), channels=2, joints=3):
+    """Sessions whose angles are linear in log-RMS, with noisy labels at invalid rows."""
+    weights = rng.normal(size=(channels, joints))
+    out = []
+    for size in sizes:
+        bins = size // BIN
+        loudness = np.exp(rng.normal(size=(bins, channels)))
+        emg = np.repeat(loudness, BIN, axis=0) * np.where(np.arange(bins * BIN) % 2, 1, -1)[:, None]
+        angles = np.repeat(np.log(loudness) @ weights + 0.5, BIN, axis=0)
+        valid = rng.uniform(size=len(emg)) < 0.8
+        angles[~valid] = np.nan
+        out.append((emg.astype(np.float32), angles.astype(np.float32), valid))
+    return out
+
+
+def ridge(parts, channels=2, joints=3, **options):
+    one = baselines.LogRmsRidgeFit(channels, joints, RATE, **options)
+    baselines.fit(parts, one)
+    return one.result()
+
+
+def test_mean_and_median_are_those_of_the_valid_rows_of_all_chunks():
+    parts = chunks(np.random.default_rng(0))
+    mean, median = baselines.ConstantMean(3), baselines.ConstantMedian(3)
+    baselines.fit(parts, mean, median)
+    clipped = np.concatenate([angles[valid] for _, angles, valid in parts]).astype(np.float64)
+    # f64 sums of 3360 f32 values: far below 1e-12 of their size
+    np.testing.assert_allclose(mean.result().pose, clipped.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(median.result().pose, np.median(clipped, axis=0), atol=1e-3)
+
+
+def test_median_of_extreme_angles_stays_within_pi():
+    median = baselines.ConstantMedian(2)
+    angles = np.array([[9.0, -9.0]] * 3, np.float32)
+    median.update(np.zeros((3, 1)), angles, np.ones(3, bool))
+    np.testing.assert_allclose(median.result().pose, [np.pi, -np.pi], atol=1e-3)
+
+
+def test_a_constant_ignores_the_emg():
+    constant = baselines.ConstantPose(np.array([0.1, 0.2]))
+    np.testing.assert_array_equal(
+        constant.predict(np.ones((4, 3))), np.full((4, 2), [0.1, 0.2], np.float32)
+    )
+
+
+def test_hold_initial_repeats_the_first_row_of_each_window():
+    windows = np.arange(24.0).reshape(2, 4, 3)
+    held = baselines.hold_initial(windows)
+    assert held.shape == windows.shape
+    for window, one in zip(windows, held, strict=True):
+        assert (one == window[0]).all()
+    assert not baselines.zero(windows).any()
+
+
+def test_ridge_finds_a_law_that_is_linear_in_log_rms():
+    parts = chunks(np.random.default_rng(0))
+    model = ridge(parts, penalty=1e-9)
+    for emg, angles, valid in parts:
+        ends = np.arange(BIN - 1, len(emg), BIN)
+        kept = valid[ends]
+        error = model.predict_bins(emg)[kept] - angles[ends][kept]
+        assert np.abs(error).max() < 1e-5  # f32 labels and EMG of size ~5: 5 · 2^-23 ≈ 6e-7
+
+
+def test_ridge_equals_least_squares_with_the_penalty_as_extra_rows():
+    rng = np.random.default_rng(1)
+    emg, valid = rng.normal(size=(4000, 2)), np.ones(4000, bool)
+    angles = rng.normal(size=(4000, 3))
+    model = ridge([(emg, angles, valid)], history_seconds=0.06, penalty=0.5)
+    features = baselines.log_rms(emg, BIN)
+    design = np.stack([features[n - 2 : n + 1].T.ravel() for n in range(2, len(features))])
+    target = angles[BIN - 1 :: BIN][2:]
+    centred = design - design.mean(axis=0)
+    strength = 0.5 * len(design) * centred.var(axis=0).mean()
+    padded = np.concatenate([centred, np.sqrt(strength) * np.eye(design.shape[1])])
+    zeros = np.zeros((design.shape[1], 3))
+    expected = np.linalg.lstsq(padded, np.concatenate([target - target.mean(axis=0), zeros]))[0]
+    # normal equations in f64 lose the square of the conditioning (< 1e3): 1e6 · 1e-16
+    np.testing.assert_allclose(model.weights, expected, atol=1e-9)
+
+
+def test_ridge_is_causal_at_its_bins():
+    rng = np.random.default_rng(2)
+    model = ridge(chunks(rng))
+    emg = rng.normal(size=(800, 2))
+    changed = emg.copy()
+    changed[400:] *= 3
+    before, after = model.predict_bins(emg), model.predict_bins(changed)
+    np.testing.assert_array_equal(before[:20], after[:20])
+    assert not np.allclose(before[20], after[20])
+
+
+def test_ridge_at_samples_passes_through_its_bins_and_has_every_row():
+    rng = np.random.default_rng(3)
+    model = ridge(chunks(rng))
+    emg = rng.normal(size=(811, 2))
+    full = model.predict(emg)
+    assert full.shape == (811, 3)
+    bins = model.predict_bins(emg)
+    np.testing.assert_allclose(full[BIN - 1 :: BIN], bins, atol=1e-5)  # f32 of values < 20
+    np.testing.assert_array_equal(full[-1], full[799])
+    assert model.predict(emg[:5]).shape == (5, 3)
+
+
+def test_ridge_does_not_depend_on_the_unit_of_the_emg():
+    parts = chunks(np.random.default_rng(4))
+    scaled = [(emg * 1000, angles, valid) for emg, angles, valid in parts]
+    a = ridge(parts).predict_bins(parts[0][0])
+    b = ridge(scaled).predict_bins(scaled[0][0])
+    np.testing.assert_allclose(a, b, atol=1e-4)  # scaling in f32: 1e-7 of features of size 7
+
+
+def test_ridge_survives_a_dead_channel():
+    parts = chunks(np.random.default_rng(5))
+    dead = [(emg * np.array([1, 0], np.float32), angles, valid) for emg, angles, valid in parts]
+    assert np.isfinite(ridge(dead).predict(dead[0][0])).all()
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        baselines.ConstantMean(3),
+        baselines.ConstantMedian(3),
+        baselines.LogRmsRidgeFit(2, 3, RATE),
+    ],
+)
+def test_no_valid_row_is_an_error_of_the_users_data(one):
+    for emg, angles, valid in chunks(np.random.default_rng(6)):
+        one.update(emg, angles, np.zeros_like(valid))
+    with pytest.raises(UserError, match="0 valid label rows"):
+        one.result()
+
+
+def test_ridge_reads_the_default_generated_data_but_leaves_room():
+    """R² on unseen sessions of seen users between .6 and .8 with the defaults."""
+    simulation = synthetic.Simulation()
+    table = synthetic.sessions(simulation)
+    one = baselines.LogRmsRidgeFit(16, 20, simulation.sample_rate)
+    for session in (s for s in table if s.split == "train"):
+        emg, angles = synthetic.record(simulation, session)
+        one.update(emg, angles, angles.any(axis=1))
+    model = one.result()
+    predicted, target = [], []
+    for session in (s for s in table if (s.split, s.generalization) == ("test", "session")):
+        emg, angles = synthetic.record(simulation, session)
+        valid = angles.any(axis=1)
+        predicted.append(model.predict(emg)[valid])
+        target.append(angles[valid])
+    y = np.concatenate(target).astype(np.float64)
+    squares = np.square(y - np.concatenate(predicted)).sum()
+    assert 0.6 < 1 - squares / np.square(y - y.mean(axis=0)).sum() < 0.8
