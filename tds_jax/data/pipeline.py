@@ -1,16 +1,13 @@
 """Batches from a random-access source: shuffled, resumable at any example, read by workers."""
 
 import dataclasses
-import multiprocessing
-import os
-import threading
-import time
 from typing import Any, Protocol
 
 import grain
 import numpy as np
 from absl import flags
 
+from tds_jax.data.workers import die_with_parent
 from tds_jax.errors import UserError
 
 Example = dict[str, np.ndarray]
@@ -131,7 +128,9 @@ class Loader:
         if not flags.FLAGS.is_parsed():  # grain reads absl flags; a notebook has parsed none
             flags.FLAGS.mark_as_parsed()
         read = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch)
-        batches = examples.batch(self._micro_batch).to_iter_dataset(read)
+        # Nothing is dropped: training never ends and evaluation is padded.
+        whole = examples.batch(self._micro_batch, drop_remainder=True)
+        batches = whole.to_iter_dataset(read)
         if self._workers:
             options = grain.MultiprocessingOptions(
                 num_workers=self._workers, per_worker_buffer_size=self._prefetch
@@ -140,25 +139,6 @@ class Loader:
         made = Batches(iter(batches))
         self._open = [*(old for old in self._open if not old.closed), made]
         return made
-
-
-def die_with_parent(worker_index: int, worker_count: int) -> None:
-    """Ends this worker within a second of its parent's death, however the parent died.
-
-    Without it a SIGTERM or SIGKILL of the trainer leaves workers and their shared memory behind.
-    """
-    del worker_index, worker_count
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    expected = parent.pid
-
-    def watch() -> None:
-        while os.getppid() == expected:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="die_with_parent").start()
 
 
 @dataclasses.dataclass(frozen=True)
