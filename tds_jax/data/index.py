@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -296,9 +295,10 @@ def _save(cache: str | None, index: FolderIndex) -> list[str]:
         plain |= {f"{name}_{part}": value for part, value in dataclasses.asdict(runs).items()}
     try:
         os.makedirs(os.path.dirname(cache), exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(cache), delete=False) as file:
+        beside = f"{cache}.{os.getpid()}.tmp"
+        with open(beside, "wb") as file:
             np.savez(file, **plain)
-        os.replace(file.name, cache)
+        os.replace(beside, cache)
     except OSError as error:
         return [f"data.cache_dir: {cache} cannot be written ({error}); the next start scans again"]
     return []
@@ -328,5 +328,5 @@ def _load(cache: str | None) -> tuple[dict[tuple[bytes, int, int], Scan], list[s
             for i, key in enumerate(keys)
             if not c["problem"][i]
         }, []
-    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         return {}, [f"{cache}: unreadable index ({error}); scanning the folder again"]

@@ -1,0 +1,133 @@
+import multiprocessing
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from sessions import make_rows, write_rows
+
+from tds_jax.data.hdf5 import RowFiles
+from tds_jax.errors import UserError
+
+WHERE = ("emg2pose", "timeseries")
+
+
+def make_files(max_open_files=3):
+    return RowFiles(max_open_files, 1 << 20, 0.75)
+
+
+def write_many(folder, count):
+    return [write_rows(folder / f"f{i}.hdf5", make_rows(50, seed=i)) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "storage"),
+    [
+        ("<f4", {}),
+        ("<f8", {}),
+        ("<f4", {"chunks": (7,)}),
+        ("<f8", {"chunks": (16,), "compression": "gzip", "shuffle": True}),
+        (">f4", {"chunks": (50,), "compression": "lzf"}),
+    ],
+)
+def test_every_storage_gives_the_same_float32_rows(tmp_path, dtype, storage):
+    rows = make_rows(50)
+    path = write_rows(tmp_path / "a.hdf5", make_rows(50, dtype=dtype), **storage)
+    emg, angles = make_files().rows(path, *WHERE, 5, 33, ("emg", "joint_angles"))
+    assert emg.dtype == angles.dtype == np.float32
+    np.testing.assert_array_equal(emg, rows["emg"][5:33])
+    np.testing.assert_array_equal(angles, rows["joint_angles"][5:33])
+
+
+def test_open_handles_stay_bounded_and_the_oldest_goes_first(tmp_path):
+    files, paths = make_files(3), write_many(tmp_path, 5)
+    opened = len(os.listdir("/proc/self/fd"))
+    for path in [*paths, paths[2], paths[0]]:
+        files.rows(path, *WHERE, 0, 2, ("emg",))
+        assert files.open_files <= 3
+    assert len(os.listdir("/proc/self/fd")) - opened == 3
+    kept = [key[0] for key in files._handles().open]
+    assert kept == [paths[4], paths[2], paths[0]]
+    files.close()
+    assert len(os.listdir("/proc/self/fd")) == opened
+    assert files.rows(paths[0], *WHERE, 0, 2, ("emg",))[0].shape == (2, 4)
+
+
+def test_a_pickle_holds_no_handle_and_reads_again(tmp_path):
+    files, (path,) = make_files(), write_many(tmp_path, 1)
+    before = files.rows(path, *WHERE, 0, 9, ("emg",))[0]
+    copy = pickle.loads(pickle.dumps(files))
+    assert copy.open_files == 0
+    assert files.open_files == 1
+    np.testing.assert_array_equal(copy.rows(path, *WHERE, 0, 9, ("emg",))[0], before)
+
+
+def _report(files, path, connection):
+    before = files.open_files
+    files.rows(path, *WHERE, 0, 2, ("emg",))
+    connection.send((before, files.open_files))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning")
+def test_a_forked_process_opens_its_own_handles(tmp_path):
+    files, (path,) = make_files(), write_many(tmp_path, 1)
+    files.rows(path, *WHERE, 0, 2, ("emg",))
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_report, args=(files, path, theirs))
+    child.start()
+    assert ours.recv() == (0, 1)
+    child.join()
+
+
+def test_threads_reading_more_files_than_may_be_open_get_their_own_rows(tmp_path):
+    files, paths = make_files(2), write_many(tmp_path, 6)
+    wrong = []
+
+    def read(first):
+        for i in range(60):
+            number = (first + i) % 6
+            found = files.rows(paths[number], *WHERE, 3, 9, ("emg",))[0]
+            if not np.array_equal(found, make_rows(50, seed=number)["emg"][3:9]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert files.open_files <= 2
+
+
+def test_chunk_cache_settings_reach_hdf5(tmp_path):
+    path = write_rows(tmp_path / "a.hdf5", make_rows(50), chunks=(8,))
+    files = RowFiles(1, 123_456, 0.25)
+    files.header(path, *WHERE)
+    (found,) = files._handles().open.values()
+    _, _, size, preemption = found.file.id.get_access_plist().get_cache()
+    assert (size, preemption) == (123_456, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ((0, 1, 0.5), "data.max_open_files=0 must be at least 1"),
+        ((1, -1, 0.5), "data.chunk_cache_bytes=-1 must not be negative"),
+        ((1, 1, 1.5), "data.chunk_cache_preemption=1.5 must be between 0 and 1"),
+    ],
+)
+def test_wrong_settings_are_named_with_their_value(settings, text):
+    with pytest.raises(UserError) as error:
+        RowFiles(*settings)
+    assert text in str(error.value)
+
+
+def test_doubles_beyond_float32_become_infinite_without_a_warning(tmp_path):
+    rows = make_rows(4, dtype="<f8")
+    rows["emg"][2, 1] = 1e300
+    path = write_rows(tmp_path / "a.hdf5", rows)
+    (emg,) = make_files().rows(path, *WHERE, 0, 4, ("emg",))
+    assert np.isinf(emg[2, 1])
+    assert np.isfinite(emg).sum() == emg.size - 1
