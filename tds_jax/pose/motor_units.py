@@ -86,8 +86,8 @@ def _pool_spikes(
     crosses the sum of n Gaussian intervals of mean 1.
     """
     phases = np.cumsum(firing_rates(drive, units) / control_rate, axis=0)
-    most = int(phases[-1].max()) + 20  # mean interval 1: 20 spare ones are >10 SD at any length
-    most += int(np.sqrt(most))
+    most = int(phases[-1].max()) + 20
+    most += int(np.sqrt(most))  # spare intervals: over 5 SD (.2·√most) of where the last one ends
     intervals = 1 + _INTERVAL_CV * rng.normal(size=(units, most)).clip(
         -_INTERVAL_CLIP, _INTERVAL_CLIP
     )
@@ -96,8 +96,10 @@ def _pool_spikes(
     times, owners = [], []
     for unit in range(units):
         reached = targets[unit, : np.searchsorted(targets[unit], phases[-1, unit])]
-        after = np.searchsorted(phases[:, unit], reached)
-        times.append(after + rng.uniform(-1, 0, len(reached)))
+        step = np.searchsorted(phases[:, unit], reached)
+        end = phases[step, unit]
+        start = np.where(step > 0, phases[step - 1, unit], 0.0)
+        times.append(step + (reached - start) / (end - start))
         owners.append(np.full(len(reached), unit))
     return np.concatenate(times), np.concatenate(owners)
 

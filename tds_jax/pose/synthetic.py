@@ -42,7 +42,7 @@ _COLUMNS = (
     "split",
     "generalization",
 )
-_MOST_THREADS = 8  # each holds a session: about 1 kB per sample of it at the peak
+_MOST_THREADS = 8  # each holds a session: about .4 kB per sample of it at the peak
 _STALE_SECONDS = 3600.0  # a build adds a session every few seconds; silent so long, it is dead
 
 

@@ -34,10 +34,10 @@ def test_mean_and_median_are_those_of_the_valid_rows_of_all_chunks():
     parts = chunks(np.random.default_rng(0))
     mean, median = baselines.ConstantMean(3), baselines.ConstantMedian(3)
     baselines.fit(parts, mean, median)
-    clipped = np.concatenate([angles[valid] for _, angles, valid in parts]).astype(np.float64)
+    labels = np.concatenate([angles[valid] for _, angles, valid in parts]).astype(np.float64)
     # f64 sums of 3360 f32 values: far below 1e-12 of their size
-    np.testing.assert_allclose(mean.result().pose, clipped.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(median.result().pose, np.median(clipped, axis=0), atol=1e-3)
+    np.testing.assert_allclose(mean.result().pose, labels.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(median.result().pose, np.median(labels, axis=0), atol=1e-3)
 
 
 def test_median_of_extreme_angles_stays_within_pi():
