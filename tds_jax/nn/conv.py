@@ -1,10 +1,14 @@
 """Valid convolutions over time."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.linear import add_bias, uniform
+
+BLOCK = 16  # outputs per row of the banded product; 8 and 32 were within 10 %
 
 
 def conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -14,11 +18,34 @@ def conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
+@jax.custom_vjp
 def width_conv1d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x (B, T, G * W), kernel (K, G, H) -> (B, T - K + 1, H * W).
 
     The W columns of each group are convolved over time alike; channel index = group * W + column.
+    On CPU this is one product with a banded matrix, elsewhere the backend's convolution; either way
+    only x and kernel are kept for the backward pass (so no forward-mode derivative).
     """
+    return jax.lax.platform_dependent(x, kernel, cpu=_banded, default=_native)
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return width_conv1d(x, kernel), (x, kernel)
+
+
+def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def pull(
+        f: Callable[[jax.Array, jax.Array], jax.Array],
+    ) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        return lambda x, kernel, g: jax.vjp(f, x, kernel)[1](g)
+
+    return jax.lax.platform_dependent(*saved, g, cpu=pull(_banded), default=pull(_native))
+
+
+width_conv1d.defvjp(_forward, _backward)
+
+
+def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
     batch, length, channels = x.shape
     size, groups, out = kernel.shape
     y = jax.lax.conv_general_dilated(
@@ -29,6 +56,27 @@ def width_conv1d(x: jax.Array, kernel: jax.Array) -> jax.Array:
         dimension_numbers=("NTCW", "TWIO", "NTCW"),
     )
     return y.reshape(batch, length - size + 1, out * channels // groups)
+
+
+def _banded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """BLOCK outputs at a time: (span * G) inputs times a (span * G, BLOCK * H) banded matrix.
+
+    8 outputs per column are too few for a CPU's matrix product; 8 * 16 are not. The zeros of the
+    band cost span / K = 36 / 21 more operations, and still halve the time of forward + backward:
+    (16, 998, 32) with K 21: 14.2 -> 6.6 ms; (16, 470, 64) with K 11: 9.8 -> 5.9 ms on 2 cores.
+    """
+    batch, length, channels = x.shape
+    size, groups, _ = kernel.shape
+    count, span = length - size + 1, BLOCK + size - 1
+    blocks, reach = -(-count // BLOCK), -(-span // BLOCK)
+    # Column j of the band is the kernel moved down by j steps.
+    moved = [jnp.pad(kernel, ((j, BLOCK - 1 - j), (0, 0), (0, 0))) for j in range(BLOCK)]
+    x = jnp.pad(x, ((0, 0), (0, (blocks + reach - 1) * BLOCK - length), (0, 0)))
+    x = x.reshape(batch, -1, BLOCK, groups, channels // groups)
+    parts = [x[:, j : j + blocks, : span - j * BLOCK] for j in range(reach)]
+    spans = jnp.concatenate(parts, axis=2)
+    y = jnp.einsum("bnsgw,sgjh->bnjhw", spans, jnp.stack(moved, axis=2))
+    return y.reshape(batch, blocks * BLOCK, -1)[:, :count]
 
 
 class Conv1d(nnx.Module):

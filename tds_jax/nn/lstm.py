@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.dropout import keep_scale
+from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias, uniform
 
 Carry = tuple[tuple[jax.Array, jax.Array], ...]
@@ -39,6 +40,8 @@ class LSTM(nnx.Module):
     matrix product; `step` does the rest. Matrix products run in `dtype`, the carry is f32.
     """
 
+    layer_0: LSTMLayer
+
     def __init__(
         self,
         in_features: int,
@@ -59,7 +62,7 @@ class LSTM(nnx.Module):
 
     def initial_carry(self, batch: int) -> Carry:
         """Zeros."""
-        zeros = jnp.zeros((batch, self.hidden), jnp.promote_types(self.dtype, jnp.float32))
+        zeros = jnp.zeros((batch, self.hidden), at_least_f32(self.dtype))
         return tuple((zeros, zeros) for _ in range(self.layers))
 
     def input_gates(self, x: jax.Array) -> jax.Array:
@@ -72,7 +75,7 @@ class LSTM(nnx.Module):
         """Dropout factors (N, B, H) between layers, a fresh one per step; [] when off."""
         if batch_keys is None or self.dropout == 0:
             return []
-        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        dtype = at_least_f32(self.dtype)
         shape = (steps, self.hidden)
         return [
             jnp.swapaxes(keep_scale(batch_keys, layer + n, shape, self.dropout, dtype), 0, 1)
@@ -90,7 +93,7 @@ class LSTM(nnx.Module):
 
         masks: one (B, H) factor per gap between layers, or none. Returns the carry and (B, H).
         """
-        new = []
+        new: list[tuple[jax.Array, jax.Array]] = []
         for n, (cell, hidden) in enumerate(carry):
             layer = getattr(self, f"layer_{n}")
             if n:

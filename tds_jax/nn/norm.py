@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias
 
 
@@ -21,7 +22,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = x.astype(at_least_f32(x.dtype))
         x = x - jnp.mean(x, axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
         x = x * jnp.broadcast_to(self.scale[...].astype(x.dtype), x.shape)

@@ -10,7 +10,7 @@ class Statistic(nnx.Variable):
 
 
 class Normalizer(nnx.Module):
-    """(..., C) -> (x - mean) / scale with `Statistic`s of shape (C,); identity until they are set."""
+    """(..., C) -> (x - mean) / scale, both `Statistic`s (C,); identity until they are set."""
 
     def __init__(self, num_channels: int) -> None:
         self.mean = Statistic(jnp.zeros((num_channels,), jnp.float32))

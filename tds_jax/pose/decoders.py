@@ -1,5 +1,6 @@
 """Features -> joint angles, one step at a time, each step seeing the pose it made before."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from flax import nnx
 
 from tds_jax.engine.remat import scan
 from tds_jax.errors import UserError
+from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear
 from tds_jax.nn.lstm import LSTM
 from tds_jax.nn.norm import LayerNorm
@@ -65,6 +67,8 @@ class LSTMCore(nnx.Module):
 class MLPCore(nnx.Module):
     """[feature, pose] -> (linear, LayerNorm, LeakyReLU) per hidden size -> linear; no memory."""
 
+    linear_0: Linear
+
     def __init__(
         self,
         features: int,
@@ -83,7 +87,7 @@ class MLPCore(nnx.Module):
         self.slope = slope
         self.depth = len(sizes)
         ends = [features + feedback, *sizes, outputs]
-        for n, (a, b) in enumerate(zip(ends, ends[1:], strict=False)):
+        for n, (a, b) in enumerate(itertools.pairwise(ends)):
             setattr(self, f"linear_{n}", Linear(a, b, dtype=dtype, rngs=rngs))
         for n, size in enumerate(sizes):
             setattr(self, f"norm_{n}", LayerNorm(size, dtype=dtype))
@@ -141,7 +145,7 @@ class Decoder(nnx.Module):
         self.output_scale = output_scale
         self.position_steps = position_steps
         self.chunk = chunk
-        self.carry_dtype = jnp.promote_types(dtype, jnp.float32)
+        self.carry_dtype = at_least_f32(dtype)
 
     def initial_carry(self, pose: jax.Array) -> Carry:
         """The carry before the first step, from pose (B, J) radians."""

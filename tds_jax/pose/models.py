@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.errors import UserError
+from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.resample import interpolate
 from tds_jax.pose.decoders import Carry, Decoder, LSTMCore, MLPCore, num_outputs
@@ -177,7 +178,7 @@ class PoseModel(nnx.Module):
             return jnp.repeat(frames, self.steps_per_frame, axis=1)[:, :steps]
         count = self.frames_per_step
         frames = frames[:, : steps * count].reshape(batch, steps, count, size)
-        frames = frames.astype(jnp.promote_types(frames.dtype, jnp.float32))
+        frames = frames.astype(at_least_f32(frames.dtype))
         return jnp.mean(frames, axis=2)
 
     def initial_carry(self, batch: int, initial_pose: jax.Array | None = None) -> Carry:
@@ -206,7 +207,7 @@ class PoseModel(nnx.Module):
 
 
 def clamped_kernel(kernel: int, width: int) -> int:
-    """The original's TDS kernel: no longer than the group width, then made odd by taking one off."""
+    """The original's TDS kernel: no longer than the group width, then made odd (less one)."""
     kernel = min(kernel, width)
     return kernel if kernel % 2 else kernel - 1
 
