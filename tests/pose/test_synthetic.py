@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 
 import h5py
 import numpy as np
@@ -219,6 +220,15 @@ def test_a_failed_build_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         synthetic.synthesize(tmp_path / "data", SMALL, interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_dead_builds_go_and_live_ones_stay(tmp_path):
+    dead, live = (tmp_path / f".data.building-{name}" for name in ("dead", "live"))
+    for leftover in (dead, live):
+        leftover.mkdir()
+    os.utime(dead, (0, 0))
+    synthetic.synthesize(tmp_path / "data", SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [live.name, "data"]
 
 
 def test_losing_the_race_is_fine(tmp_path):
