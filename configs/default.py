@@ -1,6 +1,6 @@
 """Pose from surface EMG, the middle-sized preset; every pose setting with its unit.
 
-    python -m tds_jax.train --config=configs/default.py [--config.data.path=DIR]
+python -m tds_jax.train --config=configs/default.py [--config.data.path=DIR]
 """
 
 from ml_collections import ConfigDict

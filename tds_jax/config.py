@@ -168,7 +168,7 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         require_between("data.workers", self.workers, 0, 256)
-        require_between("data.threads", self.threads, 1, 256)
+        require_between("data.threads", self.threads, 0, 256)
         require_between("data.prefetch", self.prefetch, 1, 1024)
 
 
@@ -205,7 +205,7 @@ def resolve(values: Mapping[str, Any], groups: Mapping[str, type]) -> Config:
     _check_names("", values, set(classes))
     built = {
         name: _build(kind, name, values[name])
-        if dataclasses.is_dataclass(kind)
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
         else _convert(name, values[name], kind)
         for name, kind in classes.items()
     }

@@ -1,4 +1,4 @@
-"""Two CPU devices and strict promotion for every test."""
+"""Two CPU devices for every test; no silent broadcasting over missing axes."""
 
 import os
 
@@ -10,7 +10,6 @@ os.environ["XLA_FLAGS"] = (
 import jax
 from absl import flags
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if not flags.FLAGS.is_parsed():  # grain reads absl flags when it starts workers
     flags.FLAGS.mark_as_parsed()

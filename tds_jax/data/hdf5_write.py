@@ -1,6 +1,7 @@
 """Writes one recording in the layout of the public wrist-EMG files."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import h5py
@@ -47,3 +48,24 @@ def write_session(
                 emg[part],
             )
             rows[part] = block
+
+
+def write_prediction(
+    path: str | Path, rows: int, joints: int, blocks: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> None:
+    """Writes `prediction/time` (rows,) f8 and `prediction/joint_angles` (rows, joints) f4.
+
+    blocks: consecutive (time (n,), joint_angles (n, joints)). The file appears under its name only
+    when whole; what was there before stays until then.
+    """
+    temporary = Path(f"{path}.tmp")
+    with h5py.File(temporary, "w") as file:
+        node = file.create_group("prediction")
+        time = node.create_dataset("time", (rows,), "<f8")
+        angles = node.create_dataset("joint_angles", (rows, joints), "<f4")
+        start = 0
+        for block_time, block_angles in blocks:
+            part = slice(start, start + len(block_time))
+            time[part], angles[part] = block_time, block_angles
+            start = part.stop
+    os.replace(temporary, path)

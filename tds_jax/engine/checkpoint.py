@@ -51,7 +51,13 @@ class Checkpoints:
             best_mode="min",
             cleanup_tmp_directories=True,
         )
-        return cls(ocp.CheckpointManager(folder.absolute(), options=options))
+        handlers = {
+            "state": ocp.StandardCheckpointHandler(),
+            "progress": ocp.JsonCheckpointHandler(),
+        }
+        return cls(
+            ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+        )
 
     def save(
         self, position: int, state: Any, progress: dict[str, Any], score: float | None
@@ -94,7 +100,8 @@ class Checkpoints:
         return Restored(position, restored["state"], restored["progress"])
 
     def _check_types(self, position: int, abstract_state: Any) -> None:
-        saved = self.manager.item_metadata(position)["state"].tree
+        saved = self.manager.item_metadata(position)["state"]
+        saved = getattr(saved, "tree", saved)
         names = _leaf_types(saved)
         for path, dtype in _leaf_types(abstract_state).items():
             if path in names and names[path] != dtype:

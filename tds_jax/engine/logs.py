@@ -5,6 +5,7 @@ name -> value. Names under perf/ depend on the machine; everything else repeats 
 is repeated or interrupted.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -52,7 +53,7 @@ class Log:
         self._describe = describe
         self._total = config.optim.steps
         self._writer = _tensorboard(workdir) if config.log.tensorboard and self._main else None
-        self._progress = _progress_bar(self.console)
+        self._progress = _step_bar(self.console)
         self._bar = self._progress.add_task("", total=self._total, words="")
 
     def __enter__(self) -> Self:
@@ -98,7 +99,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _progress_bar(console: Console) -> Progress:
+def _step_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("step"),
         MofNCompleteColumn(),
@@ -109,6 +110,26 @@ def _progress_bar(console: Console) -> Progress:
         console=console,
         auto_refresh=True,
     )
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """Shows a bar for work that says `progress(done, total, words="")` as it goes."""
+    console = Console(stderr=True, quiet=jax.process_index() != 0)
+    columns = (
+        TextColumn(title),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, words="")
+
+        def show(done: int, total: int, words: str = "") -> None:
+            bar.update(task, completed=done, total=total, words=words)
+
+        yield show
 
 
 def _tensorboard(workdir: Path) -> Any:

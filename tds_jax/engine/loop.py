@@ -40,12 +40,14 @@ class Progress:
 class Finished:
     """How a run ended. complete: all steps or early stop; False when a signal stopped it.
 
-    host_peak: bytes of this process and its children. device_peak: measured, None on CPU.
+    host_peak: measured bytes of this process and its children. device_predicted, device_peak:
+    bytes of the training step; the latter measured, None on CPU.
     """
 
     complete: bool
     steps: int
     host_peak: int
+    device_predicted: int
     device_peak: int | None
 
 
@@ -149,5 +151,6 @@ def fit(task: Task, config: Config, workdir: Path) -> Finished:
             complete=finished,
             steps=progress.position // config.optim.batch_size,
             host_peak=max(host.peak, memory.host_bytes()),
+            device_predicted=run.program.predicted.total,
             device_peak=memory.device_peak(),
         )

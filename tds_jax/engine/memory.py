@@ -36,6 +36,7 @@ def predict(compiled: jax.stages.Compiled) -> DeviceBytes:
     `peak_memory_in_bytes` is not used: on CPU it leaves the temporaries out.
     """
     stats = compiled.memory_analysis()
+    assert stats is not None, "this backend keeps no account of its buffers"
     return DeviceBytes(
         arguments=stats.argument_size_in_bytes,
         outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
@@ -101,15 +102,3 @@ def format_bytes(count: float) -> str:
     if count >= MIB:
         return f"{count / MIB:.0f} MiB"
     return f"{count / 1024:.0f} KiB"
-
-
-def set_allocator(preallocate: bool, fraction: float) -> None:
-    """Tells XLA how to take GPU memory; must run before jax touches a device.
-
-    preallocate: take the share at once (faster, no fragmentation) or as needed (other programs
-    can use the card). fraction: share of the card this process may take; 0 keeps XLA's own 0.75.
-    A variable the user has set in the environment wins.
-    """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", str(preallocate).lower())
-    if fraction:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{fraction:.3f}")

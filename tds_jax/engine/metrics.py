@@ -53,8 +53,8 @@ class Regression:
         """Per-example states of (B, N, J) predictions and targets under weights (B, N): (B, J)."""
         w = weight[..., None].astype(jnp.float32)
         total = jnp.broadcast_to(w.sum(axis=1, dtype=jnp.float32), target[:, 0].shape)
-        mean = (w * target).sum(axis=1, dtype=jnp.float32) / jnp.where(total > 0, total, 1)
-        centred = target - mean[:, None]
+        mean = (w * target).sum(axis=1, dtype=jnp.float32) / _at_least_one(total)
+        centred = target - mean[:, None, :]
         error = prediction.astype(jnp.float32) - target
         return cls(
             weight=total,
@@ -67,7 +67,7 @@ class Regression:
     def merge(self, other: Self) -> Self:
         """The state of both sets of rows."""
         total = self.weight + other.weight
-        share = other.weight / (total + (total == 0))
+        share = other.weight / _at_least_one(total)
         delta = other.target_mean - self.target_mean
         return type(self)(
             weight=total,
@@ -80,8 +80,8 @@ class Regression:
     def pool(self) -> Self:
         """One state (J,) from a batch of states (B, J): two passes, so no digits are lost."""
         total = self.weight.sum(axis=0)
-        mean = (self.weight * self.target_mean).sum(axis=0) / (total + (total == 0))
-        between = self.weight * (self.target_mean - mean) ** 2
+        mean = (self.weight * self.target_mean).sum(axis=0) / _at_least_one(total)
+        between = self.weight * (self.target_mean - mean[None]) ** 2
         return type(self)(
             weight=total,
             target_mean=mean,
@@ -113,6 +113,11 @@ class Regression:
                 "mse": np.asarray(self.squared_error / self.weight),
                 "r2": np.asarray(1 - self.squared_error / self.target_m2),
             }
+
+
+def _at_least_one(weight: Any) -> Any:
+    """The weight, with 1 where it is 0: a divisor for sums that are 0 there. numpy or jax."""
+    return weight + (weight == 0).astype(weight.dtype)
 
 
 def _divide(value: Any, weight: Any) -> float:

@@ -98,9 +98,7 @@ def divide_by_weight(inner: optax.GradientTransformation) -> optax.GradientTrans
         zero = jnp.zeros((), jnp.float32)
         return MeanState(inner.init(params.grad), zero, zero)
 
-    def update(
-        sums: Sums, state: MeanState, params: Sums | None = None
-    ) -> tuple[Sums, MeanState]:
+    def update(sums: Sums, state: MeanState, params: Sums | None = None) -> tuple[Sums, MeanState]:
         assert params is not None
         divisor = jnp.where(sums.weight > 0, sums.weight, 1)
         mean = jax.tree.map(lambda g: g / divisor, sums.grad)
@@ -177,9 +175,7 @@ def _accumulating(rule: optax.GradientTransformation, every: int) -> Optimizer:
         updates, state = multi.update(sums, state, _as_sums(params))
         return optax.apply_updates(params, updates.grad), state
 
-    def flush(
-        state: optax.MultiStepsState, params: Params
-    ) -> tuple[Params, optax.MultiStepsState]:
+    def flush(state: optax.MultiStepsState, params: Params) -> tuple[Params, optax.MultiStepsState]:
         updates, inner = rule.update(state.acc_grads, state.inner_opt_state, _as_sums(params))
         filled = state.mini_step > 0
         flushed = state._replace(

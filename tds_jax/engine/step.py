@@ -53,7 +53,7 @@ class TrainState:
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
     """(graphdef, params, rest) of a module, the latter two as pure dicts."""
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    graphdef, params, rest = nnx.split(model, nnx.Param, nnx.Not(nnx.Param))
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 
@@ -72,7 +72,7 @@ def make_init(
     loss_fn: LossFn,
     batch_spec: Any,
 ) -> Callable[[jax.Array], TrainState]:
-    """key -> fresh TrainState; pure, so that it can be traced for shapes or jitted with shardings."""
+    """key -> fresh TrainState; pure, so it can be traced for shapes or jitted with shardings."""
 
     def init(key: jax.Array) -> TrainState:
         graphdef, params, rest = split(init_model(nnx.Rngs(key)))

@@ -22,7 +22,7 @@ class EarlyStopping:
     last: float = math.inf
 
     def observe(self, score: float) -> "EarlyStopping":
-        """The counters after one more evaluation; a score that is not a number is no improvement."""
+        """The counters after one more evaluation; a score that is NaN is no improvement."""
         if score < self.best - self.min_delta:
             return dataclasses.replace(self, best=score, bad=0, last=score)
         return dataclasses.replace(self, bad=self.bad + 1, last=score)

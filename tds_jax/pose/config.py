@@ -88,7 +88,8 @@ class PoseDataConfig(LoaderConfig):
         require_between("data.chunk_cache_preemption", self.chunk_cache_preemption, 0, 1)
         require(
             len(self.split_ratio) == 3 and abs(sum(self.split_ratio) - 1) < 1e-6,
-            f"data.split_ratio={self.split_ratio} must be three shares (train, val, test) with sum 1",
+            f"data.split_ratio={self.split_ratio} must be three shares (train, val, test) that "
+            "add up to 1",
         )
         require_at_least("data.synthetic_users", self.synthetic_users, 1)
         require_at_least("data.synthetic_sessions", self.synthetic_sessions, 3)

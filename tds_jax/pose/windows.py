@@ -58,6 +58,18 @@ class PoseWindows:
                 return example
         return self._read(session, start, repeated)
 
+    def with_history(self, index: int, rows: int) -> tuple[np.ndarray, int]:
+        """EMG of window `index` (unmoved) and up to `rows` rows before it.
+
+        Returns ((offset + T, C) f32, offset); rows with NaN or Inf before the window are zeros.
+        """
+        session, start, _ = self._windows.locate(index)
+        begin = max(0, start - rows)
+        path, stop = self.table.path(session), start + self.spec.window
+        (emg,) = self._files.rows(path, self.table.group, DATASET, begin, stop, FIELDS[:1])
+        finite = np.isfinite(emg).all(axis=1, keepdims=True)
+        return np.where(finite, emg, np.float32(0)), start - begin
+
     def _read(self, session: int, start: int, repeated: int) -> dict[str, np.ndarray]:
         table, spec = self.table, self.spec
         emg, angles = self._files.rows(

@@ -1,0 +1,49 @@
+"""Evaluates a trained model beside its baselines.
+
+    python -m tds_jax.evaluate --workdir=runs/a [--split=test] [--json=FILE]
+
+Prints the table, writes report.json, report_<split>.csv and the figures in plots/.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from tds_jax import cli, tasks
+from tds_jax.config import Config, require_choice
+from tds_jax.engine import curves, workdir
+from tds_jax.engine.report import Report
+
+SPLITS = ("train", "val", "test")
+
+
+def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> Report:
+    """Evaluates the folder's best checkpoint on a split, writes and prints the report."""
+    model, restored = workdir.load_model(task, config, folder)
+    steps = restored.position // config.optim.batch_size
+    plots = folder / "plots"
+    plots.mkdir(exist_ok=True)
+    report = task.evaluate(model, split, plots)
+    report.write(folder)
+    curves.draw_curves(folder)
+    report.show(split, f"{split} (best checkpoint: step {steps})")
+    print(f"written: {folder}/report.json, {folder}/report_{split}.csv, {plots}/")
+    return report
+
+
+def main() -> None:
+    """Flags -> evaluate."""
+    folder = Path(flags.FLAGS.workdir)
+    require_choice("--split", flags.FLAGS.split, SPLITS)
+    config = cli.resolve(workdir.read_config(folder))
+    report = evaluate(tasks.get(config), config, folder, flags.FLAGS.split)
+    if flags.FLAGS.json:
+        Path(flags.FLAGS.json).write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
+    flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
+    flags.DEFINE_string("json", None, "Also write the report to this file.")
+    cli.launch(main)

@@ -1,0 +1,181 @@
+"""Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tds_jax.data.hdf5 import Header
+from tds_jax.data.hdf5_write import write_prediction
+from tds_jax.engine.logs import progress_bar
+from tds_jax.errors import UserError
+from tds_jax.pose.decoders import Carry
+from tds_jax.pose.models import PoseModel
+from tds_jax.pose.sessions import DATASET, FIELDS, SUFFIXES, valid_rows
+
+if TYPE_CHECKING:
+    from tds_jax.pose.task import PoseTask
+
+# Decoder steps per block: 10 s at 50 Hz, 1.3 MB of 16-channel EMG at 2 kHz.
+BLOCK_STEPS = 500
+
+
+def predict(task: "PoseTask", model: nnx.Module, source: Path, target: Path) -> list[Path]:
+    """HDF5 in, HDF5 out: `prediction/{time, joint_angles}` at the input's rate.
+
+    source: a recording, or a folder of them (then target is a folder, names kept). joint_angles is
+    NaN where no prediction exists: before the model's left context is filled, and where the EMG
+    is not finite. Each file is written beside its place and renamed when whole.
+    """
+    assert isinstance(model, PoseModel)
+    pairs = _pairs(source, target)
+    run = _runner(task, model)
+    with progress_bar("predicting") as progress:
+        for done, (recording, place) in enumerate(pairs):
+            progress(done, len(pairs), recording.name)
+            _predict_file(task, model, run, recording, place)
+    return [place for _, place in pairs]
+
+
+def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    if not source.exists():
+        raise UserError(f"--input={source}: no such file or folder; check the path")
+    if source.is_file():
+        if target.is_dir():
+            raise UserError(f"--output={target} is a folder but --input is a file; name a file")
+        if source.resolve() == target.resolve():
+            raise UserError(f"--output={target} is the input itself; choose another file")
+        return [(source, target)]
+    recordings = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not recordings:
+        raise UserError(f"--input={source} holds no {' or '.join(SUFFIXES)} file")
+    if target.exists() and (not target.is_dir() or target.resolve() == source.resolve()):
+        raise UserError(f"--output={target} must be another folder, since --input is a folder")
+    return [(recording, target / recording.name) for recording in recordings]
+
+
+def _predict_file(
+    task: "PoseTask", model: PoseModel, run: "Runner | WindowRunner", recording: Path, place: Path
+) -> None:
+    path, group = str(recording), task.config.data.group
+    header = task.files.header(path, group, DATASET)
+    _check(task, model, header, path)
+    poses = run(path, header.rows)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    blocks = _rows(task, model, path, header, poses)
+    write_prediction(place, header.rows, task.table.joints, blocks)
+
+
+def _check(task: "PoseTask", model: PoseModel, header: Header, path: str) -> None:
+    channels = header.width(path, FIELDS[0])
+    if channels != task.table.channels:
+        raise UserError(
+            f"{path} has {channels} EMG channels, the model was trained on {task.table.channels}; "
+            "give recordings of the same band"
+        )
+    rate = header.attributes.get("sample_rate")
+    if rate is not None and abs(float(rate) / task.table.rate_hz - 1) > 1e-3:
+        raise UserError(
+            f"{path} has {rate} samples per second, the model was trained on "
+            f"{task.table.rate_hz:g}; resample it first"
+        )
+    if model.num_steps(header.rows) == 0:
+        raise UserError(
+            f"{path} has {header.rows} samples, fewer than the model's receptive field of "
+            f"{model.left_context + 1}; give a longer recording"
+        )
+
+
+class Runner:
+    """Poses (N, J) of a whole file on the model's step grid, from blocks of BLOCK_STEPS steps.
+
+    The encoder uses valid convolutions, so a block and the left context before it give the same
+    features as the whole file; the decoder's carry goes from block to block.
+    """
+
+    def __init__(self, task: "PoseTask", model: PoseModel) -> None:
+        self._task, self._model = task, model
+        self._graphdef, self._state = nnx.split(model)
+        self._block = jax.jit(self._run_block)
+
+    def _run_block(self, state: nnx.State, emg: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
+        model = nnx.merge(self._graphdef, state)
+        return model.decode(model.features(emg), carry)
+
+    def _initial_carry(self, path: str) -> Carry:
+        if self._model.initial_pose != "given":
+            return self._model.initial_carry(1)
+        return self._model.initial_carry(1, jnp.asarray(self._first_pose(path)))
+
+    def _first_pose(self, path: str) -> np.ndarray:
+        task, row = self._task, self._model.left_context
+        (angles,) = task.files.rows(path, task.config.data.group, DATASET, row, row + 1, FIELDS[1:])
+        if not valid_rows(angles).all():
+            raise UserError(
+                f"{path} has no valid joint angles at row {row}, where tracking starts; "
+                "cut the file to begin earlier or later"
+            )
+        return angles
+
+    def __call__(self, path: str, rows: int) -> np.ndarray:
+        model, task = self._model, self._task
+        steps, carry, found = model.num_steps(rows), self._initial_carry(path), []
+        for first in range(0, steps, BLOCK_STEPS):
+            count = min(BLOCK_STEPS, steps - first)
+            start = first * model.step
+            stop = start + model.left_context + (count - 1) * model.step + 1
+            (emg,) = task.files.rows(path, task.config.data.group, DATASET, start, stop, FIELDS[:1])
+            poses, carry = self._block(self._state, jnp.asarray(_finite(emg))[None], carry)
+            found.append(np.asarray(poses[0], np.float32))
+        return np.concatenate(found)
+
+
+class WindowRunner:
+    """Poses (T, J) of a model that answers per window (reference_rate): consecutive windows.
+
+    The last window ends with the file and overwrites what it shares with the one before.
+    """
+
+    def __init__(self, task: "PoseTask", model: PoseModel) -> None:
+        self._task, self._model = task, model
+        self._run = nnx.jit(lambda model, emg: model(emg))
+
+    def __call__(self, path: str, rows: int) -> np.ndarray:
+        task = self._task
+        window = min(task.config.data.window, rows)
+        poses = np.empty((rows, task.table.joints), np.float32)
+        for start in [*range(0, rows - window, window), rows - window]:
+            (emg,) = task.files.rows(
+                path, task.config.data.group, DATASET, start, start + window, FIELDS[:1]
+            )
+            poses[start : start + window] = self._run(self._model, _finite(emg)[None])[0]
+        return poses
+
+
+def _runner(task: "PoseTask", model: PoseModel) -> Runner | WindowRunner:
+    return WindowRunner(task, model) if model.reference_rate else Runner(task, model)
+
+
+def _finite(emg: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(emg).all(axis=1, keepdims=True), emg, np.float32(0))
+
+
+def _rows(
+    task: "PoseTask", model: PoseModel, path: str, header: Header, poses: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(time (n,) f8, joint_angles (n, J) f4) block by block: poses interpolated to every row."""
+    at = model.left_context + np.arange(len(poses)) * model.step
+    block = BLOCK_STEPS * model.step
+    for start in range(0, header.rows, block):
+        stop = min(start + block, header.rows)
+        rows = np.arange(start, stop)
+        raw = task.files.raw(path, task.config.data.group, DATASET, start, stop)
+        angles = np.stack([np.interp(rows, at, column) for column in poses.T], axis=1)
+        angles[rows < model.left_context] = np.nan
+        angles[~np.isfinite(raw["emg"]).all(axis=1)] = np.nan
+        time = raw["time"] if "time" in header.fields else rows / task.table.rate_hz
+        yield np.asarray(time, np.float64), angles.astype(np.float32)

@@ -1,0 +1,182 @@
+"""The pose task: recordings -> windows -> PoseModel -> joint angles, and what they are worth."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.config import Config, require
+from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.windows import WindowSpec
+from tds_jax.engine import metrics
+from tds_jax.engine.logs import progress_bar
+from tds_jax.engine.precision import compute_dtype
+from tds_jax.engine.report import Report
+from tds_jax.engine.step import Batch, Objective
+from tds_jax.errors import UserError
+from tds_jax.nn.resample import upsample
+from tds_jax.pose import evaluation, prediction, synthetic
+from tds_jax.pose.models import PoseModel
+from tds_jax.pose.sessions import load_sessions
+from tds_jax.pose.windows import PoseWindows, fit_normalizer
+
+UNIT = "rad"
+# Rows per read while statistics stream over the train split: 4 MB at 16 channels.
+STATISTICS_ROWS = 65_536
+
+
+class PoseTask:
+    """A `tasks.Task` for surface EMG. Opens the index of the sessions, never their rows, at once.
+
+    table: every usable session. The model's grid (left context, samples per step) fixes which
+    rows of a window are supervised.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        data = config.data
+        self.files = RowFiles(
+            data.max_open_files, data.chunk_cache_bytes, data.chunk_cache_preemption
+        )
+        cache = Path(data.cache_dir or Path.home() / ".cache" / "tds_jax")
+        with progress_bar("reading the index") as progress:
+            self.table, self._warnings = load_sessions(
+                data.path or _generated(config, cache),
+                group=data.group,
+                window=data.window,
+                split_ratio=data.split_ratio,
+                max_bad_sessions=data.max_bad_sessions,
+                cache_dir=str(cache / "index"),
+                files=self.files,
+                progress=progress,
+            )
+        grid = nnx.eval_shape(lambda: self.init(nnx.Rngs(0)))
+        self.left_context, self.step = grid.left_context, grid.step
+        for name, window in (("window", data.window), ("eval_window", data.eval_window)):
+            require(
+                grid.num_steps(window) > 0,
+                f"data.{name}={window} samples are shorter than the model's receptive field of "
+                f"{self.left_context + 1}; use a longer window or smaller model.tds_kernels",
+            )
+        self._label_step = 1 if config.loss.every_sample else self.step
+
+    def init(self, rngs: nnx.Rngs) -> PoseModel:
+        """A fresh model for the recordings' channels, joints and rate."""
+        model, memory = self.config.model, self.config.memory
+        return PoseModel(
+            num_channels=self.table.channels,
+            num_joints=self.table.joints,
+            sample_rate=self.table.rate_hz,
+            **{name: getattr(model, name) for name in model.__dataclass_fields__},
+            decoder_chunk=memory.decoder_chunk,
+            remat=memory.remat,
+            dtype=compute_dtype(memory.dtype),
+            rngs=rngs,
+        )
+
+    def poses(self, model: nnx.Module, batch: Batch, train: bool) -> jax.Array:
+        """(B, N, J) predictions for the supervised rows of a batch."""
+        given = self.config.model.initial_pose == "given"
+        initial = batch["joint_angles"][:, 0] if given else None
+        poses = model(batch["emg"], initial, batch["key"] if train else None)
+        rows = batch["joint_angles"].shape[1]
+        # Models that answer at every sample (reference_rate) have step 1: nothing to spread.
+        return upsample(poses, self.step, rows) if self._label_step < self.step else poses
+
+    def weights(self, batch: Batch) -> jax.Array:
+        """(B, N) which rows count; a window whose given initial pose failed counts nowhere."""
+        weight = batch["weight"]
+        return weight * weight[:, :1] if self.config.model.initial_pose == "given" else weight
+
+    def loss(
+        self, model: nnx.Module, batch: Batch, train: bool
+    ) -> tuple[Objective, dict[str, Any]]:
+        """Σ over valid rows of mse_weight·error² + mae_weight·|error|, joints averaged."""
+        target, weight = batch["joint_angles"], self.weights(batch)
+        poses = self.poses(model, batch, train)
+        error = poses - target
+        loss = self.config.loss
+        cost = loss.mse_weight * error**2 + loss.mae_weight * jnp.abs(error)
+        row = jnp.mean(cost, axis=-1, dtype=jnp.float32)
+        objective = Objective(
+            jnp.sum(weight * row, dtype=jnp.float32), jnp.sum(weight, dtype=jnp.float32)
+        )
+        return objective, {UNIT: metrics.Regression.of(poses, target, weight).pool()}
+
+    @functools.cache  # noqa: B019 - one task per run, three splits
+    def source(self, split: str) -> PoseWindows:
+        """Windows of a split: overlapping and jittered for train, tiling otherwise."""
+        data, table = self.config.data, self.table.select(split)
+        if not len(table):
+            raise UserError(
+                f"{self.table.root}: the {split} split has no session; "
+                "change data.split_ratio or metadata.csv"
+            )
+        train = split == "train"
+        window = data.window if train else min(data.eval_window, int(table.samples.min()))
+        spec = WindowSpec(
+            window, data.stride if train else None, self.left_context, self._label_step
+        )
+        return PoseWindows(table, self.files, spec, jitter=train and data.jitter)
+
+    def batch_spec(self, micro_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of a training batch."""
+        data = self.config.data
+        spec = WindowSpec(data.window, data.stride, self.left_context, self._label_step)
+        leaves = {
+            "emg": ((data.window, self.table.channels), jnp.float32),
+            "joint_angles": ((spec.positions, self.table.joints), jnp.float32),
+            "weight": ((spec.positions,), jnp.float32),
+            "session": ((), jnp.int32),
+            "example": ((), jnp.int32),
+            "key": ((2,), jnp.uint32),
+        }
+        return {
+            name: jax.ShapeDtypeStruct((micro_batch, *shape), dtype)
+            for name, (shape, dtype) in leaves.items()
+        }
+
+    def fit_statistics(self) -> dict[str, Any]:
+        """Mean and scale per EMG channel, from the train split."""
+        data = self.config.data
+        if not data.normalize:
+            return {}
+        rows = data.max_samples_for_normalize
+        train = self.table.select("train")
+        return {"normalizer": fit_normalizer(train, self.files, rows, STATISTICS_ROWS)}
+
+    def warnings(self) -> list[str]:
+        """What was skipped while reading the index."""
+        return self._warnings
+
+    def describe(self, values: dict[str, Any]) -> str:
+        """loss, mae in both units, r2."""
+        mae = values["mae_rad"]
+        return (
+            f"loss {values['loss']:.4f}  mae {mae:.4f} rad ({mae * evaluation.DEGREES:.2f}°)"
+            f"  r2 {values['r2']:.3f}"
+        )
+
+    def evaluate(self, model: nnx.Module, split: str, plots: Path | None) -> Report:
+        """The model and its baselines on a split; see `pose.evaluation`."""
+        return evaluation.evaluate(self, model, split, plots)
+
+    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
+        """Joint angles for one recording or a folder of them; see `pose.prediction`."""
+        return prediction.predict(self, model, source, target)
+
+
+def _generated(config: Config, cache: Path) -> str:
+    """The folder of generated sessions, built on first use."""
+    data = config.data
+    simulation = synthetic.Simulation(
+        users=data.synthetic_users,
+        sessions=data.synthetic_sessions,
+        seconds=data.synthetic_seconds,
+        seed=data.synthetic_seed,
+    )
+    with progress_bar("generating recordings (data.path is not set)") as progress:
+        return str(synthetic.cached(cache / "generated", simulation, progress))

@@ -1,0 +1,50 @@
+"""Trains a model within the memory you have; run it again to go on where it stopped.
+
+    python -m tds_jax.train --config=configs/low_memory.py --workdir=runs/a \\
+        [--config.data.path=DIR] [--config.optim.batch_size=32] ...
+
+Writes config.json, metrics.jsonl, checkpoints/ and plots/ into the workdir, shows progress, and
+ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exits.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from tds_jax import cli, tasks
+from tds_jax.engine import loop, workdir
+from tds_jax.engine.memory import format_bytes
+from tds_jax.evaluate import evaluate
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """Train, then evaluate the best checkpoint on `test`."""
+    config = cli.resolve(CONFIG.value.to_dict())
+    folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
+    workdir.claim(folder, config)
+    task = tasks.get(config)
+    finished = loop.fit(task, config, folder)
+    print(memory_words(finished))
+    if finished.complete:
+        evaluate(task, config, folder, "test")
+    else:
+        print(f"stopped after {finished.steps} steps and saved; the same command goes on")
+
+
+def memory_words(finished: loop.Finished) -> str:
+    """Host and device bytes of a run, each said to be measured or predicted."""
+    peak = finished.device_peak
+    measured = "" if peak is None else f", {format_bytes(peak)} measured"
+    return (
+        f"host peak {format_bytes(finished.host_peak)} measured (all processes); "
+        f"device peak {format_bytes(finished.device_predicted)} predicted{measured}"
+    )
+
+
+if __name__ == "__main__":
+    cli.launch(main)

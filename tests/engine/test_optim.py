@@ -1,0 +1,167 @@
+"""Accumulation equals the large batch; schedules arrive; bad micro-batches leave no trace."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tds_jax.engine import optim, step
+from tests.engine import toy
+
+# f32 sums of a few hundred terms in another order: eps = 6e-8 times a small factor.
+GRADIENT_TOLERANCE = 1e-6
+# Adam divides by sqrt(v): where a gradient is near zero its relative rounding error is amplified.
+ADAM_TOLERANCE = 1e-5
+
+
+def train(examples, *, size, loss=toy.loss, **changes):
+    """Parameters after all examples, in micro-batches of `size`."""
+    accumulate = 64 // size
+    optimizer = optim.make_optimizer(toy.optim_config(accumulate=accumulate, **changes))
+    state = jax.jit(step.make_init(toy.Net, optimizer, loss, toy.spec(size)))(jax.random.key(0))
+    run = step.make_train_step(step.graphdef_of(toy.Net), optimizer, loss)
+    for batch in toy.batches(examples, size):
+        state = run(state, batch)
+    return state, optimizer
+
+
+def summed_gradient(examples, size):
+    """Σ gradient / Σ weight over micro-batches, as the accumulator forms it."""
+    graphdef, params, rest = step.split(toy.Net(nnx.Rngs(0)))
+
+    def total(params, batch):
+        objective, _ = toy.loss(nnx.merge(graphdef, params, rest), batch, train=True)
+        return objective.sum, objective.weight
+
+    grad = jax.tree.map(jnp.zeros_like, params)
+    weight = 0.0
+    for batch in toy.batches(examples, size):
+        part, w = jax.grad(total, has_aux=True)(params, batch)
+        grad, weight = jax.tree.map(jnp.add, grad, part), weight + float(w)
+    return jax.tree.map(lambda g: g / weight, grad)
+
+
+@pytest.mark.parametrize("size", [16, 8])
+def test_accumulated_gradient_equals_the_large_batch_with_ragged_masks(size):
+    examples = toy.data(64)
+    error = toy.relative(summed_gradient(examples, size), summed_gradient(examples, 64))
+    assert error < GRADIENT_TOLERANCE
+
+
+@pytest.mark.parametrize("size", [16, 8])
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({"optimizer": "sgd"}, GRADIENT_TOLERANCE),
+        ({"optimizer": "adamw", "weight_decay": 0.1, "clip_norm": 0.5}, ADAM_TOLERANCE),
+    ],
+)
+def test_parameters_after_five_updates_equal_the_large_batch(size, changes, tolerance):
+    examples = toy.data(5 * 64)
+    whole, _ = train(examples, size=64, **changes)
+    parts, _ = train(examples, size=size, **changes)
+    assert int(parts.opt_state.gradient_step) == int(whole.opt_state.gradient_step) == 5
+    assert toy.relative(parts.params, whole.params) < tolerance
+
+
+def test_ignoring_the_weights_is_wrong_by_orders_of_magnitude():
+    examples = toy.data(5 * 64)
+    whole, _ = train(examples, size=64)
+    parts, _ = train(examples, size=16, loss=toy.unweighted_loss)
+    assert (
+        toy.relative(parts.params, whole.params) > 100 * GRADIENT_TOLERANCE
+    )  # measured: 576 times
+
+
+@pytest.mark.parametrize("size", [64, 16])
+def test_a_non_finite_micro_batch_is_left_out_and_counted(size):
+    examples = toy.data(3 * 64)
+    bad = {name: value[:size].copy() for name, value in examples.items()}
+    bad["x"][0, 0, 0] = np.nan
+    bad["weight"][0, 0] = 1
+    mixed = {
+        name: np.concatenate([value[:size], bad[name], value[size:]])
+        for name, value in examples.items()
+    }
+    clean, _ = train(examples, size=size, optimizer="adamw")
+    state, _ = train(mixed, size=size, optimizer="adamw")
+    assert int(state.skipped) == 1
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(clean.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(jax.tree.leaves(state.window), jax.tree.leaves(clean.window), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_training_goes_on_after_a_non_finite_micro_batch():
+    examples = toy.data(3 * 64)
+    examples["x"][:16] = np.inf
+    state, _ = train(examples, size=16)
+    assert int(state.opt_state.gradient_step) == 2
+    assert int(state.opt_state.mini_step) == 3
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_partial_last_window_is_applied_with_its_true_weight():
+    examples = toy.data(64 + 24)
+    state, optimizer = train(examples, size=8)
+    assert int(state.opt_state.mini_step) == 3
+    params, opt_state = jax.jit(optimizer.flush)(state.opt_state, state.params)
+    whole, other = train({k: v[:64] for k, v in examples.items()}, size=64)
+    graphdef = step.graphdef_of(toy.Net)
+    last = {k: jnp.asarray(v[64:]) for k, v in examples.items()}
+    expected = step.make_train_step(graphdef, other, toy.loss)(whole, last)
+    assert int(opt_state.mini_step) == 0
+    assert toy.relative(params, expected.params) < GRADIENT_TOLERANCE
+
+
+def test_flushing_an_empty_window_changes_nothing():
+    state, optimizer = train(toy.data(64), size=16, optimizer="adamw", weight_decay=0.1)
+    params, opt_state = jax.jit(optimizer.flush)(state.opt_state, state.params)
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+    jax.tree.map(np.testing.assert_array_equal, opt_state, state.opt_state)
+
+
+def test_no_accumulator_is_kept_without_accumulation():
+    single, _ = train(toy.data(64), size=64)
+    several, _ = train(toy.data(64), size=16)
+    count = {n: len(jax.tree.leaves(s.opt_state)) for n, s in (("1", single), ("4", several))}
+    assert count["4"] - count["1"] >= len(jax.tree.leaves(single.params))
+
+
+def test_clipping_acts_on_the_mean_gradient_of_the_whole_batch():
+    examples = toy.data(64)
+    state, _ = train(examples, size=16, clip_norm=1e-3, learning_rate=1.0)
+    start, _ = train({k: v[:0] for k, v in examples.items()}, size=64)
+    moved = jax.tree.map(jnp.subtract, state.params, start.params)
+    norm = float(np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(moved))))
+    assert norm == pytest.approx(1e-3, rel=1e-3)  # parameters of size 1 round at 6e-8
+
+
+def test_weight_decay_spares_norms_and_biases():
+    rule = optim.make_update_rule(toy.optim_config(optimizer="adamw", weight_decay=1.0))
+    params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones((2,))}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = rule.update(zero, rule.init(params), params)
+    assert float(jnp.abs(updates["kernel"]).min()) > 0
+    assert float(jnp.abs(updates["scale"]).max()) == 0
+
+
+def test_warmup_cosine_starts_moving_peaks_and_ends_where_it_says():
+    config = toy.optim_config(
+        schedule="warmup_cosine", warmup_steps=10, steps=100, learning_rate=2.0, end_factor=0.1
+    )
+    rate = [float(optim.make_schedule(config)(t)) for t in range(100)]
+    assert rate[0] == pytest.approx(0.2)
+    assert max(rate) == rate[9] == pytest.approx(2.0)
+    assert rate[99] == pytest.approx(0.2, rel=1e-6)
+    assert all(a > b for a, b in itertools.pairwise(rate[9:]))
+
+
+def test_cosine_without_warmup_starts_at_its_peak():
+    config = toy.optim_config(schedule="warmup_cosine", warmup_steps=0, steps=10, learning_rate=2.0)
+    schedule = optim.make_schedule(config)
+    assert float(schedule(0)) == pytest.approx(2.0)
+    assert float(schedule(9)) == pytest.approx(0.0, abs=1e-7)
