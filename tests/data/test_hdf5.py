@@ -5,10 +5,10 @@ import threading
 
 import numpy as np
 import pytest
-from sessions import make_rows, write_rows
 
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.errors import UserError
+from tests.data.sessions import make_rows, write_rows
 
 WHERE = ("emg2pose", "timeseries")
 

@@ -2,10 +2,10 @@ import os
 
 import numpy as np
 import pytest
-from sessions import make_rows, write_folder, write_rows
 
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import Layout, Runs, index_folder, scan_file
+from tests.data.sessions import make_rows, write_folder, write_rows
 
 
 def not_all_zero(label):

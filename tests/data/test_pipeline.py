@@ -3,14 +3,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from sources import Numbers
 
 from tds_jax.data.pipeline import Loader
 from tds_jax.errors import UserError
+from tests.data.sources import Numbers
 
 
 def make_loader(n=11, micro_batch=4, **changes):
@@ -130,9 +131,8 @@ def test_wrong_settings_are_named_with_their_value(changes, text):
 
 
 PARENT = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
-from sources import Numbers
+import time
+from tests.data.sources import Numbers
 from tds_jax.data.pipeline import Loader
 loader = Loader(Numbers(9), micro_batch=2, seed=0, train=True, workers=1, threads=0, prefetch=1)
 next(loader.train_batches(0))
@@ -142,8 +142,8 @@ time.sleep(60)
 
 
 def test_workers_die_within_seconds_of_their_parents_sigkill():
-    command = [sys.executable, "-c", PARENT, os.path.dirname(__file__)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    command, root = [sys.executable, "-c", PARENT], Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as parent:
         assert parent.stdout.readline() == "ready\n"
         workers = workers_of(parent.pid)
         assert workers

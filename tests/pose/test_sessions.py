@@ -400,6 +400,17 @@ def test_jitter_moves_windows_inside_session_and_clear_of_broken_rows(tmp_path, 
     np.testing.assert_array_equal(moved.example(3, None)["emg"], plain.example(3, None)["emg"])
 
 
+def test_jitter_never_leaves_a_window_without_a_valid_row(tmp_path, files):
+    rows = make_rows(200)
+    rows["joint_angles"][:60] = 0
+    rows["joint_angles"][61:] = 0
+    write_rows(tmp_path / "s0.hdf5", rows)
+    source = PoseWindows(load(tmp_path, files)[0], files, SPEC, jitter=True)
+    for i in range(len(source)):
+        for seed in range(20):
+            assert source.example(i, np.random.default_rng(seed))["weight"].sum() == 1
+
+
 def test_splits_share_no_row(tmp_path, files):
     write_folder(tmp_path, [90] * 6)
     table, _ = load(tmp_path, files)
