@@ -233,8 +233,8 @@ def _attributes(group: h5py.Group) -> dict[str, float | str]:
             result[name] = value.decode(errors="replace")
         elif isinstance(value, str):
             result[name] = value
-        elif np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu":
-            result[name] = float(value)
+        elif np.size(value) == 1 and np.asarray(value).dtype.kind in "fiu":
+            result[name] = float(np.asarray(value).item())  # some writers store (1,) for a number
     return result
 
 

@@ -7,7 +7,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from tds_jax.data.workers import die_with_parent
+from tds_jax.data.workers import live_as_long_as_parent
 from tds_jax.errors import UserError
 
 Example = dict[str, np.ndarray]
@@ -135,7 +135,7 @@ class Loader:
             options = grain.MultiprocessingOptions(
                 num_workers=self._workers, per_worker_buffer_size=self._prefetch
             )
-            batches = batches.mp_prefetch(options, worker_init_fn=die_with_parent)
+            batches = batches.mp_prefetch(options, worker_init_fn=live_as_long_as_parent)
         made = Batches(iter(batches))
         self._open = [*(old for old in self._open if not old.closed), made]
         return made

@@ -3,10 +3,12 @@
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
 
+TERM_GRACE = 20.0  # s
 _WORKER_NAME = "grain-process-prefetch"
 
 
@@ -23,10 +25,13 @@ def leave_out_jax() -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)  # Grain warns that it has no profiler
 
 
-def die_with_parent(worker_index: int, worker_count: int) -> None:
-    """Ends this worker within a second of its parent's death, however the parent died.
+def live_as_long_as_parent(worker_index: int, worker_count: int) -> None:
+    """Makes this worker outlive signals meant for its parent, and end with the parent.
 
-    Without it a SIGTERM or SIGKILL of the trainer leaves workers and their shared memory behind.
+    A terminal's Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the parent
+    still wants a batch to finish its step and save: SIGINT is ignored, SIGTERM ends the worker
+    TERM_GRACE seconds later. Within a second of the parent's death, even by SIGKILL, the worker
+    is gone; without this, workers and their shared memory stay behind.
     """
     del worker_index, worker_count
     parent = multiprocessing.parent_process()
@@ -39,4 +44,11 @@ def die_with_parent(worker_index: int, worker_count: int) -> None:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True, name="die_with_parent").start()
+    def leave_later(signum: int, frame: object) -> None:
+        timer = threading.Timer(TERM_GRACE, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave_later)
+    threading.Thread(target=watch, daemon=True, name="watch_parent").start()

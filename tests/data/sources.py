@@ -24,6 +24,7 @@ class Numbers:
             "draw": np.asarray(draw, np.float32),
             "weight": np.ones(2, np.float32),
             "backend": np.asarray(backend_is_initialized(), np.int32),
+            "jax": np.asarray(sys.modules.get("jax") is not None, np.int32),
         }
 
 

@@ -60,6 +60,11 @@ def test_the_rate_comes_from_time_without_an_attribute(tmp_path, files):
     assert scan_file(files, path, LAYOUT).rate_hz == 250.0
 
 
+def test_the_rate_may_be_stored_as_an_array_of_one(tmp_path, files):
+    path = write_rows(tmp_path / "a.hdf5", make_rows(9), attributes={"sample_rate": np.array([50])})
+    assert scan_file(files, path, LAYOUT).rate_hz == 50.0
+
+
 def test_a_second_start_reads_nothing_and_finds_the_same(tmp_path, files):
     write_folder(tmp_path / "d", [50, 60, 70])
     seen = []

@@ -155,6 +155,20 @@ def test_workers_die_within_seconds_of_their_parents_sigkill():
     assert len(gone) == len(workers)
 
 
+def test_signals_to_the_group_leave_the_workers_serving():
+    loader = make_loader(workers=1)
+    iterator = loader.train_batches(0)
+    next(iterator)
+    (worker,) = workers_of(os.getpid())
+    worker.send_signal(signal.SIGINT)
+    worker.send_signal(signal.SIGTERM)
+    for _ in range(5):
+        next(iterator)
+    assert worker.is_running()
+    loader.close()
+    assert not worker.is_running()
+
+
 def workers_of(pid):
     return [
         child
