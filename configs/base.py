@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.every = 100  # steps between looks at `val`; 0 = never
+    config.eval.batch_size = 4  # examples at once; they may be longer than training's
     config.eval.metric = "loss"
     config.eval.mode = "min"  # 'min' | 'max'
     config.eval.min_delta = 1e-4  # smaller improvements do not count

@@ -11,8 +11,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from tds_jax import config as configuration
-from tds_jax import tasks
-from tds_jax.config import Config, require_choice
+from tds_jax.config import Config
 from tds_jax.errors import UserError
 
 USER_ERROR = 2
@@ -56,9 +55,10 @@ def resolve(values: Mapping[str, Any]) -> Config:
 
     Device memory settings act when jax first touches a device; nothing before this has.
     """
+    from tds_jax import tasks  # imports jax: not before a data worker knows that it is one
+
     if "task" not in values:
         raise UserError("task is missing from the config; see configs/default.py")
-    require_choice("task", values["task"], tuple(tasks.DOMAINS))
     config = configuration.resolve(values, tasks.groups(values["task"]))
     _set_allocator(config.memory.preallocate, config.memory.fraction)
     return config

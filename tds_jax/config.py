@@ -122,6 +122,7 @@ class EvalConfig:
     """When to look at `val`, which value decides, and when to stop early."""
 
     every: int
+    batch_size: int
     metric: str
     mode: str
     min_delta: float
@@ -129,6 +130,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         require_choice("eval.mode", self.mode, ("min", "max"))
+        require_at_least("eval.batch_size", self.batch_size, 1)
         for name in ("every", "min_delta", "patience"):
             require_at_least(f"eval.{name}", getattr(self, name), 0)
 

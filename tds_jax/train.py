@@ -8,14 +8,20 @@ ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exi
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
 
-from tds_jax import cli, tasks
-from tds_jax.engine import loop, workdir
-from tds_jax.engine.memory import format_bytes
-from tds_jax.evaluate import evaluate
+from tds_jax import cli
+from tds_jax.data.workers import leave_out_jax
+
+if TYPE_CHECKING:
+    from tds_jax.engine.loop import Finished
+
+# Data workers run this module again. Jax is therefore imported in functions only, which spares
+# each of them 75 MiB.
+leave_out_jax()
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
@@ -24,6 +30,10 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Train, then evaluate the best checkpoint on `test`."""
+    from tds_jax import tasks
+    from tds_jax.engine import loop, workdir
+    from tds_jax.evaluate import evaluate
+
     config = cli.resolve(CONFIG.value.to_dict())
     folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
     workdir.claim(folder, config)
@@ -36,8 +46,10 @@ def main() -> None:
         print(f"stopped after {finished.steps} steps and saved; the same command goes on")
 
 
-def memory_words(finished: loop.Finished) -> str:
+def memory_words(finished: "Finished") -> str:
     """Host and device bytes of a run, each said to be measured or predicted."""
+    from tds_jax.engine.memory import format_bytes
+
     peak = finished.device_peak
     measured = "" if peak is None else f", {format_bytes(peak)} measured"
     return (

@@ -36,9 +36,14 @@ class Feed:
     def _loader(self, split: str) -> Loader:
         data = self._config.data
         train = split == "train"
+        batch = (
+            self._config.optim.micro_batch
+            if train
+            else sharding.rounded_up(self._config.eval.batch_size)
+        )
         return Loader(
             self._task.source(split),
-            micro_batch=self._config.optim.micro_batch // jax.process_count(),
+            micro_batch=batch // jax.process_count(),
             seed=self._config.seed,
             train=train,
             # Validation reads in threads: starting workers takes longer than reading it.

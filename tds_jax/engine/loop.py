@@ -96,6 +96,7 @@ class Run:
         if not self.config.data.persistent_workers:
             self.feed.release_workers()
         values = self.program.evaluate(state, self.feed.validation())
+        memory.trim_host()
         self.log.write(self.window.line("val", progress.position) | values)
         score = self._score(values)
         if self.config.log.plots:

@@ -103,7 +103,7 @@ def divide_by_weight(inner: optax.GradientTransformation) -> optax.GradientTrans
         divisor = jnp.where(sums.weight > 0, sums.weight, 1)
         mean = jax.tree.map(lambda g: g / divisor, sums.grad)
         updates, inner_state = inner.update(mean, state.inner, params.grad)
-        norm = optax.global_norm(mean)
+        norm = optax.tree.norm(mean)
         return Sums(updates, jnp.zeros_like(sums.weight)), MeanState(inner_state, norm, sums.weight)
 
     return optax.GradientTransformation(init, update)

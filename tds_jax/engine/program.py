@@ -41,6 +41,7 @@ class Program:
         )
         self.compile_seconds = time.perf_counter() - started
         self.predicted = memory.predict(self.train_step)
+        memory.trim_host()
         self.gauges = jax.jit(_make_gauges(optim.make_schedule(config.optim)))
         self._eval_step = step.make_eval_step(graphdef, task.loss)
         self._flush = jax.jit(optimizer.flush, donate_argnums=(0, 1))
@@ -70,7 +71,7 @@ def _make_gauges(schedule: optax.Schedule) -> Any:
             "updates": updates,
             "learning_rate": jnp.asarray(schedule(jnp.maximum(updates - 1, 0)), jnp.float32),
             "grad_norm": state.opt_state.inner_opt_state.grad_norm,
-            "param_norm": optax.global_norm(state.params),
+            "param_norm": optax.tree.norm(state.params),
             "skipped": state.skipped,
         }
 

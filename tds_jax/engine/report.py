@@ -34,10 +34,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Rows of one or more splits. headline: the metrics shown in the printed table, in order."""
+    """Rows of one or more splits.
+
+    headline: the metrics of the printed table, in order. shown_groups: kinds of groups ('user' for
+    'user/…') printed there; all rows are in the files.
+    """
 
     rows: list[Row]
     headline: tuple[str, ...]
+    shown_groups: tuple[str, ...]
 
     def value(self, metric: str, method: str = MODEL, group: str = ALL) -> float:
         """The value of one row; KeyError if there is none."""
@@ -75,17 +80,20 @@ class Report:
             os.replace(temporary, workdir / f"report_{split}.csv")
 
     def table(self, split: str, title: str) -> Table:
-        """Model and baselines as rows, headline metrics as columns; groups below."""
+        """Every method on the whole split; below, the model alone on the shown groups."""
         table = Table(title=title, title_justify="left")
         for name in ("group", "method", *self.headline):
             table.add_column(name, justify="left" if name in ("group", "method") else "right")
-        keys = dict.fromkeys((r.group, r.method) for r in self.rows if r.split == split)
-        values = {(r.group, r.method, r.metric): r.value for r in self.rows if r.split == split}
-        for group, method in keys:
-            cells = [values.get((group, method, name)) for name in self.headline]
-            if any(cell is not None for cell in cells):
-                shown = ["" if cell is None else f"{cell:.4g}" for cell in cells]
-                table.add_row(group, method, *shown, style="bold" if method == MODEL else None)
+        cells: dict[tuple[str, str], dict[str, float]] = {}
+        for row in self.rows:
+            kind = row.group.split("/")[0]
+            shown = row.group == ALL or (row.method == MODEL and kind in self.shown_groups)
+            if row.split == split and shown:
+                cells.setdefault((row.group, row.method), {})[row.metric] = row.value
+        for (group, method), values in cells.items():
+            numbers = [f"{values[name]:.4g}" for name in self.headline]
+            style = "bold" if (group, method) == (ALL, MODEL) else None
+            table.add_row(group, method, *numbers, style=style)
         return table
 
     def show(self, split: str, title: str) -> None:

@@ -25,6 +25,11 @@ def make_mesh(micro_batch: int) -> Mesh:
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
 
 
+def rounded_up(examples: int) -> int:
+    """The least multiple of the number of devices that holds so many examples."""
+    return -(-examples // jax.device_count()) * jax.device_count()
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Leading axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))

@@ -53,7 +53,8 @@ class TrainState:
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
     """(graphdef, params, rest) of a module, the latter two as pure dicts."""
-    graphdef, params, rest = nnx.split(model, nnx.Param, nnx.Not(nnx.Param))
+    graphdef, state = nnx.split(model)
+    params, rest = nnx.split_state(state, nnx.Param, ...)
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 

@@ -28,6 +28,7 @@ HEADLINE = ("mae_deg", "mae_rad", "rmse_rad", "mse", "r2")
 # Sessions of seen users and stages carry the headline; other generalizations stand beside it.
 SEEN = ("none", "session", "")
 GROUPS = ("generalization", "user", "stage")
+SHOWN_GROUPS = ("generalization", "finger")
 # Rows per read while the baselines stream over the train split: 30 s at 2 kHz.
 BASELINE_ROWS = 60_000
 
@@ -79,7 +80,7 @@ def evaluate(task: "PoseTask", model: nnx.Module, split: str, plots: Path | None
         trace = trace or figures.Trace.of(batch, poses)
     table = source.table
     rows = _rows(split, found, {int(n): i for i, n in enumerate(table.number)}, table)
-    report = Report(rows, HEADLINE)
+    report = Report(rows, HEADLINE, SHOWN_GROUPS)
     if plots is not None and trace is not None:
         rate = table.rate_hz / source.spec.label_stride
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
@@ -100,7 +101,7 @@ def predictions(
     data = task.config.data
     loader = Loader(
         source,
-        micro_batch=min(task.config.optim.micro_batch, len(source)),
+        micro_batch=task.config.eval.batch_size,
         seed=task.config.seed,
         train=False,
         workers=0,

@@ -20,7 +20,7 @@ from tds_jax.errors import UserError
 from tds_jax.nn.resample import upsample
 from tds_jax.pose import evaluation, prediction, synthetic
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.sessions import load_sessions
+from tds_jax.pose.sessions import FAILURE_ATOL, load_sessions
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
 
 UNIT = "rad"
@@ -88,8 +88,11 @@ class PoseTask:
 
     def weights(self, batch: Batch) -> jax.Array:
         """(B, N) which rows count; a window whose given initial pose failed counts nowhere."""
-        weight = batch["weight"]
-        return weight * weight[:, :1] if self.config.model.initial_pose == "given" else weight
+        if self.config.model.initial_pose != "given":
+            return batch["weight"]
+        # Not its weight: a window that repeats rows of the one before begins with weight 0.
+        known = jnp.any(jnp.abs(batch["joint_angles"][:, 0]) > FAILURE_ATOL, axis=-1)
+        return batch["weight"] * known[:, None].astype(jnp.float32)
 
     def loss(
         self, model: nnx.Module, batch: Batch, train: bool
