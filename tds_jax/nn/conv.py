@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tds_jax.nn.linear import add_bias, uniform
@@ -69,13 +70,15 @@ def _banded(x: jax.Array, kernel: jax.Array) -> jax.Array:
     size, groups, _ = kernel.shape
     count, span = length - size + 1, BLOCK + size - 1
     blocks, reach = -(-count // BLOCK), -(-span // BLOCK)
-    # Column j of the band is the kernel moved down by j steps.
-    moved = [jnp.pad(kernel, ((j, BLOCK - 1 - j), (0, 0), (0, 0))) for j in range(BLOCK)]
+    # Row s of the span meets output j of the block through kernel entry s - j.
+    entry = np.arange(span)[:, None] - np.arange(BLOCK)
+    place = jnp.asarray(entry[..., None] == np.arange(size), kernel.dtype)
+    band = jnp.einsum("sjk,kgh->sgjh", place, kernel)
     x = jnp.pad(x, ((0, 0), (0, (blocks + reach - 1) * BLOCK - length), (0, 0)))
     x = x.reshape(batch, -1, BLOCK, groups, channels // groups)
     parts = [x[:, j : j + blocks, : span - j * BLOCK] for j in range(reach)]
     spans = jnp.concatenate(parts, axis=2)
-    y = jnp.einsum("bnsgw,sgjh->bnjhw", spans, jnp.stack(moved, axis=2))
+    y = jnp.einsum("bnsgw,sgjh->bnjhw", spans, band)
     return y.reshape(batch, blocks * BLOCK, -1)[:, :count]
 
 
