@@ -43,8 +43,8 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # folder of sessions; '' = generated ones, built once
     config.data.group = "emg2pose"  # HDF5 group that holds `timeseries`
     config.data.cache_dir = ""  # generated data and indexes; '' = the user's cache folder
-    config.data.window = 4000  # samples, left context included: 2 s at 2 kHz
-    config.data.stride = 2000  # samples between the starts of training windows
+    config.data.window = 2000  # samples, left context included: 1 s at 2 kHz
+    config.data.stride = 1000  # samples between the starts of training windows
     config.data.eval_window = 16000  # 8 s: the start-up of the decoder weighs less
     config.data.jitter = True  # random phase of each training window
     config.data.split_ratio = (0.7, 0.15, 0.15)  # by session, when there is no metadata.csv

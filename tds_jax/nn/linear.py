@@ -6,7 +6,7 @@ from flax import nnx
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan: int) -> jax.Array:
-    """Draws f32 from U(-1/sqrt(fan), 1/sqrt(fan)), PyTorch's start for conv, linear and LSTM."""
+    """Draws f32 from U(-1/sqrt(fan), 1/sqrt(fan)), PyTorch's start for conv and linear."""
     bound = fan**-0.5
     return jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
 
