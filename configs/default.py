@@ -32,6 +32,11 @@ def get_config() -> ConfigDict:
     config.model.initial_pose = "zeros"  # 'zeros' | 'learned' | 'given' (tracking)
     config.model.reference_rate = False  # True repeats the seed system's decoding defect
 
+    config.optim.steps = 400
+    config.optim.learning_rate = 4e-3
+    config.optim.warmup_steps = 20
+    config.eval.patience = 10
+
     config.loss = ConfigDict()
     config.loss.mse_weight = 1.0
     config.loss.mae_weight = 0.5

@@ -1,0 +1,25 @@
+"""The largest preset, for a GPU: three TDS stages, a three-layer LSTM, batches of 128."""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """1.5 million parameters at 16 channels and 20 joints; longer windows, read by processes."""
+    config = default.get_config()
+    config.model.conv_kernels = (7, 5, 3)
+    config.model.conv_strides = (2, 2, 2)
+    config.model.groups = (8, 8, 8)
+    config.model.widths = (8, 8, 8)
+    config.model.tds_kernels = (21, 11, 7)
+    config.model.tds_blocks = (2, 2, 2)
+    config.model.hidden = 256
+    config.model.layers = 3
+    config.optim.batch_size = 128
+    config.optim.weight_decay = 0.02
+    config.optim.learning_rate = 2e-3
+    config.data.workers = 2
+    config.data.prefetch = 4
+    config.data.chunk_cache_bytes = 128 * 2**20
+    return config

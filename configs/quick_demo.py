@@ -1,0 +1,26 @@
+"""A minute of training on a laptop: one small TDS stage and a one-layer LSTM."""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """29,256 parameters at 16 channels and 20 joints; loss is the squared error alone."""
+    config = default.get_config()
+    config.model.conv_kernels = (5,)
+    config.model.conv_strides = (4,)
+    config.model.groups = (4,)
+    config.model.widths = (4,)
+    config.model.tds_kernels = (11,)
+    config.model.tds_blocks = (1,)
+    config.model.hidden = 64
+    config.model.layers = 1
+    config.loss.mae_weight = 0.0
+    config.optim.batch_size = 32
+    config.optim.optimizer = "adam"
+    config.optim.weight_decay = 1e-3
+    config.optim.steps = 300
+    config.data.prefetch = 2
+    config.data.chunk_cache_bytes = 8 * 2**20
+    return config
