@@ -1,0 +1,20 @@
+"""Train temporal and volumetric models within the memory you have.
+
+The way of the data:
+
+    argv -> config file + overrides -> cli.resolve -> Config (frozen)     checked once, kept in config.json
+    Config.task -> tasks.get -> Task: init, loss, source(split), batch_spec, fit_statistics, evaluate
+    eval_shape(init) -> sharding -> compile(train step) -> predicted bytes   engine.program
+    recordings -> data.pipeline.Loader(start=position) -> device batches      engine.feed
+    loop: [evaluate?] -> [save?] -> next batch -> step -> log, one step late  engine.loop
+    stop: steps done | early stop | SIGTERM -> save, close, exit 0
+
+The rooms: `engine` trains and knows no domain; `nn` holds layers two domains share; `data` is the
+only place that reads files; `pose` is a domain. The modules beside this file are the doors.
+
+What always holds:
+- a checkpoint's name is the number of examples its state has seen (saved before the next is drawn);
+- every random number is a function of (seed, epoch, example), never of batch, worker or device;
+- losses and metrics are (sum, weight) until the last moment: nothing divides early;
+- models never see the config; data workers never touch jax.
+"""

@@ -10,12 +10,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from tds_jax.config import Config
 from tds_jax.engine import curves, memory
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program
-from tds_jax.engine.step import TrainState
+from tds_jax.engine.step import Batch, TrainState
 from tds_jax.engine.stopping import EarlyStopping, StopSignal
 from tds_jax.engine.window import WindowLog
 from tds_jax.engine.workdir import open_checkpoints
@@ -61,6 +63,7 @@ class Run:
         self.feed = Feed(task, config, self.program.mesh)
         self.window = WindowLog(config, self.program, log, self.feed)
         self.total = config.optim.steps * config.optim.batch_size
+        self._previous: Any = None
 
     def start(self) -> tuple[TrainState, Progress]:
         """The latest checkpoint, or a fresh state with the train split's statistics."""
@@ -116,6 +119,16 @@ class Run:
             score = progress.stopping.last if evaluated else None
             self.checkpoints.save(progress.position, state, dataclasses.asdict(progress), score)
 
+    def step(self, state: TrainState, batch: Batch) -> TrainState:
+        """One micro-batch. The device may be one step behind the host, not more.
+
+        A host that runs ahead freely would hold a batch, and on CPU the temporaries, of every
+        step that waits.
+        """
+        jax.block_until_ready(self._previous)
+        state, self._previous = self.program.train_step(state, batch)
+        return state
+
     def close(self) -> None:
         """Stops workers and finishes writing."""
         self.feed.close()
@@ -141,7 +154,7 @@ def fit(task: Task, config: Config, workdir: Path) -> Finished:
             run.maybe_save(state, progress, now=finished or bool(stop))
             if finished or stop:
                 break
-            state = run.program.train_step(state, next(batches))
+            state = run.step(state, next(batches))
             progress = dataclasses.replace(
                 progress, position=progress.position + config.optim.micro_batch
             )

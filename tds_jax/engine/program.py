@@ -18,7 +18,7 @@ from tds_jax.tasks import Task
 class Program:
     """The compiled side of a run on all devices; holds no state that training changes.
 
-    train_step(state, batch) -> state, compiled ahead of time, the old state donated.
+    train_step(state, batch) -> (state, objective), compiled ahead of time, the old state donated.
     predicted: its bytes on each device. compile_seconds: how long that took.
     """
 

@@ -96,18 +96,19 @@ def make_init(
 def make_train_step(
     graphdef: nnx.GraphDef, optimizer: Optimizer, loss_fn: LossFn
 ) -> jax.stages.Wrapped:
-    """(state, micro-batch) -> state, jitted, the old state donated."""
+    """(state, micro-batch) -> (state, objective), jitted, the old state donated."""
 
-    def train_step(state: TrainState, batch: Batch) -> TrainState:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Objective]:
         def total(params: dict[str, Any]) -> tuple[jax.Array, tuple[Any, Any, Any]]:
             # Pure dicts become fresh Variables at this trace level, so `rest` may be mutated.
             model = nnx.merge(graphdef, params, state.rest)
             objective, states = loss_fn(model, batch, train=True)
             _, _, rest = split(model)
-            return objective.sum, (objective.weight, _with_loss(objective, states), rest)
+            return objective.sum, (objective, _with_loss(objective, states), rest)
 
-        (_, (weight, states, rest)), grad = jax.value_and_grad(total, has_aux=True)(state.params)
-        params, opt_state = optimizer.update(Sums(grad, weight), state.opt_state, state.params)
+        (_, (objective, states, rest)), grad = jax.value_and_grad(total, has_aux=True)(state.params)
+        sums = Sums(grad, objective.weight)
+        params, opt_state = optimizer.update(sums, state.opt_state, state.params)
         skip = opt_state.skip_state["should_skip"]
         # A skipped micro-batch leaves no trace: neither in the statistics nor in the log.
         merged = metrics.merge(state.window, states)
@@ -116,7 +117,8 @@ def make_train_step(
             (merged, rest),
             (state.window, state.rest),
         )
-        return TrainState(params, rest, opt_state, window, state.skipped + skip.astype(jnp.int32))
+        skipped = state.skipped + skip.astype(jnp.int32)
+        return TrainState(params, rest, opt_state, window, skipped), objective
 
     return jax.jit(train_step, donate_argnums=0)
 
