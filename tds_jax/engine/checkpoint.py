@@ -38,7 +38,9 @@ class Checkpoints:
     @classmethod
     def open(cls, folder: Path, keep: int) -> "Checkpoints":
         """Opens or creates a folder that keeps the `keep` latest and the best checkpoint."""
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        logger = logging.getLogger("absl")
+        logger.setLevel(logging.WARNING)
+        logger.addFilter(_is_news)
         best = policies.BestN(
             get_metric_fn=lambda m: m[SCORE],
             reverse=True,
@@ -117,6 +119,11 @@ class Checkpoints:
     def close(self) -> None:
         """Finishes writing and lets go of the folder."""
         self.manager.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Most checkpoints are not evaluated; Orbax warns about each that has no score.
+    return "did not provide metrics" not in str(record.msg)
 
 
 def _leaf_types(tree: Any) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from tds_jax.config import Config
+from tds_jax.config import Config, require_choice
 from tds_jax.engine import curves, memory
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
@@ -59,6 +59,8 @@ class Run:
     def __init__(self, task: Task, config: Config, workdir: Path, log: Log) -> None:
         self.task, self.config, self.workdir, self.log = task, config, workdir, log
         self.program = Program(task, config)
+        if config.eval.every:
+            require_choice("eval.metric", config.eval.metric, self.program.metric_names())
         self.checkpoints = open_checkpoints(workdir, config)
         self.feed = Feed(task, config, self.program.mesh)
         self.window = WindowLog(config, self.program, log, self.feed)

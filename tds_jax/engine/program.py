@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from tds_jax.config import Config
@@ -26,7 +27,7 @@ class Program:
         precision.set_matmul_precision(config.memory.matmul_precision)
         self.mesh = sharding.make_mesh(config.optim.micro_batch)
         self._key = jax.random.key(config.seed)
-        spec = task.batch_spec(config.optim.micro_batch)
+        self._spec = spec = task.batch_spec(config.optim.micro_batch)
         optimizer = optim.make_optimizer(config.optim)
         init = step.make_init(task.init, optimizer, task.loss, spec)
         shapes = jax.eval_shape(init, self._key)
@@ -45,6 +46,12 @@ class Program:
         self.gauges = jax.jit(_make_gauges(optim.make_schedule(config.optim)))
         self._eval_step = step.make_eval_step(graphdef, task.loss)
         self._flush = jax.jit(optimizer.flush, donate_argnums=(0, 1))
+
+    def metric_names(self) -> tuple[str, ...]:
+        """What `evaluate` will return; traced, not run."""
+        state = self.abstract_state
+        shapes = jax.eval_shape(self._eval_step, state.params, state.rest, self._spec)
+        return tuple(metrics.compute(jax.tree.map(lambda s: np.zeros(s.shape), shapes)))
 
     def fresh(self, statistics: dict[str, Any]) -> TrainState:
         """A new state on the mesh, its `rest` filled with the train split's statistics."""
