@@ -7,6 +7,7 @@ of a config sees everything a run depends on. Domains own the dataclasses of `mo
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -81,10 +82,11 @@ class OptimConfig:
             require_at_least(f"optim.{name}", getattr(self, name), 0)
         require_between("optim.end_factor", self.end_factor, 0, 1)
         k, batch = self.accumulate, self.batch_size
+        below, above = batch // k * k, (batch // k + 1) * k
         require(
             batch % k == 0,
             f"optim.batch_size={batch} is not divisible by optim.accumulate={k}; "
-            f"use {max(batch // k, 1) * k} or {(batch // k + 1) * k}",
+            f"use {f'{below} or ' if below else ''}{above}",
         )
         require(
             self.warmup_steps < self.steps or self.schedule == "constant",
@@ -190,7 +192,7 @@ class Config:
     log: LogConfig
 
     def __post_init__(self) -> None:
-        require_at_least("seed", self.seed, 0)
+        require_between("seed", self.seed, 0, 2**32 - 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of plain values, tuples as lists, as config.json stores it."""
@@ -239,6 +241,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         return float(value)
     matches = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     require(matches, f"{name}={value!r} has type {type(value).__name__}; use {kind.__name__}")
+    require(kind is not float or math.isfinite(value), f"{name}={value} must be a finite number")
     return value
 
 

@@ -1,0 +1,150 @@
+"""Doors: exit codes, one line for what the user can fix, and who may import what."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tds_jax import cli
+
+ROOT = Path(__file__).parents[1]
+DOMAINS = {"pose", "forecast", "voxel"}
+
+
+def run(*arguments, module="tds_jax.train", cwd=ROOT):
+    """(exit code, stdout, stderr) of a door."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config=configs/default.py", "--confg=3"], ["confg"]),
+        (["--config=configs/default.py", "--config.optim.batchsize=8"], ["batchsize"]),
+        (["--config=configs/none.py"], ["configs/none.py"]),
+        (["--config=configs/default.py", "--config.optim.steps=many"], ["steps", "many"]),
+        (["--config=configs/default.py", "--config.optim.steps=8.5"], ["steps", "8.5"]),
+        (["--config=configs/default.py", "steps=3"], ["'steps=3'", "--config.optim.steps"]),
+        ([], ["--config"]),
+        (
+            [
+                "--config=configs/default.py",
+                "--config.optim.batch_size=60",
+                "--config.optim.accumulate=8",
+            ],
+            ["optim.batch_size=60 is not divisible by optim.accumulate=8; use 56 or 64"],
+        ),
+    ],
+)
+def test_a_wrong_command_line_exits_2_with_one_line(arguments, words):
+    code, _, stderr = run(*arguments)
+    assert code == 2, stderr
+    assert len(stderr.strip().splitlines()) == 1, stderr
+    assert stderr.startswith("error: ")
+    assert all(word in stderr for word in words)
+
+
+def outcome(main, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["program"])
+    monkeypatch.setattr(cli, "_parse", lambda argv: None)
+    with pytest.raises(SystemExit) as caught:
+        cli.launch(main)
+    return caught.value.code, capfd.readouterr().err
+
+
+def test_done_is_0_and_a_users_error_is_2(monkeypatch, capfd):
+    assert outcome(lambda: None, monkeypatch, capfd) == (0, "")
+
+    def wrong():
+        raise cli.UserError("two\nlines")
+
+    assert outcome(wrong, monkeypatch, capfd) == (2, "error: two lines\n")
+
+
+def test_anything_else_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "_parse", lambda argv: None)
+    with pytest.raises(ZeroDivisionError):
+        cli.launch(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config=configs/low_memory.py"], "runs/low_memory"),
+        (["-config=low_memory.py:variant"], "runs/low_memory"),
+        (["--config", "configs/low_memory.py"], "runs/low_memory"),
+        (["--config.optim.steps=3", "--config=a/b.py"], "runs/b"),
+    ],
+)
+def test_the_default_workdir_is_the_configs_name(monkeypatch, arguments, expected):
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    assert cli.default_workdir() == Path(expected)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_the_users_own_allocator_settings_win(monkeypatch, fraction):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "mine")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "mine")
+    monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION", raising=False)
+    cli._set_allocator(False, fraction)
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "mine"
+    assert "XLA_CLIENT_MEM_FRACTION" not in os.environ
+
+
+def imports():
+    """(file below tds_jax, imported module) for every import statement, nested ones too."""
+    for path in sorted((ROOT / "tds_jax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = path.relative_to(ROOT / "tds_jax")
+            if isinstance(node, ast.Import):
+                yield from ((name, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name}: relative import"
+                yield from ((name, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def importers(package):
+    """Files that import a package."""
+    return {str(file) for file, name in imports() if name.split(".")[0] == package}
+
+
+def test_only_checkpoint_imports_orbax():
+    assert importers("orbax") == {"engine/checkpoint.py"}
+
+
+@pytest.mark.parametrize("package", ["grain", "h5py"])
+def test_only_data_imports_grain_and_h5py(package):
+    files = importers(package)
+    assert files
+    assert all(file.startswith("data/") for file in files), files
+
+
+def test_shared_code_imports_no_domain_and_domains_not_each_other():
+    for file, name in imports():
+        parts = name.split(".")
+        if parts[0] != "tds_jax" or parts[1] not in DOMAINS:
+            continue
+        assert file.parts[0] not in ("engine", "nn", "data"), f"{file} imports {name}"
+        assert file.parts[0] not in DOMAINS - {parts[1]}, f"{file} imports {name}"
+
+
+def test_jax_stays_out_of_what_data_workers_import_again():
+    code = (
+        "import multiprocessing, sys; "
+        "multiprocessing.current_process().name = 'grain-process-prefetch-0'; "
+        "import runpy; runpy.run_module('tds_jax.train', run_name='__mp_main__'); "
+        "print(sys.modules['jax'], {'orbax', 'flax', 'optax', 'jaxlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "None set()\n", done.stderr

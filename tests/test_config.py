@@ -1,0 +1,212 @@
+"""Every wrong setting is one line that names it; the right ones arrive as they are."""
+
+import dataclasses
+import json
+
+import pytest
+
+from configs import base, default
+from tds_jax import config as configuration
+from tds_jax import tasks
+from tds_jax.config import differences
+from tds_jax.errors import UserError
+
+GROUPS = tasks.groups("pose")
+
+
+def resolve(**changes):
+    """The default config with `group__field=value` changes."""
+    values = default.get_config().to_dict()
+    for name, value in changes.items():
+        group, _, field = name.partition("__")
+        (values[group] if field else values)[field or group] = value
+    return configuration.resolve(values, GROUPS)
+
+
+def message(**changes):
+    """The one line with which these changes are refused."""
+    with pytest.raises(UserError) as caught:
+        resolve(**changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+TOO_SMALL = {
+    "optim__batch_size": 0,
+    "optim__accumulate": 0,
+    "optim__steps": 0,
+    "optim__learning_rate": -1e-3,
+    "optim__weight_decay": -0.1,
+    "optim__clip_norm": -1.0,
+    "optim__warmup_steps": -1,
+    "memory__decoder_chunk": -1,
+    "eval__every": -1,
+    "eval__batch_size": 0,
+    "eval__min_delta": -0.1,
+    "eval__patience": -1,
+    "checkpoint__every": -1,
+    "checkpoint__keep": 0,
+    "log__every": 0,
+}
+OUTSIDE = {
+    "seed": (-1, 2**32),
+    "optim__end_factor": (-0.1, 1.1),
+    "memory__fraction": (-0.1, 1.1),
+    "data__workers": (-1, 257),
+    "data__threads": (-1, 257),
+    "data__prefetch": (0, 1025),
+}
+CHOICES = {
+    "optim__optimizer": "adam, adamw, sgd",
+    "optim__schedule": "constant, warmup_cosine",
+    "memory__remat": "none, dots, names, full",
+    "memory__dtype": "float32, bfloat16",
+    "memory__matmul_precision": "default, high, highest",
+    "eval__mode": "min, max",
+    "task": "pose",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), TOO_SMALL.items())
+def test_a_value_below_its_least_is_refused_by_name(name, value):
+    assert message(**{name: value}).startswith(f"{name.replace('__', '.')}={value} is ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, pair in OUTSIDE.items() for value in pair]
+)
+def test_a_value_outside_its_range_is_refused_by_name(name, value):
+    text = message(**{name: value})
+    assert text.startswith(f"{name.replace('__', '.')}={value} is out of range; use ")
+
+
+@pytest.mark.parametrize(("name", "known"), CHOICES.items())
+def test_an_unknown_choice_is_refused_with_the_known_ones(name, known):
+    if name == "task":
+        with pytest.raises(UserError, match=f"task='nonsense' is not known; use one of {known}"):
+            tasks.groups("nonsense")
+    else:
+        path = name.replace("__", ".")
+        expected = f"{path}='nonsense' is not known; use one of {known}"
+        assert message(**{name: "nonsense"}) == expected
+
+
+def settings():
+    """(group, field, type) of every engine setting."""
+    for group in ("optim", "memory", "eval", "checkpoint", "log"):
+        kind = configuration.Config.__dataclass_fields__[group].type
+        for field in dataclasses.fields(kind):
+            yield f"{group}__{field.name}", field.type
+    yield "data__workers", int
+    yield "data__persistent_workers", bool
+
+
+@pytest.mark.parametrize(("name", "kind"), list(settings()))
+def test_every_setting_refuses_every_other_type(name, kind):
+    path = name.replace("__", ".")
+    values = {int: 2.5, float: "1", bool: "False", str: 3}
+    wrong = [values[kind], None, [1]] + ([True] if kind in (int, float) else [1])
+    for value in wrong:
+        text = message(**{name: value})
+        assert text.startswith(f"{path}={value!r} has type {type(value).__name__}; use ")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "clip_norm", "end_factor"])
+def test_numbers_must_be_finite(name, value):
+    assert f"optim.{name}={value}" in message(**{f"optim__{name}": value})
+
+
+@pytest.mark.parametrize("group", ["optim", "memory", "eval", "checkpoint", "log", "data"])
+def test_a_missing_or_unknown_field_is_named_with_its_group(group):
+    values = default.get_config().to_dict()
+    name = next(iter(values[group]))
+    assert message(**{group: {k: v for k, v in values[group].items() if k != name}}).startswith(
+        f"{group}.{name} is missing from the config"
+    )
+    text = message(**{group: values[group] | {"colour": 1}})
+    assert text.startswith(f"{group}.colour is not a setting; known here: ")
+    assert name in text
+
+
+def test_missing_unknown_and_flat_groups_are_named():
+    values = default.get_config().to_dict()
+    del values["log"]
+    with pytest.raises(UserError, match=r"^log is missing from the config"):
+        configuration.resolve(values, GROUPS)
+    assert message(optimm={}).startswith("optimm is not a setting; known here: ")
+    assert message(optim=3) == "optim=3 must be a group of settings"
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "fix"), [(60, 8, "56 or 64"), (7, 2, "6 or 8"), (3, 8, "8")]
+)
+def test_a_batch_that_accumulation_does_not_divide_comes_with_those_it_does(batch, accumulate, fix):
+    assert message(optim__batch_size=batch, optim__accumulate=accumulate) == (
+        f"optim.batch_size={batch} is not divisible by optim.accumulate={accumulate}; use {fix}"
+    )
+
+
+def test_warm_up_must_leave_something():
+    text = message(optim__warmup_steps=10, optim__steps=10)
+    assert text.startswith("optim.warmup_steps=10 leaves nothing of optim.steps=10")
+    assert resolve(optim__warmup_steps=10, optim__steps=10, optim__schedule="constant")
+
+
+def test_integers_widen_and_lists_become_tuples():
+    config = resolve(optim__learning_rate=1, model__widths=[4, 8])
+    assert config.optim.learning_rate == 1.0
+    assert type(config.optim.learning_rate) is float
+    assert config.model.widths == (4, 8)
+    assert "model.widths=3 must be a tuple" in message(model__widths=3)
+    assert "model.widths='a' has type str" in message(model__widths=("a", 1))
+
+
+def test_a_config_comes_back_from_its_json_unchanged():
+    config = resolve()
+    again = configuration.resolve(json.loads(json.dumps(config.to_dict())), GROUPS)
+    assert again == config
+    assert differences(again.to_dict(), config.to_dict()) == []
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        resolve().optim.steps = 3
+
+
+def test_every_setting_of_the_engine_is_in_the_base_config():
+    groups = base.get_config().to_dict()
+    for group in ("optim", "memory", "eval", "checkpoint", "log"):
+        kind = configuration.Config.__dataclass_fields__[group].type
+        assert set(groups[group]) == {field.name for field in dataclasses.fields(kind)}
+
+
+def test_differences_name_what_may_not_change_on_resume():
+    old = resolve().to_dict()
+    new = resolve(
+        optim__steps=7000,
+        data__workers=3,
+        data__threads=1,
+        data__prefetch=9,
+        data__persistent_workers=False,
+        data__cache_dir="/elsewhere",
+        log__every=5,
+        memory__dtype="bfloat16",
+    ).to_dict()
+    assert differences(old, new) == []
+    new = resolve(seed=4, optim__accumulate=2, model__widths=(8, 8), data__window=4000).to_dict()
+    assert differences(old, new) == [
+        "data.window: 2000 -> 4000",
+        "model.widths: [4, 8] -> [8, 8]",
+        "optim.accumulate: 1 -> 2",
+        "seed: 0 -> 4",
+    ]
+
+
+def test_a_setting_that_is_new_or_gone_is_a_difference():
+    old, new = resolve().to_dict(), resolve().to_dict()
+    del old["eval"]["mode"], new["optim"]["schedule"]
+    assert differences(old, new) == [
+        "eval.mode: None -> min",
+        "optim.schedule: warmup_cosine -> None",
+    ]
