@@ -17,7 +17,15 @@ def draw_curves(workdir: Path) -> Path | None:
 
     lines = read_lines(workdir / "metrics.jsonl")
     curves = {split: list(series(lines, split)) for split in ("train", "val")}
-    names = list(dict.fromkeys(name for found in curves.values() for name, _, _ in found))
+    # A count that stays 0, and the count of updates, which is the axis, tell nothing.
+    names = list(
+        dict.fromkeys(
+            name
+            for found in curves.values()
+            for name, _, values in found
+            if name != "updates" and any(values)
+        )
+    )
     if not names:
         return None
     columns = min(3, len(names))
