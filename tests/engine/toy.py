@@ -1,6 +1,8 @@
 """A small masked regression, so that the engine is tested without any domain."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import OptimConfig
+from tds_jax import config as configuration
+from tds_jax.config import Config, LoaderConfig, OptimConfig
 from tds_jax.engine import metrics
+from tds_jax.engine.report import Report
 from tds_jax.engine.step import Objective
 
 TIME, FEATURES, JOINTS = 5, 4, 3
@@ -91,3 +95,123 @@ def relative(a: Any, b: Any) -> float:
         for t in (a, b)
     )
     return float(np.linalg.norm(flat_a - flat_b) / np.linalg.norm(flat_b))
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """A group of settings without settings."""
+
+
+def config(**changes: Any) -> Config:
+    """A run of 6 updates of 4 micro-batches of 2; `group__name=value` changes a setting."""
+    groups: dict[str, dict[str, Any]] = {
+        "optim": {"batch_size": 8, "accumulate": 4, "steps": 6, "optimizer": "adamw"},
+        "memory": {
+            "remat": "none",
+            "dtype": "float32",
+            "decoder_chunk": 0,
+            "matmul_precision": "default",
+            "preallocate": True,
+            "fraction": 0.0,
+        },
+        "eval": {
+            "every": 2,
+            "batch_size": 4,
+            "metric": "loss",
+            "mode": "min",
+            "min_delta": 0.0,
+            "patience": 0,
+        },
+        "checkpoint": {"every": 1, "keep": 2},
+        "log": {"every": 1, "tensorboard": False, "plots": False},
+        "data": {"workers": 0, "threads": 0, "prefetch": 1, "persistent_workers": True},
+        "model": {},
+        "loss": {},
+    }
+    groups["optim"] = dataclasses.asdict(optim_config(**groups["optim"]))
+    values: dict[str, Any] = {"task": "toy", "seed": 3}
+    for name, value in changes.items():
+        group, _, field = name.partition("__")
+        (groups[group] if field else values)[field or group] = value
+    kinds = {"model": Nothing, "loss": Nothing, "data": LoaderConfig}
+    return configuration.resolve(values | groups, kinds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A `data.pipeline.Source` in memory; training examples are jittered by the pipeline's rng."""
+
+    values: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.values["x"])
+
+    def example(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+        """One example; with rng, noise is added to x."""
+        found = {name: value[index] for name, value in self.values.items()}
+        if rng is not None:
+            found["x"] = found["x"] + rng.normal(size=found["x"].shape).astype(np.float32) / 10
+        return found
+
+
+@dataclasses.dataclass
+class ToyTask:
+    """A `tasks.Task` on `data`. on_line sees every logged line and may raise or send signals.
+
+    bad: training examples that are not finite. worsen: validation targets are the negatives of
+    training's, so that training makes the score worse. initialised: how often statistics were fit.
+    """
+
+    on_line: Callable[[dict[str, Any]], None] = lambda line: None
+    bad: tuple[int, ...] = ()
+    worsen: bool = False
+    initialised: int = 0
+
+    def init(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The network."""
+        return Net(rngs)
+
+    def loss(
+        self, model: nnx.Module, batch: dict[str, jax.Array], train: bool
+    ) -> tuple[Objective, Any]:
+        """Masked squared error."""
+        return loss(model, batch, train)
+
+    def source(self, split: str) -> Examples:
+        """20 training examples, 7 others."""
+        values = data(20, seed=0) if split == "train" else data(7, seed=1)
+        if split == "train":
+            values["x"][list(self.bad)] = np.nan
+            values["weight"][list(self.bad)] = 1
+        elif self.worsen:
+            values["y"] = -values["y"]
+        return Examples(values)
+
+    def batch_spec(self, micro_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a batch as the loader makes it."""
+        return spec(micro_batch) | {
+            "example": jax.ShapeDtypeStruct((micro_batch,), jnp.int32),
+            "key": jax.ShapeDtypeStruct((micro_batch, 2), jnp.uint32),
+        }
+
+    def fit_statistics(self) -> dict[str, Any]:
+        """None."""
+        self.initialised += 1
+        return {}
+
+    def warnings(self) -> list[str]:
+        """None."""
+        return []
+
+    def describe(self, values: dict[str, Any]) -> str:
+        """The loss."""
+        self.on_line(values)
+        return f"loss {values['loss']:.4f}"
+
+    def evaluate(self, model: nnx.Module, split: str, plots: Path | None) -> Report:
+        """Not asked for by the engine."""
+        raise NotImplementedError
+
+    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
+        """Not asked for by the engine."""
+        raise NotImplementedError

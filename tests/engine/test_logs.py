@@ -1,0 +1,89 @@
+"""metrics.jsonl survives kills, and holds what a repeated run would write."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from tds_jax.engine import curves, logs
+from tests.engine import toy
+
+LINES = [
+    {"step": n // 2, "examples": 4 * n, "split": split, "loss": value}
+    for n, split, value in [(2, "train", 0.1), (4, "train", 1 / 3), (4, "val", 2e-17)]
+]
+
+
+def written(folder, lines, tail=""):
+    path = folder / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
+    return path
+
+
+@pytest.mark.parametrize("tail", ["", '{"step": 3, "exam', '{"step": 3, "examples": 24}', "{"])
+def test_a_last_line_cut_short_by_a_kill_is_left_out(tmp_path, tail):
+    assert logs.read_lines(written(tmp_path, LINES, tail)) == LINES
+
+
+def test_a_missing_file_has_no_lines(tmp_path):
+    assert logs.read_lines(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize(("examples", "kept"), [(0, 0), (8, 1), (15, 1), (16, 3), (99, 3)])
+def test_lines_after_the_restored_position_are_dropped(tmp_path, examples, kept):
+    path = written(tmp_path, LINES, '{"step": 3')
+    logs.cut_back(path, examples)
+    assert logs.read_lines(path) == LINES[:kept]
+    assert path.read_text() == "".join(json.dumps(line) + "\n" for line in LINES[:kept])
+    assert os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
+def test_what_is_kept_keeps_every_byte(tmp_path):
+    path = written(tmp_path, LINES)
+    before = path.read_bytes()
+    logs.cut_back(path, 16)
+    assert path.read_bytes() == before
+
+
+def test_numbers_that_are_not_finite_are_null_and_the_line_is_json(tmp_path):
+    with logs.Log(tmp_path, toy.config(), lambda line: "") as log:
+        log.write({"step": 1, "examples": 8, "split": "train", "a": float("nan"), "b": 1.5})
+    text = log.path.read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["a"] is None
+    assert json.loads(text)["b"] == 1.5
+
+
+def test_every_line_is_on_disk_once_written_and_shown(tmp_path, capsys):
+    with logs.Log(tmp_path, toy.config(), lambda line: f"loss {line['loss']}") as log:
+        for count, line in enumerate(LINES, 1):
+            log.write(line)
+            assert len(logs.read_lines(log.path)) == count
+        log.say("[bold]as it is")
+    shown = capsys.readouterr().out
+    assert "train      1/6  loss 0.1" in shown
+    assert "  val      2/6  loss 2e-17" in shown
+    assert "[bold]as it is" in shown
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    pytest.importorskip("tensorboardX")
+    with logs.Log(tmp_path, toy.config(log__tensorboard=True), lambda line: "") as log:
+        log.write(LINES[0] | {"nan": float("nan")})
+    files = list((tmp_path / "tensorboard").iterdir())
+    assert b"train/loss" in files[0].read_bytes()
+    assert b"train/nan" not in files[0].read_bytes()
+
+
+def test_series_leave_out_positions_machines_and_gaps():
+    lines = [LINES[0] | {"perf/x": 1.0}, LINES[1] | {"loss": None}, LINES[2]]
+    assert list(logs.series(lines, "train")) == [("loss", [1], [0.1])]
+    assert list(logs.series(lines, "val")) == [("loss", [2], [2e-17])]
+
+
+def test_curves_are_drawn_once_there_are_lines(tmp_path):
+    assert curves.draw_curves(tmp_path) is None
+    written(tmp_path, LINES)
+    picture = curves.draw_curves(tmp_path)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    shutil.rmtree(picture.parent)

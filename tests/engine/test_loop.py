@@ -1,0 +1,242 @@
+"""A run is its config and data: interruptions, signals and restarts leave no trace in it."""
+
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from tds_jax.engine import loop, workdir
+from tds_jax.engine.logs import read_lines
+from tds_jax.engine.program import Program
+from tds_jax.errors import UserError
+from tests.engine import toy
+
+
+class KilledError(Exception):
+    """Stands in for a death without warning."""
+
+
+def at(step, split, action):
+    """An on_line that acts once, when this line is shown."""
+    done = []
+
+    def on_line(line):
+        if (line["step"], line["split"]) == (step, split) and not done:
+            done.append(True)
+            action()
+
+    return on_line
+
+
+def die():
+    raise KilledError
+
+
+def run_until_killed(task, config, folder):
+    """A run that ends in KilledError; unlike a real death, its writing thread has to be awaited."""
+    with pytest.raises(KilledError):
+        loop.fit(task, config, folder)
+    for thread in threading.enumerate():
+        if thread.name == "save_finalize":
+            thread.join()
+
+
+def terminate():
+    signal.raise_signal(signal.SIGTERM)
+
+
+def final(config, folder):
+    """(lines without perf/, position, state leaves, progress) of a finished run."""
+    checkpoints = workdir.open_checkpoints(folder, config)
+    restored = checkpoints.restore(
+        checkpoints.latest(), Program(toy.ToyTask(), config).abstract_state
+    )
+    checkpoints.close()
+    lines = [
+        {name: value for name, value in line.items() if not name.startswith("perf/")}
+        for line in read_lines(folder / "metrics.jsonl")
+    ]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(restored.state)]
+    return lines, restored.position, leaves, restored.progress
+
+
+def assert_same(found, expected):
+    """Bit for bit."""
+    assert found[0] == expected[0]
+    assert found[1] == expected[1]
+    assert found[3] == expected[3]
+    for a, b in zip(found[2], expected[2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """The undisturbed run's result."""
+    folder = tmp_path_factory.mktemp("calm")
+    assert loop.fit(toy.ToyTask(), toy.config(), folder).complete
+    return final(toy.config(), folder)
+
+
+@pytest.mark.parametrize("death", [(1, "train"), (3, "train"), (4, "val"), (6, "val")])
+def test_a_run_that_died_and_went_on_equals_an_undisturbed_one(calm, tmp_path, death):
+    run_until_killed(toy.ToyTask(on_line=at(*death, die)), toy.config(), tmp_path)
+    task = toy.ToyTask()
+    assert loop.fit(task, toy.config(), tmp_path).complete
+    assert task.initialised == (0 if death[0] > 1 else 1)
+    assert_same(final(toy.config(), tmp_path), calm)
+
+
+def test_sigterm_saves_in_the_middle_of_a_window_and_the_rest_is_the_same(calm, tmp_path):
+    config = toy.config(checkpoint__every=2)
+    finished = loop.fit(toy.ToyTask(on_line=at(3, "train", terminate)), config, tmp_path)
+    assert not finished.complete
+    assert finished.steps == 3
+    checkpoints = workdir.open_checkpoints(tmp_path, config)
+    # The line of step 3 (24 examples) is shown after the next micro-batch of 2, which is kept.
+    assert checkpoints.latest() == 26
+    checkpoints.close()
+    assert loop.fit(toy.ToyTask(), toy.config(), tmp_path).complete
+    assert_same(final(toy.config(), tmp_path), calm)
+
+
+def test_sigterm_before_the_first_step_saves_and_the_rest_is_the_same(calm, tmp_path):
+    task = toy.ToyTask()
+    task.fit_statistics = lambda: terminate() or {}
+    assert loop.fit(task, toy.config(), tmp_path).steps == 0
+    assert loop.fit(toy.ToyTask(), toy.config(), tmp_path).complete
+    assert_same(final(toy.config(), tmp_path), calm)
+
+
+def test_signals_are_handled_as_before_once_a_run_is_over(tmp_path):
+    old = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    loop.fit(toy.ToyTask(), toy.config(optim__steps=1), tmp_path)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == old
+
+
+def test_workers_threads_and_prefetch_leave_no_trace(calm, tmp_path):
+    config = toy.config(data__threads=2, data__prefetch=3, data__persistent_workers=False)
+    loop.fit(toy.ToyTask(), config, tmp_path)
+    assert_same(final(config, tmp_path), calm)
+
+
+def test_another_seed_is_another_run(calm, tmp_path):
+    loop.fit(toy.ToyTask(), toy.config(seed=4), tmp_path)
+    assert final(toy.config(seed=4), tmp_path)[0] != calm[0]
+
+
+def test_saving_logging_and_looking_change_no_parameter(calm, tmp_path):
+    config = toy.config(checkpoint__every=0, eval__every=0, log__every=4)
+    loop.fit(toy.ToyTask(), config, tmp_path)
+    checkpoints = workdir.open_checkpoints(tmp_path, config)
+    state = checkpoints.restore(48, Program(toy.ToyTask(), config).abstract_state).state
+    checkpoints.close()
+    kept = jax.tree.leaves((state.params, state.rest, state.opt_state))
+    for a, b in zip(kept, calm[2], strict=False):  # params, rest and opt_state come first
+        np.testing.assert_array_equal(a, b)
+
+
+def test_lines_and_checkpoints_come_in_their_order(calm):
+    lines = calm[0]
+    assert [(line["step"], line["split"]) for line in lines] == [
+        (1, "train"),
+        (2, "train"),
+        (2, "val"),
+        (3, "train"),
+        (4, "train"),
+        (4, "val"),
+        (5, "train"),
+        (6, "train"),
+        (6, "val"),
+    ]
+    assert all(line["examples"] == 8 * line["step"] for line in lines)
+    assert calm[1] == 48
+
+
+def test_a_checkpoint_of_an_evaluated_step_holds_its_score(tmp_path):
+    config = toy.config()
+    loop.fit(toy.ToyTask(), config, tmp_path)
+    scores = {
+        ln["examples"]: ln["loss"]
+        for ln in read_lines(tmp_path / "metrics.jsonl")
+        if ln["split"] == "val"
+    }
+    checkpoints = workdir.open_checkpoints(tmp_path, config)
+    assert checkpoints.best() == min(scores, key=scores.get)
+    checkpoints.close()
+
+
+def test_early_stopping_ends_the_run_and_the_first_checkpoint_stays_the_best(tmp_path):
+    config = toy.config(optim__steps=50, eval__patience=3, eval__every=1)
+    finished = loop.fit(toy.ToyTask(worsen=True), config, tmp_path)
+    assert finished.complete
+    assert finished.steps == 4  # step 1 is the best, then three worse ones
+    model, restored = workdir.load_model(toy.ToyTask(), config, tmp_path)
+    assert restored.position == 8
+    _, position, _, progress = final(config, tmp_path)
+    assert position == 32
+    assert progress["stopping"]["bad"] == 3
+    again = loop.fit(toy.ToyTask(worsen=True), config, tmp_path)
+    assert again.complete
+    assert again.steps == 4
+    kernel = model.up.kernel.get_value()
+    np.testing.assert_array_equal(kernel, restored.state.params["up"]["kernel"])
+
+
+def test_a_non_finite_example_shifts_the_windows_and_the_last_partial_one_is_flushed(tmp_path):
+    # Two bad micro-batches of 24: 22 good ones make 5 windows of 4 and one of 2.
+    config = toy.config(optim__steps=6)
+    loop.fit(toy.ToyTask(bad=(5,)), config, tmp_path)
+    last = read_lines(tmp_path / "metrics.jsonl")[-2]
+    skipped = last["skipped"]
+    assert skipped in (2, 3)  # one bad example in 2.4 epochs of 20
+    checkpoints = workdir.open_checkpoints(tmp_path, config)
+    state = checkpoints.restore(48, Program(toy.ToyTask(), config).abstract_state).state
+    checkpoints.close()
+    assert int(state.opt_state.mini_step) == 0
+    assert int(state.opt_state.gradient_step) == -(-(24 - skipped) // 4) == 6
+
+
+def test_a_shifted_window_survives_death(tmp_path):
+    task = {"bad": (5,)}
+    loop.fit(toy.ToyTask(**task), toy.config(), tmp_path / "calm")
+    dying = toy.ToyTask(**task, on_line=at(4, "train", die))
+    run_until_killed(dying, toy.config(), tmp_path / "b")
+    loop.fit(toy.ToyTask(**task), toy.config(), tmp_path / "b")
+    assert_same(final(toy.config(), tmp_path / "b"), final(toy.config(), tmp_path / "calm"))
+
+
+def test_more_steps_go_on_from_the_end(calm, tmp_path):
+    loop.fit(toy.ToyTask(), toy.config(optim__steps=4), tmp_path)
+    assert loop.fit(toy.ToyTask(), toy.config(optim__steps=6), tmp_path).steps == 6
+    assert_same(final(toy.config(), tmp_path), calm)
+
+
+def test_a_finished_run_is_left_as_it_is(calm, tmp_path):
+    loop.fit(toy.ToyTask(), toy.config(), tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert loop.fit(toy.ToyTask(), toy.config(), tmp_path).complete
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert_same(final(toy.config(), tmp_path), calm)
+
+
+def test_a_score_that_should_rise_is_minimised_as_its_negative(tmp_path):
+    config = toy.config(eval__metric="r2", eval__mode="max", eval__every=1)
+    loop.fit(toy.ToyTask(), config, tmp_path)
+    lines = [ln for ln in read_lines(tmp_path / "metrics.jsonl") if ln["split"] == "val"]
+    best = max(lines, key=lambda line: line["r2"])
+    checkpoints = workdir.open_checkpoints(tmp_path, config)
+    assert checkpoints.best() == best["examples"]
+    checkpoints.close()
+
+
+def test_an_unknown_score_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(UserError, match=r"eval.metric='rmse' .* loss, mae_rad"):
+        loop.fit(toy.ToyTask(), toy.config(eval__metric="rmse"), tmp_path)
+    assert not read_lines(tmp_path / "metrics.jsonl")
+
+
+def test_a_micro_batch_that_devices_cannot_share_names_the_fix(tmp_path):
+    with pytest.raises(UserError, match=r"=3 examples cannot be shared equally by 2 devices"):
+        loop.fit(toy.ToyTask(), toy.config(optim__batch_size=3, optim__accumulate=1), tmp_path)

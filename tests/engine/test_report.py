@@ -1,0 +1,80 @@
+"""Reports: one shape in memory, on disk and on the screen."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from tds_jax.engine.report import Report, Row
+
+ROWS = [
+    Row("test", "all", "model", "mse", 0.5, None, 10),
+    Row("test", "all", "zero", "mse", 2.0, None, 10),
+    Row("test", "user/a", "model", "mse", 0.25, 0.1, 5),
+    Row("test", "user/a", "zero", "mse", 1.0, None, 5),
+    Row("test", "finger/thumb", "model", "mse", math.nan, None, 0),
+]
+REPORT = Report(ROWS, ("mse",), ("user",))
+
+
+def test_the_json_has_splits_then_model_baselines_groups():
+    assert REPORT.to_dict() == {
+        "splits": {
+            "test": {
+                "model": {"mse": 0.5},
+                "baselines": {"zero": {"mse": 2.0}},
+                "groups": {
+                    "user/a": {"model": {"mse": 0.25}, "baselines": {"zero": {"mse": 1.0}}},
+                    "finger/thumb": {"model": {"mse": None}},
+                },
+            }
+        }
+    }
+
+
+def test_a_split_without_baselines_and_groups_still_has_their_places():
+    assert Report(ROWS[:1], ("mse",), ()).to_dict()["splits"]["test"] == {
+        "model": {"mse": 0.5},
+        "baselines": {},
+        "groups": {},
+    }
+
+
+def test_splits_evaluated_earlier_stay_and_a_repeated_one_is_replaced(tmp_path):
+    REPORT.write(tmp_path)
+    Report([Row("val", "all", "model", "mse", 3.0, None, 1)], ("mse",), ()).write(tmp_path)
+    Report([Row("test", "all", "model", "mse", 9.0, None, 1)], ("mse",), ()).write(tmp_path)
+    splits = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert splits["splits"]["val"]["model"] == {"mse": 3.0}
+    assert splits["splits"]["test"]["model"] == {"mse": 9.0}
+    assert splits["splits"]["test"]["groups"] == {}
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_csv_has_every_row_of_its_split(tmp_path):
+    REPORT.write(tmp_path)
+    with (tmp_path / "report_test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["group"], r["method"], float(r["value"])) for r in rows[:4]] == [
+        (r.group, r.method, r.value) for r in ROWS[:4]
+    ]
+    assert len(rows) == len(ROWS)
+    assert rows[0]["spread"] == ""
+
+
+def test_values_are_found_by_name_and_missing_ones_are_errors():
+    assert REPORT.value("mse") == 0.5
+    assert REPORT.value("mse", method="zero", group="user/a") == 1.0
+    with pytest.raises(KeyError, match="r2"):
+        REPORT.value("r2")
+
+
+def test_the_table_shows_methods_on_everything_and_the_model_on_the_chosen_groups():
+    console = Console(width=100, file=io.StringIO())
+    console.print(REPORT.table("test", "title"))
+    lines = [line.split("│")[1:-1] for line in console.file.getvalue().splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert cells == [["all", "model", "0.5"], ["all", "zero", "2"], ["user/a", "model", "0.25"]]

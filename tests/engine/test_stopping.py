@@ -1,0 +1,63 @@
+"""The rules of stopping early, and of stopping when told to."""
+
+import functools
+import math
+import os
+import signal
+
+import pytest
+
+from tds_jax.engine.stopping import EarlyStopping, StopSignal
+
+
+def observe(scores, min_delta=0.0, patience=2):
+    return functools.reduce(EarlyStopping.observe, scores, EarlyStopping(min_delta, patience))
+
+
+@pytest.mark.parametrize(
+    ("scores", "stops"),
+    [
+        ([], False),
+        ([3, 2, 1, 0], False),
+        ([1, 2], False),
+        ([1, 2, 2], True),
+        ([1, 2, 0.5, 2], False),
+        ([1, 1, 1], True),  # equal is no improvement
+        ([1, math.nan, math.nan], True),
+        ([math.inf, math.inf], True),
+    ],
+)
+def test_it_stops_after_patience_evaluations_without_improvement(scores, stops):
+    assert observe(scores).stop is stops
+
+
+def test_patience_zero_never_stops():
+    assert not observe([1] * 100, patience=0).stop
+
+
+def test_improvements_within_min_delta_do_not_count_but_add_up():
+    state = observe([1.0, 0.95, 0.91], min_delta=0.1)
+    assert (state.best, state.bad, state.last) == (1.0, 2, 0.91)
+    assert observe([1.0, 0.95, 0.89], min_delta=0.1).best == 0.89
+
+
+def test_an_improvement_starts_the_count_anew():
+    assert observe([1, 2, 0.5]).bad == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_remembered_and_the_old_handlers_come_back(number):
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    with StopSignal() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_second_ctrl_c_interrupts_and_a_second_sigterm_does_not():
+    with StopSignal():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,48 @@
+"""A workdir belongs to one config; its best model can be had without the trainer."""
+
+import json
+
+import pytest
+
+from tds_jax.engine import loop, workdir
+from tds_jax.errors import UserError
+from tests.engine import toy
+
+
+def test_a_folder_begun_with_other_settings_is_refused_with_their_names(tmp_path):
+    workdir.claim(tmp_path / "a", toy.config())
+    before = (tmp_path / "a" / "config.json").read_text()
+    other = toy.config(optim__learning_rate=0.5, eval__every=5, data__workers=2)
+    with pytest.raises(UserError) as caught:
+        workdir.claim(tmp_path / "a", other)
+    text = str(caught.value)
+    assert "eval.every: 2 -> 5; optim.learning_rate: 0.05 -> 0.5" in text
+    assert "workers" not in text
+    assert "\n" not in text
+    assert (tmp_path / "a" / "config.json").read_text() == before
+
+
+def test_a_folder_may_be_taken_up_with_other_workers_and_more_steps(tmp_path):
+    workdir.claim(tmp_path, toy.config())
+    workdir.claim(tmp_path, toy.config(optim__steps=9, data__workers=2, log__every=7))
+    stored = workdir.read_config(tmp_path)
+    assert (stored["optim"]["steps"], stored["data"]["workers"]) == (9, 2)
+    assert json.loads(json.dumps(toy.config().to_dict())).keys() == stored.keys()
+
+
+def test_a_folder_that_train_did_not_write_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"--workdir=.* has no config.json"):
+        workdir.read_config(tmp_path)
+
+
+def test_a_run_without_checkpoints_has_no_model(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint yet; train first"):
+        workdir.load_model(toy.ToyTask(), toy.config(), tmp_path)
+
+
+def test_the_model_is_the_best_checkpoints(tmp_path):
+    config = toy.config(eval__every=1, optim__steps=3)
+    loop.fit(toy.ToyTask(worsen=True), config, tmp_path)
+    _, restored = workdir.load_model(toy.ToyTask(), config, tmp_path)
+    assert restored.position == 8
+    assert int(restored.state.opt_state.gradient_step) == 1
