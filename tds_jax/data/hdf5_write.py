@@ -59,13 +59,18 @@ def write_prediction(
     when whole; what was there before stays until then.
     """
     temporary = Path(f"{path}.tmp")
-    with h5py.File(temporary, "w") as file:
-        node = file.create_group("prediction")
-        time = node.create_dataset("time", (rows,), "<f8")
-        angles = node.create_dataset("joint_angles", (rows, joints), "<f4")
-        start = 0
-        for block_time, block_angles in blocks:
-            part = slice(start, start + len(block_time))
-            time[part], angles[part] = block_time, block_angles
-            start = part.stop
-    os.replace(temporary, path)
+    try:
+        with h5py.File(temporary, "w") as file:
+            node = file.create_group("prediction")
+            time = node.create_dataset("time", (rows,), "<f8")
+            angles = node.create_dataset("joint_angles", (rows, joints), "<f4")
+            start = 0
+            for block_time, block_angles in blocks:
+                part = slice(start, start + len(block_time))
+                time[part], angles[part] = block_time, block_angles
+                start = part.stop
+        if start != rows:
+            raise ValueError(f"blocks hold {start} rows, expected {rows}")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -137,6 +137,11 @@ class PoseModel(nnx.Module):
             )
         self.left_context = self.encoder.left_context + (self.frames_per_step - 1) * stride
 
+    @property
+    def receptive_field(self) -> int:
+        """The least number of samples that gives a pose."""
+        return 1 + (self.encoder.left_context if self.reference_rate else self.left_context)
+
     def num_steps(self, length: int) -> int:
         """Poses returned for a window of `length` samples; 0 when it is too short for one."""
         if self.reference_rate:
@@ -160,10 +165,9 @@ class PoseModel(nnx.Module):
     def features(self, emg: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """emg (B, T, C) -> (B, N, F), one feature vector per decoder step."""
         if self.num_steps(emg.shape[1]) == 0:
-            least = 1 + (self.encoder.left_context if self.reference_rate else self.left_context)
             raise UserError(
                 f"window of {emg.shape[1]} samples is shorter than the receptive field; "
-                f"use at least {least}"
+                f"use at least {self.receptive_field}"
             )
         frames = self.encoder(self.normalizer(emg), keys)
         if self.reference_rate:

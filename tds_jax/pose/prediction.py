@@ -15,13 +15,15 @@ from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.sessions import DATASET, FIELDS, SUFFIXES, valid_rows
+from tds_jax.pose.sessions import DATASET, FIELDS, RATE_RTOL, SUFFIXES, valid_rows
 
 if TYPE_CHECKING:
     from tds_jax.pose.task import PoseTask
 
 # Decoder steps per block: 10 s at 50 Hz, 1.3 MB of 16-channel EMG at 2 kHz.
 BLOCK_STEPS = 500
+# Rows whose time stamps tell the rate of a file that does not state it.
+RATE_ROWS = 1000
 
 
 def predict(task: "PoseTask", model: nnx.Module, source: Path, target: Path) -> list[Path]:
@@ -65,9 +67,18 @@ def _predict_file(
     header = task.files.header(path, group, DATASET)
     _check(task, model, header, path)
     poses = run(path, header.rows)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder_for(place)
     blocks = _rows(task, model, path, header, poses)
     write_prediction(place, header.rows, task.table.joints, blocks)
+
+
+def _make_folder_for(place: Path) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output={place}: its folder cannot be made ({error.strerror}); name another place"
+        ) from error
 
 
 def _check(task: "PoseTask", model: PoseModel, header: Header, path: str) -> None:
@@ -77,28 +88,66 @@ def _check(task: "PoseTask", model: PoseModel, header: Header, path: str) -> Non
             f"{path} has {channels} EMG channels, the model was trained on {task.table.channels}; "
             "give recordings of the same band"
         )
-    rate = header.attributes.get("sample_rate")
-    if rate is not None and abs(float(rate) / task.table.rate_hz - 1) > 1e-3:
+    rate = _rate(task, header, path)
+    if rate is not None and abs(rate / task.table.rate_hz - 1) > RATE_RTOL:
         raise UserError(
-            f"{path} has {rate} samples per second, the model was trained on "
+            f"{path} has {rate:g} samples per second, the model was trained on "
             f"{task.table.rate_hz:g}; resample it first"
         )
+    if model.initial_pose == "given":
+        header.width(path, FIELDS[1])
     if model.num_steps(header.rows) == 0:
         raise UserError(
             f"{path} has {header.rows} samples, fewer than the model's receptive field of "
-            f"{model.left_context + 1}; give a longer recording"
+            f"{model.receptive_field}; give a longer recording"
         )
 
 
+def _rate(task: "PoseTask", header: Header, path: str) -> float | None:
+    """Samples per second by the file's attribute or else its time stamps; None without either."""
+    rate = header.attributes.get("sample_rate")
+    if isinstance(rate, float):
+        return rate
+    if rate is not None:
+        raise UserError(f"{path}: attribute 'sample_rate' is {rate!r}; write it as a number")
+    if "time" not in header.fields:
+        return None
+    first = task.files.raw(path, task.config.data.group, DATASET, 0, RATE_ROWS)["time"]
+    step = float(np.median(np.diff(first))) if len(first) > 1 else 0.0
+    return 1 / step if step > 0 else None
+
+
+def _read_emg(task: "PoseTask", path: str, start: int, stop: int) -> np.ndarray:
+    """(stop - start, C) f32; rows with NaN or Inf are zeros, so that the decoder survives them."""
+    (emg,) = task.files.rows(path, task.config.data.group, DATASET, start, stop, FIELDS[:1])
+    return np.where(np.isfinite(emg).all(axis=1, keepdims=True), emg, np.float32(0))
+
+
+def _labelled_pose(task: "PoseTask", path: str, row: int) -> np.ndarray:
+    """(1, J) radians of the file's own label, from which tracking starts."""
+    (angles,) = task.files.rows(path, task.config.data.group, DATASET, row, row + 1, FIELDS[1:])
+    if not valid_rows(angles).all():
+        raise UserError(
+            f"{path} has no valid joint angles at row {row}, where tracking starts; "
+            "cut the file to begin earlier or later"
+        )
+    return angles
+
+
 class Runner:
-    """Poses (N, J) of a whole file on the model's step grid, from blocks of BLOCK_STEPS steps.
+    """Poses (N, J) of a whole file on the model's step grid, from blocks of one length.
 
     The encoder uses valid convolutions, so a block and the left context before it give the same
-    features as the whole file; the decoder's carry goes from block to block.
+    features as the whole file; the decoder's carry goes from block to block. The last block is
+    filled up with zeros, which no step before them sees: one compilation serves files of any
+    length.
     """
 
     def __init__(self, task: "PoseTask", model: PoseModel) -> None:
         self._task, self._model = task, model
+        # Blocks begin with a frame: where frames are rarer than steps, at every so many steps.
+        self._steps = -(-BLOCK_STEPS // model.steps_per_frame) * model.steps_per_frame
+        self._rows = model.left_context + (self._steps - 1) * model.step + 1
         self._graphdef, self._state = nnx.split(model)
         self._block = jax.jit(self._run_block)
 
@@ -107,61 +156,53 @@ class Runner:
         return model.decode(model.features(emg), carry)
 
     def _initial_carry(self, path: str) -> Carry:
-        if self._model.initial_pose != "given":
-            return self._model.initial_carry(1)
-        return self._model.initial_carry(1, jnp.asarray(self._first_pose(path)))
-
-    def _first_pose(self, path: str) -> np.ndarray:
-        task, row = self._task, self._model.left_context
-        (angles,) = task.files.rows(path, task.config.data.group, DATASET, row, row + 1, FIELDS[1:])
-        if not valid_rows(angles).all():
-            raise UserError(
-                f"{path} has no valid joint angles at row {row}, where tracking starts; "
-                "cut the file to begin earlier or later"
-            )
-        return angles
+        model = self._model
+        if model.initial_pose != "given":
+            return model.initial_carry(1)
+        return model.initial_carry(
+            1, jnp.asarray(_labelled_pose(self._task, path, model.left_context))
+        )
 
     def __call__(self, path: str, rows: int) -> np.ndarray:
         model, task = self._model, self._task
         steps, carry, found = model.num_steps(rows), self._initial_carry(path), []
-        for first in range(0, steps, BLOCK_STEPS):
-            count = min(BLOCK_STEPS, steps - first)
+        for first in range(0, steps, self._steps):
             start = first * model.step
-            stop = start + model.left_context + (count - 1) * model.step + 1
-            (emg,) = task.files.rows(path, task.config.data.group, DATASET, start, stop, FIELDS[:1])
-            poses, carry = self._block(self._state, jnp.asarray(_finite(emg))[None], carry)
-            found.append(np.asarray(poses[0], np.float32))
+            emg = np.zeros((1, self._rows, task.table.channels), np.float32)
+            read = _read_emg(task, path, start, min(start + self._rows, rows))
+            emg[0, : len(read)] = read
+            poses, carry = self._block(self._state, emg, carry)
+            found.append(np.asarray(poses[0, : steps - first], np.float32))
         return np.concatenate(found)
 
 
 class WindowRunner:
     """Poses (T, J) of a model that answers per window (reference_rate): consecutive windows.
 
-    The last window ends with the file and overwrites what it shares with the one before.
+    The last window ends with the file and overwrites what it shares with the one before. A given
+    initial pose is the file's label at row 0, later the pose predicted before the window.
     """
 
     def __init__(self, task: "PoseTask", model: PoseModel) -> None:
         self._task, self._model = task, model
-        self._run = nnx.jit(lambda model, emg: model(emg))
+        self._run = nnx.jit(lambda model, emg, initial: model(emg, initial))
 
     def __call__(self, path: str, rows: int) -> np.ndarray:
         task = self._task
+        given = self._model.initial_pose == "given"
+        initial = _labelled_pose(task, path, 0) if given else None
         window = min(task.config.data.window, rows)
         poses = np.empty((rows, task.table.joints), np.float32)
         for start in [*range(0, rows - window, window), rows - window]:
-            (emg,) = task.files.rows(
-                path, task.config.data.group, DATASET, start, start + window, FIELDS[:1]
-            )
-            poses[start : start + window] = self._run(self._model, _finite(emg)[None])[0]
+            if given and start:
+                initial = poses[start - 1 : start]
+            emg = _read_emg(task, path, start, start + window)[None]
+            poses[start : start + window] = self._run(self._model, emg, initial)[0]
         return poses
 
 
 def _runner(task: "PoseTask", model: PoseModel) -> Runner | WindowRunner:
     return WindowRunner(task, model) if model.reference_rate else Runner(task, model)
-
-
-def _finite(emg: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(emg).all(axis=1, keepdims=True), emg, np.float32(0))
 
 
 def _rows(
