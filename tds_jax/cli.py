@@ -31,18 +31,37 @@ def launch(main: Callable[[], None]) -> NoReturn:
 
 
 def _parse(argv: list[str]) -> None:
+    if {"-h", "--help", "-help"} & set(argv):
+        print(sys.modules["__main__"].__doc__ or "", flags.FLAGS.main_module_help(), sep="\n")
+        sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
-    # ml_collections raises the plain built-in errors for unknown fields, types and files.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(_flag_error(error)) from error
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.to_dict()  # a file that was not found says so when it is read
+    # A config file is a program, in which anything may go wrong.
+    except Exception as error:
+        raise UserError(_flag_error(error, argv)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; settings look like --config.optim.steps=100")
 
 
-def _flag_error(error: Exception) -> str:
-    text = str(error.args[0] if isinstance(error, KeyError) else error)
-    return " ".join(text.split()) + "; see --help and configs/base.py"
+def _flag_error(error: Exception, argv: list[str]) -> str:
+    while isinstance(error.args[0] if error.args else None, Exception):
+        error = error.args[0]  # ml_collections wraps a KeyError into an AttributeError
+    text = str(error.args[0] if error.args else error)
+    if isinstance(error, flags.Error):
+        if missing := re.match(r"flag (--\w+)=None: .* must have a value", text):
+            return f"{missing[1]} is missing; give it, see --help"
+        return f"{text}; see --help and configs/base.py"
+    if unknown := re.match(r"'(\w+)'", text):  # a KeyError of ml_collections, its name quoted
+        similar = re.search(r'Did you mean "(\w+)"', text)
+        for argument in argv:
+            if re.match(rf"--?config\.([\w.]+\.)?{unknown[1]}\b", argument):
+                hint = f"did you mean {similar[1]}? See" if similar else "see"
+                return f"{argument.split('=')[0]} is not a setting; {hint} configs/base.py"
+    last = text.strip().splitlines()[-1].strip() if text.strip() else ""
+    reason = f"{type(error).__name__}: {last}"
+    return f"--config={_config_path(argv)} cannot be loaded ({reason}); check the path or the file"
 
 
 def _complain(text: str) -> NoReturn:
@@ -74,7 +93,18 @@ def _set_allocator(preallocate: bool, fraction: float) -> None:
 
 def default_workdir() -> Path:
     """runs/<config file's name>, for a command line that names none."""
-    for argument in sys.argv:
-        if found := re.match(r"--?config=(.*?)(\.py)?(:.*)?$", argument):
-            return Path("runs") / Path(found[1]).name
-    return Path("runs") / "default"
+    return Path("runs") / Path(_config_path(sys.argv)).stem
+
+
+def _config_path(argv: list[str]) -> str:
+    """The file named by --config=FILE[:ARGUMENT] or --config FILE; '' when none is."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if found := re.match(r"--?config(=.*)?$", argument):
+            return (found[1][1:] if found[1] else following).split(":")[0]
+    return ""
+
+
+def require_writable(flag: str, path: str | None) -> None:
+    """Raises UserError if a file to be written at the end has no folder to go to; None passes."""
+    if path and not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{flag}={path}: its folder does not exist; create it or name another")

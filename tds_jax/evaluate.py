@@ -36,6 +36,7 @@ def main() -> None:
     """Flags -> evaluate."""
     folder = Path(flags.FLAGS.workdir)
     require_choice("--split", flags.FLAGS.split, SPLITS)
+    cli.require_writable("--json", flags.FLAGS.json)
     config = cli.resolve(workdir.read_config(folder))
     report = evaluate(tasks.get(config), config, folder, flags.FLAGS.split)
     if flags.FLAGS.json:

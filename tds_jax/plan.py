@@ -20,6 +20,7 @@ flags.DEFINE_string("json", None, "Also write the numbers to this file.")
 
 def main() -> None:
     """Compile the real training step for this config's shapes and print XLA's account."""
+    cli.require_writable("--json", flags.FLAGS.json)
     config = cli.resolve(CONFIG.value.to_dict())
     program = Program(tasks.get(config), config)
     need = program.predicted

@@ -7,6 +7,7 @@ Writes config.json, metrics.jsonl, checkpoints/ and plots/ into the workdir, sho
 ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exits.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ml_collections import config_flags
 
 from tds_jax import cli
 from tds_jax.data.workers import leave_out_jax
+from tds_jax.errors import UserError
 
 if TYPE_CHECKING:
     from tds_jax.engine.loop import Finished
@@ -32,12 +34,20 @@ def main() -> None:
     """Train, then evaluate the best checkpoint on `test`."""
     from tds_jax import tasks
     from tds_jax.engine import loop, workdir
-    from tds_jax.evaluate import evaluate
+    from tds_jax.evaluate import SPLITS, evaluate
 
     config = cli.resolve(CONFIG.value.to_dict())
     folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
-    workdir.claim(folder, config)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
     task = tasks.get(config)
+    for line in dict.fromkeys(task.warnings()):
+        print(f"warning: {line}", file=sys.stderr)
+    # Now rather than after hours of training.
+    for split in SPLITS if config.eval.every else ("train", "test"):
+        task.source(split)
+    # After everything that may be wrong with the input, which another try may correct.
+    workdir.claim(folder, config)
     finished = loop.fit(task, config, folder)
     print(memory_words(finished))
     if finished.complete:

@@ -124,8 +124,9 @@ def load_sessions(
     warnings += list(skipped.values())
     kept = np.array([i for i in range(len(chosen)) if i not in skipped], np.int64)
     if not len(kept):
+        first = next(iter(skipped.values()), "")
         raise UserError(
-            f"{path}: none of the {len(chosen)} sessions is usable; first: {warnings[-1]}"
+            f"{path}: none of the {len(chosen)} sessions is usable; first: {first}"
             if skipped
             else f"{path}: metadata.csv names no session; add one row per file"
         )

@@ -59,7 +59,7 @@ class PoseTask:
             require(
                 grid.num_steps(window) > 0,
                 f"data.{name}={window} samples are shorter than the model's receptive field of "
-                f"{self.left_context + 1}; use a longer window or smaller model.tds_kernels",
+                f"{grid.receptive_field}; use a longer window or smaller model.tds_kernels",
             )
         self._label_step = 1 if config.loss.every_sample else self.step
 
@@ -116,7 +116,7 @@ class PoseTask:
         if not len(table):
             raise UserError(
                 f"{self.table.root}: the {split} split has no session; "
-                "change data.split_ratio or metadata.csv"
+                "add sessions, or change data.split_ratio or metadata.csv"
             )
         train = split == "train"
         window = data.window if train else min(data.eval_window, int(table.samples.min()))
