@@ -152,6 +152,8 @@ def _rows(split: str, found: dict[str, States], position: dict[int, int], table:
     names = [table.path(i).rsplit("/", 1)[-1] for i in range(len(table))]
     members: dict[str, list[int]] = {}
     kinds = columns["generalization"]
+    # A session may be too short of usable rows for a single window.
+    position = {n: i for n, i in position.items() if n in found[MODEL]}
     seen = [n for n, i in position.items() if kinds[i] in SEEN]
     members[ALL] = seen or list(position)
     for column in GROUPS:
@@ -163,7 +165,7 @@ def _rows(split: str, found: dict[str, States], position: dict[int, int], table:
     rows = []
     for group, numbers in members.items():
         for method, states in found.items():
-            rows += _group_rows(split, group, method, [states[n] for n in numbers if n in states])
+            rows += _group_rows(split, group, method, [states[n] for n in numbers])
     return rows + _joint_rows(split, found, members[ALL])
 
 
@@ -172,8 +174,6 @@ def _pooled(states: list[Regression]) -> Regression:
 
 
 def _group_rows(split: str, group: str, method: str, states: list[Regression]) -> list[Row]:
-    if not states:
-        return []
     pooled = _pooled(states)
     each = [_values(state) for state in states]
     count = float(pooled.weight.max())
@@ -196,7 +196,7 @@ def _values(state: Regression) -> dict[str, float]:
 def _joint_rows(split: str, found: dict[str, States], numbers: list[int]) -> list[Row]:
     rows = []
     for method, states in found.items():
-        pooled = _pooled([states[n] for n in numbers if n in states])
+        pooled = _pooled([states[n] for n in numbers])
         joints = len(pooled.weight)
         parts = {f"finger/{name}": part for name, part in fingers(joints).items()}
         parts |= {f"joint/{name}": [j] for j, name in enumerate(joint_names(joints))}

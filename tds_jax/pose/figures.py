@@ -44,7 +44,8 @@ def _pyplot() -> Any:
 
 def _chosen(trace: Trace) -> list[int]:
     """The joint that moves most of each finger, or the first few joints."""
-    spread = trace.target[trace.weight > 0].std(axis=0)
+    counted = trace.weight > 0
+    spread = trace.target[counted if counted.any() else slice(None)].std(axis=0)
     parts = fingers(len(spread))
     if parts:
         return [max(part, key=lambda j: spread[j]) for part in parts.values()]
