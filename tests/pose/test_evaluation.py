@@ -1,0 +1,228 @@
+"""Laws of the evaluation: every row once, plain numpy's numbers, the right headline."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import emg_hands
+from tds_jax import config as configuration
+from tds_jax import tasks
+from tds_jax.pose import evaluation
+from tds_jax.pose.sessions import valid_rows
+from tds_jax.pose.task import PoseTask
+from tests.data.sessions import write_rows
+from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
+
+EMG_HANDS = Path(__file__).parents[3] / "shared" / "data" / "emg_hands"
+STEP, CONTEXT, WINDOW = 4, 8, 100
+
+
+def tiles(length):
+    """(window start, first counted step, steps) of a session, worked out on paper."""
+    steps = (WINDOW - 1 - CONTEXT) // STEP + 1
+    starts = list(range(0, length - WINDOW + 1, steps * STEP))
+    counted = [(start, 0) for start in starts]
+    last = (length - WINDOW) // STEP * STEP
+    if last > starts[-1]:
+        counted.append((last, (starts[-1] + steps * STEP - last) // STEP))
+    return steps, counted
+
+
+def brute_force(model, rows):
+    """(label rows, poses, targets) of every supervised valid row, window by window."""
+    steps, counted = tiles(len(rows))
+    found = []
+    for start, skip in counted:
+        poses = np.asarray(model(jnp.asarray(rows["emg"][start : start + WINDOW])[None])[0])
+        labels = start + CONTEXT + STEP * np.arange(steps)
+        use = np.arange(steps) >= skip
+        use &= valid_rows(rows["joint_angles"][labels])
+        found.append((labels[use], poses[use], rows["joint_angles"][labels[use]]))
+    return [np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(task, model, rows of every session, report on test)."""
+    base = tmp_path_factory.mktemp("evaluation")
+    columns = {
+        "generalization": ("none", "none", "none", "session", "session", "user", "stage"),
+        "user": ("a", "b", "a", "a", "a", "c", "b"),
+    }
+    made = write_recordings(base / "data", (*LENGTHS, 240), (*SPLITS, "test"), columns)
+    task = small_task(base / "data", base, model__dropout=0.3, eval__batch_size=3)
+    model = task.init(nnx.Rngs(0))
+    (base / "plots").mkdir()
+    report = task.evaluate(model, "test", base / "plots")
+    return task, model, made, report, base / "plots"
+
+
+def test_tiles_cover_every_step_of_a_session_once():
+    for length in (100, 103, 104, 187, 263, 400):
+        steps, counted = tiles(length)
+        labels = [start + STEP * n for start, skip in counted for n in range(skip, steps)]
+        last = (length - WINDOW) // STEP * STEP + (steps - 1) * STEP
+        assert labels == list(range(0, last + 1, STEP))
+
+
+@pytest.mark.parametrize("session", [4, 5, 6])
+def test_every_supervised_row_counts_once_and_the_numbers_are_numpys(run, session):
+    _, model, made, report, _ = run
+    labels, poses, target = brute_force(model, made[session])
+    assert len(np.unique(labels)) == len(labels) > 10
+    error = poses - target
+    group = f"session/s{session}.hdf5"
+    (count,) = {row.count for row in report.rows if (row.group, row.method) == (group, "model")}
+    assert count == len(labels)
+    # f32 poses of other batch sizes: eps·(operations per step, about 30) = 4e-6.
+    expected = {
+        "mae_rad": np.abs(error).mean(),
+        "mse": (error**2).mean(),
+        "rmse_rad": np.sqrt((error**2).mean()),
+        "r2": 1 - (error**2).sum() / ((target - target.mean(0)) ** 2).sum(),
+        "r2_mean": np.mean(1 - (error**2).sum(0) / ((target - target.mean(0)) ** 2).sum(0)),
+        "mae_deg": np.degrees(np.abs(error).mean()),
+    }
+    for name, value in expected.items():
+        assert report.value(name, group=group) == pytest.approx(value, rel=1e-5), name
+
+
+def test_groups_and_joints_pool_rows_not_sessions(run):
+    _, model, made, report, _ = run
+    each = {i: brute_force(model, made[i]) for i in (4, 5, 6)}
+    pools = {
+        "all": (4,),
+        "generalization/session": (4,),
+        "generalization/user": (5,),
+        "generalization/stage": (6,),
+        "user/a": (4,),
+        "user/c": (5,),
+    }
+    for group, members in pools.items():
+        error = np.concatenate([each[i][1] - each[i][2] for i in members])
+        found = report.value("mae_rad", group=group)
+        assert found == pytest.approx(np.abs(error).mean(), rel=1e-5), group
+    error = np.abs(each[4][1] - each[4][2]).mean(0)
+    for joint in range(3):
+        found = report.value("mae_rad", group=f"joint/joint_{joint}")
+        assert found == pytest.approx(error[joint], rel=1e-5)
+
+
+def test_the_headline_is_of_seen_users_and_stages(run):
+    report = run[3]
+    assert report.value("mae_rad") == report.value("mae_rad", group="generalization/session")
+    assert report.value("mae_rad") != report.value("mae_rad", group="generalization/user")
+
+
+def test_without_a_seen_session_the_headline_is_of_all(tmp_path):
+    columns = {"generalization": ("none", "user", "user", "stage")}
+    lengths, splits = (300, 150, 150, 140), ("train", "val", "test", "test")
+    write_recordings(tmp_path / "data", lengths, splits, columns)
+    task = small_task(tmp_path / "data", tmp_path)
+    report = task.evaluate(task.init(nnx.Rngs(0)), "test", None)
+    counts = {row.group: row.count for row in report.rows if row.metric == "mae_rad"}
+    assert counts["all"] == counts["generalization/user"] + counts["generalization/stage"]
+
+
+def test_the_spread_is_over_the_sessions_of_a_group(tmp_path):
+    write_recordings(tmp_path / "data", (300, 150, 170, 140), ("train", "val", "test", "test"))
+    task = small_task(tmp_path / "data", tmp_path)
+    report = task.evaluate(task.init(nnx.Rngs(0)), "test", None)
+    each = [report.value("mae_rad", group=f"session/s{i}.hdf5") for i in (2, 3)]
+    (row,) = [
+        row
+        for row in report.rows
+        if (row.group, row.method, row.metric) == ("all", "model", "mae_rad")
+    ]
+    assert row.spread == pytest.approx(np.std(each, ddof=1), rel=1e-9)
+
+
+def test_predictions_and_report_do_not_depend_on_the_evaluation_batch(run, tmp_path):
+    task, model, _, report, _ = run
+    for size in (1, 7):
+        other = small_task(task.table.root, tmp_path, model__dropout=0.3, eval__batch_size=size)
+        again = other.evaluate(model, "test", None)
+        for a, b in zip(report.rows, again.rows, strict=True):
+            assert (a.group, a.method, a.metric, a.count) == (b.group, b.method, b.metric, b.count)
+            np.testing.assert_allclose(a.value, b.value, rtol=1e-5, atol=1e-6)
+
+
+def test_baselines_answer_for_the_same_rows(run):
+    _, model, made, report, _ = run
+    _, _, target = brute_force(model, made[4])
+    train = np.concatenate([rows["joint_angles"][valid_rows(rows["joint_angles"])]
+                            for rows in made[:3]]).astype(np.float64)  # fmt: skip
+    for name, pose, atol in (
+        ("constant", train.mean(0), 1e-6),
+        ("constant_median", np.median(train, 0), 1e-3),  # histogram bins of 1 mrad
+        ("zero", 0.0, 1e-6),
+    ):
+        expected = np.abs(target - pose).mean()
+        assert report.value("mae_rad", method=name) == pytest.approx(expected, abs=atol), name
+    steps, counted = tiles(len(made[4]))
+    held = []
+    for start, skip in counted:
+        angles = made[4]["joint_angles"][start + CONTEXT + STEP * np.arange(steps)][skip:]
+        angles = angles[valid_rows(angles)]
+        held.append(np.abs(angles - angles[:1]))
+    expected = np.concatenate(held).mean(dtype=np.float64)
+    assert report.value("mae_rad", method="hold_initial") == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_constant_of_the_evaluated_rows_would_have_r2_of_0(run):
+    """The train mean explains nothing: R² at most 0 on other rows."""
+    assert -1 < run[3].value("r2", method="constant") <= 0
+
+
+def test_ridge_sees_the_recording_before_the_window(run):
+    """Every window but a session's first predicts as if the session were one stretch."""
+    task = run[0]
+    source = task.source("test")
+    fitted = evaluation.fit_baselines(task)
+    index = 1
+    session, start, _ = source._windows.locate(index)
+    assert start > fitted.ridge.history * fitted.ridge.bin_samples
+    (emg,) = task.files.rows(
+        source.table.path(session), "emg2pose", "timeseries", 0, start + WINDOW, ["emg"]
+    )
+    bins = fitted.ridge.bin_samples
+    emg = emg[start % bins :]  # bins begin with the window's
+    example = source.example(index, None)
+    found = evaluation._ridge(source, fitted.ridge, index, example["joint_angles"])
+    rows = start - start % bins + CONTEXT + STEP * np.arange(len(found))
+    # The stretch's history is longer at its front only.
+    np.testing.assert_allclose(found, fitted.ridge.predict(emg)[rows], atol=1e-5)
+
+
+def test_figures_are_drawn(run):
+    assert {path.name for path in run[4].iterdir()} == {"test_angles.png", "test_methods.png"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_split_without_any_known_initial_pose_is_reported_as_not_a_number(tmp_path):
+    made = write_recordings(tmp_path / "data", (300, 150, 100), ("train", "val", "test"))
+    made[2]["joint_angles"][:20] = 0
+    write_rows(tmp_path / "data" / "s2.hdf5", made[2])
+    task = small_task(tmp_path / "data", tmp_path, model__initial_pose="given")
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    report = task.evaluate(task.init(nnx.Rngs(0)), "test", plots)
+    assert np.isnan(report.value("mae_rad"))
+    assert report.to_dict()["splits"]["test"]["model"]["mae_rad"] is None
+
+
+@pytest.mark.skipif(not EMG_HANDS.is_dir(), reason=f"needs the recordings in {EMG_HANDS.name}")
+def test_baselines_of_the_real_hand_recordings(tmp_path):
+    values = emg_hands.get_config()
+    values.data.path, values.data.cache_dir = str(EMG_HANDS), str(tmp_path)
+    values.model.hidden, values.eval.batch_size = 8, 16
+    task = PoseTask(configuration.resolve(values.to_dict(), tasks.groups("pose")))
+    report = task.evaluate(task.init(nnx.Rngs(0)), "test", None)
+    found = {name: report.value("mae_rad", method=name)
+             for name in ("constant", "constant_median", "ridge")}  # fmt: skip
+    assert found["constant"] == pytest.approx(0.598, abs=2e-3)
+    assert found["constant_median"] == pytest.approx(0.527, abs=2e-3)
+    assert 0.44 < found["ridge"] < 0.451

@@ -1,0 +1,80 @@
+"""Every preset resolves, says what it is, and gives a program of known shapes."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from tds_jax import config as configuration
+from tds_jax import tasks
+from tds_jax.engine import workdir
+from tds_jax.pose.task import PoseTask
+from tests.data.sessions import make_rows, write_rows
+from tests.pose.small import write_recordings
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
+PRESETS = [name for name in NAMES if name != "base"]
+
+
+def load(name):
+    return importlib.import_module(f"configs.{name}")
+
+
+def leaves(values):
+    for value in values.values():
+        yield from leaves(value) if isinstance(value, ConfigDict) else [value]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_has_a_docstring_and_imports_nothing_heavy(name):
+    tree = ast.parse((CONFIGS / f"{name}.py").read_text())
+    assert (ast.get_docstring(tree) or "").strip()
+    modules = {
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+    } | {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+         for alias in node.names}  # fmt: skip
+    assert modules <= {"ml_collections", "configs", "math"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_holds_plain_values_and_no_lists(name):
+    for value in leaves(load(name).get_config()):
+        assert isinstance(value, (bool, int, float, str, tuple)), value
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_resolves_and_comes_back_from_json(name):
+    values = load(name).get_config().to_dict()
+    groups = tasks.groups(values["task"])
+    config = configuration.resolve(values, groups)
+    assert configuration.resolve(config.to_dict(), groups) == config
+    assert load(name).get_config().to_dict() == values, "get_config must not change what it shares"
+
+
+# Recordings a preset is for: samples per second, channels, joints.
+BANDS = {"emg_hands": (250.0, 8, 5)}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_gives_a_training_state_without_allocating(name, tmp_path):
+    rate, channels, joints = BANDS.get(name, (2000.0, 16, 20))
+    values = load(name).get_config()
+    length = max(values.data.window, values.data.eval_window)
+    write_recordings(tmp_path / "data", (1, 1, 1), ("train", "val", "test"))
+    for i in range(3):
+        rows = make_rows(length, channels=channels, joints=joints, rate=rate)
+        write_rows(tmp_path / "data" / f"s{i}.hdf5", rows, attributes={"sample_rate": rate})
+    values.data.path, values.data.cache_dir = str(tmp_path / "data"), str(tmp_path)
+    config = configuration.resolve(values.to_dict(), tasks.groups(values.task))
+    task = PoseTask(config)
+    state = jax.eval_shape(workdir.make_init(task, config), jax.random.key(0))
+    assert all(leaf.size for leaf in jax.tree.leaves(state.params))
+    spec = task.batch_spec(config.optim.micro_batch)
+    assert {leaf.shape[0] for leaf in spec.values()} == {config.optim.micro_batch}
+    assert spec["weight"].shape[1] > 0
+    for split in ("train", "val", "test"):
+        assert len(task.source(split))
