@@ -2,11 +2,11 @@
 
     python -m experiments.bad_inputs [--json=FILE]
 
-Prints input, exit code and the lines on stderr. Exit code 2 must come with exactly one line (beside
-warnings about what was skipped), which names the thing, its value, what was expected and the fix; never a traceback. Runs that can go on
-say what they skipped and exit 0. Ends with exit code 1 if any case differs from that.
-Cases run in forks of one process that has imported jax but not started it, which saves ~5 s each;
-TRUE_PROCESSES of them run as the user would.
+Prints input, exit code and the lines on stderr. Exit code 2 must come with exactly one line, beside
+warnings about what was skipped, which names the thing, its value, what was expected and the fix;
+never a traceback. Runs that can go on say what they skipped and exit 0. Ends with exit code 1 if
+any case differs from that. Cases run in forks of one process that has imported jax but not started
+it, which saves ~5 s each; TRUE_PROCESSES of them run as the user would.
 """
 
 import argparse

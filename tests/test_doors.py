@@ -1,0 +1,207 @@
+"""The doors as a user opens them: train, evaluate, predict and plan in processes of their own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The smallest network on generated recordings of one user, 5 s each.
+SETTINGS = {
+    "model.groups": (2, 2), "model.widths": (2, 2), "model.tds_kernels": (5, 3),
+    "model.tds_blocks": (1, 1), "model.hidden": 8, "model.layers": 1, "data.window": 1000,
+    "data.eval_window": 4000, "data.synthetic_users": 1, "data.synthetic_sessions": 3,
+    "data.synthetic_seconds": 5.0, "optim.batch_size": 4, "optim.accumulate": 2,
+    "optim.steps": 4, "optim.warmup_steps": 1, "optim.learning_rate": 0.001,
+    "eval.every": 2, "log.every": 1,
+}  # fmt: skip
+HEADLINE = {"mae_deg", "mae_rad", "rmse_rad", "mse", "r2"}
+BASELINES = {"constant", "constant_median", "zero", "hold_initial", "ridge"}
+
+
+def door(name, *args):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", f"tds_jax.{name}", *args],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def train_flags(base, **changes):
+    values = SETTINGS | {"data.cache_dir": base / "cache"} | changes
+    settings = [f"--config.{name}={value}" for name, value in values.items()]
+    return ["--config=configs/default.py", f"--workdir={base / 'run'}", *settings]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("doors")
+
+
+@pytest.fixture(scope="module")
+def trained(base):
+    """(finished process, workdir) of a training run."""
+    done = door("train", *train_flags(base))
+    assert done.returncode == 0, done.stderr
+    return done, base / "run"
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_leaves_config_metrics_checkpoints_plots_and_report(trained):
+    done, run = trained
+    assert json.loads((run / "config.json").read_text())["optim"]["accumulate"] == 2
+    logged = lines(run)
+    assert [line["step"] for line in logged if line["split"] == "train"] == [1, 2, 3, 4]
+    assert [line["step"] for line in logged if line["split"] == "val"] == [2, 4]
+    for line in logged:
+        assert np.isfinite([line["loss"], line["mae_rad"], line["r2"]]).all()
+    assert any((run / "checkpoints").iterdir())
+    names = {path.name for path in (run / "plots").iterdir()}
+    assert names == {"curves.png", "test_angles.png", "test_methods.png"}
+    assert all((run / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in names)
+    assert not list(run.glob("*.tmp"))
+    for text in ("host peak", "device peak", "predicted", "mae_deg", "ridge", "report.json"):
+        assert text in done.stdout, text
+
+
+def test_the_report_has_the_shape_that_scripts_read(trained):
+    _, run = trained
+    report = json.loads((run / "report.json").read_text())
+    assert set(report) == {"splits"}
+    test = report["splits"]["test"]
+    assert set(test) == {"model", "baselines", "groups"}
+    assert set(test["model"]) >= HEADLINE
+    assert set(test["baselines"]) == BASELINES
+    assert all(set(values) == set(test["model"]) for values in test["baselines"].values())
+    assert set(test["groups"]) >= {
+        "generalization/session", "generalization/user", "generalization/stage",
+        "generalization/user_stage", "user/user00", "finger/thumb",
+    }  # fmt: skip
+    # The headline is of unseen sessions of seen users.
+    assert test["model"] == test["groups"]["generalization/session"]["model"]
+    assert test["model"]["mae_deg"] == pytest.approx(np.degrees(test["model"]["mae_rad"]))
+
+
+def test_the_table_of_every_row_agrees_with_the_report(trained):
+    _, run = trained
+    with (run / "report_test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert set(rows[0]) == {"split", "group", "method", "metric", "value", "spread", "count"}
+    found = {(row["group"], row["method"], row["metric"]): float(row["value"]) for row in rows}
+    test = json.loads((run / "report.json").read_text())["splits"]["test"]
+    assert found["all", "model", "mae_rad"] == test["model"]["mae_rad"]
+    assert found["all", "ridge", "mae_rad"] == test["baselines"]["ridge"]["mae_rad"]
+    assert {row["split"] for row in rows} == {"test"}
+
+
+def test_training_again_adds_nothing(trained, base):
+    _, run = trained
+    before = lines(run)
+    done = door("train", *train_flags(base))
+    assert done.returncode == 0, done.stderr
+    assert lines(run) == before
+
+
+def test_evaluate_repeats_the_numbers_and_keeps_other_splits(trained, base):
+    _, run = trained
+    before = json.loads((run / "report.json").read_text())["splits"]["test"]
+    done = door("evaluate", f"--workdir={run}", "--split=val", f"--json={base / 'val.json'}")
+    assert done.returncode == 0, done.stderr
+    stored = json.loads((run / "report.json").read_text())["splits"]
+    assert stored["test"] == before
+    assert stored["val"] == json.loads((base / "val.json").read_text())["splits"]["val"]
+    # The best checkpoint's validation, over the same windows; f32 sums in other batches.
+    logged = min(line["loss"] for line in lines(run) if line["split"] == "val")
+    mine = stored["val"]["model"]["mse"] + 0.5 * stored["val"]["model"]["mae_rad"]
+    assert mine == pytest.approx(logged, rel=1e-5)
+    assert {"val_angles.png", "report_val.csv"} <= {path.name for path in run.rglob("*")}
+
+
+def test_predict_answers_for_every_row_of_a_recording(trained, base):
+    _, run = trained
+    (folder,) = (base / "cache" / "generated").iterdir()
+    source = sorted(folder.glob("*.hdf5"))[0]
+    done = door("predict", f"--workdir={run}", f"--input={source}", f"--output={base / 'p.hdf5'}")
+    assert done.returncode == 0, done.stderr
+    assert f"written: 1 file, the last is {base / 'p.hdf5'}" in done.stdout
+    with h5py.File(source) as file, h5py.File(base / "p.hdf5") as found:
+        rows = file["emg2pose/timeseries"][:]
+        np.testing.assert_array_equal(found["prediction/time"], rows["time"])
+        angles = found["prediction/joint_angles"][:]
+    assert angles.shape == rows["joint_angles"].shape
+    blank = np.isnan(angles).all(1)
+    assert 0 < blank.sum() < 500
+    assert not blank[blank.sum() :].any()
+
+
+def test_plan_counts_the_bytes_of_the_step_that_trains(trained, base):
+    _, run = trained
+    done = door("plan", *[f for f in train_flags(base) if "--workdir" not in f],
+                f"--json={base / 'plan.json'}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((base / "plan.json").read_text())
+    assert set(numbers) >= {"arguments", "outputs", "temporaries", "total"}
+    parts = numbers["arguments"] + numbers["outputs"] + numbers["temporaries"]
+    assert numbers["total"] == parts
+    logged = {line.get("perf/device_predicted_bytes") for line in lines(run)} - {None}
+    assert logged == {numbers["total"]}
+    assert "micro-batch 2 x 2 = batch 4" in done.stdout
+
+
+def test_another_config_is_refused_and_changes_nothing(trained, base):
+    _, run = trained
+    before = (run / "config.json").read_text()
+    done = door("train", *train_flags(base, **{"optim.learning_rate": 0.5}))
+    assert done.returncode == 2
+    assert "optim.learning_rate: 0.001 -> 0.5" in done.stderr
+    assert (run / "config.json").read_text() == before
+
+
+def test_a_failed_start_does_not_claim_the_workdir(base, tmp_path):
+    flags = [f for f in train_flags(base) if "--workdir" not in f]
+    done = door("train", *flags, f"--workdir={tmp_path / 'new'}", "--config.data.path=/nowhere")
+    assert done.returncode == 2
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "plan", "synthesize"])
+def test_help_shows_a_command_and_every_flag(name):
+    done = door(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python -m tds_jax.{name} --" in done.stdout
+    assert "\n  --" in done.stdout
+
+
+WRONG = {
+    "no flag": (("train",), "--config is missing; give it, see --help"),
+    "stray word": (("plan", "--config=configs/default.py", "steps=3"), "'steps=3' is not a flag"),
+    "setting": (
+        ("train", "--config=configs/default.py", "--config.optim.learning_rat=1"),
+        "--config.optim.learning_rat is not a setting; did you mean learning_rate?",
+    ),
+    "type": (
+        ("train", "--config=configs/default.py", "--config.optim.steps=many"),
+        "flag --config.optim.steps=many: invalid literal for int()",
+    ),
+    "file": (("plan", "--config=nowhere.py"), "--config=nowhere.py cannot be loaded"),
+    "workdir": (("evaluate", "--workdir=nowhere"), "--workdir=nowhere has no config.json"),
+    "task": (("synthesize", "--task=tea", "--output=x"), "--task='tea' is not known; use one of"),
+}
+
+
+@pytest.mark.parametrize(("args", "text"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(args, text):
+    done = door(*args)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert text in line
