@@ -15,6 +15,14 @@ from tds_jax.config import Config
 from tds_jax.errors import UserError
 
 USER_ERROR = 2
+# What absl and ml_collections say of a value, and what it should have been.
+KINDS = {
+    "invalid literal for int()": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean": "True or False",
+    "as tuple": "a tuple, such as '(8, 8)'",
+    "as a ConfigDict": "it with the name of one of its settings",
+}
 
 
 def launch(main: Callable[[], None]) -> NoReturn:
@@ -52,6 +60,10 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
     if isinstance(error, flags.Error):
         if missing := re.match(r"flag (--\w+)=None: .* must have a value", text):
             return f"{missing[1]} is missing; give it, see --help"
+        if wrong := re.match(r"flag (--[^=]+=.*?): ", text):
+            for sign, kind in KINDS.items():
+                if sign in text:
+                    return f"{wrong[1]} has the wrong type; use {kind}"
         return f"{text}; see --help and configs/base.py"
     if unknown := re.match(r"'(\w+)'", text):  # a KeyError of ml_collections, its name quoted
         similar = re.search(r'Did you mean "(\w+)"', text)

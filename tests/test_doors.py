@@ -190,7 +190,7 @@ WRONG = {
     ),
     "type": (
         ("train", "--config=configs/default.py", "--config.optim.steps=many"),
-        "flag --config.optim.steps=many: invalid literal for int()",
+        "--config.optim.steps=many has the wrong type; use a whole number",
     ),
     "file": (("plan", "--config=nowhere.py"), "--config=nowhere.py cannot be loaded"),
     "workdir": (("evaluate", "--workdir=nowhere"), "--workdir=nowhere has no config.json"),
