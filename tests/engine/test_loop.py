@@ -154,6 +154,17 @@ def test_lines_and_checkpoints_come_in_their_order(calm):
     assert calm[1] == 48
 
 
+def test_a_line_speaks_of_the_steps_since_the_one_before(tmp_path):
+    losses = []
+    for every in (1, 2):
+        config = toy.config(optim__steps=2, optim__learning_rate=0.0, log__every=every)
+        loop.fit(toy.ToyTask(), config, tmp_path / str(every))
+        lines = read_lines(tmp_path / str(every) / "metrics.jsonl")
+        losses.append([line["loss"] for line in lines if line["split"] == "train"])
+    (first, second), (both,) = losses
+    assert min(first, second) < both < max(first, second)
+
+
 def test_a_checkpoint_of_an_evaluated_step_holds_its_score(tmp_path):
     config = toy.config()
     loop.fit(toy.ToyTask(), config, tmp_path)
