@@ -5,6 +5,7 @@ name is exactly the number of examples its state has seen, and a run that contin
 the batches it would have drawn.
 """
 
+import contextlib
 import dataclasses
 import math
 from pathlib import Path
@@ -143,8 +144,8 @@ def fit(task: Task, config: Config, workdir: Path) -> Finished:
         StopSignal() as stop,
         memory.HostMeter() as host,
         Log(workdir, config, task.describe) as log,
+        contextlib.closing(Run(task, config, workdir, log)) as run,
     ):
-        run = Run(task, config, workdir, log)
         state, progress = run.start()
         batches = run.feed.train(progress.position)
         while True:
@@ -162,7 +163,6 @@ def fit(task: Task, config: Config, workdir: Path) -> Finished:
             )
             state = run.window.step(state, progress.position)
         run.window.flush()
-        run.close()
         return Finished(
             complete=finished,
             steps=progress.position // config.optim.batch_size,

@@ -34,15 +34,6 @@ def die():
     raise KilledError
 
 
-def run_until_killed(task, config, folder):
-    """A run that ends in KilledError; unlike a real death, its writing thread has to be awaited."""
-    with pytest.raises(KilledError):
-        loop.fit(task, config, folder)
-    for thread in threading.enumerate():
-        if thread.name == "save_finalize":
-            thread.join()
-
-
 def terminate():
     signal.raise_signal(signal.SIGTERM)
 
@@ -81,7 +72,8 @@ def calm(tmp_path_factory):
 
 @pytest.mark.parametrize("death", [(1, "train"), (3, "train"), (4, "val"), (6, "val")])
 def test_a_run_that_died_and_went_on_equals_an_undisturbed_one(calm, tmp_path, death):
-    run_until_killed(toy.ToyTask(on_line=at(*death, die)), toy.config(), tmp_path)
+    with pytest.raises(KilledError):
+        loop.fit(toy.ToyTask(on_line=at(*death, die)), toy.config(), tmp_path)
     task = toy.ToyTask()
     assert loop.fit(task, toy.config(), tmp_path).complete
     assert task.initialised == (0 if death[0] > 1 else 1)
@@ -113,6 +105,15 @@ def test_signals_are_handled_as_before_once_a_run_is_over(tmp_path):
     old = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     loop.fit(toy.ToyTask(), toy.config(optim__steps=1), tmp_path)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == old
+
+
+def test_an_error_stops_threads_and_finishes_writing(tmp_path):
+    before = threading.active_count()
+    with pytest.raises(KilledError):
+        loop.fit(toy.ToyTask(on_line=at(2, "train", die)), toy.config(data__threads=2), tmp_path)
+    assert "save_finalize" not in [thread.name for thread in threading.enumerate()]
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+    assert threading.active_count() <= before + 1  # Orbax keeps one for its metadata
 
 
 def test_workers_threads_and_prefetch_leave_no_trace(calm, tmp_path):
@@ -213,7 +214,8 @@ def test_a_shifted_window_survives_death(tmp_path):
     task = {"bad": (5,)}
     loop.fit(toy.ToyTask(**task), toy.config(), tmp_path / "calm")
     dying = toy.ToyTask(**task, on_line=at(4, "train", die))
-    run_until_killed(dying, toy.config(), tmp_path / "b")
+    with pytest.raises(KilledError):
+        loop.fit(dying, toy.config(), tmp_path / "b")
     loop.fit(toy.ToyTask(**task), toy.config(), tmp_path / "b")
     assert_same(final(toy.config(), tmp_path / "b"), final(toy.config(), tmp_path / "calm"))
 
