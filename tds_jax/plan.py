@@ -6,6 +6,7 @@ python -m tds_jax.plan --config=configs/low_memory.py [--json=FILE]
 import json
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -28,6 +29,8 @@ def main() -> None:
     numbers = {name: getattr(need, name) for name in names}
     for name, count in numbers.items():
         print(f"{name:>12} {format_bytes(count):>10}   device, predicted")
+    numbers["parameters"] = sum(p.size for p in jax.tree.leaves(program.abstract_state.params))
+    print(f"{numbers['parameters']:,} parameters")
     optim = config.optim
     print(f"micro-batch {optim.micro_batch} x {optim.accumulate} = batch {optim.batch_size}")
     if flags.FLAGS.json:
