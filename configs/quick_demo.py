@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.optim.batch_size = 32
     config.optim.optimizer = "adam"
     config.optim.weight_decay = 1e-3
-    config.optim.steps = 300
+    config.optim.steps = 700
     config.data.prefetch = 2
     config.data.chunk_cache_bytes = 8 * 2**20
     return config

@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--seconds-of-emg", type=int, default=20_000)
     options = parser.parse_args()
     steps = options.seconds_of_emg // SECONDS_PER_UPDATE
-    table = Table(title=f"{steps} updates of {SECONDS_PER_UPDATE} s of EMG, device predicted on CPU")
+    table = Table(title=f"{steps} updates of {SECONDS_PER_UPDATE} s of EMG; device: CPU, predicted")
     for name in ("window", "s", "batch", "lost to context", "device", "R2", "MAE [deg]"):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder:

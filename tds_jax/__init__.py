@@ -2,11 +2,11 @@
 
 The way of the data:
 
-    argv -> config file + overrides -> cli.resolve -> Config (frozen)     checked once, kept in config.json
-    Config.task -> tasks.get -> Task: init, loss, source(split), batch_spec, fit_statistics, evaluate
-    eval_shape(init) -> sharding -> compile(train step) -> predicted bytes   engine.program
-    recordings -> data.pipeline.Loader(start=position) -> device batches      engine.feed
-    loop: [evaluate?] -> [save?] -> next batch -> step -> log, one step late  engine.loop
+    argv -> config file + overrides -> cli.resolve -> Config (frozen), kept in config.json
+    Config.task -> tasks.get -> Task: init, loss, source(split), batch_spec, evaluate, predict
+    eval_shape(init) -> sharding -> compile(step) -> predicted bytes         engine.program
+    recordings -> data.pipeline.Loader(position) -> device batches           engine.feed
+    loop: [evaluate?] -> [save?] -> next batch -> step -> log                engine.loop
     stop: steps done | early stop | SIGTERM -> save, close, exit 0
 
 The rooms: `engine` trains and knows no domain; `nn` holds layers two domains share; `data` is the
