@@ -1,4 +1,4 @@
-"""Pose within one GiB: the default network and the default trajectory, a quarter batch at a time."""
+"""Pose within one GiB: the default network and trajectory, a quarter of the batch at a time."""
 
 from ml_collections import ConfigDict
 

@@ -21,7 +21,8 @@ REMAT_POLICIES = ("none", "dots", "names", "full")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 
-# A run may go on with other values of these: none of them changes the trajectory.
+# A run may go on with other values of these. None of them changes the trajectory, except that
+# optim.steps moves the end of a schedule that has one.
 FREE_ON_RESUME = (
     "data.workers",
     "data.threads",

@@ -1,6 +1,6 @@
 """Evaluates a trained model beside its baselines.
 
-    python -m tds_jax.evaluate --workdir=runs/a [--split=test] [--json=FILE]
+    python -m tds_jax.evaluate --workdir=runs/a [--split=test] [--data=DIR] [--json=FILE]
 
 Prints the table, writes report.json, report_<split>.csv and the figures in plots/.
 """
@@ -37,8 +37,12 @@ def main() -> None:
     folder = Path(flags.FLAGS.workdir)
     require_choice("--split", flags.FLAGS.split, SPLITS)
     cli.require_writable("--json", flags.FLAGS.json)
-    config = cli.resolve(workdir.read_config(folder))
-    report = evaluate(tasks.get(config), config, folder, flags.FLAGS.split)
+    values = workdir.read_config(folder)
+    values["data"]["path"] = flags.FLAGS.data or values["data"]["path"]
+    config = cli.resolve(values)
+    task = tasks.get(config)
+    workdir.require_inputs(folder, task.inputs())
+    report = evaluate(task, config, folder, flags.FLAGS.split)
     if flags.FLAGS.json:
         Path(flags.FLAGS.json).write_text(json.dumps(report.to_dict(), indent=1) + "\n")
 
@@ -46,5 +50,6 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
+    flags.DEFINE_string("data", None, "Folder of the recordings, if not where they were.")
     flags.DEFINE_string("json", None, "Also write the report to this file.")
     cli.launch(main)

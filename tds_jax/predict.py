@@ -17,7 +17,7 @@ def main() -> None:
     """Flags -> task.predict."""
     folder = Path(flags.FLAGS.workdir)
     config = cli.resolve(workdir.read_config(folder))
-    task = tasks.get(config)
+    task = tasks.get(config, workdir.read_inputs(folder))
     model, _ = workdir.load_model(task, config, folder)
     written = task.predict(model, Path(flags.FLAGS.input), Path(flags.FLAGS.output))
     print(f"written: {len(written)} file{'s' * (len(written) != 1)}, the last is {written[-1]}")

@@ -17,6 +17,10 @@ class Task(Protocol):
     Sources are random-access, lazy and picklable; see data.pipeline.Source.
     """
 
+    def inputs(self) -> dict[str, Any]:
+        """What `init` must know of the data (channels, rate …); plain values for the workdir."""
+        ...
+
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model; called under jit and for shapes only."""
         ...
@@ -86,6 +90,6 @@ def groups(task: str) -> dict[str, type]:
     return {name: _load(reference) for name, reference in DOMAINS[task].groups.items()}
 
 
-def get(config: Config) -> Task:
-    """The task a config names."""
-    return _load(DOMAINS[config.task].task)(config)
+def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:
+    """The task a config names; with the `inputs` of a run it builds a model without data."""
+    return _load(DOMAINS[config.task].task)(config, inputs)

@@ -47,7 +47,7 @@ def main() -> None:
     for split in SPLITS if config.eval.every else ("train", "test"):
         task.source(split)
     # After everything that may be wrong with the input, which another try may correct.
-    workdir.claim(folder, config)
+    workdir.claim(folder, config, task.inputs())
     finished = loop.fit(task, config, folder)
     print(memory_words(finished))
     if finished.complete:

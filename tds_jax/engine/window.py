@@ -74,7 +74,7 @@ class WindowLog:
     def _warn(self, skipped: int) -> None:
         if skipped > self._skipped:
             self._log.say(
-                f"{skipped - self._skipped} micro-batches left out: their gradient was not finite "
+                f"{skipped - self._skipped} micro-batch(es) left out: gradient not finite "
                 f"({skipped} so far); look at the data or lower optim.learning_rate"
             )
         self._skipped = skipped

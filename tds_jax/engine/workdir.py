@@ -16,35 +16,63 @@ from tds_jax.errors import UserError
 from tds_jax.tasks import Task
 
 CONFIG = "config.json"
+INPUTS = "inputs.json"
 CHECKPOINTS = "checkpoints"
 
 
-def claim(workdir: Path, config: Config) -> None:
-    """Makes the folder this config's; refuses one that another config has begun.
+def claim(workdir: Path, config: Config, inputs: dict[str, Any]) -> None:
+    """Makes the folder this config's and these inputs'; refuses one with another's checkpoints.
 
-    Raises UserError naming the settings that differ and may not.
+    Raises UserError naming what differs and may not.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / CONFIG
     new = config.to_dict()
-    if path.exists():
-        changed = configuration.differences(json.loads(path.read_text()), new)
+    if any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*")):
+        changed = configuration.differences(read_config(workdir), new)
+        changed += configuration.differences(read_inputs(workdir), inputs, "data: ")
         if changed:
             raise UserError(
                 f"{workdir} was begun with another config ({'; '.join(changed)}); "
                 "use the same settings to go on, or another --workdir"
             )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(new, indent=1) + "\n")
-    os.replace(temporary, path)
+    _write(workdir / CONFIG, new)
+    _write(workdir / INPUTS, inputs)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
     """The nested settings a workdir was trained with."""
-    path = workdir / CONFIG
+    return _read(workdir, CONFIG)
+
+
+def read_inputs(workdir: Path) -> dict[str, Any]:
+    """What the task said of its data when the run began; enough to build the model without them."""
+    return _read(workdir, INPUTS)
+
+
+def require_inputs(workdir: Path, inputs: dict[str, Any]) -> None:
+    """Raises UserError if data differ from those the workdir's model was trained on."""
+    changed = configuration.differences(read_inputs(workdir), inputs)
+    if changed:
+        raise UserError(
+            f"the data do not fit the model in {workdir} ({'; '.join(changed)}); "
+            "give recordings like those it was trained on"
+        )
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _read(workdir: Path, name: str) -> dict[str, Any]:
+    path = workdir / name
     if not path.exists():
-        raise UserError(f"--workdir={workdir} has no {CONFIG}; give a folder that train wrote")
-    return json.loads(path.read_text())
+        raise UserError(f"--workdir={workdir} has no {name}; give a folder that train wrote")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); restore it or train anew") from error
 
 
 def open_checkpoints(workdir: Path, config: Config) -> Checkpoints:

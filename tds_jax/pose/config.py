@@ -57,6 +57,15 @@ class PoseModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PoseInputs:
+    """What a pose model must know of its recordings. sample_rate: Hz."""
+
+    num_channels: int
+    num_joints: int
+    sample_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
 class PoseDataConfig(LoaderConfig):
     """Where the recordings are and how windows are cut from them; lengths are in samples."""
 

@@ -69,7 +69,7 @@ def _predict_file(
     poses = run(path, header.rows)
     _make_folder_for(place)
     blocks = _rows(task, model, path, header, poses)
-    write_prediction(place, header.rows, task.table.joints, blocks)
+    write_prediction(place, header.rows, task.recorded.num_joints, blocks)
 
 
 def _make_folder_for(place: Path) -> None:
@@ -83,16 +83,16 @@ def _make_folder_for(place: Path) -> None:
 
 def _check(task: "PoseTask", model: PoseModel, header: Header, path: str) -> None:
     channels = header.width(path, FIELDS[0])
-    if channels != task.table.channels:
+    if channels != task.recorded.num_channels:
         raise UserError(
-            f"{path} has {channels} EMG channels, the model was trained on {task.table.channels}; "
-            "give recordings of the same band"
+            f"{path} has {channels} EMG channels, the model was trained on "
+            f"{task.recorded.num_channels}; give recordings of the same band"
         )
     rate = _rate(task, header, path)
-    if rate is not None and abs(rate / task.table.rate_hz - 1) > RATE_RTOL:
+    if rate is not None and abs(rate / task.recorded.sample_rate - 1) > RATE_RTOL:
         raise UserError(
             f"{path} has {rate:g} samples per second, the model was trained on "
-            f"{task.table.rate_hz:g}; resample it first"
+            f"{task.recorded.sample_rate:g}; resample it first"
         )
     if model.initial_pose == "given":
         header.width(path, FIELDS[1])
@@ -168,7 +168,7 @@ class Runner:
         steps, carry, found = model.num_steps(rows), self._initial_carry(path), []
         for first in range(0, steps, self._steps):
             start = first * model.step
-            emg = np.zeros((1, self._rows, task.table.channels), np.float32)
+            emg = np.zeros((1, self._rows, task.recorded.num_channels), np.float32)
             read = _read_emg(task, path, start, min(start + self._rows, rows))
             emg[0, : len(read)] = read
             poses, carry = self._block(self._state, emg, carry)
@@ -192,7 +192,7 @@ class WindowRunner:
         given = self._model.initial_pose == "given"
         initial = _labelled_pose(task, path, 0) if given else None
         window = min(task.config.data.window, rows)
-        poses = np.empty((rows, task.table.joints), np.float32)
+        poses = np.empty((rows, task.recorded.num_joints), np.float32)
         for start in [*range(0, rows - window, window), rows - window]:
             if given and start:
                 initial = poses[start - 1 : start]
@@ -218,5 +218,5 @@ def _rows(
         angles = np.stack([np.interp(rows, at, column) for column in poses.T], axis=1)
         angles[rows < model.left_context] = np.nan
         angles[~np.isfinite(raw["emg"]).all(axis=1)] = np.nan
-        time = raw["time"] if "time" in header.fields else rows / task.table.rate_hz
+        time = raw["time"] if "time" in header.fields else rows / task.recorded.sample_rate
         yield np.asarray(time, np.float64), angles.astype(np.float32)

@@ -1,5 +1,6 @@
 """The pose task: recordings -> windows -> PoseModel -> joint angles, and what they are worth."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
 from tds_jax.nn.resample import upsample
 from tds_jax.pose import evaluation, prediction, synthetic
+from tds_jax.pose.config import PoseInputs
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.sessions import FAILURE_ATOL, load_sessions
+from tds_jax.pose.sessions import FAILURE_ATOL, SessionTable, load_sessions
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
 
 UNIT = "rad"
@@ -29,30 +31,20 @@ STATISTICS_ROWS = 65_536
 
 
 class PoseTask:
-    """A `tasks.Task` for surface EMG. Opens the index of the sessions, never their rows, at once.
+    """A `tasks.Task` for surface EMG.
 
-    table: every usable session. The model's grid (left context, samples per step) fixes which
-    rows of a window are supervised.
+    recorded: channels, joints and rate; given, or else read from the index of the sessions, which
+    is opened when first needed. The model's grid (left context, samples per step) fixes which rows
+    of a window are supervised.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
         self.config = config
         data = config.data
         self.files = RowFiles(
             data.max_open_files, data.chunk_cache_bytes, data.chunk_cache_preemption
         )
-        cache = Path(data.cache_dir or Path.home() / ".cache" / "tds_jax")
-        with progress_bar("reading the index") as progress:
-            self.table, self._warnings = load_sessions(
-                data.path or _generated(config, cache),
-                group=data.group,
-                window=data.window,
-                split_ratio=data.split_ratio,
-                max_bad_sessions=data.max_bad_sessions,
-                cache_dir=str(cache / "index"),
-                files=self.files,
-                progress=progress,
-            )
+        self.recorded = PoseInputs(**inputs) if inputs else self._inputs_of_table()
         grid = nnx.eval_shape(lambda: self.init(nnx.Rngs(0)))
         self.left_context, self.step = grid.left_context, grid.step
         for name, window in (("window", data.window), ("eval_window", data.eval_window)):
@@ -63,13 +55,41 @@ class PoseTask:
             )
         self._label_step = 1 if config.loss.every_sample else self.step
 
+    @functools.cached_property
+    def _opened(self) -> tuple[SessionTable, list[str]]:
+        data = self.config.data
+        cache = Path(data.cache_dir or Path.home() / ".cache" / "tds_jax")
+        path = data.path or _generated(self.config, cache)
+        with progress_bar("reading the index") as progress:
+            return load_sessions(
+                path,
+                group=data.group,
+                window=data.window,
+                split_ratio=data.split_ratio,
+                max_bad_sessions=data.max_bad_sessions,
+                cache_dir=str(cache / "index"),
+                files=self.files,
+                progress=progress,
+            )
+
+    @property
+    def table(self) -> SessionTable:
+        """Every usable session."""
+        return self._opened[0]
+
+    def _inputs_of_table(self) -> PoseInputs:
+        table = self.table
+        return PoseInputs(table.channels, table.joints, table.rate_hz)
+
+    def inputs(self) -> dict[str, Any]:
+        """Channels, joints and rate, for a run's folder."""
+        return dataclasses.asdict(self.recorded)
+
     def init(self, rngs: nnx.Rngs) -> PoseModel:
         """A fresh model for the recordings' channels, joints and rate."""
         model, memory = self.config.model, self.config.memory
         return PoseModel(
-            num_channels=self.table.channels,
-            num_joints=self.table.joints,
-            sample_rate=self.table.rate_hz,
+            **self.inputs(),
             **{name: getattr(model, name) for name in model.__dataclass_fields__},
             decoder_chunk=memory.decoder_chunk,
             remat=memory.remat,
@@ -130,8 +150,8 @@ class PoseTask:
         data = self.config.data
         spec = WindowSpec(data.window, data.stride, self.left_context, self._label_step)
         leaves = {
-            "emg": ((data.window, self.table.channels), jnp.float32),
-            "joint_angles": ((spec.positions, self.table.joints), jnp.float32),
+            "emg": ((data.window, self.recorded.num_channels), jnp.float32),
+            "joint_angles": ((spec.positions, self.recorded.num_joints), jnp.float32),
             "weight": ((spec.positions,), jnp.float32),
             "session": ((), jnp.int32),
             "example": ((), jnp.int32),
@@ -153,7 +173,7 @@ class PoseTask:
 
     def warnings(self) -> list[str]:
         """What was skipped while reading the index."""
-        return self._warnings
+        return self._opened[1]
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, mae in both units, r2."""

@@ -36,10 +36,11 @@ def summed_gradient(examples, size):
         objective, _ = toy.loss(nnx.merge(graphdef, params, rest), batch, train=True)
         return objective.sum, objective.weight
 
+    gradient = jax.jit(jax.grad(total, has_aux=True))
     grad = jax.tree.map(jnp.zeros_like, params)
     weight = 0.0
     for batch in toy.batches(examples, size):
-        part, w = jax.grad(total, has_aux=True)(params, batch)
+        part, w = gradient(params, batch)
         grad, weight = jax.tree.map(jnp.add, grad, part), weight + float(w)
     return jax.tree.map(lambda g: g / weight, grad)
 

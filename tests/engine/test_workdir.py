@@ -8,26 +8,57 @@ from tds_jax.engine import loop, workdir
 from tds_jax.errors import UserError
 from tests.engine import toy
 
+INPUTS = {"features": 4}
+
+
+def begun(folder, config):
+    """A folder in which a run has saved its first checkpoint."""
+    workdir.claim(folder, config, INPUTS)
+    (folder / "checkpoints" / "8").mkdir(parents=True)
+    return folder
+
 
 def test_a_folder_begun_with_other_settings_is_refused_with_their_names(tmp_path):
-    workdir.claim(tmp_path / "a", toy.config())
-    before = (tmp_path / "a" / "config.json").read_text()
+    folder = begun(tmp_path / "a", toy.config())
+    before = (folder / "config.json").read_text()
     other = toy.config(optim__learning_rate=0.5, eval__every=5, data__workers=2)
     with pytest.raises(UserError) as caught:
-        workdir.claim(tmp_path / "a", other)
+        workdir.claim(folder, other, INPUTS)
     text = str(caught.value)
     assert "eval.every: 2 -> 5; optim.learning_rate: 0.05 -> 0.5" in text
     assert "workers" not in text
     assert "\n" not in text
-    assert (tmp_path / "a" / "config.json").read_text() == before
+    assert (folder / "config.json").read_text() == before
+
+
+def test_a_folder_begun_with_other_data_is_refused(tmp_path):
+    folder = begun(tmp_path, toy.config())
+    with pytest.raises(UserError, match="data: features: 4 -> 5"):
+        workdir.claim(folder, toy.config(), {"features": 5})
+    with pytest.raises(UserError, match="features: 4 -> 5"):
+        workdir.require_inputs(folder, {"features": 5})
+    workdir.require_inputs(folder, INPUTS)
+
+
+def test_a_folder_without_a_checkpoint_may_be_begun_anew(tmp_path):
+    workdir.claim(tmp_path, toy.config(), INPUTS)
+    workdir.claim(tmp_path, toy.config(optim__learning_rate=0.5), {"features": 5})
+    assert workdir.read_config(tmp_path)["optim"]["learning_rate"] == 0.5
+    assert workdir.read_inputs(tmp_path) == {"features": 5}
 
 
 def test_a_folder_may_be_taken_up_with_other_workers_and_more_steps(tmp_path):
-    workdir.claim(tmp_path, toy.config())
-    workdir.claim(tmp_path, toy.config(optim__steps=9, data__workers=2, log__every=7))
-    stored = workdir.read_config(tmp_path)
+    folder = begun(tmp_path, toy.config())
+    workdir.claim(folder, toy.config(optim__steps=9, data__workers=2, log__every=7), INPUTS)
+    stored = workdir.read_config(folder)
     assert (stored["optim"]["steps"], stored["data"]["workers"]) == (9, 2)
     assert json.loads(json.dumps(toy.config().to_dict())).keys() == stored.keys()
+
+
+def test_a_damaged_config_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json is not JSON .*; restore it or train anew"):
+        workdir.read_config(tmp_path)
 
 
 def test_a_folder_that_train_did_not_write_is_refused(tmp_path):

@@ -167,6 +167,10 @@ class ToyTask:
     worsen: bool = False
     initialised: int = 0
 
+    def inputs(self) -> dict[str, Any]:
+        """The width of x."""
+        return {"features": FEATURES}
+
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """The network."""
         return Net(rngs)

@@ -1,6 +1,7 @@
 """Laws of the pose task: the loss is a masked mean, and accumulation does not change it."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from tds_jax.data.pipeline import Loader
 from tds_jax.engine.optim import Sums, make_optimizer
 from tds_jax.engine.step import replace_leaves, split
 from tds_jax.errors import UserError
+from tds_jax.pose.task import PoseTask
 from tests.data.sessions import make_rows, write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 
@@ -135,6 +137,19 @@ def test_batch_spec_is_what_the_loader_makes(folder, tmp_path, changes):
     assert set(spec) == set(batch)
     for name, leaf in batch.items():
         assert (spec[name].shape, spec[name].dtype) == (leaf.shape, leaf.dtype), name
+
+
+def test_a_task_with_the_inputs_of_a_run_builds_its_model_without_the_recordings(tmp_path):
+    folder = tmp_path / "data"
+    write_recordings(folder, LENGTHS, SPLITS)
+    task = small_task(folder, tmp_path)
+    shutil.rmtree(folder)
+    again = PoseTask(task.config, task.inputs())
+    shapes = [nnx.state(nnx.eval_shape(lambda t=t: t.init(nnx.Rngs(0)))) for t in (task, again)]
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape, *shapes))
+    assert again.batch_spec(4) == task.batch_spec(4)
+    with pytest.raises(UserError, match="no such folder"):
+        again.source("train")
 
 
 def test_statistics_fit_into_the_model_and_can_be_left_out(folder, tmp_path):
