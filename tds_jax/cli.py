@@ -12,6 +12,7 @@ from absl import logging as absl_logging
 
 from tds_jax import config as configuration
 from tds_jax.config import Config
+from tds_jax.engine import heap
 from tds_jax.errors import UserError
 
 USER_ERROR = 2
@@ -28,6 +29,7 @@ KINDS = {
 def launch(main: Callable[[], None]) -> NoReturn:
     """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else."""
     absl_logging.set_verbosity(absl_logging.WARNING)
+    heap.limit_arenas()
     try:
         _parse(sys.argv)
         main()

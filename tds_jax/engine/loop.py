@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from tds_jax.config import Config, require_choice
-from tds_jax.engine import curves, memory
+from tds_jax.engine import curves, heap, memory
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program
@@ -102,7 +102,7 @@ class Run:
         if not self.config.data.persistent_workers:
             self.feed.release_workers()
         values = self.program.evaluate(state, self.feed.validation())
-        memory.trim_host()
+        heap.trim()
         self.log.write(self.window.line("val", progress.position) | values)
         score = self._score(values)
         if self.config.log.plots:

@@ -1,7 +1,5 @@
 """Bytes: predicted by ahead-of-time compilation, measured on the device and on the host."""
 
-import contextlib
-import ctypes
 import dataclasses
 import os
 import threading
@@ -71,15 +69,6 @@ def host_bytes() -> int:
 def _pss(process: psutil.Process) -> int:
     info = process.memory_full_info()
     return getattr(info, "pss", info.rss)
-
-
-def trim_host() -> None:
-    """Gives freed heap pages back to the system; compiling leaves hundreds of MiB of them behind.
-
-    glibc only; elsewhere the allocator decides for itself.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class HostMeter:

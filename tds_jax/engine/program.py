@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from tds_jax.config import Config
-from tds_jax.engine import memory, metrics, optim, precision, sharding, step
+from tds_jax.engine import heap, memory, metrics, optim, precision, sharding, step
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.tasks import Task
 
@@ -34,6 +34,7 @@ class Program:
         self.abstract_state = sharding.abstract(shapes, self.mesh)
         self._init = jax.jit(init, out_shardings=sharding.shardings_for(shapes, self.mesh))
         graphdef = step.graphdef_of(task.init)
+        heap.trim()  # whatever reading the index has left: compiling is the host's peak
         started = time.perf_counter()
         self.train_step = (
             step.make_train_step(graphdef, optimizer, task.loss)
@@ -42,7 +43,7 @@ class Program:
         )
         self.compile_seconds = time.perf_counter() - started
         self.predicted = memory.predict(self.train_step)
-        memory.trim_host()
+        heap.trim()
         self.gauges = jax.jit(_make_gauges(optim.make_schedule(config.optim)))
         self._eval_step = step.make_eval_step(graphdef, task.loss)
         self._flush = jax.jit(optimizer.flush, donate_argnums=(0, 1))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tds_jax.engine import memory
+from tds_jax.engine import heap, memory
 
 MIB = 2**20
 
@@ -62,7 +62,7 @@ def test_the_meter_remembers_a_peak_that_is_gone():
         block = np.ones(128 * MIB, np.uint8)
         time.sleep(0.3)
         del block
-        memory.trim_host()
+        heap.trim()
     assert meter.peak - before > 100 * MIB
     assert memory.host_bytes() < meter.peak - 50 * MIB
 
