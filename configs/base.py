@@ -27,12 +27,13 @@ def get_config() -> ConfigDict:
 
     config.memory = ConfigDict()
     # What the backward pass keeps. 'none': everything. 'names': block outputs. 'dots': results of
-    # products and convolutions. 'full': nothing, one more forward pass (+30 % time).
+    # products and convolutions. 'full': nothing, at the price of one more forward pass. XLA undoes
+    # it on CPU.
     config.memory.remat = "none"
     # 'bfloat16' halves activations (rms error ~1e-3); parameters, carries and losses stay f32.
     config.memory.dtype = "float32"
     # Recurrent steps recomputed together in the backward pass; 0 keeps all of them.
-    # 50: decoder activations ÷20 at 2000 steps, +20 % decoder time.
+    # 50 of 2000 steps: decoder activations ÷20, +20 % decoder time; pays for long windows only.
     config.memory.decoder_chunk = 0
     config.memory.matmul_precision = "default"  # 'highest' = true f32 on GPU and TPU, slower
     config.memory.preallocate = True  # take the GPU's memory at once; False to share the card

@@ -21,11 +21,15 @@ def get_config() -> ConfigDict:
     config.model.widths = (4, 8)
     config.model.tds_kernels = (21, 11)  # along time
     config.model.tds_blocks = (2, 2)
+    config.model.norm_order = "norm_relu"  # after each strided convolution; or 'relu_norm'
+    config.model.conv_bias = False
+    config.model.out_features = 0  # a last linear layer per frame; 0 = none
     config.model.dropout = 0.1
     config.model.decoder = "lstm"  # 'lstm' | 'mlp'
     config.model.hidden = 128
     config.model.layers = 2
     config.model.mlp_hidden = (256, 128)
+    config.model.slope = 0.1  # of the LeakyReLU before the read-out
     config.model.rollout_freq = 50.0  # decoder steps per second
     config.model.output = "position"  # 'position' | 'velocity' | 'hybrid'
     config.model.output_scale = 1.0
@@ -35,7 +39,8 @@ def get_config() -> ConfigDict:
     config.optim.steps = 400
     config.optim.learning_rate = 4e-3
     config.optim.warmup_steps = 20
-    config.eval.patience = 10
+    config.eval.every = 50
+    config.eval.patience = 5
 
     config.loss = ConfigDict()
     config.loss.mse_weight = 1.0
@@ -56,13 +61,14 @@ def get_config() -> ConfigDict:
     config.data.normalize = True  # per channel, from the train split
     config.data.max_samples_for_normalize = 0  # rows; 0 = all
     config.data.max_bad_sessions = 10  # unreadable sessions skipped with a warning before giving up
-    config.data.workers = 0  # reading processes (~120 MiB each); 0 = threads of this one
+    config.data.workers = 0  # reading processes (~50 MiB each); 0 = threads of this one
     config.data.threads = 2
     config.data.prefetch = 4  # batches read ahead
-    config.data.persistent_workers = True  # False: stopped during evaluation, ~8 s to restart
-    config.data.chunk_cache_bytes = 32 * 2**20  # per open file
+    config.data.persistent_workers = True  # False: stopped during evaluation, ~2 s to restart
+    # Per open file of chunked data: at most max_open_files times this, in every reading process.
+    config.data.chunk_cache_bytes = 4 * 2**20
     config.data.chunk_cache_preemption = 0.75  # 1 = forget fully read chunks first
-    config.data.max_open_files = 64
+    config.data.max_open_files = 16
     config.data.synthetic_users = 3  # generated data: users seen in training
     config.data.synthetic_sessions = 7  # per user; one is val, one is test
     config.data.synthetic_seconds = 40.0  # per session

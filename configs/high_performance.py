@@ -21,5 +21,5 @@ def get_config() -> ConfigDict:
     config.optim.learning_rate = 2e-3
     config.data.workers = 2
     config.data.prefetch = 4
-    config.data.chunk_cache_bytes = 128 * 2**20
+    config.data.chunk_cache_bytes = 16 * 2**20
     return config

@@ -22,5 +22,5 @@ def get_config() -> ConfigDict:
     config.optim.weight_decay = 1e-3
     config.optim.steps = 700
     config.data.prefetch = 2
-    config.data.chunk_cache_bytes = 8 * 2**20
+    config.data.chunk_cache_bytes = 2**20
     return config

@@ -199,12 +199,12 @@ def state_leaves(trial: Trial) -> dict[str, bytes]:
     import jax
 
     from tds_jax import cli, tasks
-    from tds_jax.engine import sharding, workdir
+    from tds_jax.engine import program, sharding, workdir
 
     run = trial.folder / "run"
     config = cli.resolve(workdir.read_config(run))
     checkpoints = workdir.open_checkpoints(run, config)
-    shapes = jax.eval_shape(workdir.make_init(tasks.get(config), config), jax.random.key(0))
+    shapes = jax.eval_shape(program.make_init(tasks.get(config), config), jax.random.key(0))
     position = checkpoints.latest()
     restored = checkpoints.restore(position, sharding.abstract(shapes, sharding.make_mesh(4)))
     checkpoints.close()
@@ -212,7 +212,9 @@ def state_leaves(trial: Trial) -> dict[str, bytes]:
         jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
         for path, leaf in jax.tree_util.tree_flatten_with_path(restored.state)[0]
     }
-    progress = json.dumps(restored.progress, sort_keys=True)
+    # The config names the workers, which differ on purpose.
+    remembered = {k: v for k, v in restored.progress.items() if k != "config"}
+    progress = json.dumps(remembered, sort_keys=True)
     return leaves | {"position": str(position).encode(), "progress": progress.encode()}
 
 

@@ -21,8 +21,8 @@ REMAT_POLICIES = ("none", "dots", "names", "full")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 
-# A run may go on with other values of these. None of them changes the trajectory, except that
-# optim.steps moves the end of a schedule that has one.
+# A run may go on with other values of these. None of them changes the trajectory beyond rounding,
+# except that optim.steps moves the end of a schedule that has one.
 FREE_ON_RESUME = (
     "data.workers",
     "data.threads",
@@ -34,7 +34,10 @@ FREE_ON_RESUME = (
     "data.cache_dir",
     "optim.steps",
     "log.",
-    "memory.",
+    "memory.remat",
+    "memory.decoder_chunk",
+    "memory.preallocate",
+    "memory.fraction",
 )
 
 
@@ -133,6 +136,12 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         require_choice("eval.mode", self.mode, ("min", "max"))
+        rises = self.metric.startswith("r2")
+        require(
+            rises == (self.mode == "max"),
+            f"eval.metric={self.metric} should {'rise' if rises else 'fall'}, but eval.mode="
+            f"{self.mode}; set eval.mode={'max' if rises else 'min'}",
+        )
         require_at_least("eval.batch_size", self.batch_size, 1)
         for name in ("every", "min_delta", "patience"):
             require_at_least(f"eval.{name}", getattr(self, name), 0)

@@ -21,6 +21,10 @@ class Task(Protocol):
         """What `init` must know of the data (channels, rate …); plain values for the workdir."""
         ...
 
+    def digest(self) -> str:
+        """Fingerprint of the data set: the order of examples depends on it."""
+        ...
+
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model; called under jit and for shapes only."""
         ...

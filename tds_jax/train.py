@@ -34,6 +34,7 @@ def main() -> None:
     """Train, then evaluate the best checkpoint on `test`."""
     from tds_jax import tasks
     from tds_jax.engine import loop, workdir
+    from tds_jax.engine.memory import HostMeter
     from tds_jax.evaluate import SPLITS, evaluate
 
     config = cli.resolve(CONFIG.value.to_dict())
@@ -47,23 +48,24 @@ def main() -> None:
     for split in SPLITS if config.eval.every else ("train", "test"):
         task.source(split)
     # After everything that may be wrong with the input, which another try may correct.
-    workdir.claim(folder, config, task.inputs())
-    finished = loop.fit(task, config, folder)
-    print(memory_words(finished))
-    if finished.complete:
-        evaluate(task, config, folder, "test")
-    else:
-        print(f"stopped after {finished.steps} steps and saved; the same command goes on")
+    workdir.claim(folder, config, task.inputs(), task.digest())
+    with HostMeter() as host:
+        finished = loop.fit(task, config, folder)
+        if finished.complete:
+            evaluate(task, config, folder, "test")
+        else:
+            print(f"stopped after {finished.steps} steps and saved; the same command goes on")
+    print(memory_words(finished, host.peak))
 
 
-def memory_words(finished: "Finished") -> str:
+def memory_words(finished: "Finished", host_peak: int) -> str:
     """Host and device bytes of a run, each said to be measured or predicted."""
     from tds_jax.engine.memory import format_bytes
 
     peak = finished.device_peak
     measured = "" if peak is None else f", {format_bytes(peak)} measured"
     return (
-        f"host peak {format_bytes(finished.host_peak)} measured (all processes); "
+        f"host peak {format_bytes(host_peak)} measured (all processes); "
         f"device peak {format_bytes(finished.device_predicted)} predicted{measured}"
     )
 

@@ -191,7 +191,7 @@ def test_differences_name_what_may_not_change_on_resume():
         data__persistent_workers=False,
         data__cache_dir="/elsewhere",
         log__every=5,
-        memory__dtype="bfloat16",
+        memory__decoder_chunk=5,
     ).to_dict()
     assert differences(old, new) == []
     new = resolve(seed=4, optim__accumulate=2, model__widths=(8, 8), data__window=4000).to_dict()

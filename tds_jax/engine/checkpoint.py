@@ -1,10 +1,10 @@
 """Checkpoints: atomic, asynchronous, the latest few and the best. The only file that imports orbax.
 
-A checkpoint is named by the *examples* consumed, so that a run may go on with another micro-batch.
-It holds the whole TrainState (parameters, statistics, optimizer, accumulator) and `progress`, the
-host's small dict (early stopping, last evaluation). Randomness needs nothing more: every draw is a
-function of (seed, epoch, example). Orbax writes into a temporary folder and renames it at the end;
-a folder that exists is whole, whatever killed its writer.
+A checkpoint is named by the *examples* consumed. It holds the whole TrainState (parameters,
+statistics, optimizer, accumulator) and what the host remembers (step, config, early stopping, last
+evaluation). Randomness needs nothing more: every draw is a function of (seed, epoch, example).
+Orbax writes into a temporary folder and renames it at the end; a folder that exists is whole,
+whatever killed its writer.
 """
 
 import dataclasses
@@ -36,8 +36,12 @@ class Checkpoints:
     manager: ocp.CheckpointManager
 
     @classmethod
-    def open(cls, folder: Path, keep: int) -> "Checkpoints":
-        """Opens or creates a folder that keeps the `keep` latest and the best checkpoint."""
+    def open(cls, folder: Path, keep: int, read_only: bool = False) -> "Checkpoints":
+        """Opens or creates a folder that keeps the `keep` latest and the best checkpoint.
+
+        read_only: changes nothing there, so that a run in progress can be looked at; only the
+        writer may clear away what an earlier writer left half-written.
+        """
         logger = logging.getLogger("absl")
         logger.setLevel(logging.WARNING)
         logger.addFilter(_is_news)
@@ -51,7 +55,9 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             best_fn=lambda m: m[SCORE],
             best_mode="min",
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
         )
         handlers = {
             "state": ocp.StandardCheckpointHandler(),
@@ -64,9 +70,15 @@ class Checkpoints:
     def save(
         self, position: int, state: Any, progress: dict[str, Any], score: float | None
     ) -> None:
-        """Starts writing; the state may be donated right away. An existing position is kept."""
+        """Starts writing; the state may be donated right away.
+
+        An existing position is kept, unless this one has a score: then it was saved before it was
+        evaluated. A kill between deletion and writing falls back to the checkpoint before.
+        """
         if position in self.manager.all_steps():
-            return
+            if score is None:
+                return
+            self.manager.delete(position)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tds_jax.config import Config
+from tds_jax.errors import UserError
 
 Line = dict[str, Any]
 
@@ -52,7 +53,8 @@ class Log:
         self.console = Console(quiet=not self._main, soft_wrap=True, highlight=False)
         self._describe = describe
         self._total = config.optim.steps
-        self._writer = _tensorboard(workdir) if config.log.tensorboard and self._main else None
+        self._tensorboard = config.log.tensorboard
+        self._writer: Any = None
         self._progress = _step_bar(self.console)
         self._bar = self._progress.add_task("", total=self._total, words="")
 
@@ -71,6 +73,12 @@ class Log:
         if self._writer:
             self._writer.close()
 
+    def begin(self, step: int) -> None:
+        """Starts the bar, and TensorBoard's curves, at a step."""
+        self._progress.reset(self._bar, total=self._total, completed=step)
+        if self._tensorboard and self._main:
+            self._writer = _tensorboard(self.path.parent, step)
+
     def say(self, text: str) -> None:
         """One plain line for the person watching."""
         self.console.print(text, markup=False)
@@ -84,7 +92,8 @@ class Log:
         self._show(line)
         if self._writer:
             for name, value in line.items():
-                if isinstance(value, float) and math.isfinite(value):
+                is_number = isinstance(value, int | float) and name not in ("step", "examples")
+                if is_number and math.isfinite(value):
                     self._writer.add_scalar(f"{line['split']}/{name}", value, line["step"])
 
     def _show(self, line: Line) -> None:
@@ -133,10 +142,15 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
         yield show
 
 
-def _tensorboard(workdir: Path) -> Any:
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(workdir / "tensorboard"))
+def _tensorboard(workdir: Path, step: int) -> Any:
+    """A writer that hides what an interrupted run wrote after this step."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "log.tensorboard=True needs tensorboardX; pip install 'tds_jax[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
 
 def series(lines: list[Line], split: str) -> Iterator[tuple[str, list[int], list[float]]]:

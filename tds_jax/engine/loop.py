@@ -36,20 +36,19 @@ class Progress:
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Progress":
         """From the dict a checkpoint holds."""
-        return cls(**values | {"stopping": EarlyStopping(**values["stopping"])})
+        stopping = EarlyStopping(**values["stopping"])
+        return cls(values["position"], values["evaluated"], stopping)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
     """How a run ended. complete: all steps or early stop; False when a signal stopped it.
 
-    host_peak: measured bytes of this process and its children. device_predicted, device_peak:
-    bytes of the training step; the latter measured, None on CPU.
+    device_predicted, device_peak: bytes of the training step; the latter measured, None on CPU.
     """
 
     complete: bool
     steps: int
-    host_peak: int
     device_predicted: int
     device_peak: int | None
 
@@ -80,7 +79,11 @@ class Run:
             state, progress = restored.state, Progress.of(restored.progress)
             steps = position // self.config.optim.batch_size
             self.log.say(f"resuming after {steps} of {self.config.optim.steps} steps")
+        need = memory.format_bytes(self.program.predicted.total)
+        seconds = self.program.compile_seconds
+        self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
         cut_back(self.log.path, progress.position)
+        self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
         return state, progress
 
@@ -99,28 +102,33 @@ class Run:
         if not wanted or progress.evaluated == progress.position:
             return progress
         self.window.flush()
-        if not self.config.data.persistent_workers:
-            self.feed.release_workers()
-        values = self.program.evaluate(state, self.feed.validation())
-        heap.trim()
-        self.log.write(self.window.line("val", progress.position) | values)
-        score = self._score(values)
-        if self.config.log.plots:
-            curves.draw_curves(self.workdir)
-        return Progress(progress.position, progress.position, progress.stopping.observe(score))
+        with self.window.paused():
+            if not self.config.data.persistent_workers:
+                self.feed.release_workers()
+            values = self.program.evaluate(state, self.feed.validation())
+            heap.trim()
+            self.log.write(self.window.line("val", progress.position) | values)
+            if self.config.log.plots:
+                curves.draw_curves(self.workdir)
+        stopping = progress.stopping.observe(self._score(values))
+        return Progress(progress.position, progress.position, stopping)
 
     def _score(self, values: dict[str, float]) -> float:
         value = values[self.config.eval.metric]
         score = value if self.config.eval.mode == "min" else -value
         return score if math.isfinite(score) else math.inf
 
-    def maybe_save(self, state: TrainState, progress: Progress, now: bool) -> None:
+    def maybe_save(self, state: TrainState, progress: Progress, new_score: bool, now: bool) -> None:
         """Saves after an evaluation, every checkpoint.every steps, and when told to."""
-        evaluated = progress.evaluated == progress.position and progress.position > 0
-        if now or evaluated or self._due(progress, self.config.checkpoint.every):
-            self.window.flush()
-            score = progress.stopping.last if evaluated else None
-            self.checkpoints.save(progress.position, state, dataclasses.asdict(progress), score)
+        if not (now or new_score or self._due(progress, self.config.checkpoint.every)):
+            return
+        self.window.flush()
+        remembered = dataclasses.asdict(progress) | {
+            "step": progress.position // self.config.optim.batch_size,
+            "config": self.config.to_dict(),
+        }
+        score = progress.stopping.last if new_score else None
+        self.checkpoints.save(progress.position, state, remembered, score)
 
     def step(self, state: TrainState, batch: Batch) -> TrainState:
         """One micro-batch. The device may be one step behind the host, not more.
@@ -142,7 +150,6 @@ def fit(task: Task, config: Config, workdir: Path) -> Finished:
     """Trains to the end, to early stopping or to a signal; goes on where the workdir left off."""
     with (
         StopSignal() as stop,
-        memory.HostMeter() as host,
         Log(workdir, config, task.describe) as log,
         contextlib.closing(Run(task, config, workdir, log)) as run,
     ):
@@ -151,22 +158,22 @@ def fit(task: Task, config: Config, workdir: Path) -> Finished:
         while True:
             if progress.position >= run.total:
                 state = run.program.flush(state)
-            progress = run.maybe_evaluate(state, progress)
-            finished = run.finished(progress)
+            before = progress.evaluated
+            if not stop:  # a scheduler's patience may be shorter than an evaluation
+                progress = run.maybe_evaluate(state, progress)
+            ends = run.finished(progress) or bool(stop)
             # Save before drawing: the checkpoint's position is the number of examples consumed.
-            run.maybe_save(state, progress, now=finished or bool(stop))
-            if finished or stop:
+            run.maybe_save(state, progress, new_score=progress.evaluated != before, now=ends)
+            if ends:
                 break
             state = run.step(state, next(batches))
             progress = dataclasses.replace(
                 progress, position=progress.position + config.optim.micro_batch
             )
             state = run.window.step(state, progress.position)
-        run.window.flush()
         return Finished(
-            complete=finished,
+            complete=not stop,
             steps=progress.position // config.optim.batch_size,
-            host_peak=max(host.peak, memory.host_bytes()),
             device_predicted=run.program.predicted.total,
             device_peak=memory.device_peak(),
         )

@@ -94,7 +94,7 @@ class Regression:
         """Pooled over outputs: mae_<unit>, mse, rmse_<unit>, r2 and r2_mean.
 
         r2 = 1 - ΣSSE/ΣSST with SST about each output's own mean; r2_mean is the plain mean of the
-        outputs' R². NaN when nothing was counted.
+        outputs' R², without outputs that never move. NaN when nothing was counted.
         """
         mse = _divide(self.squared_error.sum(), self.weight.sum())
         return {
@@ -102,7 +102,7 @@ class Regression:
             "mse": mse,
             f"rmse_{unit}": float(np.sqrt(mse)),
             "r2": 1 - _divide(self.squared_error.sum(), self.target_m2.sum()),
-            "r2_mean": float(np.mean(self.per_output()["r2"])),
+            "r2_mean": _mean_of_numbers(self.per_output()["r2"]),
         }
 
     def per_output(self) -> dict[str, np.ndarray]:
@@ -111,13 +111,18 @@ class Regression:
             return {
                 "mae": np.asarray(self.absolute_error / self.weight),
                 "mse": np.asarray(self.squared_error / self.weight),
-                "r2": np.asarray(1 - self.squared_error / self.target_m2),
+                "r2": np.where(self.target_m2 > 0, 1 - self.squared_error / self.target_m2, np.nan),
             }
 
 
 def _at_least_one(weight: Any) -> Any:
     """The weight, with 1 where it is 0: a divisor for sums that are 0 there. numpy or jax."""
     return weight + (weight == 0).astype(weight.dtype)
+
+
+def _mean_of_numbers(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def _divide(value: Any, weight: Any) -> float:
@@ -143,5 +148,7 @@ def compute(states: Mapping[str, Any]) -> dict[str, float]:
     """Every state's values in one flat dict."""
     values: dict[str, float] = {}
     for name, state in states.items():
-        values |= state.compute(name)
+        new = state.compute(name)
+        assert not values.keys() & new.keys(), f"two states give {values.keys() & new.keys()}"
+        values |= new
     return values

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -11,9 +11,17 @@ import numpy as np
 import optax
 
 from tds_jax.config import Config
-from tds_jax.engine import heap, memory, metrics, optim, precision, sharding, step
+from tds_jax.engine import heap, memory, metrics, optim, sharding, step
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.tasks import Task
+
+
+def make_init(task: Task, config: Config) -> Callable[[jax.Array], TrainState]:
+    """key -> fresh TrainState for this task and config."""
+    optimizer = optim.make_optimizer(config.optim)
+    return step.make_init(
+        task.init, optimizer, task.loss, task.batch_spec(config.optim.micro_batch)
+    )
 
 
 class Program:
@@ -24,12 +32,11 @@ class Program:
     """
 
     def __init__(self, task: Task, config: Config) -> None:
-        precision.set_matmul_precision(config.memory.matmul_precision)
         self.mesh = sharding.make_mesh(config.optim.micro_batch)
         self._key = jax.random.key(config.seed)
         self._spec = spec = task.batch_spec(config.optim.micro_batch)
         optimizer = optim.make_optimizer(config.optim)
-        init = step.make_init(task.init, optimizer, task.loss, spec)
+        init = make_init(task, config)
         shapes = jax.eval_shape(init, self._key)
         self.abstract_state = sharding.abstract(shapes, self.mesh)
         self._init = jax.jit(init, out_shardings=sharding.shardings_for(shapes, self.mesh))

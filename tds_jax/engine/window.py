@@ -1,7 +1,9 @@
 """One log line per window of steps, fetched one step late so that the device never waits for it."""
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -34,6 +36,13 @@ class WindowLog:
     def _began(self, position: int) -> None:
         self._clock, self._from = time.perf_counter(), position
         self._waited = self._feed.waited
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside does not count as training time."""
+        started = time.perf_counter()
+        yield
+        self._clock += time.perf_counter() - started
 
     def line(self, split: str, position: int) -> Line:
         """The fields every line begins with."""

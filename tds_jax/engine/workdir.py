@@ -10,8 +10,9 @@ from flax import nnx
 
 from tds_jax import config as configuration
 from tds_jax.config import Config
-from tds_jax.engine import optim, sharding, step
+from tds_jax.engine import sharding, step
 from tds_jax.engine.checkpoint import Checkpoints, Restored
+from tds_jax.engine.program import make_init
 from tds_jax.errors import UserError
 from tds_jax.tasks import Task
 
@@ -20,23 +21,29 @@ INPUTS = "inputs.json"
 CHECKPOINTS = "checkpoints"
 
 
-def claim(workdir: Path, config: Config, inputs: dict[str, Any]) -> None:
-    """Makes the folder this config's and these inputs'; refuses one with another's checkpoints.
+def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) -> None:
+    """Makes the folder this config's and these data's; refuses one with another's checkpoints.
 
     Raises UserError naming what differs and may not.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     new = config.to_dict()
-    if any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*")):
+    if _begun(workdir):
         changed = configuration.differences(read_config(workdir), new)
-        changed += configuration.differences(read_inputs(workdir), inputs, "data: ")
+        before = _read(workdir, INPUTS)
+        changed += configuration.differences(before, {"inputs": inputs, "sessions": digest})
         if changed:
             raise UserError(
                 f"{workdir} was begun with another config ({'; '.join(changed)}); "
                 "use the same settings to go on, or another --workdir"
             )
     _write(workdir / CONFIG, new)
-    _write(workdir / INPUTS, inputs)
+    _write(workdir / INPUTS, {"inputs": inputs, "sessions": digest})
+
+
+def _begun(workdir: Path) -> bool:
+    """True once a checkpoint is whole."""
+    return any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*"))
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -46,7 +53,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 def read_inputs(workdir: Path) -> dict[str, Any]:
     """What the task said of its data when the run began; enough to build the model without them."""
-    return _read(workdir, INPUTS)
+    return _read(workdir, INPUTS)["inputs"]
 
 
 def require_inputs(workdir: Path, inputs: dict[str, Any]) -> None:
@@ -76,27 +83,24 @@ def _read(workdir: Path, name: str) -> dict[str, Any]:
 
 
 def open_checkpoints(workdir: Path, config: Config) -> Checkpoints:
-    """The folder's checkpoints, kept by the config's rule."""
+    """The folder's checkpoints, for the run that writes them; kept by the config's rule."""
     return Checkpoints.open(workdir / CHECKPOINTS, config.checkpoint.keep)
-
-
-def make_init(task: Task, config: Config) -> Any:
-    """key -> TrainState for this task and config."""
-    optimizer = optim.make_optimizer(config.optim)
-    spec = task.batch_spec(config.optim.micro_batch)
-    return step.make_init(task.init, optimizer, task.loss, spec)
 
 
 def load_model(task: Task, config: Config, workdir: Path) -> tuple[nnx.Module, Restored]:
     """The model of the best checkpoint (the latest if none was scored)."""
-    checkpoints = open_checkpoints(workdir, config)
-    position = checkpoints.best()
-    if position is None:
+    folder = workdir / CHECKPOINTS
+    if not _begun(workdir):
         raise UserError(f"--workdir={workdir} has no checkpoint yet; train first")
-    mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
-    shapes = jax.eval_shape(make_init(task, config), jax.random.key(config.seed))
-    restored = checkpoints.restore(position, sharding.abstract(shapes, mesh))
-    checkpoints.close()
+    checkpoints = Checkpoints.open(folder, config.checkpoint.keep, read_only=True)
+    try:
+        position = checkpoints.best()
+        assert position is not None
+        mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
+        shapes = jax.eval_shape(make_init(task, config), jax.random.key(config.seed))
+        restored = checkpoints.restore(position, sharding.abstract(shapes, mesh))
+    finally:
+        checkpoints.close()
     graphdef = step.graphdef_of(task.init)
     model = nnx.merge(graphdef, restored.state.params, restored.state.rest)
     return model, restored

@@ -26,11 +26,15 @@ class PoseModelConfig:
     widths: tuple[int, ...]
     tds_kernels: tuple[int, ...]
     tds_blocks: tuple[int, ...]
+    norm_order: str
+    conv_bias: bool
+    out_features: int
     dropout: float
     decoder: str
     hidden: int
     layers: int
     mlp_hidden: tuple[int, ...]
+    slope: float
     rollout_freq: float
     output: str
     output_scale: float
@@ -48,6 +52,9 @@ class PoseModelConfig:
             for value in getattr(self, name):
                 require_at_least(f"model.{name}", value, 0 if name == "tds_blocks" else 1)
         require_between("model.dropout", self.dropout, 0, 0.95)
+        require_choice("model.norm_order", self.norm_order, ("norm_relu", "relu_norm"))
+        require_at_least("model.out_features", self.out_features, 0)
+        require_between("model.slope", self.slope, 0, 1)
         require_choice("model.decoder", self.decoder, ("lstm", "mlp"))
         require_choice("model.output", self.output, ("position", "velocity", "hybrid"))
         require_choice("model.initial_pose", self.initial_pose, ("zeros", "learned", "given"))

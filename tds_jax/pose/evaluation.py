@@ -1,5 +1,6 @@
 """A pose model beside its baselines, pooled and by group; O(sessions x joints) memory."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ DEGREES = 180 / np.pi
 HEADLINE = ("mae_deg", "mae_rad", "rmse_rad", "mse", "r2")
 # Sessions of seen users and stages carry the headline; other generalizations stand beside it.
 SEEN = ("none", "session", "")
-GROUPS = ("generalization", "user", "stage")
+GROUPS = ("generalization", "user", "stage", "side")
 SHOWN_GROUPS = ("generalization", "finger")
 # Rows per read while the baselines stream over the train split: 30 s at 2 kHz.
 BASELINE_ROWS = 60_000
@@ -108,10 +109,10 @@ def predictions(
         threads=data.threads,
         prefetch=data.prefetch,
     )
-    for batch in loader.eval_batches():
-        poses, weight = run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})
-        yield batch | {"weight": np.asarray(weight)}, np.asarray(poses)
-    loader.close()
+    with contextlib.closing(loader):
+        for batch in loader.eval_batches():
+            poses, weight = run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})
+            yield batch | {"weight": np.asarray(weight)}, np.asarray(poses)
 
 
 def _methods(

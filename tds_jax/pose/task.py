@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tds_jax.config import Config, require
@@ -22,7 +24,7 @@ from tds_jax.nn.resample import upsample
 from tds_jax.pose import evaluation, prediction, synthetic
 from tds_jax.pose.config import PoseInputs
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.sessions import FAILURE_ATOL, SessionTable, load_sessions
+from tds_jax.pose.sessions import FAILURE_ATOL, SPLITS, SessionTable, load_sessions
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
 
 UNIT = "rad"
@@ -79,18 +81,28 @@ class PoseTask:
 
     def _inputs_of_table(self) -> PoseInputs:
         table = self.table
-        return PoseInputs(table.channels, table.joints, table.rate_hz)
+        # Rates taken from time stamps carry their rounding.
+        return PoseInputs(table.channels, table.joints, float(f"{table.rate_hz:.4g}"))
 
     def inputs(self) -> dict[str, Any]:
         """Channels, joints and rate, for a run's folder."""
         return dataclasses.asdict(self.recorded)
+
+    def digest(self) -> str:
+        """Changes with any session's name, length or split."""
+        table = self.table
+        parts = (table.names, table.samples, table.split)
+        digest = hashlib.blake2b(digest_size=8)
+        for part in parts:
+            digest.update(part.tobytes())
+        return digest.hexdigest()
 
     def init(self, rngs: nnx.Rngs) -> PoseModel:
         """A fresh model for the recordings' channels, joints and rate."""
         model, memory = self.config.model, self.config.memory
         return PoseModel(
             **self.inputs(),
-            **{name: getattr(model, name) for name in model.__dataclass_fields__},
+            **dataclasses.asdict(model) | {"out_features": model.out_features or None},
             decoder_chunk=memory.decoder_chunk,
             remat=memory.remat,
             dtype=compute_dtype(memory.dtype),
@@ -173,7 +185,14 @@ class PoseTask:
 
     def warnings(self) -> list[str]:
         """What was skipped while reading the index."""
-        return self._opened[1]
+        longest, table = self.config.data.eval_window, self.table
+        shrunk = [
+            f"{table.path(i)} has {table.samples[i]} samples: windows of {SPLITS[table.split[i]]} "
+            f"shrink from data.eval_window={longest} to that; leave it out to keep them long"
+            for i in map(int, np.argsort(table.samples))
+            if table.samples[i] < longest and table.split[i] != SPLITS.index("train")
+        ]
+        return self._opened[1] + shrunk[:1]
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, mae in both units, r2."""

@@ -60,14 +60,31 @@ def test_without_scores_the_latest_is_the_best_and_an_empty_folder_has_none(tmp_
     checkpoints.close()
 
 
-def test_an_existing_position_is_kept(tmp_path):
-    checkpoints = save(tmp_path, {1: 0.5}, keep=2)
-    checkpoints.save(1, {"w": jnp.zeros(3)}, {"new": 1}, 0.1)
+def test_an_existing_position_is_kept_until_it_has_a_score(tmp_path):
+    checkpoints = save(tmp_path, {1: None, 2: 0.5}, keep=2)
+    checkpoints.save(1, {"w": jnp.zeros(3)}, {"new": 1}, None)
     checkpoints.wait()
     found = restore(checkpoints, 1)
     np.testing.assert_array_equal(found.state["w"], [1, 1, 1])
     assert found.progress == {}
+    assert checkpoints.best() == 2
+    checkpoints.save(1, {"w": jnp.zeros(3)}, {"new": 1}, 0.1)
+    checkpoints.wait()
+    assert restore(checkpoints, 1).progress == {"new": 1}
+    assert checkpoints.best() == 1
     checkpoints.close()
+
+
+def test_a_reader_leaves_the_writers_unfinished_work_alone(tmp_path):
+    save(tmp_path, {1: 0.5}, keep=2).close()
+    unfinished = tmp_path / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    reader = Checkpoints.open(tmp_path, 2, read_only=True)
+    assert reader.best() == 1
+    assert unfinished.exists()
+    reader.close()
+    Checkpoints.open(tmp_path, 2).close()
+    assert not unfinished.exists()
 
 
 def test_a_state_may_be_donated_right_after_saving(tmp_path):

@@ -69,9 +69,11 @@ def test_every_line_is_on_disk_once_written_and_shown(tmp_path, capsys):
 def test_tensorboard_gets_the_same_numbers(tmp_path):
     pytest.importorskip("tensorboardX")
     with logs.Log(tmp_path, toy.config(log__tensorboard=True), lambda line: "") as log:
-        log.write(LINES[0] | {"nan": float("nan")})
+        log.begin(0)
+        log.write(LINES[0] | {"nan": float("nan"), "skipped": 3})
     files = list((tmp_path / "tensorboard").iterdir())
     assert b"train/loss" in files[0].read_bytes()
+    assert b"train/skipped" in files[0].read_bytes()
     assert b"train/nan" not in files[0].read_bytes()
 
 

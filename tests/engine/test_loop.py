@@ -50,7 +50,8 @@ def final(config, folder):
         for line in read_lines(folder / "metrics.jsonl")
     ]
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(restored.state)]
-    return lines, restored.position, leaves, restored.progress
+    progress = {k: v for k, v in restored.progress.items() if k != "config"}
+    return lines, restored.position, leaves, progress
 
 
 def assert_same(found, expected):

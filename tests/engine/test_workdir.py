@@ -13,7 +13,7 @@ INPUTS = {"features": 4}
 
 def begun(folder, config):
     """A folder in which a run has saved its first checkpoint."""
-    workdir.claim(folder, config, INPUTS)
+    workdir.claim(folder, config, INPUTS, "a")
     (folder / "checkpoints" / "8").mkdir(parents=True)
     return folder
 
@@ -23,7 +23,7 @@ def test_a_folder_begun_with_other_settings_is_refused_with_their_names(tmp_path
     before = (folder / "config.json").read_text()
     other = toy.config(optim__learning_rate=0.5, eval__every=5, data__workers=2)
     with pytest.raises(UserError) as caught:
-        workdir.claim(folder, other, INPUTS)
+        workdir.claim(folder, other, INPUTS, "a")
     text = str(caught.value)
     assert "eval.every: 2 -> 5; optim.learning_rate: 0.05 -> 0.5" in text
     assert "workers" not in text
@@ -33,23 +33,25 @@ def test_a_folder_begun_with_other_settings_is_refused_with_their_names(tmp_path
 
 def test_a_folder_begun_with_other_data_is_refused(tmp_path):
     folder = begun(tmp_path, toy.config())
-    with pytest.raises(UserError, match="data: features: 4 -> 5"):
-        workdir.claim(folder, toy.config(), {"features": 5})
+    with pytest.raises(UserError, match=r"inputs\.features: 4 -> 5"):
+        workdir.claim(folder, toy.config(), {"features": 5}, "a")
+    with pytest.raises(UserError, match="sessions: a -> b"):
+        workdir.claim(folder, toy.config(), INPUTS, "b")
     with pytest.raises(UserError, match="features: 4 -> 5"):
         workdir.require_inputs(folder, {"features": 5})
     workdir.require_inputs(folder, INPUTS)
 
 
 def test_a_folder_without_a_checkpoint_may_be_begun_anew(tmp_path):
-    workdir.claim(tmp_path, toy.config(), INPUTS)
-    workdir.claim(tmp_path, toy.config(optim__learning_rate=0.5), {"features": 5})
+    workdir.claim(tmp_path, toy.config(), INPUTS, "a")
+    workdir.claim(tmp_path, toy.config(optim__learning_rate=0.5), {"features": 5}, "b")
     assert workdir.read_config(tmp_path)["optim"]["learning_rate"] == 0.5
     assert workdir.read_inputs(tmp_path) == {"features": 5}
 
 
 def test_a_folder_may_be_taken_up_with_other_workers_and_more_steps(tmp_path):
     folder = begun(tmp_path, toy.config())
-    workdir.claim(folder, toy.config(optim__steps=9, data__workers=2, log__every=7), INPUTS)
+    workdir.claim(folder, toy.config(optim__steps=9, data__workers=2, log__every=7), INPUTS, "a")
     stored = workdir.read_config(folder)
     assert (stored["optim"]["steps"], stored["data"]["workers"]) == (9, 2)
     assert json.loads(json.dumps(toy.config().to_dict())).keys() == stored.keys()

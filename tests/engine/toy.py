@@ -171,6 +171,10 @@ class ToyTask:
         """The width of x."""
         return {"features": FEATURES}
 
+    def digest(self) -> str:
+        """The data never change."""
+        return "toy"
+
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """The network."""
         return Net(rngs)
