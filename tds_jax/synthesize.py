@@ -12,6 +12,8 @@ from tds_jax.config import require_choice
 from tds_jax.engine.logs import progress_bar
 from tds_jax.pose.synthetic import Simulation, synthesize
 
+BASE = Simulation()
+
 
 def main() -> None:
     """Flags -> synthesize."""
@@ -32,10 +34,10 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("task", "pose", "Kind of data: pose.")
     flags.DEFINE_string("output", None, "Folder to create.", required=True)
-    flags.DEFINE_integer("users", 3, "Users seen in training.", lower_bound=1)
-    flags.DEFINE_integer("sessions", 7, "Sessions per user.", lower_bound=3)
-    flags.DEFINE_float("seconds", 40.0, "Seconds per session.", lower_bound=5.0)
-    flags.DEFINE_float("sample_rate", 2000.0, "Samples per second.", lower_bound=200.0)
-    flags.DEFINE_integer("num_channels", 16, "Electrodes around the wrist.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.", lower_bound=0)
+    flags.DEFINE_integer("users", BASE.users, "Users seen in training.", lower_bound=1)
+    flags.DEFINE_integer("sessions", BASE.sessions, "Sessions per user.", lower_bound=3)
+    flags.DEFINE_float("seconds", BASE.seconds, "Seconds per session.", lower_bound=5.0)
+    flags.DEFINE_float("sample_rate", BASE.sample_rate, "Hz, above 200.", lower_bound=200.0)
+    flags.DEFINE_integer("num_channels", BASE.num_channels, "Around the wrist.", lower_bound=1)
+    flags.DEFINE_integer("seed", BASE.seed, "The same gives the same bytes.", lower_bound=0)
     cli.launch(main)

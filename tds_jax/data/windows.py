@@ -98,12 +98,6 @@ class Windows:
         limit = runs[following] if following < len(runs) else self._samples[session]
         return int(limit) - start - self.spec.window
 
-    def per_session(self) -> np.ndarray:
-        """(S,) number of windows of every session."""
-        owner = np.searchsorted(self._base, self._first, side="right") - 1
-        lengths = np.diff(self._ends, prepend=0)
-        return np.bincount(owner, lengths, minlength=len(self._base)).astype(np.int64)
-
     def _wanted(self, valid: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(session, first, last window number) of the windows that touch each valid run."""
         spec, step = self.spec, self.spec.step

@@ -29,27 +29,6 @@ def fit(chunks: Iterable[Chunk], *fits: Fit) -> None:
             one.update(emg, joint_angles, valid)
 
 
-@dataclasses.dataclass(frozen=True)
-class ConstantPose:
-    """Predicts `pose` (J,) whatever the EMG."""
-
-    pose: np.ndarray
-
-    def predict(self, emg: np.ndarray) -> np.ndarray:
-        """(T, J) f32 for (T, C)."""
-        return np.broadcast_to(self.pose.astype(np.float32), (len(emg), len(self.pose)))
-
-
-def hold_initial(joint_angles: np.ndarray) -> np.ndarray:
-    """(..., N, J): the first row of every window, held. The tracking task's trivial answer."""
-    return np.broadcast_to(joint_angles[..., :1, :], joint_angles.shape)
-
-
-def zero(joint_angles: np.ndarray) -> np.ndarray:
-    """Zeros in the shape of the labels."""
-    return np.zeros_like(joint_angles)
-
-
 class ConstantMean:
     """Mean pose: the constant of least squared error. Sums in f64."""
 
@@ -61,10 +40,10 @@ class ConstantMean:
         self._sum += joint_angles[valid].sum(axis=0, dtype=np.float64)
         self._count += int(valid.sum())
 
-    def result(self) -> ConstantPose:
-        """Raises UserError without a single valid row."""
+    def result(self) -> np.ndarray:
+        """(J,) f32. Raises UserError without a single valid row."""
         _require_rows(self._count)
-        return ConstantPose(self._sum / self._count)
+        return (self._sum / self._count).astype(np.float32)
 
 
 class ConstantMedian:
@@ -85,12 +64,12 @@ class ConstantMedian:
         flat = (index + np.arange(joints) * self._bins).ravel()
         self._counts += np.bincount(flat, minlength=self._counts.size).reshape(joints, -1)
 
-    def result(self) -> ConstantPose:
-        """Raises UserError without a single valid row."""
+    def result(self) -> np.ndarray:
+        """(J,) f32. Raises UserError without a single valid row."""
         below = np.cumsum(self._counts, axis=1)
         _require_rows(int(below[0, -1]))
         middle = (below >= below[:, -1:] / 2).argmax(axis=1)
-        return ConstantPose((middle + 0.5) * (2 * np.pi / self._bins) - np.pi)
+        return ((middle + 0.5) * (2 * np.pi / self._bins) - np.pi).astype(np.float32)
 
 
 def log_rms(emg: np.ndarray, samples: int) -> np.ndarray:

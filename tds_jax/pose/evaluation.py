@@ -56,8 +56,8 @@ def fit_baselines(task: "PoseTask") -> Fitted:
     )
     baselines.fit(chunks, mean, median, ridge)
     constants = {
-        "constant": mean.result().pose,
-        "constant_median": median.result().pose,
+        "constant": mean.result(),
+        "constant_median": median.result(),
         "zero": np.zeros(table.joints, np.float32),
     }
     return Fitted(constants, ridge.result())
@@ -124,7 +124,7 @@ def _methods(
     held = np.take_along_axis(target, first[:, None, None], axis=1)
     ridge = np.stack([_ridge(source, fitted.ridge, i, target) for i in batch["example"]])
     spread = functools.partial(np.broadcast_to, shape=target.shape)
-    constants = {name: spread(pose.astype(np.float32)) for name, pose in fitted.constants.items()}
+    constants = {name: spread(pose) for name, pose in fitted.constants.items()}
     return {MODEL: poses, "ridge": ridge, "hold_initial": spread(held)} | constants
 
 

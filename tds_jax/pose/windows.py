@@ -116,22 +116,6 @@ def session_blocks(
         yield Block(start, emg, angles, finite & labelled)
 
 
-def emg_blocks(
-    files: RowFiles, path: str, group: str, block_rows: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(emg (n, C) f32, finite (n,) bool) over one file, which needs no labels.
-
-    Rows with NaN or Inf are zeros and not finite, so that a stateful model survives them.
-    """
-    header = files.header(path, group, DATASET)
-    header.width(path, FIELDS[0])
-    for start in range(0, header.rows, block_rows):
-        stop = min(start + block_rows, header.rows)
-        (emg,) = files.rows(path, group, DATASET, start, stop, FIELDS[:1])
-        finite = np.isfinite(emg).all(axis=1)
-        yield np.where(finite[:, None], emg, np.float32(0)), finite
-
-
 def fit_normalizer(
     table: SessionTable, files: RowFiles, max_samples: int, block_rows: int
 ) -> dict[str, np.ndarray]:

@@ -35,32 +35,16 @@ def test_mean_and_median_are_those_of_the_valid_rows_of_all_chunks():
     mean, median = baselines.ConstantMean(3), baselines.ConstantMedian(3)
     baselines.fit(parts, mean, median)
     labels = np.concatenate([angles[valid] for _, angles, valid in parts]).astype(np.float64)
-    # f64 sums of 3360 f32 values: far below 1e-12 of their size
-    np.testing.assert_allclose(mean.result().pose, labels.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(median.result().pose, np.median(labels, axis=0), atol=1e-3)
+    # summed in f64, stored in f32: half an ulp is 6e-8
+    np.testing.assert_allclose(mean.result(), labels.mean(axis=0), rtol=1e-7)
+    np.testing.assert_allclose(median.result(), np.median(labels, axis=0), atol=1e-3)
 
 
 def test_median_of_extreme_angles_stays_within_pi():
     median = baselines.ConstantMedian(2)
     angles = np.array([[9.0, -9.0]] * 3, np.float32)
     median.update(np.zeros((3, 1)), angles, np.ones(3, bool))
-    np.testing.assert_allclose(median.result().pose, [np.pi, -np.pi], atol=1e-3)
-
-
-def test_a_constant_ignores_the_emg():
-    constant = baselines.ConstantPose(np.array([0.1, 0.2]))
-    np.testing.assert_array_equal(
-        constant.predict(np.ones((4, 3))), np.full((4, 2), [0.1, 0.2], np.float32)
-    )
-
-
-def test_hold_initial_repeats_the_first_row_of_each_window():
-    windows = np.arange(24.0).reshape(2, 4, 3)
-    held = baselines.hold_initial(windows)
-    assert held.shape == windows.shape
-    for window, one in zip(windows, held, strict=True):
-        assert (one == window[0]).all()
-    assert not baselines.zero(windows).any()
+    np.testing.assert_allclose(median.result(), [np.pi, -np.pi], atol=1e-3)
 
 
 def test_ridge_finds_a_law_that_is_linear_in_log_rms():

@@ -10,7 +10,7 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
 from tds_jax.pose.sessions import SPLITS, load_sessions, split_by_hash, valid_rows
-from tds_jax.pose.windows import PoseWindows, emg_blocks, fit_normalizer, session_blocks
+from tds_jax.pose.windows import PoseWindows, fit_normalizer, session_blocks
 from tests.data.sessions import make_rows, write_folder, write_rows
 
 
@@ -459,15 +459,6 @@ def test_blocks_join_to_the_whole_session(tmp_path, files, block_rows):
     np.testing.assert_array_equal(valid, finite & valid_rows(clean[0]["joint_angles"]))
     np.testing.assert_array_equal(angles[valid], clean[0]["joint_angles"][valid])
     assert np.isfinite(angles).all()
-    parts = list(emg_blocks(files, table.path(0), table.group, block_rows))
-    np.testing.assert_array_equal(np.concatenate([part for part, _ in parts]), emg)
-    np.testing.assert_array_equal(np.concatenate([flags for _, flags in parts]), finite)
-
-
-def test_emg_can_be_read_from_a_file_without_labels(tmp_path, files):
-    path = write_rows(tmp_path / "a.hdf5", drop_field("joint_angles")(make_rows(50)))
-    (block,) = emg_blocks(files, path, "emg2pose", 100)
-    np.testing.assert_array_equal(block[0], make_rows(50)["emg"])
 
 
 def test_normalizer_equals_numpy_over_all_finite_rows(tmp_path, files):
