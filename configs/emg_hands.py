@@ -1,4 +1,11 @@
-"""Five finger flexions from an 8-channel, 250 Hz band."""
+"""Five finger flexions from an 8-channel, 250 Hz band: a real, small data set.
+
+    python -m tds_jax.train --config=configs/emg_hands.py --config.data.path=DIR
+
+On 8 training, 2 validation and 1 test run of one person, 2 CPU cores: 1.5 minutes, 91 MiB predicted
+on the device, 532 MiB measured on the host, test MAE 0.337 rad (constant median 0.526, ridge on
+log-RMS 0.450). One seed. Prompts stand in for angles, so reaction time is part of every error.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +13,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """A TDS encoder that halves 250 Hz to 50 Hz, and a small LSTM decoder."""
+    """A TDS encoder that goes from 250 Hz to 50 Hz at once, and a small LSTM decoder."""
     config = default.get_config()
     config.model.conv_kernels = (5,)
     config.model.conv_strides = (5,)
@@ -19,9 +26,10 @@ def get_config() -> ConfigDict:
     config.data.window = 1000  # 4 s
     config.data.stride = 250
     config.data.eval_window = 4000
-    config.optim.steps = 60
+    config.optim.steps = 400
     config.optim.batch_size = 32
     config.optim.learning_rate = 3e-3
     config.optim.warmup_steps = 10
-    config.eval.every = 20
+    config.eval.every = 25
+    config.eval.patience = 0
     return config

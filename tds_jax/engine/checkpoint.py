@@ -134,8 +134,9 @@ class Checkpoints:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # Most checkpoints are not evaluated; Orbax warns about each that has no score.
-    return "did not provide metrics" not in str(record.msg)
+    # Orbax warns of what is meant: checkpoints without a score, and reading only.
+    meant = ("did not provide metrics", "read_only=True", "directory is read only")
+    return not any(words in str(record.msg) for words in meant)
 
 
 def _leaf_types(tree: Any) -> dict[str, str]:
