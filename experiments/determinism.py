@@ -1,6 +1,6 @@
 """Question: does the same seed give the same run, number for number, and another seed another one?
 
-    python experiments/determinism.py
+    python -m experiments.determinism
 
 Three runs of the small pose model of kill_resume.py: twice the same command with other data
 workers, then another seed. Verdict: sha256 of metrics.jsonl without perf/*, and the bits of the
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kill_resume import SETTINGS, Trial, metrics_digest, same
+from experiments.kill_resume import SETTINGS, Trial, metrics_digest, same
 
 STEPS = 100
 

@@ -1,6 +1,6 @@
 """Question: does a run that is killed again and again end exactly where an undisturbed one ends?
 
-    python experiments/kill_resume.py [--kills 12] [--terms 4] [--seed 0] [--folder DIR]
+    python -m experiments.kill_resume [--kills 12] [--terms 4] [--seed 0] [--folder DIR]
 
 Trains a small pose model once undisturbed, then the same with `kills` times SIGKILL and `terms`
 times SIGTERM at random moments: while starting (imports, generating data, compiling, restoring),
