@@ -258,8 +258,9 @@ CASES = [
          ("--workdir={d}", "config.json", "give a folder that train wrote")),
     Case("evaluate: no checkpoint yet", "evaluate", ("--workdir={d}/run",),
          ("--workdir={d}/run", "no checkpoint", "train first"),
-         prepare=lambda d: ((d / "run").mkdir(), shutil.copy(
-             d.parent / "trained" / "run" / "config.json", d / "run"))),
+         prepare=lambda d: ((d / "run").mkdir(), *(shutil.copy(
+             d.parent / "trained" / "run" / name, d / "run")
+             for name in ("config.json", "inputs.json")))),
     Case("evaluate: unknown split", "evaluate", ("--workdir={d}/../trained/run", "--split=dev"),
          ("--split='dev'", "train, val, test")),
     Case("evaluate: no --workdir", "evaluate", (), ("--workdir is missing", "--help")),

@@ -62,6 +62,9 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
     if isinstance(error, flags.Error):
         if missing := re.match(r"flag (--\w+)=None: .* must have a value", text):
             return f"{missing[1]} is missing; give it, see --help"
+        if group := re.match(r"Flag (--config[\w.]*) is provided after", text):
+            given = next(a for a in argv if a.lstrip("-").startswith(f"{group[1][2:]}="))
+            return f"{given} has the wrong type; use it with the name of one of its settings"
         if wrong := re.match(r"flag (--[^=]+=.*?): ", text):
             for sign, kind in KINDS.items():
                 if sign in text:
