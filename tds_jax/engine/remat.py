@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from tds_jax.config import require_choice
 from tds_jax.errors import UserError
 
 BLOCK = "block"
@@ -32,8 +33,7 @@ def checkpoint(f: Callable[..., Any], policy: str) -> Callable[..., Any]:
 
     f must be stateless: updates of Variables inside are lost. XLA on CPU undoes this outside scans.
     """
-    if policy not in POLICIES:
-        raise UserError(f"memory.remat={policy!r} is not known; use one of {', '.join(POLICIES)}")
+    require_choice("memory.remat", policy, tuple(POLICIES))
     return f if policy == "none" else jax.checkpoint(f, policy=POLICIES[policy])
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax.config import require_choice
 from tds_jax.errors import UserError
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.normalizer import Normalizer
@@ -68,8 +69,8 @@ class PoseModel(nnx.Module):
         out_features: int | None = None,
         slope: float = 0.1,
     ) -> None:
-        _check_choice("model.decoder", decoder, DECODERS)
-        _check_choice("model.initial_pose", initial_pose, INITIAL_POSES)
+        require_choice("model.decoder", decoder, DECODERS)
+        require_choice("model.initial_pose", initial_pose, INITIAL_POSES)
         self.reference_rate = reference_rate
         self.initial_pose = initial_pose
         self.num_joints = num_joints
@@ -214,8 +215,3 @@ def clamped_kernel(kernel: int, width: int) -> int:
     """The original's TDS kernel: no longer than the group width, then made odd (less one)."""
     kernel = min(kernel, width)
     return kernel if kernel % 2 else kernel - 1
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UserError(f"{name}={value!r} is not known; use one of {', '.join(choices)}")
