@@ -4,7 +4,7 @@ Hannun et al. 2019 (arXiv 1904.02619). Every convolution is valid (no padding), 
 depends on `left_context + 1` samples exactly, wherever the window was cut.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -83,13 +83,15 @@ class TDSStage(nnx.Module):
             block = TDSBlock(groups, width, tds_kernel, dtype=dtype, rngs=rngs)
             setattr(self, f"block_{n}", block)
 
-    def __call__(self, x: jax.Array, keys: jax.Array | None, layer: int) -> jax.Array:
+    def front(self, x: jax.Array) -> jax.Array:
+        """The stage without dropout and blocks."""
         x = self.conv(x)
         if self.norm_order == "norm_relu":
-            x = jax.nn.relu(self.norm(x))
-        else:
-            x = self.norm(jax.nn.relu(x))
-        x = dropout(x, self.dropout, keys, layer)
+            return jax.nn.relu(self.norm(x))
+        return self.norm(jax.nn.relu(x))
+
+    def __call__(self, x: jax.Array, keys: jax.Array | None, layer: int) -> jax.Array:
+        x = dropout(self.front(x), self.dropout, keys, layer)
         for n in range(self.blocks):
             x = getattr(self, f"block_{n}")(x)
         return x
@@ -162,6 +164,20 @@ class TDSNetwork(nnx.Module):
             stage = getattr(self, f"stage_{n}")
             x = checkpoint(lambda x, keys, stage=stage, n=n: stage(x, keys, n), self.remat)(x, keys)
         return x if self.out is None else self.out(x)
+
+    def layers(self) -> Iterator[tuple[Callable[[jax.Array], jax.Array], int]]:
+        """(valid layer, inputs it reads again at the next hop), whose chain is a call w/o dropout.
+
+        The number is kernel - stride: negative where inputs between two outputs are not read.
+        """
+        for n in range(self.stages):
+            stage: TDSStage = getattr(self, f"stage_{n}")
+            yield stage.front, stage.conv.kernel.shape[0] - stage.conv.stride
+            for m in range(stage.blocks):
+                block: TDSBlock = getattr(stage, f"block_{m}")
+                yield block, block.kernel.shape[0] - 1
+        if self.out is not None:
+            yield self.out, 0
 
 
 def receptive_field(
