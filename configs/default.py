@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.task = "pose"
 
     config.model = ConfigDict()
+    config.model.name = "tds"  # 'tds' | 'neuropose' (see configs/neuropose.py)
     # One entry per TDS stage. Input of 2000 Hz -> 1000 Hz -> 500 Hz.
     config.model.conv_kernels = (5, 5)
     config.model.conv_strides = (2, 2)
@@ -37,7 +38,13 @@ def get_config() -> ConfigDict:
     config.model.rollout_freq = 50.0  # decoder steps per second
     config.model.output = "position"  # 'position' | 'velocity' | 'hybrid'
     config.model.output_scale = 1.0
-    config.model.initial_pose = "zeros"  # 'zeros' | 'learned' | 'given' (tracking)
+    # 'zeros' | 'learned' | 'given' (tracking: the label) | 'mixed' (in training the label for
+    # tracking_share of the examples and the learned pose for the others).
+    config.model.initial_pose = "zeros"
+    config.model.tracking_share = 0.875  # of 'mixed'; 7 to 1 as in arXiv 2603.08212
+    # 'fixed': step n is the pose at sample left_context + n * step; causal, can be streamed.
+    # 'reference': as emg2pose computes; frames and poses are spread over the whole window.
+    config.model.alignment = "fixed"
     config.model.reference_rate = False  # True repeats the seed system's decoding defect
 
     config.optim.steps = 400
@@ -45,10 +52,14 @@ def get_config() -> ConfigDict:
     config.optim.warmup_steps = 20
     config.eval.every = 50
     config.eval.patience = 5
+    # Your copy of a UmeTrack hand model (JSON), for distances in mm; '' = our own hand of 190 mm.
+    config.eval.hand_model = ""
 
     config.loss = ConfigDict()
     config.loss.mse_weight = 1.0
     config.loss.mae_weight = 0.5
+    # Per mm of the mean fingertip distance (emg2pose: 0.01); needs 20 joints in its order.
+    config.loss.fingertip_weight = 0.0
     # False: compare at the decoder's steps (labels carry nothing above 15 Hz).
     # True: at every sample of the recording; 40 x the label bytes at 2 kHz.
     config.loss.every_sample = False
@@ -61,6 +72,7 @@ def get_config() -> ConfigDict:
     config.data.stride = 1000  # samples between the starts of training windows
     config.data.eval_window = 16000  # 8 s: the start-up of the decoder weighs less
     config.data.jitter = True  # random phase of each training window
+    config.data.rotation = 0  # training windows are rolled by up to so many electrodes; 0 = off
     config.data.split_ratio = (0.7, 0.15, 0.15)  # by session, when there is no metadata.csv
     config.data.normalize = True  # per channel, from the train split
     config.data.max_samples_for_normalize = 0  # rows; 0 = all

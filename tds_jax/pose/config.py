@@ -3,6 +3,7 @@
 import dataclasses
 
 from tds_jax.config import (
+    EvalConfig,
     LoaderConfig,
     require,
     require_at_least,
@@ -10,6 +11,7 @@ from tds_jax.config import (
     require_choice,
 )
 
+INITIAL_POSES = ("zeros", "learned", "given", "mixed")
 STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
 
 
@@ -17,9 +19,12 @@ STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kerne
 class PoseModelConfig:
     """Arguments of `pose.models.PoseModel`, in the order of the data's way through it.
 
-    The first six have one entry per TDS stage.
+    The six tuples have one entry per TDS stage. name 'neuropose' builds `pose.neuropose.NeuroPose`
+    instead, which reads widths, conv_strides, groups, layers and dropout (its docstring says as
+    what) and nothing else.
     """
 
+    name: str
     conv_kernels: tuple[int, ...]
     conv_strides: tuple[int, ...]
     groups: tuple[int, ...]
@@ -39,9 +44,12 @@ class PoseModelConfig:
     output: str
     output_scale: float
     initial_pose: str
+    tracking_share: float
+    alignment: str
     reference_rate: bool
 
     def __post_init__(self) -> None:
+        require_choice("model.name", self.name, ("tds", "neuropose"))
         lengths = {name: len(getattr(self, name)) for name in STAGE_SETTINGS}
         require(
             len(set(lengths.values())) == 1,
@@ -57,7 +65,14 @@ class PoseModelConfig:
         require_between("model.slope", self.slope, 0, 1)
         require_choice("model.decoder", self.decoder, ("lstm", "mlp"))
         require_choice("model.output", self.output, ("position", "velocity", "hybrid"))
-        require_choice("model.initial_pose", self.initial_pose, ("zeros", "learned", "given"))
+        require_choice("model.initial_pose", self.initial_pose, INITIAL_POSES)
+        require_between("model.tracking_share", self.tracking_share, 0, 1)
+        require_choice("model.alignment", self.alignment, ("fixed", "reference"))
+        require(
+            self.name == "tds" or self.initial_pose == "zeros",
+            f"model.initial_pose={self.initial_pose!r} has no meaning with model.name="
+            f"{self.name!r}, which has no state; use 'zeros'",
+        )
         for name in ("hidden", "layers"):
             require_at_least(f"model.{name}", getattr(self, name), 1)
         require(self.rollout_freq > 0, f"model.rollout_freq={self.rollout_freq} must be above 0 Hz")
@@ -83,6 +98,7 @@ class PoseDataConfig(LoaderConfig):
     stride: int
     eval_window: int
     jitter: bool
+    rotation: int
     split_ratio: tuple[float, ...]
     normalize: bool
     max_samples_for_normalize: int
@@ -95,11 +111,21 @@ class PoseDataConfig(LoaderConfig):
     synthetic_seconds: float
     synthetic_seed: int
 
+    @property
+    def cache_bytes(self) -> int:
+        """Chunk caches of all files that may be open at once; contiguous files use none."""
+        return self.max_open_files * self.chunk_cache_bytes
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("window", "stride", "eval_window", "max_open_files"):
             require_at_least(f"data.{name}", getattr(self, name), 1)
-        for name in ("max_samples_for_normalize", "max_bad_sessions", "chunk_cache_bytes"):
+        for name in (
+            "rotation",
+            "max_samples_for_normalize",
+            "max_bad_sessions",
+            "chunk_cache_bytes",
+        ):
             require_at_least(f"data.{name}", getattr(self, name), 0)
         require_between("data.chunk_cache_preemption", self.chunk_cache_preemption, 0, 1)
         require(
@@ -114,16 +140,28 @@ class PoseDataConfig(LoaderConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PoseLossConfig:
-    """loss = mse_weight * mse + mae_weight * mae over valid rows and all joints (rad², rad)."""
+    """loss = mse_weight * mse + mae_weight * mae over valid rows and all joints (rad², rad).
+
+    fingertip_weight: per mm of the mean distance of the fingertips, averaged per example.
+    """
 
     mse_weight: float
     mae_weight: float
+    fingertip_weight: float
     every_sample: bool
 
     def __post_init__(self) -> None:
         require_at_least("loss.mse_weight", self.mse_weight, 0)
         require_at_least("loss.mae_weight", self.mae_weight, 0)
+        require_at_least("loss.fingertip_weight", self.fingertip_weight, 0)
         require(
             self.mse_weight + self.mae_weight > 0,
             "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class PoseEvalConfig(EvalConfig):
+    """The engine's settings, and the hand that turns angles into landmarks."""
+
+    hand_model: str

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require_choice
+from tds_jax.config import require, require_choice
 from tds_jax.errors import UserError
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.normalizer import Normalizer
@@ -15,7 +15,9 @@ from tds_jax.pose.decoders import Carry, Decoder, LSTMCore, MLPCore, num_outputs
 from tds_jax.pose.tds import TDSNetwork
 
 DECODERS = ("lstm", "mlp")
-INITIAL_POSES = ("zeros", "learned", "given")
+INITIAL_POSES = ("zeros", "learned", "given", "mixed")
+ALIGNMENTS = ("fixed", "reference")
+START_LAYER = 200  # of the draw of 'mixed'; dropout layers count below
 POSITION_SECONDS = 0.25  # of a 'hybrid' rollout
 
 
@@ -26,11 +28,16 @@ class PoseModel(nnx.Module):
     `step` = round(sample_rate / rollout_freq). Where frames are more frequent than steps a step
     gets their mean since the step before; where they are rarer it gets the newest one.
 
+    alignment 'reference' computes what emg2pose does instead: frames spread evenly over
+    round(seconds * rollout_freq) steps, poses spread over the samples from the first supervised
+    one on (step 1). A pose then depends on the window's end, so it is neither causal nor
+    streamable; the parameters are those of 'fixed'.
+
     decoder: 'lstm' (hidden, layers) or 'mlp' (mlp_hidden). output: 'position', 'velocity' or
-    'hybrid'. initial_pose: 'zeros', 'learned' (one parameter per joint) or 'given' (by the caller).
-    dropout follows each encoder convolution and sits between LSTM layers. decoder_chunk and remat:
-    see `engine.remat`. dtype: of convolutions and matrix products; parameters, normalisation
-    statistics and everything the rollout carries are f32.
+    'hybrid'. initial_pose: 'zeros', 'learned' (one parameter per joint), 'given' (by the caller)
+    or 'mixed' (given or learned). dropout follows each encoder convolution and sits between LSTM
+    layers. decoder_chunk and remat: see `engine.remat`. dtype: of convolutions and matrix
+    products; parameters, normalisation statistics and everything the rollout carries are f32.
 
     reference_rate repeats the original implementation, for comparing and for its weights: TDS
     kernels clamped to the group width and made odd, max(1, int(frames * 50 / 2000)) decoder steps
@@ -68,10 +75,19 @@ class PoseModel(nnx.Module):
         conv_bias: bool = False,
         out_features: int | None = None,
         slope: float = 0.1,
+        alignment: str = "fixed",
+        tracking_share: float = 1.0,
     ) -> None:
         require_choice("model.decoder", decoder, DECODERS)
         require_choice("model.initial_pose", initial_pose, INITIAL_POSES)
-        self.reference_rate = reference_rate
+        require_choice("model.alignment", alignment, ALIGNMENTS)
+        require(
+            alignment == "fixed" or not reference_rate,
+            "model.reference_rate=True has a grid of its own; use model.alignment='fixed' with it",
+        )
+        self.reference_rate = self.windowed = reference_rate
+        self.alignment = alignment
+        self.tracking_share = tracking_share
         self.initial_pose = initial_pose
         self.num_joints = num_joints
         self.normalizer = Normalizer(num_channels)
@@ -116,15 +132,16 @@ class PoseModel(nnx.Module):
             chunk=decoder_chunk,
             dtype=dtype,
         )
-        if initial_pose == "learned":
+        if initial_pose in ("learned", "mixed"):
             self.start = nnx.Param(jnp.zeros((num_joints,), jnp.float32))
         self._set_grid(sample_rate, rollout_freq)
 
     def _set_grid(self, sample_rate: float, rollout_freq: float) -> None:
         self.delay = 0
-        if self.reference_rate:
-            self.step, self.left_context = 1, 0
-            self.frames_per_step = self.steps_per_frame = 1
+        self.sample_rate, self.rollout_freq = sample_rate, rollout_freq
+        if self.reference_rate or self.alignment == "reference":
+            self.step = self.frames_per_step = self.steps_per_frame = 1
+            self.left_context = 0 if self.reference_rate else self.encoder.left_context
             return
         stride = self.encoder.stride
         self.step = round(sample_rate / rollout_freq)
@@ -149,19 +166,37 @@ class PoseModel(nnx.Module):
             return length if self.encoder.num_frames(length) else 0
         return max(0, (length - 1 - self.left_context) // self.step + 1)
 
+    def decoder_steps(self, length: int, frames: int) -> int:
+        """Decoder steps for a window of `length` samples that gave `frames` frames, at least 1.
+
+        They are as many as poses with alignment 'fixed', fewer otherwise.
+        """
+        if self.reference_rate:  # as if the frames came at 2 kHz
+            return max(1, int(frames * 50 / 2000))
+        if self.alignment == "reference":  # Python's round: 12.5 -> 12
+            seconds = (length - self.left_context) / self.sample_rate
+            return max(1, round(seconds * self.rollout_freq))
+        return self.num_steps(length)
+
     def __call__(
         self,
         emg: jax.Array,
         initial_pose: jax.Array | None = None,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """emg (B, T, C), initial_pose (B, J) if 'given', keys (B, 2) uint32 or None: no dropout."""
+        """Poses (B, num_steps(T), J), f32 (f64 when built and fed in f64).
+
+        initial_pose: (B, J) with 'given', None or (B, J) with 'mixed'. keys: (B, 2) uint32 in
+        training, for dropout and the draws of 'mixed'; None: neither.
+        """
         features = self.features(emg, keys)
-        carry = self.initial_carry(emg.shape[0], initial_pose)
+        carry = self.initial_carry(emg.shape[0], initial_pose, keys)
         poses, _ = self.decode(features, carry, keys)
         if self.reference_rate:
-            poses = interpolate(poses, emg.shape[1], align_corners=True)
-        return poses.astype(jnp.float32)
+            return interpolate(poses, emg.shape[1], align_corners=True)
+        if self.alignment == "reference":
+            return interpolate(poses, self.num_steps(emg.shape[1]), align_corners=False)
+        return poses
 
     def features(self, emg: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """emg (B, T, C) -> (B, N, F), one feature vector per decoder step."""
@@ -171,8 +206,8 @@ class PoseModel(nnx.Module):
                 f"use at least {self.receptive_field}"
             )
         frames = self.encoder(self.normalizer(emg), keys)
-        if self.reference_rate:
-            steps = max(1, int(frames.shape[1] * 50 / 2000))
+        if self.reference_rate or self.alignment == "reference":
+            steps = self.decoder_steps(emg.shape[1], frames.shape[1])
             return interpolate(frames, steps, align_corners=True)
         return self._align(frames, self.num_steps(emg.shape[1]))
 
@@ -186,18 +221,26 @@ class PoseModel(nnx.Module):
         frames = frames.astype(at_least_f32(frames.dtype))
         return jnp.mean(frames, axis=2)
 
-    def initial_carry(self, batch: int, initial_pose: jax.Array | None = None) -> Carry:
-        """The decoder's carry before step 0; initial_pose (B, J) with 'given' and only then."""
-        if (initial_pose is not None) != (self.initial_pose == "given"):
+    def initial_carry(
+        self, batch: int, initial_pose: jax.Array | None = None, keys: jax.Array | None = None
+    ) -> Carry:
+        """The decoder's carry before step 0; initial_pose (B, J) with 'given' and only then.
+
+        'mixed' takes one or none. With keys (B, 2) it is used for the tracking_share of examples
+        that its key draws; the others begin at the learned pose.
+        """
+        given = initial_pose is not None
+        if self.initial_pose != "mixed" and given != (self.initial_pose == "given"):
             raise ValueError(
-                f"initial_pose={'absent' if initial_pose is None else 'present'} but the model was "
+                f"initial_pose={'present' if given else 'absent'} but the model was "
                 f"built with initial_pose={self.initial_pose!r}; pass one with 'given' only"
             )
+        own = self.start[...] if hasattr(self, "start") else jnp.zeros((self.num_joints,))
+        own = jnp.broadcast_to(own, (batch, self.num_joints))
         if initial_pose is None:
-            start = jnp.zeros((self.num_joints,))
-            if self.initial_pose == "learned":
-                start = self.start[...]
-            initial_pose = jnp.broadcast_to(start, (batch, self.num_joints))
+            return self.decoder.initial_carry(own)
+        if self.initial_pose == "mixed" and keys is not None:
+            initial_pose = jnp.where(drawn(keys, self.tracking_share), initial_pose, own)
         return self.decoder.initial_carry(initial_pose)
 
     def decode(
@@ -209,6 +252,17 @@ class PoseModel(nnx.Module):
     def decode_step(self, carry: Carry, feature: jax.Array) -> tuple[Carry, jax.Array]:
         """One step of `decode` without dropout: feature (B, F) -> (carry, pose (B, J))."""
         return self.decoder.step(carry, feature)
+
+
+def drawn(keys: jax.Array, share: float) -> jax.Array:
+    """(B, 1) bool, True with probability `share`; each a function of its key (2,) alone."""
+
+    def one(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(
+            jax.random.fold_in(jax.random.wrap_key_data(key), START_LAYER), share, (1,)
+        )
+
+    return jax.vmap(one)(keys)
 
 
 def clamped_kernel(kernel: int, width: int) -> int:

@@ -24,6 +24,7 @@ from tds_jax.nn.resample import upsample
 from tds_jax.pose import evaluation, prediction, synthetic
 from tds_jax.pose.config import PoseInputs
 from tds_jax.pose.models import PoseModel
+from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.sessions import FAILURE_ATOL, SPLITS, SessionTable, load_sessions
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
 
@@ -97,15 +98,31 @@ class PoseTask:
             digest.update(part.tobytes())
         return digest.hexdigest()
 
-    def init(self, rngs: nnx.Rngs) -> PoseModel:
+    def init(self, rngs: nnx.Rngs) -> PoseModel | NeuroPose:
         """A fresh model for the recordings' channels, joints and rate."""
         model, memory = self.config.model, self.config.memory
+        dtype = compute_dtype(memory.dtype)
+        if model.name == "neuropose":
+            return NeuroPose(
+                num_channels=self.recorded.num_channels,
+                num_joints=self.recorded.num_joints,
+                channels=model.widths,
+                pools=model.conv_strides,
+                electrode_pools=model.groups,
+                residual_blocks=model.layers,
+                dropout=model.dropout,
+                remat=memory.remat,
+                dtype=dtype,
+                rngs=rngs,
+            )
+        settings = dataclasses.asdict(model) | {"out_features": model.out_features or None}
+        del settings["name"]
         return PoseModel(
             **self.inputs(),
-            **dataclasses.asdict(model) | {"out_features": model.out_features or None},
+            **settings,
             decoder_chunk=memory.decoder_chunk,
             remat=memory.remat,
-            dtype=compute_dtype(memory.dtype),
+            dtype=dtype,
             rngs=rngs,
         )
 
@@ -143,7 +160,7 @@ class PoseTask:
 
     @functools.cache  # noqa: B019 - one task per run, three splits
     def source(self, split: str) -> PoseWindows:
-        """Windows of a split: overlapping and jittered for train, tiling otherwise."""
+        """Windows of a split: overlapping, jittered and rotated for train, tiling otherwise."""
         data, table = self.config.data, self.table.select(split)
         if not len(table):
             raise UserError(
@@ -155,7 +172,8 @@ class PoseTask:
         spec = WindowSpec(
             window, data.stride if train else None, self.left_context, self._label_step
         )
-        return PoseWindows(table, self.files, spec, jitter=train and data.jitter)
+        rotation = data.rotation if train else 0
+        return PoseWindows(table, self.files, spec, train and data.jitter, rotation)
 
     def batch_spec(self, micro_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of a training batch."""

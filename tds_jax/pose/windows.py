@@ -17,11 +17,17 @@ class PoseWindows:
 
     spec.stride None tiles every session for evaluation: each supervised row counts once. With
     jitter, training windows start up to stride - 1 rows later, inside the session and clear of
-    rows with NaN or Inf; a move that would leave no valid row is not made.
+    rows with NaN or Inf; a move that would leave no valid row is not made. rotation: training
+    windows are rolled by -rotation … rotation electrodes, each as likely, as if the band sat so.
     """
 
     def __init__(
-        self, table: SessionTable, files: RowFiles, spec: WindowSpec, jitter: bool
+        self,
+        table: SessionTable,
+        files: RowFiles,
+        spec: WindowSpec,
+        jitter: bool,
+        rotation: int = 0,
     ) -> None:
         if jitter and spec.stride is None:
             raise ValueError("jitter would count rows of tiled windows twice; give a stride")
@@ -29,6 +35,7 @@ class PoseWindows:
         self.spec = spec
         self._files = files
         self._jitter = jitter
+        self._rotation = rotation
         self._windows = Windows(table.samples, table.valid, table.broken, spec)
         if not len(self._windows):
             raise UserError(
@@ -43,12 +50,19 @@ class PoseWindows:
         return f"PoseWindows({len(self)} windows of {self.spec.window}, {self.table!r})"
 
     def example(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
-        """Window `index`; rng moves it when jitter is on, None never does.
+        """Window `index`; rng moves it when jitter is on and rolls its electrodes by `rotation`.
 
         emg (T, C) f32, finite. joint_angles (N, J) f32 radians, zeros where the label is not
         valid. weight (N,) f32, 1 where a row counts: it is valid and no earlier window of a tiling
         counts it. session () int32: row of the full session table.
         """
+        example = self._placed(index, rng)
+        if rng is not None and self._rotation:
+            shift = int(rng.integers(-self._rotation, self._rotation + 1))
+            example["emg"] = np.roll(example["emg"], shift, axis=1)
+        return example
+
+    def _placed(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         session, start, repeated = self._windows.locate(index)
         step = self.spec.step
         if rng is not None and self._jitter:
