@@ -22,13 +22,11 @@ def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> Repo
     """Evaluates the folder's best checkpoint on a split, writes and prints the report."""
     model, restored = workdir.load_model(task, config, folder)
     steps = restored.position // config.optim.batch_size
-    plots = folder / "plots"
-    plots.mkdir(exist_ok=True)
-    report = task.evaluate(model, split, plots)
+    report = task.evaluate(model, split, folder)
     report.write(folder)
     curves.draw_curves(folder)
     report.show(split, f"{split} (best checkpoint: step {steps})")
-    print(f"written: {folder}/report.json, {folder}/report_{split}.csv, {plots}/")
+    print(f"written: {folder}/report.json, {folder}/report_{split}.csv, {folder}/plots/")
     return report
 
 

@@ -55,8 +55,11 @@ class Task(Protocol):
         """The few numbers of a log line that a person watches."""
         ...
 
-    def evaluate(self, model: nnx.Module, split: str, plots: Path | None) -> Report:
-        """Model and baselines on a split; figures go into the folder `plots`."""
+    def evaluate(self, model: nnx.Module, split: str, workdir: Path | None) -> Report:
+        """Model and baselines on a split.
+
+        With a workdir, figures go into its folder plots/, and what was fitted is kept there.
+        """
         ...
 
     def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
@@ -78,6 +81,7 @@ DOMAINS = {
             "model": "tds_jax.pose.config:PoseModelConfig",
             "data": "tds_jax.pose.config:PoseDataConfig",
             "loss": "tds_jax.pose.config:PoseLossConfig",
+            "eval": "tds_jax.pose.config:PoseEvalConfig",
         },
     ),
 }
@@ -89,7 +93,7 @@ def _load(reference: str) -> Any:
 
 
 def groups(task: str) -> dict[str, type]:
-    """The dataclasses of a task's `model`, `data` and `loss` settings."""
+    """The dataclasses of a task's own settings: `model`, `data`, `loss`, and `eval` if it adds."""
     require_choice("task", task, tuple(DOMAINS))
     return {name: _load(reference) for name, reference in DOMAINS[task].groups.items()}
 

@@ -29,7 +29,7 @@ class Mean:
 
     def compute(self, name: str) -> dict[str, float]:
         """{name: mean}; NaN when nothing was counted."""
-        return {name: _divide(self.sum, self.weight)}
+        return {name: divide(self.sum, self.weight)}
 
 
 @jax.tree_util.register_dataclass
@@ -96,12 +96,12 @@ class Regression:
         r2 = 1 - ΣSSE/ΣSST with SST about each output's own mean; r2_mean is the plain mean of the
         outputs' R², without outputs that never move. NaN when nothing was counted.
         """
-        mse = _divide(self.squared_error.sum(), self.weight.sum())
+        mse = divide(self.squared_error.sum(), self.weight.sum())
         return {
-            f"mae_{unit}": _divide(self.absolute_error.sum(), self.weight.sum()),
+            f"mae_{unit}": divide(self.absolute_error.sum(), self.weight.sum()),
             "mse": mse,
             f"rmse_{unit}": float(np.sqrt(mse)),
-            "r2": 1 - _divide(self.squared_error.sum(), self.target_m2.sum()),
+            "r2": 1 - divide(self.squared_error.sum(), self.target_m2.sum()),
             "r2_mean": _mean_of_numbers(self.per_output()["r2"]),
         }
 
@@ -125,7 +125,8 @@ def _mean_of_numbers(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _divide(value: Any, weight: Any) -> float:
+def divide(value: Any, weight: Any) -> float:
+    """value / weight; NaN when the weight is 0."""
     return float(value) / float(weight) if float(weight) else float("nan")
 
 

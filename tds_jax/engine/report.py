@@ -13,14 +13,16 @@ from rich.table import Table
 
 MODEL = "model"
 ALL = "all"
+# A group 'per_user/stage/fist' holds means over users of each one's value in 'stage/fist'.
+PER = "per_"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One number. method: 'model' or a baseline's name. group: 'all', or e.g. 'user/user0'.
 
-    spread: standard deviation over the group's members where it is a mean of them, else None.
-    count: what the value was averaged over (rows, users …).
+    spread: standard deviation over the members where the value is a mean of them (groups 'per_…'
+    with two or more), else None. count: what the value was averaged over (rows, users …).
     """
 
     split: str
@@ -37,12 +39,15 @@ class Report:
     """Rows of one or more splits.
 
     headline: the metrics of the printed table, in order. shown_groups: kinds of groups ('user' for
-    'user/…') printed there; all rows are in the files.
+    'user/…') printed there; all rows are in the files. spread_headline: metrics of the second
+    table, of means and their spread. notes: lines printed below.
     """
 
     rows: list[Row]
     headline: tuple[str, ...]
     shown_groups: tuple[str, ...]
+    spread_headline: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def value(self, metric: str, method: str = MODEL, group: str = ALL) -> float:
         """The value of one row; KeyError if there is none."""
@@ -52,7 +57,10 @@ class Report:
         raise KeyError((metric, method, group))
 
     def to_dict(self) -> dict[str, Any]:
-        """{"splits": {split: {"model": {…}, "baselines": {name: {…}}, "groups": {…}}}}."""
+        """{"splits": {split: {"model": {…}, "baselines": {name: {…}}, "groups": {…}}}}.
+
+        A value with a spread is followed by <metric>_sd. No number is null.
+        """
         splits: dict[str, Any] = {}
         for row in self.rows:
             entry = splits.setdefault(row.split, {"model": {}, "baselines": {}, "groups": {}})
@@ -62,6 +70,8 @@ class Report:
             else:
                 place = place.setdefault("model", {})
             place[row.metric] = row.value if math.isfinite(row.value) else None
+            if row.spread is not None:
+                place[f"{row.metric}_sd"] = row.spread
         return {"splits": splits}
 
     def write(self, workdir: Path) -> None:
@@ -81,24 +91,63 @@ class Report:
 
     def table(self, split: str, title: str) -> Table:
         """Every method on the whole split; below, the model alone on the shown groups."""
-        table = Table(title=title, title_justify="left")
-        for name in ("group", "method", *self.headline):
-            table.add_column(name, justify="left" if name in ("group", "method") else "right")
-        cells: dict[tuple[str, str], dict[str, float]] = {}
+        cells: dict[tuple[str, str], dict[str, str]] = {}
         for row in self.rows:
-            kind = row.group.split("/")[0]
-            shown = row.group == ALL or (row.method == MODEL and kind in self.shown_groups)
+            shown = row.group == ALL or (row.method == MODEL and self._is_shown(row.group))
             if row.split == split and shown:
-                cells.setdefault((row.group, row.method), {})[row.metric] = row.value
+                cells.setdefault((row.group, row.method), {})[row.metric] = f"{row.value:.4g}"
+        names = [name for name in self.headline if any(name in values for values in cells.values())]
+        table = _table(title, ["group", "method"], names)
         for (group, method), values in cells.items():
-            numbers = [f"{values[name]:.4g}" for name in self.headline]
+            numbers = [values.get(name, "") for name in names]
             style = "bold" if (group, method) == (ALL, MODEL) else None
             table.add_row(group, method, *numbers, style=style)
         return table
 
+    def spread_table(self, split: str) -> Table | None:
+        """Mean ± SD: a line per method, a column per shown group; None where nothing has a spread.
+
+        The whole split has a column only where no shown group has one.
+        """
+        columns: dict[str, dict[str, list[str]]] = {}
+        for row in self.rows:
+            over, _, group = row.group.partition("/")
+            wanted = row.split == split and row.metric in self.spread_headline
+            if wanted and over.startswith(PER) and (group == ALL or self._is_shown(group)):
+                cells = columns.setdefault(group, {}).setdefault(row.method, [])
+                spread = "" if row.spread is None else f"±{row.spread:.1f}"
+                cells.append(f"{row.value:.1f}{spread}")
+                title = f"mean ± SD {over.replace('_', ' ')}: {' / '.join(self.spread_headline)}"
+        if not any("±" in cell for rows in columns.values() for r in rows.values() for cell in r):
+            return None
+        if len(columns) > 1:
+            columns.pop(ALL, None)
+        table = _table(title, ["method"], [group.rsplit("/", 1)[-1] for group in columns])
+        for method in dict.fromkeys(name for rows in columns.values() for name in rows):
+            numbers = [" / ".join(rows.get(method, [])) for rows in columns.values()]
+            table.add_row(method, *numbers, style="bold" if method == MODEL else None)
+        return table
+
     def show(self, split: str, title: str) -> None:
-        """Prints the table."""
-        Console(width=None if os.isatty(1) else 110).print(self.table(split, title))
+        """Prints the tables and the notes."""
+        console = Console(width=None if os.isatty(1) else 110)
+        console.print(self.table(split, title))
+        if spread := self.spread_table(split):
+            console.print(spread)
+        for note in self.notes:
+            console.print(f"note: {note}", markup=False, highlight=False)
+
+    def _is_shown(self, group: str) -> bool:
+        return group.split("/")[0] in self.shown_groups
+
+
+def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in texts:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _replace(path: Path, text: str) -> None:

@@ -5,8 +5,11 @@ any order; only rows with valid labels count. Memory does not grow with the numb
 """
 
 import dataclasses
+import os
+import zipfile
 from collections.abc import Iterable
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -169,6 +172,43 @@ class LogRmsRidgeFit:
         cross = self._cross[:-1] / count - np.outer(mean, target)
         weights = np.linalg.solve(covariance, cross)
         return LogRmsRidge(weights, target - mean @ weights, self._bin, self._history)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What was fitted to the train split of the sessions with this digest, as a file keeps it."""
+
+    digest: str
+    mean: np.ndarray
+    median: np.ndarray
+    ridge: LogRmsRidge
+
+    def write(self, path: Path) -> None:
+        """An .npz; it is there whole or not at all."""
+        temporary = path.with_suffix(".tmp")
+        ridge = {f"ridge_{name}": value for name, value in vars(self.ridge).items()}
+        with temporary.open("wb") as file:
+            np.savez(file, digest=self.digest, mean=self.mean, median=self.median, **ridge)
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """None if there is no such file."""
+        if not path.exists():
+            return None
+        try:
+            with np.load(path) as file:
+                found = {name: file[name] for name in file.files}
+            ridge = LogRmsRidge(
+                found["ridge_weights"],
+                found["ridge_bias"],
+                int(found["ridge_bin_samples"]),
+                int(found["ridge_history"]),
+            )
+            return cls(str(found["digest"]), found["mean"], found["median"], ridge)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{path} cannot be read ({reason}); delete it to fit anew") from error
 
 
 def _require_rows(count: int) -> None:

@@ -155,7 +155,7 @@ class PoseLossConfig:
         require_at_least("loss.mae_weight", self.mae_weight, 0)
         require_at_least("loss.fingertip_weight", self.fingertip_weight, 0)
         require(
-            self.mse_weight + self.mae_weight > 0,
+            self.mse_weight + self.mae_weight + self.fingertip_weight > 0,
             "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
         )
 

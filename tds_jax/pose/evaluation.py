@@ -1,9 +1,8 @@
-"""A pose model beside its baselines, pooled and by group; O(sessions x joints) memory."""
+"""A pose model beside its baselines: pooled, per user and by group; O(sessions) memory."""
 
 import contextlib
-import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,34 +13,30 @@ from flax import nnx
 
 from tds_jax.data.pipeline import Loader
 from tds_jax.engine import metrics
-from tds_jax.engine.metrics import Regression
-from tds_jax.engine.report import ALL, MODEL, Report, Row
+from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.pose import baselines, figures
+from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers, joint_names
+from tds_jax.pose.metrics import States, make_compare
+from tds_jax.pose.sessions import SessionTable
 from tds_jax.pose.windows import PoseWindows, session_blocks
 
 if TYPE_CHECKING:
     from tds_jax.pose.task import PoseTask
 
-DEGREES = 180 / np.pi
-HEADLINE = ("mae_deg", "mae_rad", "rmse_rad", "mse", "r2")
+HEADLINE = ("mae_deg", "landmark_mm", "fingertip_mm", "rmse_rad", "r2")
+PUBLISHED = ("mae_deg", "landmark_mm")
 # Sessions of seen users and stages carry the headline; other generalizations stand beside it.
 SEEN = ("none", "session", "")
 GROUPS = ("generalization", "user", "stage", "side")
 SHOWN_GROUPS = ("generalization", "finger")
+PER_USER = f"{PER}user"
+BASELINES = "baselines.npz"
 # Rows per read while the baselines stream over the train split: 30 s at 2 kHz.
 BASELINE_ROWS = 60_000
 
-States = dict[int, Regression]
-
-
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """Baselines fitted to the train split: constant poses (J,), and the log-RMS ridge."""
-
-    constants: dict[str, np.ndarray]
-    ridge: baselines.LogRmsRidge
+Sessions = dict[int, States]
 
 
 def fit_baselines(task: "PoseTask") -> Fitted:
@@ -55,38 +50,65 @@ def fit_baselines(task: "PoseTask") -> Fitted:
         for block in session_blocks(table, task.files, session, BASELINE_ROWS)
     )
     baselines.fit(chunks, mean, median, ridge)
-    constants = {
-        "constant": mean.result(),
-        "constant_median": median.result(),
-        "zero": np.zeros(table.joints, np.float32),
-    }
-    return Fitted(constants, ridge.result())
+    return Fitted(task.digest(), mean.result(), median.result(), ridge.result())
 
 
-def evaluate(task: "PoseTask", model: nnx.Module, split: str, plots: Path | None) -> Report:
-    """Report of model and baselines on a split; with `plots`, figures go there.
+def fitted_baselines(task: "PoseTask", workdir: Path | None) -> Fitted | None:
+    """The baselines of the task's train split, read from the workdir or fitted and kept there.
+
+    Without a train split (recordings to evaluate on, and nothing else) those the workdir has, which
+    are of the recordings evaluated before; None if it has none.
+    """
+    kept = Fitted.read(workdir / BASELINES) if workdir else None
+    if (kept and kept.digest == task.digest()) or not len(task.table.select("train")):
+        return kept
+    fitted = fit_baselines(task)
+    if workdir:
+        fitted.write(workdir / BASELINES)
+    return fitted
+
+
+def evaluate(task: "PoseTask", model: nnx.Module, split: str, workdir: Path | None) -> Report:
+    """Report of model and baselines on a split; figures and fitted baselines go to the workdir.
 
     Windows tile each session and every supervised row counts once. hold_initial repeats the first
     valid row of each window; ridge sees the same past the model may see, and 0.4 s more.
     """
     source = task.source(split)
-    fitted = fit_baselines(task)
-    compare = jax.jit(Regression.of)
-    found: dict[str, States] = {}
+    step = source.spec.label_stride
+    rate = task.recorded.sample_rate / step
+    fitted = fitted_baselines(task, workdir)
+    compare = jax.jit(make_compare(task.hand, rate, every_sample=step == 1))
+    found: dict[str, Sessions] = {}
     trace: figures.Trace | None = None
     for batch, poses in predictions(task, model, source):
         for name, values in _methods(source, fitted, batch, poses).items():
             states = metrics.to_host(compare(values, batch["joint_angles"], batch["weight"]))
             _merge(found.setdefault(name, {}), batch, states)
         trace = trace or figures.Trace.of(batch, poses)
-    table = source.table
-    rows = _rows(split, found, {int(n): i for i, n in enumerate(table.number)}, table)
-    report = Report(rows, HEADLINE, SHOWN_GROUPS)
-    if plots is not None and trace is not None:
-        rate = table.rate_hz / source.spec.label_stride
+    rows = _rows(split, found, source.table)
+    report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, _notes(task, fitted))
+    if workdir is not None and trace is not None:
+        plots = workdir / "plots"
+        plots.mkdir(exist_ok=True)
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
         figures.draw_methods(plots / f"{split}_methods.png", report, split)
     return report
+
+
+def _notes(task: "PoseTask", fitted: Fitted | None) -> tuple[str, ...]:
+    """What a reader of the tables must know of them."""
+    joints, file = task.recorded.num_joints, task.hand_file
+    notes = [
+        f"landmarks need the 20 joint angles of emg2pose; these recordings have {joints}"
+        if task.hand is None
+        else f"landmarks are of {file or 'our own hand of 190 mm; eval.hand_model names another'}"
+    ]
+    if fitted is None:
+        notes.append("no train split here: no constant, constant_median and ridge")
+    elif fitted.digest != task.digest():
+        notes.append("no train split here: baselines are those of the recordings evaluated before")
+    return tuple(notes)
 
 
 def predictions(
@@ -116,16 +138,19 @@ def predictions(
 
 
 def _methods(
-    source: PoseWindows, fitted: Fitted, batch: Mapping[str, np.ndarray], poses: np.ndarray
+    source: PoseWindows, fitted: Fitted | None, batch: Mapping[str, np.ndarray], poses: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Predictions (B, N, J) of the model and every baseline for one batch."""
     target, weight = batch["joint_angles"], batch["weight"]
     first = (weight > 0).argmax(axis=1)
     held = np.take_along_axis(target, first[:, None, None], axis=1)
-    ridge = np.stack([_ridge(source, fitted.ridge, i, target) for i in batch["example"]])
     spread = functools.partial(np.broadcast_to, shape=target.shape)
-    constants = {name: spread(pose) for name, pose in fitted.constants.items()}
-    return {MODEL: poses, "ridge": ridge, "hold_initial": spread(held)} | constants
+    found = {MODEL: poses}
+    if fitted:
+        ridge = np.stack([_ridge(source, fitted.ridge, i, target) for i in batch["example"]])
+        found |= {"ridge": ridge}
+        found |= {"constant": spread(fitted.mean), "constant_median": spread(fitted.median)}
+    return found | {"hold_initial": spread(held), "zero": np.zeros_like(target)}
 
 
 def _ridge(
@@ -139,69 +164,87 @@ def _ridge(
     return ridge.predict(emg)[rows]
 
 
-def _merge(states: States, batch: Mapping[str, np.ndarray], new: Regression) -> None:
-    for i, session in enumerate(batch["session"]):
+def _merge(sessions: Sessions, batch: Mapping[str, np.ndarray], new: States) -> None:
+    for i, session in enumerate(batch["session"].tolist()):
         if batch["example"][i] >= 0:
             one = jax.tree.map(lambda leaf, i=i: leaf[i], new)
-            old = states.get(int(session))
-            states[int(session)] = one if old is None else old.merge(one)
+            old = sessions.get(session)
+            sessions[session] = one if old is None else metrics.merge(old, one)
 
 
-def _rows(split: str, found: dict[str, States], position: dict[int, int], table: Any) -> list[Row]:
-    """Rows of every group and method: the headline first, then groups, fingers, sessions."""
-    columns = {column: table.group_of(column) for column in GROUPS}
-    names = [table.path(i).rsplit("/", 1)[-1] for i in range(len(table))]
-    members: dict[str, list[int]] = {}
-    kinds = columns["generalization"]
-    # A session may be too short of usable rows for a single window.
-    position = {n: i for n, i in position.items() if n in found[MODEL]}
-    seen = [n for n, i in position.items() if kinds[i] in SEEN]
-    members[ALL] = seen or list(position)
+def _rows(split: str, found: dict[str, Sessions], table: SessionTable) -> list[Row]:
+    """Rows of every group and method, the headline first; of sessions and joints at the end."""
+    users = dict(zip(table.number.tolist(), table.group_of("user"), strict=True))
+    rows = []
+    for group, numbers in _members(table, found[MODEL]).items():
+        for method, sessions in found.items():
+            each = _per_user(sessions, numbers, users)
+            rows += _pooled_rows(split, group, method, list(each.values()))
+            if not group.startswith("user/"):
+                named = [states for user, states in each.items() if user]
+                rows += _spread_rows(split, f"{PER_USER}/{group}", method, named)
+            if group == ALL:
+                rows += _joint_rows(split, method, list(each.values()))
+    # Of the model alone: an emg2pose test split has 6,167 sessions.
+    for i, number in enumerate(table.number.tolist()):
+        if number in found[MODEL]:
+            group = f"session/{table.path(i).rsplit('/', 1)[-1]}"
+            rows += _pooled_rows(split, group, MODEL, [found[MODEL][number]])
+    return rows
+
+
+def _members(table: SessionTable, evaluated: Sessions) -> dict[str, list[int]]:
+    """Session numbers of every group; a session may be too short of usable rows for a window."""
+    present = [(i, n) for i, n in enumerate(table.number.tolist()) if n in evaluated]
+    kinds = table.group_of("generalization")
+    members = {ALL: [n for i, n in present if kinds[i] in SEEN] or [n for _, n in present]}
     for column in GROUPS:
-        for number, i in position.items():
-            if columns[column][i]:
-                members.setdefault(f"{column}/{columns[column][i]}", []).append(number)
-    for number, i in position.items():
-        members[f"session/{names[i]}"] = [number]
+        names = table.group_of(column)
+        for i, n in present:
+            if names[i]:
+                members.setdefault(f"{column}/{names[i]}", []).append(n)
+    return members
+
+
+def _per_user(
+    sessions: Sessions, numbers: Sequence[int], users: Mapping[int, str]
+) -> dict[str, States]:
+    """The chosen sessions' states, merged user by user; '' holds those of nobody in particular."""
+    found: dict[str, States] = {}
+    for n in numbers:
+        old = found.get(users[n])
+        found[users[n]] = sessions[n] if old is None else metrics.merge(old, sessions[n])
+    return found
+
+
+def _pooled_rows(split: str, group: str, method: str, states: list[States]) -> list[Row]:
+    """One row per metric, over all label rows; count: how many there are."""
+    pooled = functools.reduce(metrics.merge, states)
+    count = float(pooled["rad"].weight.max())
+    values = metrics.compute(pooled)
+    return [Row(split, group, method, name, value, None, count) for name, value in values.items()]
+
+
+def _spread_rows(split: str, group: str, method: str, states: list[States]) -> list[Row]:
+    """Mean and standard deviation over users of each user's own pooled value, where it has one."""
+    each = [metrics.compute(one) for one in states]
     rows = []
-    for group, numbers in members.items():
-        for method, states in found.items():
-            rows += _group_rows(split, group, method, [states[n] for n in numbers])
-    return rows + _joint_rows(split, found, members[ALL])
+    for name in each[0] if each else ():
+        values = np.array([one[name] for one in each])
+        values = values[np.isfinite(values)]
+        mean = float(values.mean()) if len(values) else float("nan")
+        spread = float(values.std(ddof=1)) if len(values) > 1 else None
+        rows.append(Row(split, group, method, name, mean, spread, float(len(values))))
+    return rows
 
 
-def _pooled(states: list[Regression]) -> Regression:
-    return functools.reduce(lambda a, b: a.merge(b), states)
-
-
-def _group_rows(split: str, group: str, method: str, states: list[Regression]) -> list[Row]:
-    pooled = _pooled(states)
-    each = [_values(state) for state in states]
-    count = float(pooled.weight.max())
-    return [
-        Row(split, group, method, name, value, _spread([v[name] for v in each]), count)
-        for name, value in _values(pooled).items()
-    ]
-
-
-def _spread(values: list[float]) -> float | None:
-    """Standard deviation over the sessions of a group; None for one session."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def _values(state: Regression) -> dict[str, float]:
-    values = state.compute("rad")
-    return values | {"mae_deg": values["mae_rad"] * DEGREES}
-
-
-def _joint_rows(split: str, found: dict[str, States], numbers: list[int]) -> list[Row]:
+def _joint_rows(split: str, method: str, states: list[States]) -> list[Row]:
+    pooled = functools.reduce(metrics.merge, states)["rad"]
+    joints = len(pooled.weight)
+    parts = {f"finger/{name}": part for name, part in fingers(joints).items()}
+    parts |= {f"joint/{name}": [j] for j, name in enumerate(joint_names(joints))}
     rows = []
-    for method, states in found.items():
-        pooled = _pooled([states[n] for n in numbers])
-        joints = len(pooled.weight)
-        parts = {f"finger/{name}": part for name, part in fingers(joints).items()}
-        parts |= {f"joint/{name}": [j] for j, name in enumerate(joint_names(joints))}
-        for group, part in parts.items():
-            one = jax.tree.map(lambda leaf, part=part: leaf[part], pooled)
-            rows += _group_rows(split, group, method, [one])
+    for group, part in parts.items():
+        one = jax.tree.map(lambda leaf, part=part: leaf[part], pooled)
+        rows += _pooled_rows(split, group, method, [{"rad": one}])
     return rows

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,10 @@ from tds_jax.engine.report import Report
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
 from tds_jax.nn.resample import upsample
-from tds_jax.pose import evaluation, prediction, synthetic
-from tds_jax.pose.config import PoseInputs
+from tds_jax.pose import evaluation, kinematics, prediction, synthetic
+from tds_jax.pose.config import PoseEvalConfig, PoseInputs
+from tds_jax.pose.kinematics import HandModel
+from tds_jax.pose.metrics import DEGREES, landmark_stride
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.sessions import FAILURE_ATOL, SPLITS, SessionTable, load_sessions
@@ -89,6 +91,19 @@ class PoseTask:
         """Channels, joints and rate, for a run's folder."""
         return dataclasses.asdict(self.recorded)
 
+    @property
+    def hand_file(self) -> str:
+        """The user's hand model, '' for our own."""
+        return cast(PoseEvalConfig, self.config.eval).hand_model
+
+    @functools.cached_property
+    def hand(self) -> HandModel | None:
+        """What turns angles into landmarks; None unless there are 20, taken to be emg2pose's."""
+        if self.recorded.num_joints != kinematics.ANGLES:
+            return None
+        file = self.hand_file
+        return kinematics.read_hand_model(file) if file else kinematics.default_hand()
+
     def digest(self) -> str:
         """Changes with any session's name, length or split."""
         table = self.table
@@ -146,17 +161,41 @@ class PoseTask:
     def loss(
         self, model: nnx.Module, batch: Batch, train: bool
     ) -> tuple[Objective, dict[str, Any]]:
-        """Σ over valid rows of mse_weight·error² + mae_weight·|error|, joints averaged."""
+        """Σ over valid rows of mse_weight·error² + mae_weight·|error|, joints averaged.
+
+        With fingertip_weight, each example adds its mean fingertip distance times its weight: the
+        distance is taken at fewer rows, yet examples remain additive.
+        """
         target, weight = batch["joint_angles"], self.weights(batch)
         poses = self.poses(model, batch, train)
         error = poses - target
         loss = self.config.loss
         cost = loss.mse_weight * error**2 + loss.mae_weight * jnp.abs(error)
         row = jnp.mean(cost, axis=-1, dtype=jnp.float32)
-        objective = Objective(
-            jnp.sum(weight * row, dtype=jnp.float32), jnp.sum(weight, dtype=jnp.float32)
-        )
-        return objective, {UNIT: metrics.Regression.of(poses, target, weight).pool()}
+        total = jnp.sum(weight * row, dtype=jnp.float32)
+        states: dict[str, Any] = {UNIT: metrics.Regression.of(poses, target, weight).pool()}
+        if loss.fingertip_weight:
+            states["fingertip_mm"] = distance = self.fingertip_distance(poses, target, weight)
+            total += loss.fingertip_weight * distance.sum
+        return Objective(total, jnp.sum(weight, dtype=jnp.float32)), states
+
+    def fingertip_distance(
+        self, poses: jax.Array, target: jax.Array, weight: jax.Array
+    ) -> metrics.Mean:
+        """mm: Σ over examples of weight (B, N) summed · mean distance over the rows compared.
+
+        Rows are compared every 20 ms; an example whose compared rows all failed adds 0.
+        """
+        if self.hand is None:
+            raise UserError(
+                f"loss.fingertip_weight={self.config.loss.fingertip_weight} needs the 20 joint "
+                f"angles of emg2pose, but the recordings have {self.recorded.num_joints}; use 0"
+            )
+        k = landmark_stride(self.recorded.sample_rate / self._label_step)
+        apart = kinematics.fingertip_distance(self.hand, poses[:, ::k], target[:, ::k])
+        rows, compared = weight.sum(axis=1), weight[:, ::k].sum(axis=1)
+        mean = (weight[:, ::k] * apart).sum(axis=1) / jnp.maximum(compared, 1)
+        return metrics.Mean(jnp.sum(rows * mean, dtype=jnp.float32), jnp.sum(rows))
 
     @functools.cache  # noqa: B019 - one task per run, three splits
     def source(self, split: str) -> PoseWindows:
@@ -203,6 +242,7 @@ class PoseTask:
 
     def warnings(self) -> list[str]:
         """What was skipped while reading the index."""
+        _ = self.hand  # a wrong file is better known before training than after it
         longest, table = self.config.data.eval_window, self.table
         shrunk = [
             f"{table.path(i)} has {table.samples[i]} samples: windows of {SPLITS[table.split[i]]} "
@@ -216,13 +256,13 @@ class PoseTask:
         """loss, mae in both units, r2."""
         mae = values["mae_rad"]
         return (
-            f"loss {values['loss']:.4f}  mae {mae:.4f} rad ({mae * evaluation.DEGREES:.2f}°)"
+            f"loss {values['loss']:.4f}  mae {mae:.4f} rad ({mae * DEGREES:.2f}°)"
             f"  r2 {values['r2']:.3f}"
         )
 
-    def evaluate(self, model: nnx.Module, split: str, plots: Path | None) -> Report:
+    def evaluate(self, model: nnx.Module, split: str, workdir: Path | None) -> Report:
         """The model and its baselines on a split; see `pose.evaluation`."""
-        return evaluation.evaluate(self, model, split, plots)
+        return evaluation.evaluate(self, model, split, workdir)
 
     def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
         """Joint angles for one recording or a folder of them; see `pose.prediction`."""

@@ -55,8 +55,7 @@ def run(tmp_path_factory):
     made = write_recordings(base / "data", (*LENGTHS, 240), (*SPLITS, "test"), columns)
     task = small_task(base / "data", base, model__dropout=0.3, eval__batch_size=3)
     model = task.init(nnx.Rngs(0))
-    (base / "plots").mkdir()
-    report = task.evaluate(model, "test", base / "plots")
+    report = task.evaluate(model, "test", base)
     return task, model, made, report, base / "plots"
 
 
