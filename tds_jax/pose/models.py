@@ -12,6 +12,7 @@ from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.resample import interpolate
 from tds_jax.pose.decoders import Carry, Decoder, LSTMCore, MLPCore, num_outputs
+from tds_jax.pose.filters import SpeedAdaptiveFilter
 from tds_jax.pose.tds import TDSNetwork
 
 DECODERS = ("lstm", "mlp")
@@ -77,6 +78,7 @@ class PoseModel(nnx.Module):
         slope: float = 0.1,
         alignment: str = "fixed",
         tracking_share: float = 1.0,
+        output_filter: SpeedAdaptiveFilter | None = None,
     ) -> None:
         require_choice("model.decoder", decoder, DECODERS)
         require_choice("model.initial_pose", initial_pose, INITIAL_POSES)
@@ -88,6 +90,7 @@ class PoseModel(nnx.Module):
         self.reference_rate = self.windowed = reference_rate
         self.alignment = alignment
         self.tracking_share = tracking_share
+        self.output_filter = output_filter
         self.initial_pose = initial_pose
         self.num_joints = num_joints
         self.normalizer = Normalizer(num_channels)
@@ -159,6 +162,13 @@ class PoseModel(nnx.Module):
     def receptive_field(self) -> int:
         """The least number of samples that gives a pose."""
         return 1 + (self.encoder.left_context if self.reference_rate else self.left_context)
+
+    def aligned(self, alignment: str) -> "PoseModel":
+        """A model with the same parameters and the other alignment (or the same one)."""
+        model = nnx.merge(*nnx.split(self))
+        model.alignment = alignment
+        model._set_grid(self.sample_rate, self.rollout_freq)
+        return model
 
     def num_steps(self, length: int) -> int:
         """Poses returned for a window of `length` samples; 0 when it is too short for one."""
@@ -237,21 +247,38 @@ class PoseModel(nnx.Module):
             )
         own = self.start[...] if hasattr(self, "start") else jnp.zeros((self.num_joints,))
         own = jnp.broadcast_to(own, (batch, self.num_joints))
-        if initial_pose is None:
-            return self.decoder.initial_carry(own)
-        if self.initial_pose == "mixed" and keys is not None:
-            initial_pose = jnp.where(drawn(keys, self.tracking_share), initial_pose, own)
-        return self.decoder.initial_carry(initial_pose)
+        start = own if initial_pose is None else initial_pose
+        if self.initial_pose == "mixed" and given and keys is not None:
+            start = jnp.where(drawn(keys, self.tracking_share), start, own)
+        carry = self.decoder.initial_carry(start)
+        smoothing = self.output_filter.initial(carry["pose"]) if self.output_filter else {}
+        return carry | {"filter": smoothing}
 
     def decode(
         self, features: jax.Array, carry: Carry, keys: jax.Array | None = None
     ) -> tuple[jax.Array, Carry]:
-        """features (B, N, F) -> (poses (B, N, J), carry after the last step)."""
-        return self.decoder.rollout(features, carry, keys)
+        """features (B, N, F) -> (poses (B, N, J), carry after the last step).
+
+        Without keys, that is not in training, the output filter acts; the rollout does not see it.
+        """
+        poses, new = self.decoder.rollout(features, _unfiltered(carry), keys)
+        smoothing = carry["filter"]
+        if self.output_filter and keys is None:
+            poses, smoothing = self.output_filter(poses, smoothing)
+        return poses, new | {"filter": smoothing}
 
     def decode_step(self, carry: Carry, feature: jax.Array) -> tuple[Carry, jax.Array]:
-        """One step of `decode` without dropout: feature (B, F) -> (carry, pose (B, J))."""
-        return self.decoder.step(carry, feature)
+        """One step of `decode` without keys: feature (B, F) -> (carry, pose (B, J))."""
+        new, pose = self.decoder.step(_unfiltered(carry), feature)
+        smoothing = carry["filter"]
+        if self.output_filter:
+            smoothing, pose = self.output_filter.step(smoothing, pose)
+        return new | {"filter": smoothing}, pose
+
+
+def _unfiltered(carry: Carry) -> Carry:
+    """What of the carry is the decoder's own."""
+    return {name: leaf for name, leaf in carry.items() if name != "filter"}
 
 
 def drawn(keys: jax.Array, share: float) -> jax.Array:
