@@ -1,9 +1,11 @@
 """What the engine asks of a domain, and where the domains are."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from flax import nnx
 
 from tds_jax.config import Config, require_choice
@@ -62,16 +64,23 @@ class Task(Protocol):
         """
         ...
 
+    def import_params(
+        self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(params, rest) filled from a PyTorch checkpoint's tensors, each leaf exactly once."""
+        ...
+
     def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
         """Predictions for one file or every file of a folder; returns what was written."""
         ...
 
 
 class Domain(NamedTuple):
-    """A registry line: where a task's class and its config groups live."""
+    """A registry line: where a task's class, its config groups and its imports live."""
 
     task: str
     groups: dict[str, str]
+    inputs_of: str
 
 
 DOMAINS = {
@@ -83,6 +92,7 @@ DOMAINS = {
             "loss": "tds_jax.pose.config:PoseLossConfig",
             "eval": "tds_jax.pose.config:PoseEvalConfig",
         },
+        inputs_of="tds_jax.pose.torch_names:inputs_of",
     ),
 }
 
@@ -101,3 +111,8 @@ def groups(task: str) -> dict[str, type]:
 def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:
     """The task a config names; with the `inputs` of a run it builds a model without data."""
     return _load(DOMAINS[config.task].task)(config, inputs)
+
+
+def inputs_of(task: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """`Task.inputs` as a PyTorch checkpoint's shapes tell them, for `get` without data."""
+    return _load(DOMAINS[task].inputs_of)(tensors)

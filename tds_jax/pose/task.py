@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from tds_jax.engine.report import Report
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
 from tds_jax.nn.resample import upsample
-from tds_jax.pose import evaluation, kinematics, prediction, synthetic
+from tds_jax.pose import evaluation, filters, kinematics, prediction, synthetic, torch_names
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs
 from tds_jax.pose.kinematics import HandModel
 from tds_jax.pose.metrics import DEGREES, landmark_stride
@@ -131,6 +132,13 @@ class PoseTask:
                 rngs=rngs,
             )
         settings = dataclasses.asdict(model) | {"out_features": model.out_features or None}
+        settings["output_filter"] = filters.make_filter(
+            settings["output_filter"],
+            cutoff=settings.pop("filter_cutoff"),
+            gain=settings.pop("filter_gain"),
+            speed_cutoff=settings.pop("filter_speed_cutoff"),
+            rate=model.rollout_freq,
+        )
         del settings["name"]
         return PoseModel(
             **self.inputs(),
@@ -141,9 +149,15 @@ class PoseTask:
             rngs=rngs,
         )
 
-    def poses(self, model: nnx.Module, batch: Batch, train: bool) -> jax.Array:
-        """(B, N, J) predictions for the supervised rows of a batch."""
-        given = self.config.model.initial_pose == "given"
+    def poses(
+        self, model: nnx.Module, batch: Batch, train: bool, tracking: bool = False
+    ) -> jax.Array:
+        """(B, N, J) predictions for the supervised rows of a batch.
+
+        tracking: begin at the true pose where the model can do both ('mixed').
+        """
+        kind = self.config.model.initial_pose
+        given = kind == "given" or (kind == "mixed" and (train or tracking))
         initial = batch["joint_angles"][:, 0] if given else None
         poses = model(batch["emg"], initial, batch["key"] if train else None)
         rows = batch["joint_angles"].shape[1]
@@ -151,8 +165,11 @@ class PoseTask:
         return upsample(poses, self.step, rows) if self._label_step < self.step else poses
 
     def weights(self, batch: Batch) -> jax.Array:
-        """(B, N) which rows count; a window whose given initial pose failed counts nowhere."""
-        if self.config.model.initial_pose != "given":
+        """(B, N) which rows count; a window whose given initial pose failed counts nowhere.
+
+        'mixed' leaves such windows out whichever pose it begins at, to compare over the same rows.
+        """
+        if self.config.model.initial_pose not in ("given", "mixed"):
             return batch["weight"]
         # Not its weight: a window that repeats rows of the one before begins with weight 0.
         known = jnp.any(jnp.abs(batch["joint_angles"][:, 0]) > FAILURE_ATOL, axis=-1)
@@ -231,6 +248,12 @@ class PoseTask:
             for name, (shape, dtype) in leaves.items()
         }
 
+    def import_params(
+        self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(params, rest) from a PyTorch checkpoint; see `pose.torch_names`."""
+        return torch_names.import_params(params, rest, tensors)
+
     def fit_statistics(self) -> dict[str, Any]:
         """Mean and scale per EMG channel, from the train split."""
         data = self.config.data
@@ -250,7 +273,17 @@ class PoseTask:
             for i in map(int, np.argsort(table.samples))
             if table.samples[i] < longest and table.split[i] != SPLITS.index("train")
         ]
-        return self._opened[1] + shrunk[:1]
+        return self._opened[1] + shrunk[:1] + self._batch_norm_warning()
+
+    def _batch_norm_warning(self) -> list[str]:
+        optim = self.config.optim
+        if self.config.model.name != "neuropose" or optim.accumulate == 1:
+            return []
+        return [
+            f"optim.accumulate={optim.accumulate}: BatchNorm takes its statistics over "
+            f"{optim.micro_batch} examples, not over optim.batch_size={optim.batch_size}; "
+            "the result is not that of optim.accumulate=1"
+        ]
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, mae in both units, r2."""

@@ -1,4 +1,4 @@
-"""Parameter names and layouts of the PyTorch originals -> those of `pose.models.PoseModel`."""
+"""Parameter names and layouts of the PyTorch originals -> those of our pose models."""
 
 import re
 from collections.abc import Mapping
@@ -9,15 +9,17 @@ import numpy as np
 
 from tds_jax.errors import UserError
 
-# A TDS pair is numbered twice by the originals: 2n is the convolution of block n, 2n + 1 its
-# linear half. Named groups: s stage, b that number, l layer; `{...}` in a path refers to them.
-_STAGE = r"encoder\.stages\.(?P<s>\d+)\."
-_BLOCK = _STAGE + r"tds_encoder\.tds_blocks\.(?P<b>\d+)\."
-_LAYER = r"network\.layers\.(?P<s>\d+)\.(?:layers\.conv1dblock\.)?"
-_PAIR = r"network\.layers\.(?P<s>\d+)\.layers\.tds_block\.tds_conv_blocks\.(?P<b>\d+)\."
+SAMPLE_RATE = 2000.0  # Hz, of every published checkpoint; the files do not say
+
+# The part of a name that tells what a tensor is, whatever stands before it. A TDS pair is numbered
+# twice by the originals: 2n is the convolution of block n, 2n + 1 its linear half. Named groups:
+# s stage, b that number, n and m places in a Sequential; `{...}` in a path refers to them.
+_BLOCK = r"stages\.(?P<s>\d+)\.tds_encoder\.tds_blocks\.(?P<b>\d+)\."
+_LAYER = r"layers\.(?P<s>\d+)\.(?:layers\.conv1dblock\.)?"
+_PAIR = r"layers\.(?P<s>\d+)\.layers\.tds_block\.tds_conv_blocks\.(?P<b>\d+)\."
 _RULES = (
-    (_STAGE + r"conv1d_block\.conv", "encoder stage_{s} conv"),
-    (_STAGE + r"conv1d_block\.layer_norm", "encoder stage_{s} norm"),
+    (r"stages\.(?P<s>\d+)\.conv1d_block\.conv", "encoder stage_{s} conv"),
+    (r"stages\.(?P<s>\d+)\.conv1d_block\.layer_norm", "encoder stage_{s} norm"),
     (_BLOCK + r"conv2d", "encoder stage_{s} block_{b}"),
     (_BLOCK + r"fc1", "encoder stage_{s} block_{b} fc_1"),
     (_BLOCK + r"fc2", "encoder stage_{s} block_{b} fc_2"),
@@ -28,66 +30,137 @@ _RULES = (
     (_PAIR + r"fc_block\.0", "encoder stage_{s} block_{b} fc_1"),
     (_PAIR + r"fc_block\.2", "encoder stage_{s} block_{b} fc_2"),
     (_PAIR + r"layer_norm", "encoder stage_{s} block_{b} {half}_norm"),
-    (r"network\.layers\.\d+\.linear_layer", "encoder out"),
-    (r"decoder\.(?:output_layer|mlp_out)\.1", "decoder core head"),
+    (r"layers\.\d+\.linear_layer", "encoder out"),
+    (r"(?:output_layer|mlp_out)\.1", "decoder core head"),
+    # linear, norm, activation per hidden layer: 0 1 _ 3 4 _ 6
+    (r"mlp\.(?P<m>\d+)", "decoder core {mlp}"),
+    # NeuroPose. convolution, norm, activation, dropout per layer of a block: 0 1 _ _ 4 5 _ _ 8 9
+    (r"network\.(?P<n>\d+)\.network\.(?P<m>\d+)", "block_{n} conv_{conv}{norm}"),
+    (r"linear", "out"),
 )
-_MLP = re.compile(r"decoder\.mlp\.(\d+)\.(weight|bias)")
-_LSTM = re.compile(r"decoder\.lstm\.(weight|bias)_(ih|hh)_l(\d+)")
+_LEAVES = r"\.(?P<leaf>weight|bias|running_mean|running_var)"
+_PATTERNS = tuple((re.compile(rf"(?:.*\.)?{core}{_LEAVES}"), path) for core, path in _RULES)
+_LSTM = re.compile(r"(?:.*\.)?lstm\.((?:weight|bias)_[ih]h)_l(\d+)")
+_KINDS = {"weight_ih": "wx", "weight_hh": "wh", "bias_ih": "bias ih", "bias_hh": "bias hh"}
+_COUNTER = "num_batches_tracked"
+# Leaves that no original has: they keep their neutral start (no normalisation, the zero pose).
+_OURS = ("normalizer mean", "normalizer scale", "start")
 
 
-def import_params(params: Any, tensors: Mapping[str, np.ndarray]) -> Any:
-    """The pure dict `params` with every leaf replaced by its counterpart in `tensors`.
+def import_params(
+    params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(params, rest) with every leaf replaced by its counterpart in `tensors`, f64 kept as it is.
 
-    tensors: name -> array in PyTorch's layout, with or without the prefix 'model.'. LSTM biases
-    come in pairs and are summed. dtypes are those of `tensors`. A name without a counterpart, a
-    parameter that no name fills, or a shape that does not fit raises UserError.
+    tensors: name -> array in PyTorch's layout; what stands before the part of a name that matters
+    ('model.', 'module.network.' …) is free. LSTM biases come in pairs and are summed. The
+    normaliser and a learned initial pose, which no original has, stay as they are.
+    Raises UserError for a name without a counterpart, a leaf that nothing or more than one tensor
+    fills, and shapes that do not fit, naming the tensor and both shapes.
     """
-    found: dict[str, np.ndarray] = {}
-    for name, tensor in tensors.items():
-        path, value = convert(name.removeprefix("model."), np.asarray(tensor))
-        found[path] = found[path] + value if path in found else value
+    found = _converted(tensors)
 
-    def take(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
-        key = " ".join(str(part.key) for part in path)
+    def take(path: tuple[Any, ...], leaf: Any) -> Any:
+        key = " ".join(str(part.key) for part in path[1:])
+        if key in _OURS:
+            return leaf
         if key not in found:
-            raise UserError(f"checkpoint has nothing for parameter {key!r}; check the model config")
-        value = found.pop(key)
+            raise UserError(
+                f"checkpoint has nothing for parameter {key!r} of shape {leaf.shape}; "
+                "choose the config of its model"
+            )
+        name, value = found.pop(key)
         if value.shape != leaf.shape:
             raise UserError(
-                f"checkpoint gives {key!r} the shape {value.shape} but the model has {leaf.shape}; "
-                "check the model config (kernels, widths, reference_rate)"
+                f"checkpoint tensor {name!r} gives {key!r} the shape {value.shape} but the model "
+                f"has {leaf.shape}; choose the config of its model (sizes, kernels, output)"
             )
         return value
 
-    filled = jax.tree_util.tree_map_with_path(take, params)
-    if found:
-        raise UserError(f"checkpoint has {sorted(found)[0]!r} but the model has not; check config")
-    return filled
+    filled = jax.tree_util.tree_map_with_path(take, {"params": params, "rest": rest})
+    for key, (name, value) in found.items():
+        raise UserError(
+            f"checkpoint tensor {name!r} is {key!r} of shape {value.shape}, which the model does "
+            "not have; choose the config of its model"
+        )
+    return filled["params"], filled["rest"]
+
+
+def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Channels, joints and rate of the recordings a checkpoint was made for, from its shapes.
+
+    NeuroPose's shapes do not tell its channels: 16, as published.
+    """
+    found = _converted(tensors)
+    shapes = {key: value.shape for key, (_, value) in found.items()}
+    channels = shapes.get("encoder stage_0 conv kernel", (0, 16))[1]
+    if "out bias" in shapes:
+        return _inputs(channels, shapes["out bias"][0])
+    features = shapes.get("encoder out kernel") or shapes.get(_last_stage(shapes), (0,))
+    for first in ("decoder core lstm layer_0 wx", "decoder core linear_0 kernel"):
+        if first in shapes:  # reads [features, pose]
+            return _inputs(channels, shapes[first][0] - features[-1])
+    raise UserError("checkpoint has neither an LSTM nor an MLP decoder; give --config.data.path")
+
+
+def _inputs(channels: int, joints: int) -> dict[str, Any]:
+    return {"num_channels": channels, "num_joints": joints, "sample_rate": SAMPLE_RATE}
+
+
+def _last_stage(shapes: Mapping[str, Any]) -> str:
+    stages = [int(m[1]) for m in map(re.compile(r"encoder stage_(\d+) ").match, shapes) if m]
+    return f"encoder stage_{max(stages, default=0)} conv kernel"
+
+
+def _converted(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
+    """path -> (name, value in our layout)."""
+    found: dict[str, tuple[str, np.ndarray]] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(_COUNTER):  # of BatchNorm; nothing depends on it with a fixed momentum
+            continue
+        path, value = convert(name, np.asarray(tensor))
+        if path in found:
+            raise UserError(
+                f"checkpoint tensors {found[path][0]!r} and {name!r} both give {path!r}; "
+                "keep one of the models in the file"
+            )
+        found[path] = name, value
+    for path in [path for path in found if path.endswith(" bias ih")]:
+        name, value = found.pop(path)
+        _, other = found.pop(path[:-2] + "hh", ("", np.zeros_like(value)))
+        found[path[:-3]] = name, value + other
+    return found
 
 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
-    """(path of the parameter, words separated by spaces; its value in our layout)."""
+    """(path of the leaf, words separated by spaces; its value in our layout)."""
     if match := _LSTM.fullmatch(name):
-        kind, source, layer = match.groups()
-        leaf = "bias" if kind == "bias" else {"ih": "wx", "hh": "wh"}[source]
-        return f"decoder core lstm layer_{layer} {leaf}", tensor.T
-    if match := _MLP.fullmatch(name):
-        # linear, norm, activation per hidden layer: 0 1 _ 3 4 _ 6
-        number, kind = int(match[1]), "norm" if int(match[1]) % 3 == 1 else "linear"
-        return _leaf(f"decoder core {kind}_{number // 3}", match[2], tensor)
-    for pattern, path in _RULES:
-        if match := re.fullmatch(pattern + r"\.(?P<leaf>weight|bias)", name):
+        kind, layer = match.groups()
+        return f"decoder core lstm layer_{layer} {_KINDS[kind]}", tensor.T
+    for pattern, path in _PATTERNS:
+        if match := pattern.fullmatch(name):
             fields = match.groupdict()
-            leaf, number = fields.pop("leaf"), int(fields.pop("b", 0))
-            half = "fc" if number % 2 else "conv"
-            return _leaf(path.format(**fields, b=number // 2, half=half), leaf, tensor)
-    raise UserError(f"checkpoint tensor {name!r} is not one of a TDS pose model; check its origin")
+            b, m = int(fields.get("b") or 0), int(fields.get("m") or 0)
+            words = {
+                "b": b // 2,
+                "half": "fc" if b % 2 else "conv",
+                "mlp": f"{'norm' if m % 3 == 1 else 'linear'}_{m // 3}",
+                "conv": m // 4,
+                "norm": " norm" if m % 4 == 1 else "",
+            }
+            return _leaf(path.format(**fields | words), fields["leaf"], tensor)
+    raise UserError(
+        f"checkpoint tensor {name!r} of shape {tensor.shape} is not one of a pose model known "
+        "here (emg2pose, NeuroPose, tds_lstm); check its origin"
+    )
 
 
 def _leaf(path: str, leaf: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
-    if leaf == "bias":
-        return f"{path} bias", tensor
+    if leaf != "weight":
+        return f"{path} {leaf.removeprefix('running_')}", tensor
     if tensor.ndim == 1:
         return f"{path} scale", tensor
+    if tensor.ndim == 4 and tensor.shape[2] > 1:  # NeuroPose: (out, in, t, e) -> (t, e, in, out)
+        return f"{path} kernel", tensor.transpose(2, 3, 1, 0)
     # (out, in, 1, k) of a TDS convolution and (out, in, k) -> (k, in, out); (out, in) -> (in, out)
     return f"{path} kernel", (tensor[:, :, 0] if tensor.ndim == 4 else tensor).T

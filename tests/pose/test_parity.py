@@ -1,4 +1,4 @@
-"""Our networks against arrays computed by the original implementations, from weights by a rule."""
+"""Our models against arrays computed by the original implementations, from weights by a rule."""
 
 import json
 import pathlib
@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax.nn.resample import interpolate
+from configs import (  # fmt: skip
+    emg2pose_regression,
+    emg2pose_regression_mlp,
+    emg2pose_tracking,
+    emg2pose_tracking_mlp,
+    neuropose,
+)
+from tds_jax.engine.step import split
 from tds_jax.pose.models import PoseModel
+from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.torch_names import import_params
 
 FOLDER = pathlib.Path(__file__).parents[3] / "shared" / "parity" / "pose"
-SHARED = {
-    "num_channels": 16,
-    "num_joints": 20,
-    "sample_rate": 2000.0,
-    "rollout_freq": 50.0,
-    "mlp_hidden": (512, 512),
-    "remat": "none",
-    "decoder_chunk": 0,
-}
-STUDENT = SHARED | {
+RECORDED = {"num_channels": 16, "num_joints": 20, "sample_rate": 2000.0}
+STUDENT = RECORDED | {
     "conv_kernels": (5, 5),
     "conv_strides": (2, 2),
     "groups": (8, 8),
@@ -34,94 +34,122 @@ STUDENT = SHARED | {
     "decoder": "lstm",
     "hidden": 128,
     "layers": 2,
+    "mlp_hidden": (512, 512),
+    "rollout_freq": 50.0,
     "output": "position",
     "output_scale": 1.0,
     "initial_pose": "zeros",
     "reference_rate": True,
+    "remat": "none",
+    "decoder_chunk": 0,
 }
-BENCHMARK = SHARED | {
-    "conv_kernels": (11, 5, 17, 9),
-    "conv_strides": (5, 2, 4, 2),
-    "groups": (16,) * 4,
-    "widths": (16,) * 4,
-    "tds_kernels": (1, 1, 9, 5),
-    "tds_blocks": (0, 0, 2, 2),
-    "dropout": 0.0,
-    "hidden": 512,
-    "layers": 2,
-    "output_scale": 0.01,
-    "initial_pose": "zeros",
-    "reference_rate": False,
-    "norm_order": "relu_norm",
-    "conv_bias": True,
-    "out_features": 64,
-    "slope": 0.01,
+# f32: eps 6e-8 times some tens of summed roundings per layer; f64: eps 1e-16, the same.
+PRECISIONS = [(np.float32, 1e-5), (np.float64, 1e-12)]
+PUBLISHED = {
+    "tracking_vemg2pose": (emg2pose_tracking, 5_970_068),
+    "regression_vemg2pose": (emg2pose_regression, 5_980_328),
+    "tracking_emg2pose": (emg2pose_tracking_mlp, 2_952_340),
+    "regression_emg2pose": (emg2pose_regression_mlp, 2_952_340),
+    "regression_neuropose": (neuropose, 6_354_903),
 }
+
+
+def build(name, dtype):
+    """The model of a benchmark config."""
+    model = PUBLISHED[name][0].get_config().model.to_dict()
+    if model["name"] == "neuropose":
+        return NeuroPose(
+            num_channels=16, num_joints=20, channels=model["widths"], pools=model["conv_strides"],
+            electrode_pools=model["groups"], residual_blocks=model["layers"],
+            dropout=model["dropout"], remat="none", dtype=dtype, rngs=nnx.Rngs(0),
+        )  # fmt: skip
+    del model["name"]
+    return PoseModel(
+        **RECORDED | model, remat="none", decoder_chunk=0, dtype=dtype, rngs=nnx.Rngs(0)
+    )
 
 
 def weights_by_rule(name):
     """parity/README.md: sorted names, one generator, gains around 1, the rest small."""
+    path = FOLDER / "state_dict_shapes.json"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not beside this checkout")
     rng = np.random.default_rng(7)
-    shapes = json.loads((FOLDER / "state_dict_shapes.json").read_text())[name]
+    shapes = json.loads(path.read_text())[name]
     tensors = {}
     for key in sorted(shapes):
-        draw = rng.normal(0, 0.08, shapes[key])
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key.endswith("running_var"):
+            tensors[key] = rng.uniform(0.5, 1.5, shapes[key])
+            continue
+        draw = rng.normal(0, 0.1 if key.endswith("running_mean") else 0.08, shapes[key])
         gain = key.endswith("weight") and len(shapes[key]) == 1
         tensors[key] = 1 + 0.6 * draw if gain else draw
     return tensors
 
 
-def load(name, settings, dtype):
+def filled(model, name, dtype):
+    graphdef, params, rest = split(model)
+    tensors = {key: value.astype(dtype) for key, value in weights_by_rule(name).items()}
+    return nnx.merge(graphdef, *import_params(params, rest, tensors))
+
+
+def fixture(name):
     if not (FOLDER / f"{name}.npz").exists():
         pytest.skip(f"{name}.npz is not beside this checkout")
-    model = PoseModel(**settings, dtype=dtype, rngs=nnx.Rngs(0))
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    tensors = {k: v.astype(dtype) for k, v in weights_by_rule(name).items()}
-    params = import_params(nnx.to_pure_dict(params), tensors)
-    return nnx.merge(graph, params, rest), np.load(FOLDER / f"{name}.npz")
+    return np.load(FOLDER / f"{name}.npz")
 
 
 def relative_error(ours, theirs):
+    assert ours.shape == theirs.shape
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
-def rollout_as_the_benchmark_does(model, emg, frames):
-    """Frames spread over the steps, poses spread over the supervised samples."""
-    samples = emg.shape[1] - model.encoder.left_context
-    steps = interpolate(frames, round(samples / 2000 * 50), align_corners=True)
-    poses, _ = model.decode(steps, model.initial_carry(emg.shape[0]))
-    return interpolate(poses, samples, align_corners=False)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_benchmark_models_have_the_published_parameters(name):
+    model = nnx.eval_shape(lambda: build(name, jnp.float32))
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    # The original's LSTM has two biases per gate that are only ever summed; ours has the sum.
+    lstm = isinstance(model, PoseModel) and hasattr(model.decoder.core, "lstm")
+    assert count + (2 * 4 * 512 if lstm else 0) == PUBLISHED[name][1]
 
 
-# f32: eps 6e-8 times some tens of summed roundings per layer; f64: eps 1e-16, the same, and
-# erf-free activations only. The student's __call__ returns f32, hence 1e-7 for its poses in f64.
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_student_default_matches_its_original(dtype, tolerance):
+    data = fixture("tds_lstm_default")
     with jax.enable_x64(dtype == np.float64):
-        model, data = load("tds_lstm_default", STUDENT, dtype)
+        model = PoseModel(**STUDENT, dtype=dtype, rngs=nnx.Rngs(0))
+        model = filled(model, "tds_lstm_default", dtype)
         emg = jnp.asarray(data["emg"], dtype)
         frames = np.swapaxes(model.encoder(emg), 1, 2)
-        assert frames.shape == data["features"].shape
         assert relative_error(frames, data["features"]) <= tolerance
-        poses = model(emg)[:, ::10]
-        assert poses.shape == data["out"].shape
-        assert relative_error(poses, data["out"]) <= max(tolerance, 1e-7)
+        assert relative_error(model(emg)[:, ::10], data["out"]) <= tolerance
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("regression_vemg2pose", {"decoder": "lstm", "output": "hybrid"}),
-        ("regression_emg2pose", {"decoder": "mlp", "output": "position"}),
-    ],
-)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_benchmark_models_match_their_originals(name, settings, dtype, tolerance):
+@pytest.mark.parametrize("name", ["regression_vemg2pose", "regression_emg2pose"])
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_benchmark_models_match_their_originals(name, dtype, tolerance, record_property):
+    data = fixture(name)
     with jax.enable_x64(dtype == np.float64):
-        model, data = load(name, BENCHMARK | settings, dtype)
+        model = filled(build(name, dtype), name, dtype)
         emg = jnp.asarray(np.swapaxes(data["emg"], 1, 2), dtype)
-        frames = model.encoder(emg)
-        assert relative_error(np.swapaxes(frames, 1, 2), data["features"]) <= tolerance
-        poses = rollout_as_the_benchmark_does(model, emg, frames)
+        frames = np.swapaxes(model.encoder(emg), 1, 2)
+        assert relative_error(frames, data["features"]) <= tolerance
+        poses = jax.jit(lambda emg: model(emg))(emg)
+        assert poses.shape[1] == data["pred_len"] == model.num_steps(emg.shape[1])
+        assert relative_error(np.swapaxes(poses[:, ::10], 1, 2), data["pred"]) <= tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_neuropose_matches_its_original(dtype, tolerance):
+    data = fixture("regression_neuropose")
+    with jax.enable_x64(dtype == np.float64):
+        model = filled(build("regression_neuropose", dtype), "regression_neuropose", dtype)
+        emg = jnp.asarray(np.swapaxes(data["emg"], 1, 2), dtype)
+        frames = np.swapaxes(model.frames(emg), 1, 2)
+        assert frames.shape[2] == 960  # 1000 // 10 // 8 // 4 * 320
+        assert relative_error(frames[..., :200], data["features"]) <= tolerance
+        poses = jax.jit(lambda emg: model(emg))(emg)
         assert poses.shape[1] == data["pred_len"]
         assert relative_error(np.swapaxes(poses[:, ::10], 1, 2), data["pred"]) <= tolerance
