@@ -46,6 +46,11 @@ def get_config() -> ConfigDict:
     # 'reference': as emg2pose computes; frames and poses are spread over the whole window.
     config.model.alignment = "fixed"
     config.model.reference_rate = False  # True repeats the seed system's decoding defect
+    # What leaves the decoder outside training: 'none' | 'speed_adaptive' (causal, `pose.filters`).
+    config.model.output_filter = "none"
+    config.model.filter_cutoff = 2.0  # Hz at rest
+    config.model.filter_gain = 2.0  # Hz more per rad/s of the joint
+    config.model.filter_speed_cutoff = 2.0  # Hz, of the speed itself
 
     config.optim.steps = 400
     config.optim.learning_rate = 4e-3

@@ -47,6 +47,10 @@ class PoseModelConfig:
     tracking_share: float
     alignment: str
     reference_rate: bool
+    output_filter: str
+    filter_cutoff: float
+    filter_gain: float
+    filter_speed_cutoff: float
 
     def __post_init__(self) -> None:
         require_choice("model.name", self.name, ("tds", "neuropose"))
@@ -73,9 +77,22 @@ class PoseModelConfig:
             f"model.initial_pose={self.initial_pose!r} has no meaning with model.name="
             f"{self.name!r}, which has no state; use 'zeros'",
         )
+        self._check_filter()
         for name in ("hidden", "layers"):
             require_at_least(f"model.{name}", getattr(self, name), 1)
         require(self.rollout_freq > 0, f"model.rollout_freq={self.rollout_freq} must be above 0 Hz")
+
+    def _check_filter(self) -> None:
+        require_choice("model.output_filter", self.output_filter, ("none", "speed_adaptive"))
+        require(
+            self.name == "tds" or self.output_filter == "none",
+            f"model.output_filter={self.output_filter!r} needs decoder steps, which model.name="
+            f"{self.name!r} has not; use 'none'",
+        )
+        for name in ("filter_cutoff", "filter_speed_cutoff"):
+            value = getattr(self, name)
+            require(value > 0, f"model.{name}={value} must be above 0 Hz")
+        require_at_least("model.filter_gain", self.filter_gain, 0)
 
 
 @dataclasses.dataclass(frozen=True)
