@@ -24,13 +24,17 @@ CHECKPOINTS = "checkpoints"
 def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) -> None:
     """Makes the folder this config's and these data's; refuses one with another's checkpoints.
 
-    Raises UserError naming what differs and may not.
+    digest: of the data, '' before any were seen (an imported model); the first data are then
+    whichever come, and so are their settings. Raises UserError naming what differs and may not.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     new = config.to_dict()
-    if _begun(workdir):
+    if has_checkpoint(workdir):
         changed = configuration.differences(read_config(workdir), new)
         before = _read(workdir, INPUTS)
+        if not before["sessions"]:
+            changed = [line for line in changed if not line.startswith("data.")]
+            before["sessions"] = digest
         changed += configuration.differences(before, {"inputs": inputs, "sessions": digest})
         if changed:
             raise UserError(
@@ -41,7 +45,7 @@ def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) ->
     _write(workdir / INPUTS, {"inputs": inputs, "sessions": digest})
 
 
-def _begun(workdir: Path) -> bool:
+def has_checkpoint(workdir: Path) -> bool:
     """True once a checkpoint is whole."""
     return any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*"))
 
@@ -90,7 +94,7 @@ def open_checkpoints(workdir: Path, config: Config) -> Checkpoints:
 def load_model(task: Task, config: Config, workdir: Path) -> tuple[nnx.Module, Restored]:
     """The model of the best checkpoint (the latest if none was scored)."""
     folder = workdir / CHECKPOINTS
-    if not _begun(workdir):
+    if not has_checkpoint(workdir):
         raise UserError(f"--workdir={workdir} has no checkpoint yet; train first")
     checkpoints = Checkpoints.open(folder, config.checkpoint.keep, read_only=True)
     try:

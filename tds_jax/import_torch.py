@@ -1,0 +1,77 @@
+"""Begins a run from a PyTorch checkpoint; needs no PyTorch and executes nothing in the file.
+
+    python -m tds_jax.import_torch --config=configs/emg2pose_tracking.py --checkpoint=FILE \\
+        --workdir=runs/b [--config.data.path=DIR]
+
+Reads Lightning's .ckpt, .pt and .pth with a state dict. Afterwards evaluate and predict work on the
+workdir, and train, given the same --config, goes on from its parameters.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from ml_collections import config_flags
+
+from tds_jax import cli, tasks
+from tds_jax.config import Config
+from tds_jax.engine import torch_format, workdir
+from tds_jax.engine.loop import Progress
+from tds_jax.engine.program import make_init
+from tds_jax.engine.step import TrainState
+from tds_jax.engine.stopping import EarlyStopping
+from tds_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """Flags -> import_checkpoint."""
+    config = cli.resolve(CONFIG.value.to_dict())
+    archive = torch_format.read(Path(flags.FLAGS.checkpoint))
+    folder = Path(flags.FLAGS.workdir)
+    state = import_checkpoint(config, archive.tensors, folder)
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    place = f"{archive.source} of " if archive.source else ""
+    print(f"read: {len(archive.tensors)} tensors from {place}{flags.FLAGS.checkpoint}")
+    if archive.others:
+        print(f"ignored: {', '.join(archive.others)} (the optimizer starts afresh)")
+    print(f"written: {folder}, {count:,} parameters, step 0")
+
+
+def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> TrainState:
+    """Writes a workdir whose step 0 has the parameters `tensors`; returns its state.
+
+    Channels, joints and rate come from the data if data.path names some, else from the tensors.
+    Raises UserError if the folder has a checkpoint already or the tensors are another model's.
+    """
+    if workdir.has_checkpoint(folder):
+        raise UserError(f"--workdir={folder} has checkpoints already; name a new folder")
+    seen = bool(config.data.path)
+    task = tasks.get(config, None if seen else tasks.inputs_of(config.task, tensors))
+    state = jax.jit(make_init(task, config))(jax.random.key(config.seed))
+    params, rest = task.import_params(state.params, state.rest, tensors)
+
+    def like(old: Any, new: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), old, new)
+
+    state = dataclasses.replace(
+        state, params=like(state.params, params), rest=like(state.rest, rest)
+    )
+    workdir.claim(folder, config, task.inputs(), task.digest() if seen else "")
+    progress = Progress(0, 0, EarlyStopping(config.eval.min_delta, config.eval.patience))
+    remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
+    checkpoints = workdir.open_checkpoints(folder, config)
+    checkpoints.save(0, state, remembered, score=None)
+    checkpoints.close()
+    return state
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("checkpoint", None, "PyTorch file: .ckpt, .pt or .pth.", required=True)
+    flags.DEFINE_string("workdir", None, "Folder to make.", required=True)
+    cli.launch(main)
