@@ -37,13 +37,13 @@ def checkpoint(f: Callable[..., Any], policy: str) -> Callable[..., Any]:
     return f if policy == "none" else jax.checkpoint(f, policy=POLICIES[policy])
 
 
-def scan(
-    f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, chunk: int
+def in_chunks(
+    scan: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, chunk: int
 ) -> tuple[Any, Any]:
-    """`jax.lax.scan(f, init, xs)` that keeps only the carry at every `chunk` steps.
+    """scan(init, xs) -> (carry, ys), redone chunk by chunk going backward instead of kept.
 
-    xs leaves are (N, ...). chunk 0 keeps everything. Otherwise each chunk's forward pass is redone
-    going backward: N / chunk carries + one chunk's intermediates are alive instead of N
+    scan: `jax.lax.scan` or `deferred.scan` of some step; xs leaves are (N, ...). chunk 0 keeps
+    everything. Otherwise N / chunk carries + one chunk's intermediates are alive instead of N
     intermediates (fewest near chunk = sqrt(N)), for about a quarter more time. N need not be a
     multiple.
     """
@@ -51,12 +51,8 @@ def scan(
     if chunk < 0:
         raise UserError(f"memory.decoder_chunk={chunk} is negative; use 0 (off) or a length")
     if chunk == 0 or chunk >= total:
-        return jax.lax.scan(f, init, xs)
-
-    @jax.checkpoint
-    def run(carry: Any, part: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(f, carry, part)
-
+        return scan(init, xs)
+    run = jax.checkpoint(scan)
     whole = total - total % chunk
     split = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), xs)
     carry, ys = jax.lax.scan(run, init, split)

@@ -26,5 +26,9 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(uniform(rngs, (in_features, out_features), in_features))
         self.bias = nnx.Param(uniform(rngs, (out_features,), in_features))
 
+    def matrix(self) -> jax.Array:
+        """The kernel (in, out) in `dtype`."""
+        return self.kernel[...].astype(self.dtype)
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        return add_bias(x.astype(self.dtype) @ self.kernel[...].astype(self.dtype), self.bias[...])
+        return add_bias(x.astype(self.dtype) @ self.matrix(), self.bias[...])

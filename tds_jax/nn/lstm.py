@@ -1,11 +1,13 @@
 """LSTM layers in one-step form, for scans that feed their output back."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax.engine.deferred import Matrices, Product, direct
 from tds_jax.nn.dropout import keep_scale
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias
@@ -33,18 +35,43 @@ class LSTMLayer(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((4 * hidden,)).at[hidden : 2 * hidden].set(1))
 
 
+@jax.custom_vjp
 def _update(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """gates (B, 4H), cell (B, H) -> the next (cell, hidden), in the cell's dtype."""
-    i, f, g, o = jnp.split(gates.astype(cell.dtype), 4, axis=-1)
-    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return cell, jax.nn.sigmoid(o) * jnp.tanh(cell)
+    """gates (B, 4H), cell (B, H) of one dtype -> the next (cell, hidden).
+
+    Keeps 6H numbers per row for the backward pass, where autodiff would keep 11H.
+    """
+    return _update_forward(gates, cell)[0]
+
+
+def _update_forward(gates: jax.Array, cell: jax.Array) -> tuple[Any, tuple[jax.Array, ...]]:
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    new = f * cell + i * g
+    out = jnp.tanh(new)
+    return (new, o * out), (i, f, g, o, cell, out)
+
+
+def _update_backward(
+    saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    i, f, g, o, cell, out = saved
+    d_new, d_hidden = cotangents
+    d_new = d_new + d_hidden * o * (1 - out * out)
+    d_i, d_f = d_new * g * i * (1 - i), d_new * cell * f * (1 - f)
+    d_g, d_o = d_new * i * (1 - g * g), d_hidden * out * o * (1 - o)
+    return jnp.concatenate([d_i, d_f, d_g, d_o], axis=-1), d_new * f
+
+
+_update.defvjp(_update_forward, _update_backward)
 
 
 class LSTM(nnx.Module):
     """A stack of layers read as [input, feedback] -> hidden of the last layer.
 
     `input_gates` does the part of layer 0 that is known before the scan, for all steps in one
-    matrix product; `step` does the rest. Matrix products run in `dtype`, the carry is f32.
+    matrix product; `step` does the rest, its products through `deferred.scan` where it is trained.
+    Matrix products run in `dtype`, the carry is f32.
     """
 
     layer_0: LSTMLayer
@@ -89,27 +116,36 @@ class LSTM(nnx.Module):
             for n in range(self.layers - 1)
         ]
 
+    def matrices(self, feedback: int) -> Matrices:
+        """What every step multiplies by, for `deferred.scan`; feedback: size of its argument."""
+        kernels = {"feedback": self.layer_0.wx[-feedback:]} if feedback else {}
+        for n in range(self.layers):
+            layer = getattr(self, f"layer_{n}")
+            kernels |= {f"wh_{n}": layer.wh[...]} | ({f"wx_{n}": layer.wx[...]} if n else {})
+        return {name: kernel.astype(self.dtype) for name, kernel in kernels.items()}
+
     def step(
         self,
         carry: Carry,
         gates: jax.Array,
         feedback: jax.Array | None = None,
         masks: Sequence[jax.Array] = (),
+        product: Product | None = None,
     ) -> tuple[Carry, jax.Array]:
         """One step: gates (B, 4H) from `input_gates`, feedback (B, P) = layer 0's last P inputs.
 
-        masks: one (B, H) factor per gap between layers, or none. Returns the carry and (B, H).
+        masks: one (B, H) factor per gap between layers, or none. product: multiplies by one of
+        `matrices`; None does it directly. Returns the carry and (B, H).
         """
+        if product is None:
+            product = direct(self.matrices(0 if feedback is None else feedback.shape[-1]))
         new: list[tuple[jax.Array, jax.Array]] = []
         for n, (cell, hidden) in enumerate(carry):
-            layer = getattr(self, f"layer_{n}")
             if n:
                 x = new[-1][1] * masks[n - 1] if masks else new[-1][1]
-                gates = add_bias(self._dot(x, layer.wx[...]), layer.bias[...])
+                gates = add_bias(product(f"wx_{n}", x), getattr(self, f"layer_{n}").bias[...])
             elif feedback is not None:
-                gates = gates + self._dot(feedback, layer.wx[-feedback.shape[-1] :])
-            new.append(_update(gates + self._dot(hidden, layer.wh[...]), cell))
+                gates = gates + product("feedback", feedback)
+            gates = gates + product(f"wh_{n}", hidden)
+            new.append(_update(gates.astype(cell.dtype), cell))
         return tuple(new), new[-1][1]
-
-    def _dot(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return x.astype(self.dtype) @ kernel.astype(self.dtype)

@@ -1,5 +1,6 @@
 """Features -> joint angles, one step at a time, each step seeing the pose it made before."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.engine.remat import scan
+from tds_jax.engine import deferred
+from tds_jax.engine.deferred import Matrices, Product
+from tds_jax.engine.remat import in_chunks
 from tds_jax.errors import UserError
 from tds_jax.nn.dtypes import at_least_f32
-from tds_jax.nn.linear import Linear
+from tds_jax.nn.linear import Linear, add_bias
 from tds_jax.nn.lstm import LSTM
 from tds_jax.nn.norm import LayerNorm
 
@@ -39,6 +42,7 @@ class LSTMCore(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.slope = slope
+        self.feedback = feedback
         self.lstm = LSTM(
             features + feedback, hidden, layers, dropout=dropout, dtype=dtype, rngs=rngs
         )
@@ -56,12 +60,22 @@ class LSTMCore(nnx.Module):
         """Dropout between layers, (N, B, H) each."""
         return self.lstm.masks(keys, steps, DROPOUT_LAYER)
 
+    def matrices(self) -> Matrices:
+        """What every step multiplies by."""
+        return self.lstm.matrices(self.feedback) | {"head": self.head.matrix()}
+
     def step(
-        self, state: Any, prepared: jax.Array, pose: jax.Array, masks: Sequence[jax.Array]
+        self,
+        state: Any,
+        prepared: jax.Array,
+        pose: jax.Array,
+        masks: Sequence[jax.Array],
+        product: Product,
     ) -> tuple[Any, jax.Array]:
-        """One step: (state, raw output (B, O))."""
-        state, hidden = self.lstm.step(state, prepared, pose, masks)
-        return state, self.head(jax.nn.leaky_relu(hidden, self.slope))
+        """One step: (state, raw output (B, O)); product multiplies by one of `matrices`."""
+        state, hidden = self.lstm.step(state, prepared, pose, masks, product)
+        out = product("head", jax.nn.leaky_relu(hidden, self.slope))
+        return state, add_bias(out, self.head.bias[...])
 
 
 class MLPCore(nnx.Module):
@@ -85,6 +99,7 @@ class MLPCore(nnx.Module):
                 f"model.mlp_hidden={tuple(sizes)} needs one or more positive sizes; use (256, 128)"
             )
         self.slope = slope
+        self.feedback = feedback
         self.depth = len(sizes)
         ends = [features + feedback, *sizes, outputs]
         for n, (a, b) in enumerate(itertools.pairwise(ends)):
@@ -98,26 +113,35 @@ class MLPCore(nnx.Module):
 
     def prepare(self, features: jax.Array) -> jax.Array:
         """features (..., F) -> their half of the first product, with its bias."""
-        first = self.linear_0
-        kernel = first.kernel[: features.shape[-1]].astype(first.dtype)
-        product = features.astype(first.dtype) @ kernel
-        return product + jnp.broadcast_to(first.bias[...].astype(first.dtype), product.shape)
+        kernel = self.linear_0.matrix()[: features.shape[-1]]
+        return add_bias(features.astype(kernel.dtype) @ kernel, self.linear_0.bias[...])
 
     def masks(self, keys: jax.Array | None, steps: int) -> list[jax.Array]:
         """None: the MLP has no dropout."""
         return []
 
+    def matrices(self) -> Matrices:
+        """What every step multiplies by: the feedback's half of the first kernel, the others."""
+        kernels = {f"linear_{n}": getattr(self, f"linear_{n}").matrix() for n in self._later()}
+        return kernels | {"feedback": self.linear_0.matrix()[-self.feedback :]}
+
     def step(
-        self, state: Any, prepared: jax.Array, pose: jax.Array, masks: Sequence[jax.Array]
+        self,
+        state: Any,
+        prepared: jax.Array,
+        pose: jax.Array,
+        masks: Sequence[jax.Array],
+        product: Product,
     ) -> tuple[Any, jax.Array]:
-        """One step: (state, raw output (B, O))."""
-        dtype = self.linear_0.dtype
-        kernel = self.linear_0.kernel[-pose.shape[-1] :].astype(dtype)
-        x = prepared + pose.astype(dtype) @ kernel
-        for n in range(self.depth):
-            x = jax.nn.leaky_relu(getattr(self, f"norm_{n}")(x), self.slope)
-            x = getattr(self, f"linear_{n + 1}")(x)
+        """One step: (state, raw output (B, O)); product multiplies by one of `matrices`."""
+        x = prepared + product("feedback", pose)
+        for n in self._later():
+            x = jax.nn.leaky_relu(getattr(self, f"norm_{n - 1}")(x), self.slope)
+            x = add_bias(product(f"linear_{n}", x), getattr(self, f"linear_{n}").bias[...])
         return state, x
+
+    def _later(self) -> range:
+        return range(1, self.depth + 1)
 
 
 class Decoder(nnx.Module):
@@ -125,7 +149,7 @@ class Decoder(nnx.Module):
 
     output 'position': pose = scale * out. 'velocity': pose = previous + scale * out. 'hybrid': out
     has both halves; position for the first `position_steps` steps, velocity afterwards.
-    The previous pose is always the model's own (no teacher forcing). chunk: see `remat.scan`.
+    The previous pose is always the model's own (no teacher forcing). chunk: see `in_chunks`.
     """
 
     def __init__(
@@ -158,7 +182,8 @@ class Decoder(nnx.Module):
 
     def step(self, carry: Carry, feature: jax.Array) -> tuple[Carry, jax.Array]:
         """feature (B, F) -> (carry, pose (B, J)), without dropout."""
-        return self._step(carry, (self.core.prepare(feature), []))
+        product = deferred.direct(self.core.matrices())
+        return self._step(product, carry, (self.core.prepare(feature), []))
 
     def rollout(
         self, features: jax.Array, carry: Carry, keys: jax.Array | None = None
@@ -166,12 +191,15 @@ class Decoder(nnx.Module):
         """features (B, N, F) -> (poses (B, N, J) in f32 radians, carry after the last step)."""
         masks = self.core.masks(keys, features.shape[1])
         prepared = jnp.swapaxes(self.core.prepare(features), 0, 1)
-        carry, poses = scan(self._step, carry, (prepared, masks), self.chunk)
+        scan = functools.partial(deferred.scan, self._step, self.core.matrices())
+        carry, poses = in_chunks(scan, carry, (prepared, masks), self.chunk)
         return jnp.swapaxes(poses, 0, 1), carry
 
-    def _step(self, carry: Carry, x: tuple[jax.Array, list[jax.Array]]) -> tuple[Carry, jax.Array]:
+    def _step(
+        self, product: Product, carry: Carry, x: tuple[jax.Array, list[jax.Array]]
+    ) -> tuple[Carry, jax.Array]:
         prepared, masks = x
-        state, out = self.core.step(carry["state"], prepared, carry["pose"], masks)
+        state, out = self.core.step(carry["state"], prepared, carry["pose"], masks, product)
         out = out.astype(self.carry_dtype) * self.output_scale
         pose = self._pose(out, carry["pose"], carry["step"])
         return {"pose": pose, "state": state, "step": carry["step"] + 1}, pose

@@ -15,8 +15,8 @@ def body(w, carry, x):
 
 
 def loss(w, xs, chunk):
-    f = lambda carry, x: body(w, carry, x)  # noqa: E731
-    carry, ys = remat.scan(f, jnp.zeros((3, 4)), xs, chunk)
+    run = lambda carry, xs: jax.lax.scan(lambda c, x: body(w, c, x), carry, xs)  # noqa: E731
+    carry, ys = remat.in_chunks(run, jnp.zeros((3, 4)), xs, chunk)
     return jnp.sum(carry**2) + jnp.sum(jnp.sin(ys))
 
 
@@ -36,8 +36,9 @@ def temp_bytes(chunk):
     w, xs = jnp.ones((64, 64)), jnp.ones((400, 8, 64))
 
     def f(w):
-        scanned = lambda c, x: (jnp.tanh(jnp.sin(jnp.cos(c @ w)) + x), ())  # noqa: E731
-        return jnp.sum(remat.scan(scanned, jnp.zeros((8, 64)), xs, chunk)[0])
+        one = lambda c, x: (jnp.tanh(jnp.sin(jnp.cos(c @ w)) + x), ())  # noqa: E731
+        run = lambda c, xs: jax.lax.scan(one, c, xs)  # noqa: E731
+        return jnp.sum(remat.in_chunks(run, jnp.zeros((8, 64)), xs, chunk)[0])
 
     return jax.jit(jax.grad(f)).lower(w).compile().memory_analysis().temp_size_in_bytes
 
@@ -78,4 +79,4 @@ def test_unknown_policy_and_negative_chunk_name_the_fix():
     with pytest.raises(UserError, match=r"memory.remat='False'.*none, dots, names, full"):
         remat.checkpoint(jnp.sin, "False")
     with pytest.raises(UserError, match="decoder_chunk=-1"):
-        remat.scan(lambda c, x: (c, x), 0, jnp.ones(3), -1)
+        remat.in_chunks(lambda c, xs: (c, xs), 0, jnp.ones(3), -1)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from tds_jax.nn.conv import _banded, _native, conv1d, width_conv1d
 from tds_jax.nn.dropout import dropout
-from tds_jax.nn.lstm import LSTM
+from tds_jax.nn.lstm import LSTM, _update
 from tds_jax.nn.norm import LayerNorm
 from tds_jax.nn.normalizer import Normalizer, Statistic
 from tds_jax.nn.resample import interpolate, upsample
@@ -158,6 +158,21 @@ def test_lstm_steps_are_the_documented_equations_wherever_the_input_is_split(spl
         carry, h = lstm.step(carry, lstm.input_gates(x[:, :split]), feedback)
         out.append(h)
     np.testing.assert_allclose(np.stack(out), reference_lstm(lstm, xs), atol=1e-6)
+
+
+def test_gradients_of_an_lstm_update_are_those_of_its_formula():
+    def formula(gates, cell):
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return cell, jax.nn.sigmoid(o) * jnp.tanh(cell)
+
+    with jax.enable_x64(True):
+        arrays = [a.astype(jnp.float64) for a in (normal(4, 28), normal(4, 7, seed=1))]
+        cotangents = tuple(normal(4, 7, seed=n).astype(jnp.float64) for n in (2, 3))
+        pulled = [jax.vjp(f, *arrays) for f in (formula, _update)]
+        expected, ours = [(*out, *pull(cotangents)) for out, pull in pulled]
+        for a, b in zip(expected, ours, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-13, atol=1e-14)
 
 
 def test_lstm_carry_stays_f32_under_bf16_products():
