@@ -97,6 +97,7 @@ def settings():
         kind = configuration.Config.__dataclass_fields__[group].type
         for field in dataclasses.fields(kind):
             yield f"{group}__{field.name}", field.type
+    yield "eval__hand_model", str
     yield "data__workers", int
     yield "data__persistent_workers", bool
 

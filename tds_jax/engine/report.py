@@ -109,22 +109,27 @@ class Report:
 
         The whole split has a column only where no shown group has one.
         """
-        columns: dict[str, dict[str, list[str]]] = {}
+        columns: dict[str, dict[str, dict[str, str]]] = {}
+        title, spreads = "", 0
         for row in self.rows:
             over, _, group = row.group.partition("/")
             wanted = row.split == split and row.metric in self.spread_headline
             if wanted and over.startswith(PER) and (group == ALL or self._is_shown(group)):
-                cells = columns.setdefault(group, {}).setdefault(row.method, [])
                 spread = "" if row.spread is None else f"±{row.spread:.1f}"
-                cells.append(f"{row.value:.1f}{spread}")
+                cells = columns.setdefault(group, {}).setdefault(row.method, {})
+                cells[row.metric] = f"{row.value:.1f}{spread}"
                 title = f"mean ± SD {over.replace('_', ' ')}: {' / '.join(self.spread_headline)}"
-        if not any("±" in cell for rows in columns.values() for r in rows.values() for cell in r):
+                spreads += row.spread is not None
+        if not spreads:
             return None
         if len(columns) > 1:
             columns.pop(ALL, None)
         table = _table(title, ["method"], [group.rsplit("/", 1)[-1] for group in columns])
         for method in dict.fromkeys(name for rows in columns.values() for name in rows):
-            numbers = [" / ".join(rows.get(method, [])) for rows in columns.values()]
+            numbers = [
+                " / ".join(rows.get(method, {}).get(name, "-") for name in self.spread_headline)
+                for rows in columns.values()
+            ]
             table.add_row(method, *numbers, style="bold" if method == MODEL else None)
         return table
 

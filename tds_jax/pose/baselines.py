@@ -206,7 +206,7 @@ class Fitted:
                 int(found["ridge_history"]),
             )
             return cls(str(found["digest"]), found["mean"], found["median"], ridge)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{path} cannot be read ({reason}); delete it to fit anew") from error
 

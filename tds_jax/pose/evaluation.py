@@ -18,6 +18,7 @@ from tds_jax.engine.step import Batch
 from tds_jax.pose import baselines, figures
 from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers, joint_names
+from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.metrics import States, make_compare
 from tds_jax.pose.sessions import SessionTable
 from tds_jax.pose.windows import PoseWindows, session_blocks
@@ -99,11 +100,10 @@ def evaluate(task: "PoseTask", model: nnx.Module, split: str, workdir: Path | No
 def _notes(task: "PoseTask", fitted: Fitted | None) -> tuple[str, ...]:
     """What a reader of the tables must know of them."""
     joints, file = task.recorded.num_joints, task.hand_file
-    notes = [
-        f"landmarks need the 20 joint angles of emg2pose; these recordings have {joints}"
-        if task.hand is None
-        else f"landmarks are of {file or 'our own hand of 190 mm; eval.hand_model names another'}"
-    ]
+    own = f"our own hand of {HAND_LENGTH:g} mm; eval.hand_model names another"
+    notes = [f"landmarks are of {file or own}"]
+    if task.hand is None:
+        notes = [f"landmarks need the 20 joint angles of emg2pose; these recordings have {joints}"]
     if fitted is None:
         notes.append("no train split here: no constant, constant_median and ridge")
     elif fitted.digest != task.digest():
@@ -175,16 +175,20 @@ def _merge(sessions: Sessions, batch: Mapping[str, np.ndarray], new: States) -> 
 def _rows(split: str, found: dict[str, Sessions], table: SessionTable) -> list[Row]:
     """Rows of every group and method, the headline first; of sessions and joints at the end."""
     users = dict(zip(table.number.tolist(), table.group_of("user"), strict=True))
+    members = _members(table, found[MODEL])
     rows = []
-    for group, numbers in _members(table, found[MODEL]).items():
+    for group, numbers in members.items():
         for method, sessions in found.items():
             each = _per_user(sessions, numbers, users)
             rows += _pooled_rows(split, group, method, list(each.values()))
             if not group.startswith("user/"):
                 named = [states for user, states in each.items() if user]
                 rows += _spread_rows(split, f"{PER_USER}/{group}", method, named)
-            if group == ALL:
-                rows += _joint_rows(split, method, list(each.values()))
+    rows += [
+        row
+        for method, sessions in found.items()
+        for row in _joint_rows(split, method, [sessions[n] for n in members[ALL]])
+    ]
     # Of the model alone: an emg2pose test split has 6,167 sessions.
     for i, number in enumerate(table.number.tolist()):
         if number in found[MODEL]:
@@ -220,7 +224,7 @@ def _per_user(
 def _pooled_rows(split: str, group: str, method: str, states: list[States]) -> list[Row]:
     """One row per metric, over all label rows; count: how many there are."""
     pooled = functools.reduce(metrics.merge, states)
-    count = float(pooled["rad"].weight.max())
+    count = float(pooled["angle"].weight.max())
     values = metrics.compute(pooled)
     return [Row(split, group, method, name, value, None, count) for name, value in values.items()]
 
@@ -239,12 +243,12 @@ def _spread_rows(split: str, group: str, method: str, states: list[States]) -> l
 
 
 def _joint_rows(split: str, method: str, states: list[States]) -> list[Row]:
-    pooled = functools.reduce(metrics.merge, states)["rad"]
+    pooled = functools.reduce(metrics.merge, states)["angle"]
     joints = len(pooled.weight)
     parts = {f"finger/{name}": part for name, part in fingers(joints).items()}
     parts |= {f"joint/{name}": [j] for j, name in enumerate(joint_names(joints))}
     rows = []
     for group, part in parts.items():
         one = jax.tree.map(lambda leaf, part=part: leaf[part], pooled)
-        rows += _pooled_rows(split, group, method, [{"rad": one}])
+        rows += _pooled_rows(split, group, method, [{"angle": one}])
     return rows

@@ -11,6 +11,18 @@ from tds_jax.engine.report import ALL, MODEL, Report
 from tds_jax.pose.joints import fingers, joint_names
 
 PANELS = 6
+PANEL_LABELS = {
+    "mae_deg": "mean absolute angle error [°]",
+    "landmark_mm": "mean landmark distance [mm]",
+}
+COLOURS = {
+    MODEL: "#d95f0e",
+    "ridge": "#3b6ea5",
+    "constant": "#8fb3d4",
+    "constant_median": "#c6d9ea",
+    "hold_initial": "0.55",
+    "zero": "0.8",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,19 +92,56 @@ def draw_angles(path: Path, trace: Trace, rate_hz: float, split: str) -> None:
 
 
 def draw_methods(path: Path, report: Report, split: str) -> None:
-    """Mean absolute error of the model and every baseline."""
+    """Angle error and landmark distance of model and baselines, a cluster for each generalization.
+
+    Bars are means over users and whiskers their standard deviation; without users, pooled values.
+    """
     pyplot = _pyplot()
-    values = {
-        row.method: row.value
-        for row in report.rows
-        if (row.group, row.metric) == (ALL, "mae_deg") and np.isfinite(row.value)
-    }
-    figure, axis = pyplot.subplots(figsize=(6, 2.6), layout="constrained")
-    colours = ["C1" if name == MODEL else "0.7" for name in values]
-    bars = axis.barh(list(values), list(values.values()), color=colours)
-    axis.bar_label(bars, fmt="%.2f°", padding=3)
-    axis.invert_yaxis()
-    axis.margins(x=0.15)
-    axis.set(xlabel="mean absolute error [°]", title=split)
+    over, groups = _clusters(report)
+    found = {(row.group, row.method, row.metric): row for row in report.rows}
+    methods = [row.method for row in report.rows if (row.group, row.metric) == (ALL, "mae_deg")]
+    panels = [m for m in PANEL_LABELS if (over + groups[0], MODEL, m) in found]
+    size = (max(6.0, 1.5 + 2.0 * len(groups)), 0.6 + 2.8 * len(panels))
+    figure, axes = pyplot.subplots(
+        len(panels), 1, figsize=size, sharex=True, squeeze=False, layout="constrained"
+    )
+    width = 0.84 / len(methods)
+    for axis, metric in zip(axes[:, 0], panels, strict=True):
+        for i, method in enumerate(methods):
+            rows = [found.get((over + group, method, metric)) for group in groups]
+            places = np.arange(len(groups)) + (i - (len(methods) - 1) / 2) * width
+            bars = axis.bar(
+                places,
+                [row.value if row else np.nan for row in rows],
+                0.9 * width,
+                yerr=[(row and row.spread) or np.nan for row in rows],
+                error_kw={"ecolor": "0.25", "elinewidth": 1, "capsize": 2},
+                color=COLOURS.get(method, "0.8"),
+                label=method,
+            )
+            if method == MODEL:
+                axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=9, weight="bold")
+        axis.set_ylabel(PANEL_LABELS[metric])
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    ticks = []
+    for group in groups:
+        count = found[over + group, MODEL, "mae_deg"].count
+        users = f"\n({count:.0f} user{'s' * (count != 1)})" if over else ""
+        ticks.append(group.rsplit("/", 1)[-1].replace("_", " + ") + users)
+    axes[-1, 0].set_xticks(range(len(groups)), ticks)
+    axes[-1, 0].set_xlabel("" if groups == [ALL] else "unseen")
+    figure.suptitle(f"{split}: {'mean ± SD over users' if over else 'all rows pooled'}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _clusters(report: Report) -> tuple[str, list[str]]:
+    """('per_user/' or '', generalization groups, or the whole split where there are none)."""
+    names = dict.fromkeys(row.group for row in report.rows)
+    over = "per_user/" if f"per_user/{ALL}" in names else ""
+    groups = [g.removeprefix(over) for g in names if g.startswith(f"{over}generalization/")]
+    return over, groups or [ALL]

@@ -35,14 +35,14 @@ States = dict[str, Any]
 class AngleError(Regression):
     """A Regression that also speaks of degrees, fingers and segments."""
 
-    def compute(self, unit: str) -> dict[str, float]:
-        """As Regression, and mae_deg, mae_<finger>_deg, mae_{proximal,mid,distal}_deg."""
+    def compute(self, name: str) -> dict[str, float]:
+        """As a Regression in rad, and mae_deg, mae_<finger>_deg, mae_{proximal,mid,distal}_deg."""
         mae = self.per_output()["mae"] * DEGREES
         parts = fingers(len(mae)) | segments(len(mae))
         return {
             "mae_deg": float(mae.mean()),
-            **super().compute(unit),
-            **{f"mae_{name}_deg": float(mae[part].mean()) for name, part in parts.items()},
+            **super().compute("rad"),
+            **{f"mae_{part}_deg": float(mae[joints].mean()) for part, joints in parts.items()},
         }
 
 
@@ -80,8 +80,8 @@ class LandmarkError:
         wrist and palm either) and fingertip_mm; NaN when nothing was counted.
         """
         return {
-            name: divide(self.distance[..., list(chosen)].mean(), self.weight)
-            for name, chosen in LANDMARK_SETS.items()
+            metric: divide(self.distance[list(chosen)].mean(), self.weight)
+            for metric, chosen in LANDMARK_SETS.items()
         }
 
 
@@ -117,17 +117,19 @@ class Motion:
             self, change=self.change + other.change, count=self.count + other.count
         )
 
-    def compute(self, prefix: str) -> dict[str, float]:
-        """<prefix>velocity_rad_s, acceleration_rad_s2, jerk_rad_s3: mean absolute differences.
+    def compute(self, name: str) -> dict[str, float]:
+        """velocity_rad_s, acceleration_rad_s2, jerk_rad_s3: mean absolute differences · rate^k.
 
         With every sample also acceleration_reference and jerk_reference, whose differences are
         multiplied by the rate once, as emg2pose does. Float32 alone gives a jerk of about
-        eps·rate³ ≈ 500 rad/s³ at 2 kHz. NaN where nothing was counted.
+        eps·rate³ ≈ 500 rad/s³ at 2 kHz. name 'label_motion' puts label_ before each of these,
+        'motion' nothing. NaN where nothing was counted.
         """
+        prefix = name.removesuffix("motion")
         mean = [divide(a, b) for a, b in zip(self.change, self.count, strict=True)]
         values = {
-            f"{prefix}{name}": value * self.rate_hz**order
-            for order, (name, value) in enumerate(zip(MOTIONS, mean, strict=True), start=1)
+            f"{prefix}{metric}": value * self.rate_hz**order
+            for order, (metric, value) in enumerate(zip(MOTIONS, mean, strict=True), start=1)
         }
         if self.every_sample:
             values[f"{prefix}acceleration_reference"] = mean[1] * self.rate_hz
@@ -147,13 +149,13 @@ def make_compare(
 
     def compare(poses: jax.Array, target: jax.Array, weight: jax.Array) -> States:
         states: States = {
-            "rad": AngleError.of(poses, target, weight),
-            "": Motion.of(poses, weight, rate_hz, every_sample),
-            "label_": Motion.of(target, weight, rate_hz, every_sample),
+            "angle": AngleError.of(poses, target, weight),
+            "motion": Motion.of(poses, weight, rate_hz, every_sample),
+            "label_motion": Motion.of(target, weight, rate_hz, every_sample),
         }
         if hand is not None:
             stride = landmark_stride(rate_hz)
-            states["mm"] = LandmarkError.of(hand, stride, poses, target, weight)
+            states["landmark"] = LandmarkError.of(hand, stride, poses, target, weight)
         return states
 
     return compare

@@ -1,9 +1,11 @@
 """Reports: one shape in memory, on disk and on the screen."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
+import re
 
 import pytest
 from rich.console import Console
@@ -27,7 +29,10 @@ def test_the_json_has_splits_then_model_baselines_groups():
                 "model": {"mse": 0.5},
                 "baselines": {"zero": {"mse": 2.0}},
                 "groups": {
-                    "user/a": {"model": {"mse": 0.25}, "baselines": {"zero": {"mse": 1.0}}},
+                    "user/a": {
+                        "model": {"mse": 0.25, "mse_sd": 0.1},
+                        "baselines": {"zero": {"mse": 1.0}},
+                    },
                     "finger/thumb": {"model": {"mse": None}},
                 },
             }
@@ -78,3 +83,49 @@ def test_the_table_shows_methods_on_everything_and_the_model_on_the_chosen_group
     lines = [line.split("│")[1:-1] for line in console.file.getvalue().splitlines() if "│" in line]
     cells = [[cell.strip() for cell in line] for line in lines]
     assert cells == [["all", "model", "0.5"], ["all", "zero", "2"], ["user/a", "model", "0.25"]]
+
+
+def rendered(table):
+    console = Console(width=100, file=io.StringIO())
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
+            for line in lines if "│" in line or "┃" in line]  # fmt: skip
+
+
+def test_a_metric_no_shown_row_has_gets_no_column_and_a_missing_one_an_empty_cell():
+    rows = [*ROWS, Row("test", "all", "model", "mm", 7.0, None, 1)]
+    found = rendered(Report(rows, ("mse", "mm", "km"), ()).table("test", ""))
+    assert found == [["group", "method", "mse", "mm"], ["all", "model", "0.5", "7"],
+                     ["all", "zero", "2", ""]]  # fmt: skip
+
+
+SPREADS = [
+    Row("test", f"per_user/{group}", method, metric, value, spread, 2)
+    for group in ("all", "stage/fist", "side/left")
+    for method, spread in (("model", 0.25), ("zero", None))
+    for metric, value in (("mm", 7.0), ("deg", 3.0), ("other", 1.0))
+]
+
+
+def test_means_and_spreads_have_a_table_with_a_column_per_shown_group():
+    report = Report([*ROWS, *SPREADS], ("mse",), ("stage",), ("deg", "mm"))
+    table = report.spread_table("test")
+    assert table.title == "mean ± SD per user: deg / mm"
+    expected = [["model", "3.0±0.2 / 7.0±0.2"], ["zero", "3.0 / 7.0"]]
+    assert rendered(table) == [["method", "fist"], *expected]
+    # Of a split without shown groups, everything; of one without spreads, nothing.
+    whole = Report(SPREADS, (), (), ("deg", "mm")).spread_table("test")
+    assert rendered(whole) == [["method", "all"], *expected]
+    assert Report(ROWS, (), ("user",), ("mse",)).spread_table("test") is None
+    alone = [dataclasses.replace(row, spread=None) for row in SPREADS]
+    assert Report(alone, (), ("stage",), ("deg", "mm")).spread_table("test") is None
+    assert report.spread_table("val") is None
+
+
+def test_tables_and_notes_are_printed_as_they_are(capsys):
+    Report([*ROWS, *SPREADS], ("mse",), (), ("deg",), ("read [this]",)).show("test", "title")
+    text = capsys.readouterr().out
+    assert text.startswith("title")
+    assert "mean ± SD per user: deg" in " ".join(text.split())  # a title wraps with its table
+    assert text.endswith("note: read [this]\n")

@@ -42,7 +42,7 @@ def small_task(folder, tmp_path, **changes):
     return PoseTask(small_config(folder, tmp_path, **changes))
 
 
-def write_recordings(folder, lengths, splits, columns=None):
+def write_recordings(folder, lengths, splits, columns=None, joints=3):
     """s0.hdf5 … with runs of failed rows of many lengths, and metadata.csv; returns their rows.
 
     columns: texts per session of further metadata columns.
@@ -52,7 +52,7 @@ def write_recordings(folder, lengths, splits, columns=None):
     table = [["filename", "split", *columns]]
     made = []
     for i, (length, split) in enumerate(zip(lengths, splits, strict=True)):
-        rows = make_rows(length, seed=i)
+        rows = make_rows(length, joints=joints, seed=i)
         rng = np.random.default_rng(100 + i)
         for start in range(0, length, 50):
             begin = start + rng.integers(40)

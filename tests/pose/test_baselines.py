@@ -144,3 +144,31 @@ def test_ridge_reads_the_default_generated_data_but_leaves_room():
     y = np.concatenate(target).astype(np.float64)
     squares = np.square(y - np.concatenate(predicted)).sum()
     assert 0.6 < 1 - squares / np.square(y - y.mean(axis=0)).sum() < 0.8
+
+
+def test_fitted_baselines_come_back_from_their_file(tmp_path):
+    parts = chunks(np.random.default_rng(8))
+    mean, median = baselines.ConstantMean(3), baselines.ConstantMedian(3)
+    baselines.fit(parts, mean, median)
+    fitted = baselines.Fitted("abc", mean.result(), median.result(), ridge(parts))
+    path = tmp_path / "baselines.npz"
+    assert baselines.Fitted.read(path) is None
+    fitted.write(path)
+    again = baselines.Fitted.read(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert again.digest == "abc"
+    for a, b in ((fitted.mean, again.mean), (fitted.median, again.median)):
+        np.testing.assert_array_equal(a, b)
+    emg = parts[0][0]
+    np.testing.assert_array_equal(fitted.ridge.predict(emg), again.ridge.predict(emg))
+
+
+@pytest.mark.parametrize("cut", [0, 100, 1500])
+def test_a_broken_file_of_baselines_is_one_line(tmp_path, cut):
+    path = tmp_path / "baselines.npz"
+    fitted = ridge(chunks(np.random.default_rng(9)))
+    baselines.Fitted("abc", np.zeros(3), np.zeros(3), fitted).write(path)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError, match=r"cannot be read .*; delete it to fit anew") as error:
+        baselines.Fitted.read(path)
+    assert "\n" not in str(error.value)

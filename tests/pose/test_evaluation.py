@@ -1,7 +1,9 @@
 """Laws of the evaluation: every row once, plain numpy's numbers, the right headline."""
 
+import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,11 +12,14 @@ from flax import nnx
 from configs import emg_hands
 from tds_jax import config as configuration
 from tds_jax import tasks
+from tds_jax.errors import UserError
 from tds_jax.pose import evaluation
+from tds_jax.pose.kinematics import default_hand, distances
 from tds_jax.pose.sessions import valid_rows
 from tds_jax.pose.task import PoseTask
 from tests.data.sessions import write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
+from tests.pose.test_kinematics import document
 
 EMG_HANDS = Path(__file__).parents[3] / "shared" / "data" / "emg_hands"
 STEP, CONTEXT, WINDOW = 4, 8, 100
@@ -126,17 +131,159 @@ def test_without_a_seen_session_the_headline_is_of_all(tmp_path):
     assert counts["all"] == counts["generalization/user"] + counts["generalization/stage"]
 
 
-def test_the_spread_is_over_the_sessions_of_a_group(tmp_path):
-    write_recordings(tmp_path / "data", (300, 150, 170, 140), ("train", "val", "test", "test"))
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory):
+    """(task, report): recordings of 20 joints, three users in test, one of them with two sides."""
+    base = tmp_path_factory.mktemp("hands")
+    columns = {
+        "user": ("a", "a", "a", "a", "b", "c", ""),
+        "side": ("left", "left", "left", "right", "left", "left", "left"),
+        "generalization": ("none", "none", "stage", "stage", "stage", "user", "user"),
+    }
+    lengths, splits = (300, 150, 170, 260, 200, 140, 150), ("train", "val", *["test"] * 5)
+    write_recordings(base / "data", lengths, splits, columns, joints=20)
+    task = small_task(base / "data", base)
+    return task, task.evaluate(task.init(nnx.Rngs(0)), "test", base)
+
+
+def find(report, group, metric, method="model"):
+    (row,) = [r for r in report.rows if (r.group, r.method, r.metric) == (group, method, metric)]
+    return row
+
+
+@pytest.mark.parametrize("metric", ["mae_deg", "landmark_mm", "velocity_rad_s", "mae_thumb_deg"])
+@pytest.mark.parametrize("method", ["model", "zero", "constant"])
+def test_per_user_values_are_means_of_what_each_user_pools(hands, metric, method):
+    _, report = hands
+    each = [find(report, f"user/{user}", metric, method).value for user in "abc"]
+    row = find(report, "per_user/all", metric, method)
+    assert row.value == pytest.approx(np.mean(each), rel=1e-12)
+    assert row.count == 3
+    assert row.spread == pytest.approx(np.std(each, ddof=1), rel=1e-9, abs=1e-12)
+    assert find(report, "all", metric, method).spread is None
+
+
+def test_a_user_counts_once_however_many_sessions_a_group_has_of_them(hands):
+    _, report = hands
+    a = [report.value("mae_deg", group=f"session/s{i}.hdf5") for i in (2, 3)]
+    rows = [find(report, f"session/s{i}.hdf5", "mae_deg").count for i in (2, 3)]
+    b = report.value("mae_deg", group="user/b")
+    row = find(report, "per_user/generalization/stage", "mae_deg")
+    assert row.value == pytest.approx((np.average(a, weights=rows) + b) / 2, rel=1e-9)
+    assert row.count == 2
+    right = find(report, "per_user/side/right", "mae_deg")
+    assert (right.value, right.count, right.spread) == (pytest.approx(a[1]), 1, None)
+    assert not any(row.group.startswith("per_user/user/") for row in report.rows)
+
+
+def test_a_session_of_nobody_is_pooled_but_is_no_user(hands):
+    _, report = hands
+    pooled = find(report, "generalization/user", "mae_deg")
+    counts = [find(report, f"session/s{i}.hdf5", "mae_deg").count for i in (5, 6)]
+    assert pooled.count == sum(counts)
+    row = find(report, "per_user/generalization/user", "mae_deg")
+    assert (row.count, row.value) == (1, report.value("mae_deg", group="user/c"))
+
+
+def test_every_group_has_every_metric_of_every_method(hands):
+    _, report = hands
+    kinds = ("all", "generalization", "user", "side", "per_user")
+    cells = {}
+    for row in report.rows:
+        if row.group.split("/")[0] in kinds:
+            cells.setdefault((row.group, row.method), set()).add(row.metric)
+    assert {method for _, method in cells} == {
+        "model", "ridge", "constant", "constant_median", "hold_initial", "zero",
+    }  # fmt: skip
+    (metrics,) = {frozenset(found) for found in cells.values()}
+    assert metrics >= {
+        "mae_deg", "mae_pinky_deg", "mae_proximal_deg", "mae_mid_deg", "mae_distal_deg",
+        "velocity_rad_s", "acceleration_rad_s2", "jerk_rad_s3", "label_jerk_rad_s3",
+        "landmark_mm", "landmark_moving_mm", "fingertip_mm", "r2",
+    }  # fmt: skip
+
+
+def test_constant_poses_stand_still_and_have_the_landmarks_of_their_own_hand(hands):
+    task, report = hands
+    for method in ("zero", "constant", "constant_median", "hold_initial"):
+        assert report.value("jerk_rad_s3", method=method) == 0
+    assert report.value("label_jerk_rad_s3") == report.value("label_jerk_rad_s3", method="zero") > 0
+    angles = np.concatenate([source_rows(task, i) for i in range(len(task.source("test")))])
+    rest = jnp.zeros(angles.shape)
+    apart = jax.jit(distances)(default_hand(), rest, jnp.asarray(angles))
+    expected = np.asarray(apart)[:, :5].mean(dtype=np.float64)
+    assert report.value("fingertip_mm", method="zero") == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_tables_show_landmarks_users_and_the_hand(hands, capsys):
+    hands[1].show("test", "title")
+    text = capsys.readouterr().out
+    for part in ("landmark_mm", "mean ± SD per user: mae_deg / landmark_mm", "user", "stage", "±"):
+        assert part in text
+    assert "note: landmarks are of our own hand of 190 mm" in text
+
+
+def test_other_joints_have_no_landmarks_and_a_note_says_so(run):
+    report = run[3]
+    assert not any("mm" in row.metric for row in report.rows)
+    assert report.notes == (
+        "landmarks need the 20 joint angles of emg2pose; these recordings have 3",
+    )
+
+
+def test_a_hand_of_ones_own_is_measured_with_and_a_wrong_one_is_known_early(hands, tmp_path):
+    task, report = hands
+    file = tmp_path / "hand.json"
+    file.write_text(json.dumps(document(default_hand(380.0))))
+    large = small_task(task.table.root, tmp_path, eval__hand_model=str(file))
+    again = large.evaluate(large.init(nnx.Rngs(0)), "test", None)
+    assert again.value("landmark_mm") == pytest.approx(2 * report.value("landmark_mm"), rel=1e-5)
+    assert again.notes == (f"landmarks are of {file}",)
+    wrong = small_task(task.table.root, tmp_path, eval__hand_model="nowhere.json")
+    with pytest.raises(UserError, match=r"eval\.hand_model=nowhere\.json cannot be read"):
+        wrong.warnings()
+
+
+def test_baselines_are_fitted_once_and_anew_for_other_recordings(tmp_path, monkeypatch):
+    fits = []
+    fit = evaluation.fit_baselines
+    monkeypatch.setattr(evaluation, "fit_baselines", lambda task: fits.append(1) or fit(task))
+    write_recordings(tmp_path / "data", LENGTHS, SPLITS)
     task = small_task(tmp_path / "data", tmp_path)
-    report = task.evaluate(task.init(nnx.Rngs(0)), "test", None)
-    each = [report.value("mae_rad", group=f"session/s{i}.hdf5") for i in (2, 3)]
-    (row,) = [
-        row
-        for row in report.rows
-        if (row.group, row.method, row.metric) == ("all", "model", "mae_rad")
-    ]
-    assert row.spread == pytest.approx(np.std(each, ddof=1), rel=1e-9)
+    first, again = (evaluation.fitted_baselines(task, tmp_path) for _ in range(2))
+    assert len(fits) == 1
+    for name in ("mean", "median", "digest"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    jax.tree.map(np.testing.assert_array_equal, vars(first.ridge), vars(again.ridge))
+    write_recordings(tmp_path / "more", (*LENGTHS, 300), (*SPLITS, "train"))
+    other = small_task(tmp_path / "more", tmp_path)
+    assert not np.array_equal(evaluation.fitted_baselines(other, tmp_path).mean, first.mean)
+    assert evaluation.fitted_baselines(other, None).digest == other.digest() != first.digest
+    assert len(fits) == 3
+
+
+def test_recordings_without_a_train_split_get_kept_baselines_or_none(tmp_path):
+    write_recordings(tmp_path / "data", LENGTHS, SPLITS)
+    write_recordings(tmp_path / "new", (260, 190), ("test", "test"))
+    task, new = (small_task(tmp_path / name, tmp_path) for name in ("data", "new"))
+    model = task.init(nnx.Rngs(0))
+    empty, kept = tmp_path / "empty", tmp_path / "kept"
+    empty.mkdir(), kept.mkdir()
+    report = new.evaluate(model, "test", empty)
+    assert {row.method for row in report.rows} == {"model", "hold_initial", "zero"}
+    assert report.notes[1:] == ("no train split here: no constant, constant_median and ridge",)
+    assert not (empty / "baselines.npz").exists()
+    constant = evaluation.fitted_baselines(task, kept).mean
+    report = new.evaluate(model, "test", kept)
+    assert "those of the recordings evaluated before" in report.notes[1]
+    target = np.concatenate([source_rows(new, i) for i in range(len(new.source("test")))])
+    expected = np.abs(target - constant).mean(dtype=np.float64)
+    assert report.value("mae_rad", method="constant") == pytest.approx(expected, rel=1e-5)
+
+
+def source_rows(task, index):
+    example = task.source("test").example(index, None)
+    return example["joint_angles"][example["weight"] > 0]
 
 
 def test_predictions_and_report_do_not_depend_on_the_evaluation_batch(run, tmp_path):
@@ -206,9 +353,7 @@ def test_a_split_without_any_known_initial_pose_is_reported_as_not_a_number(tmp_
     made[2]["joint_angles"][:20] = 0
     write_rows(tmp_path / "data" / "s2.hdf5", made[2])
     task = small_task(tmp_path / "data", tmp_path, model__initial_pose="given")
-    plots = tmp_path / "plots"
-    plots.mkdir()
-    report = task.evaluate(task.init(nnx.Rngs(0)), "test", plots)
+    report = task.evaluate(task.init(nnx.Rngs(0)), "test", tmp_path)
     assert np.isnan(report.value("mae_rad"))
     assert report.to_dict()["splits"]["test"]["model"]["mae_rad"] is None
 

@@ -67,10 +67,53 @@ def test_true_angles_have_gaps_where_the_label_failed(tmp_path, monkeypatch):
     np.testing.assert_allclose(drawn["true"][0, 1], np.degrees(found["joint_angles"][2, 0, 0]))
 
 
-def test_methods_without_a_number_are_left_out(tmp_path):
+def report(groups, metrics=("mae_deg", "landmark_mm"), spread=1.0):
     rows = [
-        Row("test", "all", name, "mae_deg", value, None, 1.0)
+        Row("test", group, name, metric, value, spread, 3.0)
+        for group in groups
         for name, value in (("model", 3.0), ("ridge", float("nan")), ("zero", 9.0))
+        for metric in metrics
     ]
-    figures.draw_methods(tmp_path / "m.png", Report(rows, ("mae_deg",), ()), "test")
+    return Report(rows, ("mae_deg",), ())
+
+
+def drawn(monkeypatch, tmp_path, found):
+    """What draw_methods puts on the axes: bar heights per axis, tick texts, title."""
+    pyplot, seen = figures._pyplot(), {}
+    close = pyplot.close
+
+    def look(figure):
+        axes = figure.axes
+        seen["heights"] = [[bar.get_height() for bar in axis.patches] for axis in axes]
+        seen["ticks"] = [text.get_text() for text in axes[-1].get_xticklabels()]
+        seen["title"] = figure.get_suptitle()
+        close(figure)
+
+    monkeypatch.setattr(pyplot, "close", look)
+    figures.draw_methods(tmp_path / "m.png", found, "test")
     assert (tmp_path / "m.png").read_bytes().startswith(PNG)
+    return seen
+
+
+@pytest.mark.filterwarnings("error")
+def test_methods_stand_side_by_side_for_every_generalization(tmp_path, monkeypatch):
+    groups = ["all", "per_user/all"]
+    for kind in ("user", "user_stage"):
+        groups += [f"generalization/{kind}", f"per_user/generalization/{kind}"]
+    seen = drawn(monkeypatch, tmp_path, report(groups))
+    assert seen["ticks"] == ["user\n(3 users)", "user + stage\n(3 users)"]
+    assert seen["title"] == "test: mean ± SD over users"
+    for heights in seen["heights"]:
+        np.testing.assert_array_equal(heights, [3, 3, np.nan, np.nan, 9, 9])
+    assert len(seen["heights"]) == 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("spread", [None, 1.0])
+def test_without_users_generalizations_or_landmarks_pooled_values_are_drawn(
+    tmp_path, monkeypatch, spread
+):
+    seen = drawn(monkeypatch, tmp_path, report(["all"], ("mae_deg",), spread))
+    assert seen["ticks"] == ["all"]
+    assert seen["title"] == "test: all rows pooled"
+    np.testing.assert_array_equal(seen["heights"], [[3, np.nan, 9]])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tds_jax.pose.joints import FINGERS, fingers, joint_names
+from tds_jax.pose.joints import FINGERS, fingers, joint_names, segments
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 20, 21])
@@ -24,3 +24,19 @@ def test_fingers_share_out_all_angles_by_name(count):
 def test_angles_of_something_else_have_numbers_and_no_fingers():
     assert joint_names(3) == ("joint_0", "joint_1", "joint_2")
     assert fingers(3) == {}
+
+
+def test_segments_share_out_the_twenty_angles_as_published():
+    parts = segments(20)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "proximal": 10,
+        "mid": 5,
+        "distal": 5,
+    }
+    assert sorted(j for part in parts.values() for j in part) == list(range(20))
+    endings = {"proximal": ("cmc_fe", "cmc_aa", "mcp_aa", "mcp_fe"), "mid": ("mcp_fe", "pip_fe")}
+    for segment, part in parts.items():
+        names = [joint_names(20)[j] for j in part]
+        assert all(name.endswith(endings.get(segment, ("ip_fe", "dip_fe"))) for name in names)
+    assert joint_names(20)[parts["mid"][0]] == "thumb_mcp_fe"
+    assert segments(5) == {}
