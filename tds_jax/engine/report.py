@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import operator
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ ALL = "all"
 PER = "per_"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Row:
     """One number. method: 'model' or a baseline's name. group: 'all', or e.g. 'user/user0'.
 
@@ -32,6 +33,10 @@ class Row:
     value: float
     spread: float | None
     count: float
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+CELLS = operator.attrgetter(*COLUMNS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +86,11 @@ class Report:
         stored["splits"] |= self.to_dict()["splits"]
         _replace(path, json.dumps(stored, indent=1) + "\n")
         for split in {row.split for row in self.rows}:
-            rows = [dataclasses.asdict(row) for row in self.rows if row.split == split]
             temporary = workdir / "report.csv.tmp"
             with temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+                writer = csv.writer(file)
+                writer.writerow(COLUMNS)
+                writer.writerows(CELLS(row) for row in self.rows if row.split == split)
             os.replace(temporary, workdir / f"report_{split}.csv")
 
     def table(self, split: str, title: str) -> Table:

@@ -33,6 +33,7 @@ SEEN = ("none", "session", "")
 GROUPS = ("generalization", "user", "stage", "side")
 SHOWN_GROUPS = ("generalization", "finger")
 PER_USER = f"{PER}user"
+TRACKING = "model_tracking"
 BASELINES = "baselines.npz"
 # Rows per read while the baselines stream over the train split: 30 s at 2 kHz.
 BASELINE_ROWS = 60_000
@@ -83,10 +84,11 @@ def evaluate(task: "PoseTask", model: nnx.Module, split: str, workdir: Path | No
     found: dict[str, Sessions] = {}
     trace: figures.Trace | None = None
     for batch, poses in predictions(task, model, source):
-        for name, values in _methods(source, fitted, batch, poses).items():
+        methods = poses | _baselines(source, fitted, batch)
+        for name, values in methods.items():
             states = metrics.to_host(compare(values, batch["joint_angles"], batch["weight"]))
             _merge(found.setdefault(name, {}), batch, states)
-        trace = trace or figures.Trace.of(batch, poses)
+        trace = trace or figures.Trace.of(batch, poses[MODEL])
     rows = _rows(split, found, source.table)
     report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, _notes(task, fitted))
     if workdir is not None and trace is not None:
@@ -113,13 +115,21 @@ def _notes(task: "PoseTask", fitted: Fitted | None) -> tuple[str, ...]:
 
 def predictions(
     task: "PoseTask", model: nnx.Module, source: PoseWindows
-) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """(batch, poses (B, N, J)) over a source, in order; weights are the task's."""
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """(batch, {method: poses (B, N, J)}) over a source, in order; weights are the task's.
+
+    A model of 'mixed' initial poses answers twice: without the true one, and beginning at it.
+    """
     graphdef, state = nnx.split(model)
+    ways = {MODEL: False}
+    if task.config.model.initial_pose == "mixed":
+        ways |= {TRACKING: True}
 
     @jax.jit
-    def run(state: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return task.poses(nnx.merge(graphdef, state), batch, train=False), task.weights(batch)
+    def run(state: Any, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array]:
+        built = nnx.merge(graphdef, state)
+        poses = {name: task.poses(built, batch, False, way) for name, way in ways.items()}
+        return poses, task.weights(batch)
 
     data = task.config.data
     loader = Loader(
@@ -134,22 +144,22 @@ def predictions(
     with contextlib.closing(loader):
         for batch in loader.eval_batches():
             poses, weight = run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})
-            yield batch | {"weight": np.asarray(weight)}, np.asarray(poses)
+            yield batch | {"weight": np.asarray(weight)}, jax.tree.map(np.asarray, poses)
 
 
-def _methods(
-    source: PoseWindows, fitted: Fitted | None, batch: Mapping[str, np.ndarray], poses: np.ndarray
+def _baselines(
+    source: PoseWindows, fitted: Fitted | None, batch: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Predictions (B, N, J) of the model and every baseline for one batch."""
+    """Predictions (B, N, J) of every baseline for one batch."""
     target, weight = batch["joint_angles"], batch["weight"]
     first = (weight > 0).argmax(axis=1)
     held = np.take_along_axis(target, first[:, None, None], axis=1)
     spread = functools.partial(np.broadcast_to, shape=target.shape)
-    found = {MODEL: poses}
+    found: dict[str, np.ndarray] = {}
     if fitted:
-        ridge = np.stack([_ridge(source, fitted.ridge, i, target) for i in batch["example"]])
-        found |= {"ridge": ridge}
-        found |= {"constant": spread(fitted.mean), "constant_median": spread(fitted.median)}
+        ridge = [_ridge(source, fitted.ridge, i, target) for i in batch["example"]]
+        constants = {"constant": spread(fitted.mean), "constant_median": spread(fitted.median)}
+        found = {"ridge": np.stack(ridge)} | constants
     return found | {"hold_initial": spread(held), "zero": np.zeros_like(target)}
 
 
@@ -167,7 +177,7 @@ def _ridge(
 def _merge(sessions: Sessions, batch: Mapping[str, np.ndarray], new: States) -> None:
     for i, session in enumerate(batch["session"].tolist()):
         if batch["example"][i] >= 0:
-            one = jax.tree.map(lambda leaf, i=i: leaf[i], new)
+            one = jax.tree.map(lambda leaf, i=i: leaf[i].copy(), new)
             old = sessions.get(session)
             sessions[session] = one if old is None else metrics.merge(old, one)
 

@@ -343,6 +343,23 @@ def test_ridge_sees_the_recording_before_the_window(run):
     np.testing.assert_allclose(found, fitted.ridge.predict(emg)[rows], atol=1e-5)
 
 
+def test_a_model_of_mixed_initial_poses_is_judged_with_and_without_the_true_one(tmp_path):
+    write_recordings(tmp_path / "data", (200, 140, 150), ("train", "val", "test"))
+    changes = {"model__initial_pose": "mixed", "model__output": "velocity"}
+    task = small_task(tmp_path / "data", tmp_path, **changes)
+    model = task.init(nnx.Rngs(0))
+    report = task.evaluate(model, "test", tmp_path)
+    source = task.source("test")
+    examples = [source.example(i, None) for i in range(len(source))]
+    batch = {name: jnp.stack([one[name] for one in examples]) for name in examples[0]}
+    weight = np.asarray(task.weights(batch)) > 0
+    found = [report.value("mae_rad", method=name) for name in ("model", "model_tracking")]
+    for value, tracking in zip(found, (False, True), strict=True):
+        error = np.abs(task.poses(model, batch, False, tracking) - batch["joint_angles"])
+        assert value == pytest.approx(np.asarray(error)[weight].mean(), rel=1e-5)
+    assert abs(found[0] - found[1]) > 1e-3
+
+
 def test_figures_are_drawn(run):
     assert {path.name for path in run[4].iterdir()} == {"test_angles.png", "test_methods.png"}
 
