@@ -16,9 +16,11 @@ from configs import (  # fmt: skip
     emg2pose_tracking_mlp,
     neuropose,
 )
+from tds_jax import config as configuration
+from tds_jax import tasks
 from tds_jax.engine.step import split
+from tds_jax.pose import task
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.torch_names import import_params
 
 FOLDER = pathlib.Path(__file__).parents[3] / "shared" / "parity" / "pose"
@@ -55,18 +57,12 @@ PUBLISHED = {
 
 
 def build(name, dtype):
-    """The model of a benchmark config."""
-    model = PUBLISHED[name][0].get_config().model.to_dict()
-    if model["name"] == "neuropose":
-        return NeuroPose(
-            num_channels=16, num_joints=20, channels=model["widths"], pools=model["conv_strides"],
-            electrode_pools=model["groups"], residual_blocks=model["layers"],
-            dropout=model["dropout"], remat="none", dtype=dtype, rngs=nnx.Rngs(0),
-        )  # fmt: skip
-    del model["name"]
-    return PoseModel(
-        **RECORDED | model, remat="none", decoder_chunk=0, dtype=dtype, rngs=nnx.Rngs(0)
-    )
+    """The model of a benchmark config, as training builds it but for the type."""
+    values = PUBLISHED[name][0].get_config().to_dict()
+    config = configuration.resolve(values, tasks.groups("pose"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "compute_dtype", lambda _: jnp.dtype(dtype))
+        return tasks.get(config, RECORDED).init(nnx.Rngs(0))
 
 
 def weights_by_rule(name):
@@ -101,6 +97,10 @@ def fixture(name):
     return np.load(FOLDER / f"{name}.npz")
 
 
+def jitted(f, *arguments):
+    return jax.jit(lambda *arguments: f(*arguments))(*arguments)
+
+
 def relative_error(ours, theirs):
     assert ours.shape == theirs.shape
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
@@ -122,21 +122,21 @@ def test_student_default_matches_its_original(dtype, tolerance):
         model = PoseModel(**STUDENT, dtype=dtype, rngs=nnx.Rngs(0))
         model = filled(model, "tds_lstm_default", dtype)
         emg = jnp.asarray(data["emg"], dtype)
-        frames = np.swapaxes(model.encoder(emg), 1, 2)
+        frames = np.swapaxes(jitted(model.encoder, emg), 1, 2)
         assert relative_error(frames, data["features"]) <= tolerance
-        assert relative_error(model(emg)[:, ::10], data["out"]) <= tolerance
+        assert relative_error(jitted(model, emg)[:, ::10], data["out"]) <= tolerance
 
 
 @pytest.mark.parametrize("name", ["regression_vemg2pose", "regression_emg2pose"])
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_benchmark_models_match_their_originals(name, dtype, tolerance, record_property):
+def test_benchmark_models_match_their_originals(name, dtype, tolerance):
     data = fixture(name)
     with jax.enable_x64(dtype == np.float64):
         model = filled(build(name, dtype), name, dtype)
         emg = jnp.asarray(np.swapaxes(data["emg"], 1, 2), dtype)
-        frames = np.swapaxes(model.encoder(emg), 1, 2)
+        frames = np.swapaxes(jitted(model.encoder, emg), 1, 2)
         assert relative_error(frames, data["features"]) <= tolerance
-        poses = jax.jit(lambda emg: model(emg))(emg)
+        poses = jitted(model, emg)
         assert poses.shape[1] == data["pred_len"] == model.num_steps(emg.shape[1])
         assert relative_error(np.swapaxes(poses[:, ::10], 1, 2), data["pred"]) <= tolerance
 
@@ -147,9 +147,67 @@ def test_neuropose_matches_its_original(dtype, tolerance):
     with jax.enable_x64(dtype == np.float64):
         model = filled(build("regression_neuropose", dtype), "regression_neuropose", dtype)
         emg = jnp.asarray(np.swapaxes(data["emg"], 1, 2), dtype)
-        frames = np.swapaxes(model.frames(emg), 1, 2)
+        frames = np.swapaxes(jitted(model.frames, emg), 1, 2)
         assert frames.shape[2] == 960  # 1000 // 10 // 8 // 4 * 320
         assert relative_error(frames[..., :200], data["features"]) <= tolerance
-        poses = jax.jit(lambda emg: model(emg))(emg)
+        poses = jitted(model, emg)
         assert poses.shape[1] == data["pred_len"]
         assert relative_error(np.swapaxes(poses[:, ::10], 1, 2), data["pred"]) <= tolerance
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def decoded_as_described(tensors, frames, initial, samples):
+    """facts of the original's rollout, written down once more in plain NumPy: velocity decoder."""
+    steps = round(samples / 2000 * 50)
+    at = np.arange(steps) * (frames.shape[1] - 1) / (steps - 1)
+    low = np.minimum(at.astype(int), frames.shape[1] - 2)
+    part = (at - low)[None, :, None]
+    inputs = frames[:, low] * (1 - part) + frames[:, low + 1] * part
+    state = [[np.zeros((len(initial), 512))] * 2 for _ in range(2)]
+    pose, poses = initial, []
+    for n in range(steps):
+        x = np.concatenate([inputs[:, n], pose], axis=1)
+        for k, (cell, hidden) in enumerate(state):
+            w = {key: tensors[f"decoder.lstm.{key}_l{k}"] for key in
+                 ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}  # fmt: skip
+            gates = x @ w["weight_ih"].T + w["bias_ih"] + hidden @ w["weight_hh"].T + w["bias_hh"]
+            i, f, g, o = np.split(gates, 4, axis=1)
+            cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+            state[k] = [cell, sigmoid(o) * np.tanh(cell)]
+            x = state[k][1]
+        out = np.where(x > 0, x, 0.01 * x) @ tensors["decoder.mlp_out.1.weight"].T
+        pose = pose + 0.01 * (out + tensors["decoder.mlp_out.1.bias"])
+        poses.append(pose)
+    at = np.clip((np.arange(samples) + 0.5) * steps / samples - 0.5, 0, steps - 1)
+    return np.stack(
+        [[np.interp(at, np.arange(steps), joint) for joint in one.T]
+         for one in np.stack(poses, 1)]
+    ).swapaxes(1, 2)  # fmt: skip
+
+
+def test_tracking_is_what_its_description_says():
+    """No recorded outputs exist for it; the encoder and both decoders are the regression's."""
+    data, tensors = fixture("regression_vemg2pose"), weights_by_rule("tracking_vemg2pose")
+    with jax.enable_x64(True):
+        model = filled(build("tracking_vemg2pose", np.float64), "tracking_vemg2pose", np.float64)
+        emg = jnp.asarray(np.swapaxes(data["emg"], 1, 2), np.float64)
+        initial = data["joint_angles"][:, :, 1790].astype(np.float64)
+        poses = jitted(model, emg, jnp.asarray(initial))
+        frames = np.asarray(jitted(model.encoder, emg))
+        described = decoded_as_described(tensors, frames, initial, 1000)
+        assert relative_error(poses, described) <= 1e-12
+
+
+def test_both_alignments_read_the_same_parameters():
+    """A stream can run on imported weights, at the price of seeing no later sample."""
+    model = filled(build("regression_vemg2pose", np.float32), "regression_vemg2pose", np.float32)
+    data = fixture("regression_vemg2pose")
+    emg = jnp.asarray(np.swapaxes(data["emg"], 1, 2))
+    fixed = model.aligned("fixed")
+    assert (fixed.step, fixed.left_context, model.step, model.left_context) == (40, 1790, 1, 1790)
+    # Frames spread over the window against the newest one at each step: near, not the same.
+    apart = np.abs(jitted(fixed, emg) - jitted(model, emg)[:, ::40]).max()
+    assert 0 < apart < 0.1 * np.abs(data["pred"]).max()
