@@ -59,6 +59,11 @@ class PoseTask:
                 f"data.{name}={window} samples are shorter than the model's receptive field of "
                 f"{grid.receptive_field}; use a longer window or smaller model.tds_kernels",
             )
+        require(
+            not config.loss.fingertip_weight or self.recorded.num_joints == kinematics.ANGLES,
+            f"loss.fingertip_weight={config.loss.fingertip_weight} needs the 20 joint angles of "
+            f"emg2pose, but these recordings have {self.recorded.num_joints}; use 0",
+        )
         self._label_step = 1 if config.loss.every_sample else self.step
 
     @functools.cached_property
@@ -203,11 +208,7 @@ class PoseTask:
 
         Rows are compared every 20 ms; an example whose compared rows all failed adds 0.
         """
-        if self.hand is None:
-            raise UserError(
-                f"loss.fingertip_weight={self.config.loss.fingertip_weight} needs the 20 joint "
-                f"angles of emg2pose, but the recordings have {self.recorded.num_joints}; use 0"
-            )
+        assert self.hand is not None, "fingertip_weight is 0 without a hand"
         k = landmark_stride(self.recorded.sample_rate / self._label_step)
         apart = kinematics.fingertip_distance(self.hand, poses[:, ::k], target[:, ::k])
         rows, compared = weight.sum(axis=1), weight[:, ::k].sum(axis=1)

@@ -125,9 +125,8 @@ def test_gradients_are_finite_where_prediction_and_label_agree_at_zero(folder):
 
 def test_other_joints_cannot_have_the_term_and_that_is_one_line(tmp_path):
     write_recordings(tmp_path / "data", LENGTHS, SPLITS)
-    task = small_task(tmp_path / "data", tmp_path, loss__fingertip_weight=0.01)
     with pytest.raises(UserError, match=r"loss\.fingertip_weight=0\.01 needs the 20 .* use 0"):
-        loss(task, task.init(nnx.Rngs(0)), batch_of(task))
+        small_task(tmp_path / "data", tmp_path, loss__fingertip_weight=0.01)
 
 
 def test_a_weight_below_zero_is_refused_and_the_term_may_stand_alone(folder):
