@@ -26,6 +26,12 @@ def get_config() -> ConfigDict:
     config.optim.clip_norm = 1.0  # global norm of the mean gradient; 0 = off
 
     config.memory = ConfigDict()
+    # '' = train as the settings below say. A size ('1GiB') or 'auto' (what the device has): the
+    # cheapest of micro-batch x remat x decoder_chunk that fits is found before training; batch_size,
+    # and with it the result, stays. On CPU the device's bytes are part of the host's.
+    config.memory.budget = ""
+    config.memory.host_budget = ""  # the same for the process and its workers in host memory
+    config.memory.allow_bfloat16 = False  # True: a budget may also choose dtype='bfloat16'
     # What the backward pass keeps. 'none': everything. 'names': block outputs. 'dots': results of
     # products and convolutions. 'full': nothing, at the price of one more forward pass. XLA undoes
     # it on CPU.
@@ -38,6 +44,9 @@ def get_config() -> ConfigDict:
     config.memory.matmul_precision = "default"  # 'highest' = true f32 on GPU and TPU, slower
     config.memory.preallocate = True  # take the GPU's memory at once; False to share the card
     config.memory.fraction = 0.0  # share of the card this process may take; 0 = XLA's own (0.75)
+    # Compiled programs are kept for the next start: 'auto' = in .compiled beside the workdir, 'off',
+    # or a folder. A few MB per program.
+    config.memory.compile_cache = "auto"
 
     config.eval = ConfigDict()
     config.eval.every = 100  # steps between looks at `val`; 0 = never

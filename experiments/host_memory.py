@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.engine.memory import format_bytes
+from tds_jax.sizes import format_bytes
 from tds_jax.pose.synthetic import Simulation, synthesize
 
 

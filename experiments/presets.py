@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.host_memory import measure
-from tds_jax.engine.memory import format_bytes
+from tds_jax.sizes import format_bytes
 
 CLAIMED = {"quick_demo": 1, "low_memory": 2, "default": 4, "high_performance": 8}  # GB
 

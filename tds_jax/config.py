@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tds_jax.errors import UserError
+from tds_jax.sizes import parse_bytes
 
 SCHEDULES = ("constant", "warmup_cosine")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 REMAT_POLICIES = ("none", "dots", "names", "full")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
+AUTO = "auto"
 
 # A run may go on with other values of these. None of them changes the trajectory beyond rounding,
 # except that optim.steps moves the end of a schedule that has one.
@@ -33,11 +35,17 @@ FREE_ON_RESUME = (
     "data.max_open_files",
     "data.cache_dir",
     "optim.steps",
+    "optim.accumulate",
+    "eval.batch_size",
     "log.",
+    "memory.budget",
+    "memory.host_budget",
+    "memory.allow_bfloat16",
     "memory.remat",
     "memory.decoder_chunk",
     "memory.preallocate",
     "memory.fraction",
+    "memory.compile_cache",
 )
 
 
@@ -108,14 +116,22 @@ class OptimConfig:
 class MemoryConfig:
     """What trades speed for bytes; nothing here changes the result beyond rounding."""
 
+    budget: str
+    host_budget: str
+    allow_bfloat16: bool
     remat: str
     dtype: str
     decoder_chunk: int
     matmul_precision: str
     preallocate: bool
     fraction: float
+    compile_cache: str
 
     def __post_init__(self) -> None:
+        for name in ("budget", "host_budget"):
+            text = getattr(self, name)
+            if text not in ("", AUTO):
+                require_at_least(f"memory.{name}", parse_bytes(f"memory.{name}", text), 1)
         require_choice("memory.remat", self.remat, REMAT_POLICIES)
         require_choice("memory.dtype", self.dtype, DTYPES)
         require_choice("memory.matmul_precision", self.matmul_precision, PRECISIONS)
@@ -180,6 +196,11 @@ class LoaderConfig:
     prefetch: int
     persistent_workers: bool
 
+    @property
+    def cache_bytes(self) -> int:
+        """The most that caches of open files take in one reading process."""
+        return 0
+
     def __post_init__(self) -> None:
         require_between("data.workers", self.workers, 0, 256)
         require_between("data.threads", self.threads, 0, 256)
@@ -209,10 +230,21 @@ class Config:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
+def replace(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The config with settings changed: {'optim.accumulate': 8, …}."""
+    groups: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
+        group, name = path.split(".")
+        groups.setdefault(group, {})[name] = value
+    changed = {g: dataclasses.replace(getattr(config, g), **v) for g, v in groups.items()}
+    return dataclasses.replace(config, **changed)
+
+
 def resolve(values: Mapping[str, Any], groups: Mapping[str, type]) -> Config:
     """The frozen Config for nested values (a ConfigDict's to_dict(), or a parsed config.json).
 
-    groups: the task's dataclass for each of `model`, `data` and `loss`.
+    groups: the task's dataclass for each of `model`, `data` and `loss`, and for `eval` if it has
+    settings of its own there.
     Raises UserError for a missing or unknown field, a wrong type, a value out of range.
     """
     classes = {f.name: f.type for f in dataclasses.fields(Config)} | dict(groups)

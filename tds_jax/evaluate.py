@@ -12,7 +12,7 @@ from absl import flags
 
 from tds_jax import cli, tasks
 from tds_jax.config import Config, require_choice
-from tds_jax.engine import curves, workdir
+from tds_jax.engine import curves, memory, workdir
 from tds_jax.engine.report import Report
 
 SPLITS = ("train", "val", "test")
@@ -22,7 +22,8 @@ def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> Repo
     """Evaluates the folder's best checkpoint on a split, writes and prints the report."""
     model, restored = workdir.load_model(task, config, folder)
     steps = restored.position // config.optim.batch_size
-    report = task.evaluate(model, split, folder)
+    with memory.noticing("eval.batch_size"):
+        report = task.evaluate(model, split, folder)
     report.write(folder)
     curves.draw_curves(folder)
     report.show(split, f"{split} (best checkpoint: step {steps})")

@@ -1,40 +1,48 @@
-"""Says before training what a run will need on the device; nothing is allocated.
+"""Says before training what a run will need, and how to fit it; no data, nothing allocated.
 
-python -m tds_jax.plan --config=configs/low_memory.py [--json=FILE]
+    python -m tds_jax.plan --config=configs/low_memory.py [--budget=1GiB] \\
+        [--target=here|cpu|h100|v5e] [--json=FILE]
+
+Compiles the real training step for every split of the batch and every recomputation worth its
+price, and shows the device and host bytes of each, its relative cost, and the cheapest that fits.
+Train with it: python -m tds_jax.train --config=... --config.memory.budget=1GiB
 """
 
+import functools
 import json
 from pathlib import Path
 
-import jax
 from absl import flags
 from ml_collections import config_flags
+from rich.console import Console
 
 from tds_jax import cli, tasks
-from tds_jax.engine.memory import format_bytes
-from tds_jax.engine.program import Program
+from tds_jax import config as configuration
+from tds_jax.config import require_choice
+from tds_jax.engine import budget, compilation, targets
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 flags.mark_flag_as_required("config")
-flags.DEFINE_string("json", None, "Also write the numbers to this file.")
+flags.DEFINE_string("budget", None, "Device bytes, such as 1GiB; default: memory.budget, or all.")
+flags.DEFINE_string("target", "here", f"Device to plan for, one of {', '.join(targets.NAMES)}.")
+flags.DEFINE_string("json", None, "Also write the plan to this file.")
 
 
 def main() -> None:
-    """Compile the real training step for this config's shapes and print XLA's account."""
+    """Plan for the config's shapes and show the table."""
     cli.require_writable("--json", flags.FLAGS.json)
+    require_choice("--target", flags.FLAGS.target, targets.NAMES)
+    targets.prepare(flags.FLAGS.target)
     config = cli.resolve(CONFIG.value.to_dict())
-    program = Program(tasks.get(config), config)
-    need = program.predicted
-    names = ("arguments", "outputs", "temporaries", "total")
-    numbers = {name: getattr(need, name) for name in names}
-    for name, count in numbers.items():
-        print(f"{name:>12} {format_bytes(count):>10}   device, predicted")
-    numbers["parameters"] = sum(p.size for p in jax.tree.leaves(program.abstract_state.params))
-    print(f"{numbers['parameters']:,} parameters")
-    optim = config.optim
-    print(f"micro-batch {optim.micro_batch} x {optim.accumulate} = batch {optim.batch_size}")
+    if flags.FLAGS.budget is not None:
+        config = configuration.replace(config, {"memory.budget": flags.FLAGS.budget})
+    compilation.keep_programs(config.memory.compile_cache, cli.default_workdir())
+    console, target = Console(), targets.find(flags.FLAGS.target)
+    build = functools.cache(tasks.get)
+    plan = budget.make(build, config, target, console, whole=True)
+    budget.show(plan, console)
     if flags.FLAGS.json:
-        Path(flags.FLAGS.json).write_text(json.dumps(numbers) + "\n")
+        Path(flags.FLAGS.json).write_text(json.dumps(budget.to_dict(plan), indent=1) + "\n")
 
 
 if __name__ == "__main__":

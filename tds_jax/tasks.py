@@ -1,7 +1,7 @@
 """What the engine asks of a domain, and where the domains are."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -41,8 +41,12 @@ class Task(Protocol):
         """Random access to the examples of `train`, `val` or `test`."""
         ...
 
-    def batch_spec(self, micro_batch: int) -> dict[str, Any]:
-        """ShapeDtypeStructs of a batch; needs no data beyond its index."""
+    def batch_spec(self, examples: int, train: bool = True) -> dict[str, Any]:
+        """ShapeDtypeStructs of a batch of training or evaluation examples; needs no data."""
+        ...
+
+    def memory_options(self) -> dict[str, tuple[Any, ...]]:
+        """Values of `memory` settings that save bytes without changing results, cheapest first."""
         ...
 
     def fit_statistics(self) -> dict[str, Any]:
@@ -72,6 +76,23 @@ class Task(Protocol):
 
     def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
         """Predictions for one file or every file of a folder; returns what was written."""
+        ...
+
+    def stream(
+        self,
+        model: nnx.Module,
+        source: str,
+        target: str,
+        *,
+        initial_pose: Sequence[float] | None,
+        chunk: float,
+        paced: bool,
+    ) -> str:
+        """Predicts as samples come, from a file or '-' (stdin); returns a line on latency."""
+        ...
+
+    def export(self, model: nnx.Module, target: Path) -> str:
+        """Writes functions that need no project to run, checked; returns a line on them."""
         ...
 
 

@@ -7,6 +7,7 @@ Writes config.json, metrics.jsonl, checkpoints/ and plots/ into the workdir, sho
 ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exits.
 """
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from tds_jax.data.workers import leave_out_jax
 from tds_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from tds_jax.config import Config
     from tds_jax.engine.loop import Finished
 
 # Data workers run this module again. Jax is therefore imported in functions only, which spares
@@ -31,41 +33,55 @@ flags.mark_flag_as_required("config")
 
 
 def main() -> None:
-    """Train, then evaluate the best checkpoint on `test`."""
+    """Plan if there is a budget, train, then evaluate the best checkpoint on `test`."""
     from tds_jax import tasks
-    from tds_jax.engine import loop, workdir
+    from tds_jax.engine import budget, compilation, loop, workdir
     from tds_jax.engine.memory import HostMeter
     from tds_jax.evaluate import SPLITS, evaluate
 
-    config = cli.resolve(CONFIG.value.to_dict())
+    asked = cli.resolve(CONFIG.value.to_dict())
     folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
-    task = tasks.get(config)
+    build = functools.cache(tasks.get)
+    task = build(asked)
     for line in dict.fromkeys(task.warnings()):
         print(f"warning: {line}", file=sys.stderr)
     # Now rather than after hours of training.
-    for split in SPLITS if config.eval.every else ("train", "test"):
+    for split in SPLITS if asked.eval.every else ("train", "test"):
         task.source(split)
+    compilation.keep_programs(asked.memory.compile_cache, folder)
+    config, plan = budget.settle(build, asked, folder)
     # After everything that may be wrong with the input, which another try may correct.
     workdir.claim(folder, config, task.inputs(), task.digest())
+    budget.keep(folder, asked, config, plan)
+
+    def remember(config: "Config") -> None:
+        workdir.claim(folder, config, task.inputs(), task.digest())
+        budget.keep(folder, asked, config, plan)
+
     with HostMeter() as host:
-        finished = loop.fit(task, config, folder)
+        finished, config = budget.within_memory(
+            lambda config: loop.fit(build(config), config, folder), config, remember
+        )
         if finished.complete:
-            evaluate(task, config, folder, "test")
+            budget.within_memory(
+                lambda config: evaluate(build(config), config, folder, "test"), config, remember
+            )
         else:
             print(f"stopped after {finished.steps} steps and saved; the same command goes on")
-    print(memory_words(finished, host.peak))
+    print(memory_words(finished, host.peak, plan.host.total if plan else None))
 
 
-def memory_words(finished: "Finished", host_peak: int) -> str:
+def memory_words(finished: "Finished", host_peak: int, host_predicted: int | None) -> str:
     """Host and device bytes of a run, each said to be measured or predicted."""
-    from tds_jax.engine.memory import format_bytes
+    from tds_jax.sizes import format_bytes
 
     peak = finished.device_peak
     measured = "" if peak is None else f", {format_bytes(peak)} measured"
+    planned = "" if host_predicted is None else f", {format_bytes(host_predicted)} predicted"
     return (
-        f"host peak {format_bytes(host_peak)} measured (all processes); "
+        f"host peak {format_bytes(host_peak)} measured (all processes){planned}; "
         f"device peak {format_bytes(finished.device_predicted)} predicted{measured}"
     )
 

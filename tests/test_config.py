@@ -199,7 +199,6 @@ def test_differences_name_what_may_not_change_on_resume():
     assert differences(old, new) == [
         "data.window: 2000 -> 4000",
         "model.widths: [4, 8] -> [8, 8]",
-        "optim.accumulate: 1 -> 2",
         "seed: 0 -> 4",
     ]
 

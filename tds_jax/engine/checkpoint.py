@@ -93,6 +93,11 @@ class Checkpoints:
         """Position of the checkpoint with the lowest score; the latest if none has a score."""
         return self.manager.best_step() or self.latest()
 
+    def progress(self, position: int) -> dict[str, Any]:
+        """What the host remembered at a checkpoint."""
+        items = ocp.args.Composite(progress=ocp.args.JsonRestore())
+        return self.manager.restore(position, args=items)["progress"]
+
     def restore(self, position: int, abstract_state: Any) -> Restored:
         """Reads a checkpoint into the given shapes, types and shardings.
 

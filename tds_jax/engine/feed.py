@@ -1,6 +1,7 @@
 """Batches on the devices, ahead of the step that wants them, and how long it waited for them."""
 
 import collections
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +11,18 @@ from jax.sharding import Mesh
 
 from tds_jax.config import Config
 from tds_jax.data.pipeline import Loader
-from tds_jax.engine import sharding
+from tds_jax.engine import host, sharding
 from tds_jax.engine.step import Batch
+from tds_jax.sizes import MIB, format_bytes
 from tds_jax.tasks import Task
 
 # Two batches: one in use, one arriving. More would only cost device memory.
 DEVICE_PREFETCH = 2
+
+# Less than this on the host, and reading gives way before the system kills the run.
+HOST_RESERVE = 256 * MIB
+LOOK_SECONDS = 1.0
+SETTLE_SECONDS = 9.0
 
 
 class Feed:
@@ -32,6 +39,7 @@ class Feed:
         self._validation: Loader | None = None
         self._source: Any = None
         self._position = 0
+        self._next_look = 0.0
 
     def _loader(self, split: str) -> Loader:
         data = self._config.data
@@ -39,7 +47,7 @@ class Feed:
         batch = (
             self._config.optim.micro_batch
             if train
-            else sharding.rounded_up(self._config.eval.batch_size)
+            else sharding.rounded_up(self._config.eval.batch_size, self._mesh)
         )
         return Loader(
             self._task.source(split),
@@ -75,6 +83,28 @@ class Feed:
             self._validation = self._loader("val")
         for batch in self._validation.eval_batches():
             yield sharding.put_batch(batch, self._mesh)
+
+    def relieve(self) -> str | None:
+        """Reads with fewer processes and fewer batches ahead when the host is short of memory.
+
+        Looks at most once a second; what was just given up shows after a while. The batches stay
+        the same. Returns words for the log when something was given up.
+        """
+        if time.monotonic() < self._next_look:
+            return None
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        free = host.available()
+        data = host.smaller(self._config.data) if free < HOST_RESERVE else None
+        if data is None:
+            return None
+        self.release_workers()
+        self._config = dataclasses.replace(self._config, data=data)
+        self._train = self._loader("train")
+        self._next_look += SETTLE_SECONDS
+        return (
+            f"the host has {format_bytes(free)} left; reading on with data.workers={data.workers}, "
+            f"data.prefetch={data.prefetch}"
+        )
 
     def release_workers(self) -> None:
         """Stops the training workers; the next training batch starts them again."""

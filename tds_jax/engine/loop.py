@@ -14,14 +14,14 @@ from typing import Any
 import jax
 
 from tds_jax.config import Config, require_choice
-from tds_jax.engine import curves, heap, memory
+from tds_jax.engine import curves, heap, memory, optim, workdir
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.engine.stopping import EarlyStopping, StopSignal
 from tds_jax.engine.window import WindowLog
-from tds_jax.engine.workdir import open_checkpoints
+from tds_jax.sizes import format_bytes
 from tds_jax.tasks import Task
 
 
@@ -56,12 +56,12 @@ class Finished:
 class Run:
     """What a loop needs besides its state; every method is one word of the loop."""
 
-    def __init__(self, task: Task, config: Config, workdir: Path, log: Log) -> None:
-        self.task, self.config, self.workdir, self.log = task, config, workdir, log
+    def __init__(self, task: Task, config: Config, folder: Path, log: Log) -> None:
+        self.task, self.config, self.folder, self.log = task, config, folder, log
         self.program = Program(task, config)
         if config.eval.every:
             require_choice("eval.metric", config.eval.metric, self.program.metric_names())
-        self.checkpoints = open_checkpoints(workdir, config)
+        self.checkpoints = workdir.open_checkpoints(folder, config)
         self.feed = Feed(task, config, self.program.mesh)
         self.window = WindowLog(config, self.program, log, self.feed)
         self.total = config.optim.steps * config.optim.batch_size
@@ -75,11 +75,17 @@ class Run:
             rule = EarlyStopping(self.config.eval.min_delta, self.config.eval.patience)
             progress = Progress(0, 0, rule)
         else:
-            restored = self.checkpoints.restore(position, self.program.abstract_state)
+            restored, before = workdir.restore(
+                self.checkpoints, position, self.task, self.config, self.program.mesh
+            )
             state, progress = restored.state, Progress.of(restored.progress)
+            opt_state = optim.reaccumulate(
+                state.opt_state, state.params, before, self.config.optim.accumulate
+            )
+            state = dataclasses.replace(state, opt_state=opt_state)
             steps = position // self.config.optim.batch_size
             self.log.say(f"resuming after {steps} of {self.config.optim.steps} steps")
-        need = memory.format_bytes(self.program.predicted.total)
+        need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
         cut_back(self.log.path, progress.position)
@@ -105,11 +111,12 @@ class Run:
         with self.window.paused():
             if not self.config.data.persistent_workers:
                 self.feed.release_workers()
-            values = self.program.evaluate(state, self.feed.validation())
+            with memory.noticing("eval.batch_size"):
+                values = self.program.evaluate(state, self.feed.validation())
             heap.trim()
             self.log.write(self.window.line("val", progress.position) | values)
             if self.config.log.plots:
-                curves.draw_curves(self.workdir)
+                curves.draw_curves(self.folder)
         stopping = progress.stopping.observe(self._score(values))
         return Progress(progress.position, progress.position, stopping)
 
@@ -137,6 +144,8 @@ class Run:
         step that waits.
         """
         jax.block_until_ready(self._previous)
+        if words := self.feed.relieve():
+            self.log.say(words)
         state, self._previous = self.program.train_step(state, batch)
         return state
 
@@ -146,12 +155,16 @@ class Run:
         self.checkpoints.close()
 
 
-def fit(task: Task, config: Config, workdir: Path) -> Finished:
-    """Trains to the end, to early stopping or to a signal; goes on where the workdir left off."""
+def fit(task: Task, config: Config, folder: Path) -> Finished:
+    """Trains to the end, to early stopping or to a signal; goes on where the folder left off.
+
+    Raises memory.Exhausted when a device runs out of memory; what was saved stays good.
+    """
     with (
+        memory.noticing("optim.accumulate"),
         StopSignal() as stop,
-        Log(workdir, config, task.describe) as log,
-        contextlib.closing(Run(task, config, workdir, log)) as run,
+        Log(folder, config, task.describe) as log,
+        contextlib.closing(Run(task, config, folder, log)) as run,
     ):
         state, progress = run.start()
         batches = run.feed.train(progress.position)

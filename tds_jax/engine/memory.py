@@ -1,15 +1,14 @@
 """Bytes: predicted by ahead-of-time compilation, measured on the device and on the host."""
 
+import contextlib
 import dataclasses
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import psutil
-
-MIB = 2**20
-GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +41,30 @@ def predict(compiled: jax.stages.Compiled) -> DeviceBytes:
         outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
         temporaries=stats.temp_size_in_bytes,
     )
+
+
+class Exhausted(Exception):
+    """A device ran out of memory. setting: the one that decides how much it holds at once."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(f"the device ran out of memory; see {setting}")
+        self.setting = setting
+
+
+@contextlib.contextmanager
+def noticing(setting: str) -> Iterator[None]:
+    """Turns a device's out-of-memory error inside into Exhausted(setting)."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not exhausted(error):
+            raise
+        raise Exhausted(setting) from error
+
+
+def exhausted(error: Exception) -> bool:
+    """True if a device or a compiler has said that memory ran out."""
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def device_peak() -> int | None:
@@ -93,12 +116,3 @@ class HostMeter:
         self._stop.set()
         self._thread.join()
         self.peak = max(self.peak, host_bytes())
-
-
-def format_bytes(count: float) -> str:
-    """'1.50 GiB', '312 MiB', '12 KiB'."""
-    if count >= GIB:
-        return f"{count / GIB:.2f} GiB"
-    if count >= MIB:
-        return f"{count / MIB:.0f} MiB"
-    return f"{count / 1024:.0f} KiB"

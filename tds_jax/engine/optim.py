@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from tds_jax.config import OptimConfig
+from tds_jax.errors import UserError
 
 Params = Any
 
@@ -123,6 +124,32 @@ class Optimizer:
     init: Callable[[Params], Any]
     update: Callable[[Sums, Any, Params], tuple[Params, Any]]
     flush: Callable[[Any, Params], tuple[Params, Any]]
+
+
+def reaccumulate(opt_state: Any, params: Params, before: int, after: int) -> Any:
+    """opt_state of a run with `accumulate` = before, for one that goes on with `after`.
+
+    Micro-batches change by before / after in size. Sums of a partly filled window stay as they are;
+    only their count changes. Raises UserError if that would not be a whole number.
+    """
+    if before == after:
+        return opt_state
+    filled = 0 if before == 1 else int(opt_state.mini_step)
+    if filled * after % before:
+        raise UserError(
+            f"the checkpoint is {filled} of {before} micro-batches into an update, which is no "
+            f"whole number of optim.accumulate={after}; use a multiple of {before}"
+        )
+    if after == 1:
+        return SingleState(opt_state.gradient_step, opt_state.inner_opt_state, opt_state.skip_state)
+    sums = jax.tree.map(jnp.zeros_like, _as_sums(params)) if before == 1 else opt_state.acc_grads
+    return optax.MultiStepsState(
+        mini_step=jnp.asarray(filled * after // before, jnp.int32),
+        gradient_step=opt_state.gradient_step,
+        inner_opt_state=opt_state.inner_opt_state,
+        acc_grads=sums,
+        skip_state=opt_state.skip_state,
+    )
 
 
 def make_optimizer(config: OptimConfig) -> Optimizer:

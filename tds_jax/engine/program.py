@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from tds_jax.config import Config
 from tds_jax.engine import heap, memory, metrics, optim, sharding, step
@@ -24,6 +25,25 @@ def make_init(task: Task, config: Config) -> Callable[[jax.Array], TrainState]:
     )
 
 
+def trace_step(task: Task, config: Config, mesh: Mesh) -> jax.stages.Traced:
+    """The training step on shapes alone: `.jaxpr` to look at, `.lower().compile()` to run."""
+    shapes = jax.eval_shape(make_init(task, config), jax.random.key(config.seed))
+    train_step = step.make_train_step(
+        step.graphdef_of(task.init), optim.make_optimizer(config.optim), task.loss
+    )
+    spec = task.batch_spec(config.optim.micro_batch)
+    return train_step.trace(sharding.abstract(shapes, mesh), sharding.abstract_batch(spec, mesh))
+
+
+def trace_evaluation(task: Task, config: Config, mesh: Mesh) -> jax.stages.Traced:
+    """The evaluation step on shapes alone."""
+    shapes = jax.eval_shape(make_init(task, config), jax.random.key(config.seed))
+    state = sharding.abstract(shapes, mesh)
+    eval_step = step.make_eval_step(step.graphdef_of(task.init), task.loss)
+    spec = task.batch_spec(sharding.rounded_up(config.eval.batch_size, mesh), train=False)
+    return eval_step.trace(state.params, state.rest, sharding.abstract_batch(spec, mesh))
+
+
 class Program:
     """The compiled side of a run on all devices; holds no state that training changes.
 
@@ -34,7 +54,7 @@ class Program:
     def __init__(self, task: Task, config: Config) -> None:
         self.mesh = sharding.make_mesh(config.optim.micro_batch)
         self._key = jax.random.key(config.seed)
-        self._spec = spec = task.batch_spec(config.optim.micro_batch)
+        self._spec = task.batch_spec(config.optim.micro_batch)
         optimizer = optim.make_optimizer(config.optim)
         init = make_init(task, config)
         shapes = jax.eval_shape(init, self._key)
@@ -43,11 +63,7 @@ class Program:
         graphdef = step.graphdef_of(task.init)
         heap.trim()  # whatever reading the index has left: compiling is the host's peak
         started = time.perf_counter()
-        self.train_step = (
-            step.make_train_step(graphdef, optimizer, task.loss)
-            .lower(self.abstract_state, sharding.abstract_batch(spec, self.mesh))
-            .compile()
-        )
+        self.train_step = trace_step(task, config, self.mesh).lower().compile()
         self.compile_seconds = time.perf_counter() - started
         self.predicted = memory.predict(self.train_step)
         heap.trim()

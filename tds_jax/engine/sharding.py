@@ -25,9 +25,9 @@ def make_mesh(micro_batch: int) -> Mesh:
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
 
 
-def rounded_up(examples: int) -> int:
-    """The least multiple of the number of devices that holds so many examples."""
-    return -(-examples // jax.device_count()) * jax.device_count()
+def rounded_up(examples: int, mesh: Mesh) -> int:
+    """The least multiple of the mesh's devices that holds so many examples."""
+    return -(-examples // mesh.size) * mesh.size
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

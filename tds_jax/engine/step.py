@@ -123,9 +123,7 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0)
 
 
-def make_eval_step(
-    graphdef: nnx.GraphDef, loss_fn: LossFn
-) -> Callable[[dict[str, Any], dict[str, Any], Batch], dict[str, Any]]:
+def make_eval_step(graphdef: nnx.GraphDef, loss_fn: LossFn) -> jax.stages.Wrapped:
     """(params, rest, batch) -> metric states, jitted."""
 
     def eval_step(params: dict[str, Any], rest: dict[str, Any], batch: Batch) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from tds_jax import config as configuration
 from tds_jax.config import Config
@@ -91,6 +92,16 @@ def open_checkpoints(workdir: Path, config: Config) -> Checkpoints:
     return Checkpoints.open(workdir / CHECKPOINTS, config.checkpoint.keep)
 
 
+def restore(
+    checkpoints: Checkpoints, position: int, task: Task, config: Config, mesh: Mesh
+) -> tuple[Restored, int]:
+    """A checkpoint, and the `optim.accumulate` it was saved under, which shapes its optimizer."""
+    accumulate = checkpoints.progress(position)["config"]["optim"]["accumulate"]
+    saved = configuration.replace(config, {"optim.accumulate": accumulate})
+    shapes = jax.eval_shape(make_init(task, saved), jax.random.key(config.seed))
+    return checkpoints.restore(position, sharding.abstract(shapes, mesh)), accumulate
+
+
 def load_model(task: Task, config: Config, workdir: Path) -> tuple[nnx.Module, Restored]:
     """The model of the best checkpoint (the latest if none was scored)."""
     folder = workdir / CHECKPOINTS
@@ -101,8 +112,7 @@ def load_model(task: Task, config: Config, workdir: Path) -> tuple[nnx.Module, R
         position = checkpoints.best()
         assert position is not None
         mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
-        shapes = jax.eval_shape(make_init(task, config), jax.random.key(config.seed))
-        restored = checkpoints.restore(position, sharding.abstract(shapes, mesh))
+        restored, _ = restore(checkpoints, position, task, config, mesh)
     finally:
         checkpoints.close()
     graphdef = step.graphdef_of(task.init)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,17 @@ from tds_jax.engine.report import Report
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
 from tds_jax.nn.resample import upsample
-from tds_jax.pose import evaluation, filters, kinematics, prediction, synthetic, torch_names
+from tds_jax.pose import (
+    evaluation,
+    export,
+    filters,
+    gestures,
+    kinematics,
+    live,
+    prediction,
+    synthetic,
+    torch_names,
+)
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs
 from tds_jax.pose.kinematics import HandModel
 from tds_jax.pose.metrics import DEGREES, landmark_stride
@@ -50,7 +60,7 @@ class PoseTask:
         self.files = RowFiles(
             data.max_open_files, data.chunk_cache_bytes, data.chunk_cache_preemption
         )
-        self.recorded = PoseInputs(**inputs) if inputs else self._inputs_of_table()
+        self.recorded = PoseInputs(**inputs) if inputs else self._inputs_of_data()
         grid = nnx.eval_shape(lambda: self.init(nnx.Rngs(0)))
         self.left_context, self.step = grid.left_context, grid.step
         for name, window in (("window", data.window), ("eval_window", data.eval_window)):
@@ -88,7 +98,10 @@ class PoseTask:
         """Every usable session."""
         return self._opened[0]
 
-    def _inputs_of_table(self) -> PoseInputs:
+    def _inputs_of_data(self) -> PoseInputs:
+        if not self.config.data.path:  # known before the recordings are generated
+            made = _simulation(self.config)
+            return PoseInputs(made.num_channels, gestures.NUM_JOINTS, made.sample_rate)
         table = self.table
         # Rates taken from time stamps carry their rounding.
         return PoseInputs(table.channels, table.joints, float(f"{table.rate_hz:.4g}"))
@@ -232,12 +245,13 @@ class PoseTask:
         rotation = data.rotation if train else 0
         return PoseWindows(table, self.files, spec, train and data.jitter, rotation)
 
-    def batch_spec(self, micro_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and types of a training batch."""
+    def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of a batch of training windows, or of evaluation's longer ones."""
         data = self.config.data
-        spec = WindowSpec(data.window, data.stride, self.left_context, self._label_step)
+        window = data.window if train else data.eval_window
+        spec = WindowSpec(window, data.stride, self.left_context, self._label_step)
         leaves = {
-            "emg": ((data.window, self.recorded.num_channels), jnp.float32),
+            "emg": ((window, self.recorded.num_channels), jnp.float32),
             "joint_angles": ((spec.positions, self.recorded.num_joints), jnp.float32),
             "weight": ((spec.positions,), jnp.float32),
             "session": ((), jnp.int32),
@@ -245,9 +259,15 @@ class PoseTask:
             "key": ((2,), jnp.uint32),
         }
         return {
-            name: jax.ShapeDtypeStruct((micro_batch, *shape), dtype)
+            name: jax.ShapeDtypeStruct((examples, *shape), dtype)
             for name, (shape, dtype) in leaves.items()
         }
+
+    def memory_options(self) -> dict[str, tuple[Any, ...]]:
+        """Recomputation that pays here: of encoder blocks, and of the rollout in √N chunks."""
+        window = self.batch_spec(1)["emg"].shape[1]
+        steps = max(1, (window - self.left_context) // max(1, self.step))
+        return {"decoder_chunk": (0, round(steps**0.5)), "remat": ("none", "names", "full")}
 
     def import_params(
         self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
@@ -302,15 +322,37 @@ class PoseTask:
         """Joint angles for one recording or a folder of them; see `pose.prediction`."""
         return prediction.predict(self, model, source, target)
 
+    def stream(
+        self,
+        model: nnx.Module,
+        source: str,
+        target: str,
+        *,
+        initial_pose: Sequence[float] | None,
+        chunk: float,
+        paced: bool,
+    ) -> str:
+        """Joint angles as samples come, from a recording or a pipe; see `pose.live`."""
+        if source == live.PIPE:
+            return live.play_pipe(self, model, target, initial_pose)
+        return live.play_file(self, model, Path(source), Path(target), chunk, paced)
+
+    def export(self, model: nnx.Module, target: Path) -> str:
+        """The offline and streaming forms in one file; see `pose.export`."""
+        return export.write(self, model, target)
+
 
 def _generated(config: Config, cache: Path) -> str:
     """The folder of generated sessions, built on first use."""
+    with progress_bar("generating recordings (data.path is not set)") as progress:
+        return str(synthetic.cached(cache / "generated", _simulation(config), progress))
+
+
+def _simulation(config: Config) -> synthetic.Simulation:
     data = config.data
-    simulation = synthetic.Simulation(
+    return synthetic.Simulation(
         users=data.synthetic_users,
         sessions=data.synthetic_sessions,
         seconds=data.synthetic_seconds,
         seed=data.synthetic_seed,
     )
-    with progress_bar("generating recordings (data.path is not set)") as progress:
-        return str(synthetic.cached(cache / "generated", simulation, progress))

@@ -69,11 +69,3 @@ def test_the_meter_remembers_a_peak_that_is_gone():
 
 def test_the_cpu_keeps_no_device_peak():
     assert memory.device_peak() is None
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 KiB"), (1024, "1 KiB"), (312 * MIB, "312 MiB"), (1.5 * 2**30, "1.50 GiB")],
-)
-def test_bytes_are_written_in_binary_units(count, text):
-    assert memory.format_bytes(count) == text

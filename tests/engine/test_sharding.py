@@ -26,7 +26,7 @@ def test_a_micro_batch_that_devices_cannot_share_is_refused():
 
 @pytest.mark.parametrize(("examples", "expected"), [(1, 2), (2, 2), (3, 4), (4, 4)])
 def test_evaluation_batches_are_rounded_up_to_the_devices(examples, expected):
-    assert sharding.rounded_up(examples) == expected
+    assert sharding.rounded_up(examples, sharding.make_mesh(2)) == expected
 
 
 def test_abstract_trees_match_what_will_be_put():

@@ -107,6 +107,10 @@ def config(**changes: Any) -> Config:
     groups: dict[str, dict[str, Any]] = {
         "optim": {"batch_size": 8, "accumulate": 4, "steps": 6, "optimizer": "adamw"},
         "memory": {
+            "budget": "",
+            "host_budget": "",
+            "allow_bfloat16": False,
+            "compile_cache": "off",
             "remat": "none",
             "dtype": "float32",
             "decoder_chunk": 0,
@@ -195,12 +199,16 @@ class ToyTask:
             values["y"] = -values["y"]
         return Examples(values)
 
-    def batch_spec(self, micro_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a batch as the loader makes it."""
-        return spec(micro_batch) | {
-            "example": jax.ShapeDtypeStruct((micro_batch,), jnp.int32),
-            "key": jax.ShapeDtypeStruct((micro_batch, 2), jnp.uint32),
+        return spec(examples) | {
+            "example": jax.ShapeDtypeStruct((examples,), jnp.int32),
+            "key": jax.ShapeDtypeStruct((examples, 2), jnp.uint32),
         }
+
+    def memory_options(self) -> dict[str, tuple[Any, ...]]:
+        """Nothing to recompute."""
+        return {}
 
     def fit_statistics(self) -> dict[str, Any]:
         """None."""
