@@ -2,7 +2,8 @@
 
     python -m tds_jax.evaluate --workdir=runs/a [--split=test] [--data=DIR] [--json=FILE]
 
-Prints the table, writes report.json, report_<split>.csv and the figures in plots/.
+Prints the tables, writes report.json, report_<split>.csv and the figures in plots/. Baselines are
+those of the train split, fitted once and kept in the workdir.
 """
 
 import json

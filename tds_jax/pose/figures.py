@@ -102,7 +102,7 @@ def draw_methods(path: Path, report: Report, split: str) -> None:
     found = {(row.group, row.method, row.metric): row for row in report.rows}
     methods = [row.method for row in report.rows if (row.group, row.metric) == (ALL, "mae_deg")]
     panels = [m for m in PANEL_LABELS if (over + groups[0], MODEL, m) in found]
-    size = (max(6.0, 1.5 + 2.0 * len(groups)), 0.6 + 2.8 * len(panels))
+    size = (max(6.0, 1.5 + 2.0 * len(groups)), 1.0 + 2.7 * len(panels))
     figure, axes = pyplot.subplots(
         len(panels), 1, figsize=size, sharex=True, squeeze=False, layout="constrained"
     )
@@ -135,7 +135,8 @@ def draw_methods(path: Path, report: Report, split: str) -> None:
     axes[-1, 0].set_xlabel("" if groups == [ALL] else "unseen")
     figure.suptitle(f"{split}: {'mean ± SD over users' if over else 'all rows pooled'}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False)
+    columns = int(size[0] / 1.5)  # entries of up to 1.5 inches
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -360,6 +360,15 @@ def test_a_model_of_mixed_initial_poses_is_judged_with_and_without_the_true_one(
     assert abs(found[0] - found[1]) > 1e-3
 
 
+def test_the_references_convention_is_there_where_every_sample_is_predicted(run, tmp_path):
+    names = {row.metric for row in run[3].rows}
+    assert not any("reference" in name for name in names)
+    task = small_task(run[0].table.root, tmp_path, loss__every_sample=True)
+    report = task.evaluate(task.init(nnx.Rngs(0)), "test", None)
+    jerk, reference = (report.value(name) for name in ("jerk_rad_s3", "jerk_reference"))
+    assert jerk == pytest.approx(reference * 100.0**2)  # 100 Hz
+
+
 def test_figures_are_drawn(run):
     assert {path.name for path in run[4].iterdir()} == {"test_angles.png", "test_methods.png"}
 
