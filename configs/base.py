@@ -27,8 +27,8 @@ def get_config() -> ConfigDict:
 
     config.memory = ConfigDict()
     # '' = train as the settings below say. A size ('1GiB') or 'auto' (what the device has): the
-    # cheapest of micro-batch x remat x decoder_chunk that fits is found before training; batch_size,
-    # and with it the result, stays. On CPU the device's bytes are part of the host's.
+    # cheapest of micro-batch x remat x decoder_chunk that fits is found before training. The
+    # effective batch, and with it the result, stays. On CPU these bytes are part of the host's.
     config.memory.budget = ""
     config.memory.host_budget = ""  # the same for the process and its workers in host memory
     config.memory.allow_bfloat16 = False  # True: a budget may also choose dtype='bfloat16'
@@ -44,8 +44,8 @@ def get_config() -> ConfigDict:
     config.memory.matmul_precision = "default"  # 'highest' = true f32 on GPU and TPU, slower
     config.memory.preallocate = True  # take the GPU's memory at once; False to share the card
     config.memory.fraction = 0.0  # share of the card this process may take; 0 = XLA's own (0.75)
-    # Compiled programs are kept for the next start: 'auto' = in .compiled beside the workdir, 'off',
-    # or a folder. A few MB per program.
+    # Where compiled programs are kept for the next start, a few MB each: 'auto' = in .compiled
+    # beside the workdir, 'off', or a folder.
     config.memory.compile_cache = "auto"
 
     config.eval = ConfigDict()

@@ -24,8 +24,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.sizes import format_bytes
 from tds_jax.pose.synthetic import Simulation, synthesize
+from tds_jax.sizes import format_bytes
 
 
 def tree_bytes(root):
