@@ -87,7 +87,7 @@ class PoseModel(nnx.Module):
             alignment == "fixed" or not reference_rate,
             "model.reference_rate=True has a grid of its own; use model.alignment='fixed' with it",
         )
-        self.reference_rate = self.windowed = reference_rate
+        self.reference_rate = reference_rate
         self.alignment = alignment
         self.tracking_share = tracking_share
         self.output_filter = output_filter
@@ -142,7 +142,8 @@ class PoseModel(nnx.Module):
     def _set_grid(self, sample_rate: float, rollout_freq: float) -> None:
         self.delay = 0
         self.sample_rate, self.rollout_freq = sample_rate, rollout_freq
-        if self.reference_rate or self.alignment == "reference":
+        self.windowed = self.reference_rate or self.alignment == "reference"
+        if self.windowed:
             self.step = self.frames_per_step = self.steps_per_frame = 1
             self.left_context = 0 if self.reference_rate else self.encoder.left_context
             return

@@ -1,8 +1,8 @@
 """Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
 from tds_jax.pose.models import PoseModel
+from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.sessions import DATASET, FIELDS, RATE_RTOL, SUFFIXES, valid_rows
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ BLOCK_STEPS = 500
 # Rows whose time stamps tell the rate of a file that does not state it.
 RATE_ROWS = 1000
 
+Run = Callable[[str, int], Iterator[np.ndarray]]
+"""(path, its rows) -> consecutive poses (n, J) on the model's step grid."""
+
 
 def predict(task: "PoseTask", model: nnx.Module, source: Path, target: Path) -> list[Path]:
     """HDF5 in, HDF5 out: `prediction/{time, joint_angles}` at the input's rate.
@@ -33,17 +37,18 @@ def predict(task: "PoseTask", model: nnx.Module, source: Path, target: Path) -> 
     NaN where no prediction exists: before the model's left context is filled, and where the EMG
     is not finite. Each file is written beside its place and renamed when whole.
     """
-    assert isinstance(model, PoseModel)
-    pairs = _pairs(source, target)
+    assert isinstance(model, PoseModel | NeuroPose)
+    pairs = pair_files(source, target)
     run = _runner(task, model)
     with progress_bar("predicting") as progress:
         for done, (recording, place) in enumerate(pairs):
             progress(done, len(pairs), recording.name)
-            _predict_file(task, model, run, recording, place)
+            predict_file(task, model, run, recording, place)
     return [place for _, place in pairs]
 
 
-def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def pair_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """(recording, where its prediction goes) for a file or each file of a folder."""
     if not source.exists():
         raise UserError(f"--input={source}: no such file or folder; check the path")
     if source.is_file():
@@ -60,9 +65,10 @@ def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return [(recording, target / recording.name) for recording in recordings]
 
 
-def _predict_file(
-    task: "PoseTask", model: PoseModel, run: "Runner | WindowRunner", recording: Path, place: Path
+def predict_file(
+    task: "PoseTask", model: PoseModel | NeuroPose, run: Run, recording: Path, place: Path
 ) -> None:
+    """Writes the prediction of one recording to `place`; `run` makes the poses."""
     path, group = str(recording), task.config.data.group
     header = task.files.header(path, group, DATASET)
     _check(task, model, header, path)
@@ -81,7 +87,7 @@ def _make_folder_for(place: Path) -> None:
         ) from error
 
 
-def _check(task: "PoseTask", model: PoseModel, header: Header, path: str) -> None:
+def _check(task: "PoseTask", model: PoseModel | NeuroPose, header: Header, path: str) -> None:
     channels = header.width(path, FIELDS[0])
     if channels != task.recorded.num_channels:
         raise UserError(
@@ -117,7 +123,7 @@ def _rate(task: "PoseTask", header: Header, path: str) -> float | None:
     return 1 / step if step > 0 else None
 
 
-def _read_emg(task: "PoseTask", path: str, start: int, stop: int) -> np.ndarray:
+def read_emg(task: "PoseTask", path: str, start: int, stop: int) -> np.ndarray:
     """(stop - start, C) f32; rows with NaN or Inf are zeros, so that the decoder survives them."""
     (emg,) = task.files.rows(path, task.config.data.group, DATASET, start, stop, FIELDS[:1])
     return np.where(np.isfinite(emg).all(axis=1, keepdims=True), emg, np.float32(0))
@@ -134,8 +140,18 @@ def _labelled_pose(task: "PoseTask", path: str, row: int) -> np.ndarray:
     return angles
 
 
+def given_pose(task: "PoseTask", model: PoseModel | NeuroPose, path: str) -> np.ndarray | None:
+    """(1, J) where tracking starts, by the file's label; None for models that start by themselves.
+
+    Raises UserError where the file has no label for that row.
+    """
+    if model.initial_pose != "given":
+        return None
+    return _labelled_pose(task, path, model.left_context)
+
+
 class Runner:
-    """Poses (N, J) of a whole file on the model's step grid, from blocks of one length.
+    """Poses of a whole file on the model's step grid, from blocks of one length.
 
     The encoder uses valid convolutions, so a block and the left context before it give the same
     features as the whole file; the decoder's carry goes from block to block. The last block is
@@ -155,68 +171,80 @@ class Runner:
         model = nnx.merge(self._graphdef, state)
         return model.decode(model.features(emg), carry)
 
-    def _initial_carry(self, path: str) -> Carry:
-        model = self._model
-        if model.initial_pose != "given":
-            return model.initial_carry(1)
-        return model.initial_carry(
-            1, jnp.asarray(_labelled_pose(self._task, path, model.left_context))
-        )
+    def __call__(self, path: str, rows: int) -> Iterator[np.ndarray]:
+        """Consecutive poses (n, J); raises UserError before the first if tracking cannot start."""
+        initial = given_pose(self._task, self._model, path)
+        start = None if initial is None else jnp.asarray(initial)
+        return self._blocks(path, rows, self._model.initial_carry(1, start))
 
-    def __call__(self, path: str, rows: int) -> np.ndarray:
-        model, task = self._model, self._task
-        steps, carry, found = model.num_steps(rows), self._initial_carry(path), []
+    def _blocks(self, path: str, rows: int, carry: Carry) -> Iterator[np.ndarray]:
+        model, channels = self._model, self._task.recorded.num_channels
+        steps = model.num_steps(rows)
         for first in range(0, steps, self._steps):
             start = first * model.step
-            emg = np.zeros((1, self._rows, task.recorded.num_channels), np.float32)
-            read = _read_emg(task, path, start, min(start + self._rows, rows))
+            emg = np.zeros((1, self._rows, channels), np.float32)
+            read = read_emg(self._task, path, start, min(start + self._rows, rows))
             emg[0, : len(read)] = read
             poses, carry = self._block(self._state, emg, carry)
-            found.append(np.asarray(poses[0, : steps - first], np.float32))
-        return np.concatenate(found)
+            yield np.asarray(poses[0, : steps - first], np.float32)
 
 
 class WindowRunner:
-    """Poses (T, J) of a model that answers per window (reference_rate): consecutive windows.
+    """Poses of a whole file by a model that answers per window, at every sample of it.
 
-    The last window ends with the file and overwrites what it shares with the one before. A given
-    initial pose is the file's label at row 0, later the pose predicted before the window.
+    Windows of the training length, each beginning a left context before the row where the one
+    before ended; the last ends with the file and adds what is missing. A given initial pose is the
+    file's label, later the pose predicted before the window's first.
     """
 
-    def __init__(self, task: "PoseTask", model: PoseModel) -> None:
+    def __init__(self, task: "PoseTask", model: PoseModel | NeuroPose) -> None:
         self._task, self._model = task, model
         self._run = nnx.jit(lambda model, emg, initial: model(emg, initial))
 
-    def __call__(self, path: str, rows: int) -> np.ndarray:
-        task = self._task
-        given = self._model.initial_pose == "given"
-        initial = _labelled_pose(task, path, 0) if given else None
-        window = min(task.config.data.window, rows)
-        poses = np.empty((rows, task.recorded.num_joints), np.float32)
-        for start in [*range(0, rows - window, window), rows - window]:
-            if given and start:
-                initial = poses[start - 1 : start]
-            emg = _read_emg(task, path, start, start + window)[None]
-            poses[start : start + window] = self._run(self._model, emg, initial)[0]
-        return poses
+    def __call__(self, path: str, rows: int) -> Iterator[np.ndarray]:
+        """As `Runner.__call__`."""
+        return self._windows(path, rows, given_pose(self._task, self._model, path))
+
+    def _windows(self, path: str, rows: int, initial: np.ndarray | None) -> Iterator[np.ndarray]:
+        window = min(self._task.config.data.window, rows)
+        length = window - self._model.left_context  # poses of a window
+        done, before, poses = 0, 0, np.empty((0, 0), np.float32)
+        for start in [*range(0, rows - window, length), rows - window]:
+            if initial is not None and start:
+                initial = poses[start - 1 - before : start - before]
+            emg = read_emg(self._task, path, start, start + window)[None]
+            poses = np.asarray(self._run(self._model, emg, initial)[0], np.float32)
+            yield poses[done - start :]
+            done, before = start + length, start
 
 
-def _runner(task: "PoseTask", model: PoseModel) -> Runner | WindowRunner:
-    return WindowRunner(task, model) if model.reference_rate else Runner(task, model)
+def _runner(task: "PoseTask", model: PoseModel | NeuroPose) -> Run:
+    if isinstance(model, NeuroPose) or model.windowed:
+        return WindowRunner(task, model)
+    return Runner(task, model)
 
 
 def _rows(
-    task: "PoseTask", model: PoseModel, path: str, header: Header, poses: np.ndarray
+    task: "PoseTask", model: Any, path: str, header: Header, poses: Iterator[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(time (n,) f8, joint_angles (n, J) f4) block by block: poses interpolated to every row."""
-    at = model.left_context + np.arange(len(poses)) * model.step
-    block = BLOCK_STEPS * model.step
+    """(time (n,) f8, joint_angles (n, J) f4) block by block: poses interpolated to every row.
+
+    poses: consecutive ones (n, J) on the model's step grid; those that later rows need are kept.
+    """
+    left, step, steps = model.left_context, model.step, model.num_steps(header.rows)
+    known, first = next(poses), 0
+    block = BLOCK_STEPS * step
     for start in range(0, header.rows, block):
         stop = min(start + block, header.rows)
+        while first + len(known) < min(steps, (stop - 1 - left) // step + 2):
+            known = np.concatenate([known, next(poses)])
         rows = np.arange(start, stop)
+        at = left + (first + np.arange(len(known))) * step
         raw = task.files.raw(path, task.config.data.group, DATASET, start, stop)
-        angles = np.stack([np.interp(rows, at, column) for column in poses.T], axis=1)
-        angles[rows < model.left_context] = np.nan
+        angles = np.stack([np.interp(rows, at, column) for column in known.T], axis=1)
+        angles[rows < left] = np.nan
         angles[~np.isfinite(raw["emg"]).all(axis=1)] = np.nan
         time = raw["time"] if "time" in header.fields else rows / task.recorded.sample_rate
         yield np.asarray(time, np.float64), angles.astype(np.float32)
+        past = min(max(0, (stop - left) // step - first), len(known) - 1)
+        known, first = known[past:], first + past

@@ -118,8 +118,22 @@ def test_windowed_models_answer_at_every_row(base, tmp_path, initial):
     np.testing.assert_allclose(angles[:60], first, atol=1e-5)
     start = angles[89:90] if initial == "given" else None
     last = model(jnp.asarray(rows["emg"])[None, 90:], start)[0]
-    if initial == "zeros":
-        np.testing.assert_allclose(angles[90:], last, atol=1e-5)
+    np.testing.assert_allclose(angles[120:], last[30:], atol=1e-5)
+
+
+@pytest.mark.parametrize("initial", ["zeros", "given"])
+def test_windows_of_the_benchmarks_alignment_follow_one_another(base, tmp_path, initial):
+    """Left context 6: windows of 60 rows begin at 0, 54, 108 and, for the end of the file, 140."""
+    rows = make_rows(200, seed=7)
+    changes = {"model__alignment": "reference", "model__initial_pose": initial}
+    _, model, _, angles = predict(base, tmp_path, rows, **changes)
+    assert np.isnan(angles[:6]).all()
+    assert np.isfinite(angles[6:]).all()
+    for start, fresh in ((0, 0), (54, 0), (108, 0), (140, 22)):
+        before = angles[start + 5 : start + 6] if start else rows["joint_angles"][6:7]
+        emg = jnp.asarray(rows["emg"])[None, start : start + 60]
+        poses = model(emg, before if initial == "given" else None)[0]
+        np.testing.assert_allclose(angles[start + 6 + fresh : start + 60], poses[fresh:], atol=1e-5)
 
 
 def test_rows_with_broken_emg_have_no_prediction_and_do_not_spread(base, tmp_path):

@@ -1,0 +1,36 @@
+"""Writes a trained model as one file that runs without this project: jax and numpy suffice.
+
+    python -m tds_jax.export --workdir=runs/a --output=FILE.npz
+
+For cpu, cuda and tpu and any batch size; read back and compared with the checkpoint before it gets
+its name. README.md has a consumer. Needs the extra `export`.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from absl import flags
+
+from tds_jax import cli, tasks
+from tds_jax.config import require
+from tds_jax.engine import workdir
+
+
+def main() -> None:
+    """Flags -> task.export."""
+    require(
+        importlib.util.find_spec("flatbuffers") is not None,
+        "export needs the package flatbuffers, which is missing; pip install 'tds_jax[export]'",
+    )
+    cli.require_writable("--output", flags.FLAGS.output)
+    folder = Path(flags.FLAGS.workdir)
+    config = cli.resolve(workdir.read_config(folder))
+    task = tasks.get(config, workdir.read_inputs(folder))
+    model, _ = workdir.load_model(task, config, folder)
+    print(f"written: {task.export(model, Path(flags.FLAGS.output))}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
+    flags.DEFINE_string("output", None, "File to write (.npz).", required=True)
+    cli.launch(main)
