@@ -197,8 +197,9 @@ class Fitted:
         if not path.exists():
             return None
         try:
-            with np.load(path) as file:
-                found = {name: file[name] for name in file.files}
+            # numpy leaves a path it fails to read open.
+            with path.open("rb") as file, np.load(file) as arrays:
+                found = dict(arrays)
             ridge = LogRmsRidge(
                 found["ridge_weights"],
                 found["ridge_bias"],
