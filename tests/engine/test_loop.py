@@ -254,3 +254,19 @@ def test_an_unknown_score_is_refused_before_the_first_step(tmp_path):
 def test_a_micro_batch_that_devices_cannot_share_names_the_fix(tmp_path):
     with pytest.raises(UserError, match=r"=3 examples cannot be shared equally by 2 devices"):
         loop.fit(toy.ToyTask(), toy.config(optim__batch_size=3, optim__accumulate=1), tmp_path)
+
+
+def test_nothing_is_compiled_after_the_first_steps(tmp_path):
+    """Twice the steps, lines and evaluations compile no more programs."""
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, seconds, **_: seen.append(name) if "backend_compile" in name else None
+    )
+    counts = []
+    for steps in (6, 12):
+        config = toy.config(optim__steps=steps, optim__schedule="constant")
+        seen.clear()
+        loop.fit(toy.ToyTask(), config, tmp_path / str(steps))
+        counts.append(len(seen))
+    assert counts[0] > 0
+    assert counts[1] <= counts[0]

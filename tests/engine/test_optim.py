@@ -1,5 +1,6 @@
 """Accumulation equals the large batch; schedules arrive; bad micro-batches leave no trace."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from flax import nnx
 
 from tds_jax.engine import optim, step
+from tds_jax.errors import UserError
 from tests.engine import toy
 
 # f32 sums of a few hundred terms in another order: eps = 6e-8 times a small factor.
@@ -166,3 +168,26 @@ def test_cosine_without_warmup_starts_at_its_peak():
     schedule = optim.make_schedule(config)
     assert float(schedule(0)) == pytest.approx(2.0)
     assert float(schedule(9)) == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize(("before", "after"), [(32, 8), (16, 32), (32, 32)])
+def test_a_window_begun_with_one_split_is_finished_with_another(before, after):
+    """Half of the batch in micro-batches of one size, the other half in those of another."""
+    examples = toy.data(64)
+    halves = [{k: v[part] for k, v in examples.items()} for part in (slice(32), slice(32, 64))]
+    state, _ = train(halves[0], size=before)
+    opt_state = optim.reaccumulate(state.opt_state, state.params, 64 // before, 64 // after)
+    optimizer = optim.make_optimizer(toy.optim_config(accumulate=64 // after))
+    run = step.make_train_step(step.graphdef_of(toy.Net), optimizer, toy.loss)
+    state = dataclasses.replace(state, opt_state=opt_state)
+    for batch in toy.batches(halves[1], after):
+        state, _ = run(state, batch)
+    whole, _ = train(examples, size=64)
+    assert int(state.opt_state.gradient_step) == 1
+    assert toy.relative(state.params, whole.params) < GRADIENT_TOLERANCE
+
+
+def test_a_window_that_no_other_split_can_finish_is_refused():
+    state, _ = train({k: v[:16] for k, v in toy.data(64).items()}, size=16)
+    with pytest.raises(UserError, match=r"1 of 4 micro-batches into an update.* a multiple of 4"):
+        optim.reaccumulate(state.opt_state, state.params, 4, 2)
