@@ -37,6 +37,8 @@ FREE_ON_RESUME = (
     "optim.steps",
     "optim.accumulate",
     "eval.batch_size",
+    "model.output_filter",
+    "model.filter_",
     "log.",
     "memory.budget",
     "memory.host_budget",
