@@ -25,13 +25,10 @@ from tds_jax.engine.step import TrainState
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
-flags.mark_flag_as_required("config")
-
 
 def main() -> None:
     """Flags -> import_checkpoint."""
-    config = cli.resolve(CONFIG.value.to_dict())
+    config = cli.resolve(flags.FLAGS.config.to_dict())
     archive = torch_format.read(Path(flags.FLAGS.checkpoint))
     folder = Path(flags.FLAGS.workdir)
     state = import_checkpoint(config, archive.tensors, folder)
@@ -72,6 +69,8 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "File with get_config().")
+    flags.mark_flag_as_required("config")
     flags.DEFINE_string("checkpoint", None, "PyTorch file: .ckpt, .pt or .pth.", required=True)
     flags.DEFINE_string("workdir", None, "Folder to make.", required=True)
     cli.launch(main)

@@ -59,10 +59,9 @@ class BatchNorm(nnx.Module):
             mean = jnp.mean(x, (0, 1, 2))
             var = jnp.mean((x - mean[None, None, None]) ** 2, (0, 1, 2))
             count = x.size // x.shape[-1]
-        gain = self.scale[...] * jax.lax.rsqrt(var + EPS)
-        shift = self.bias[...] - mean * gain
-        y = x * gain[None, None, None].astype(x.dtype) + shift[None, None, None].astype(x.dtype)
-        return y, Moments(mean, var * (count / max(count - 1, 1)))
+        rows = [self.scale[...] * jax.lax.rsqrt(var + EPS), mean, self.bias[...]]
+        gain, centre, shift = (row[None, None, None].astype(x.dtype) for row in rows)
+        return (x - centre) * gain + shift, Moments(mean, var * (count / max(count - 1, 1)))
 
     def update(self, moments: Moments) -> None:
         """Moves the running statistics towards a training batch's."""

@@ -8,7 +8,7 @@ from flax import nnx
 
 from tds_jax.errors import UserError
 from tds_jax.nn.resample import interpolate
-from tds_jax.pose.models import PoseModel, clamped_kernel
+from tds_jax.pose.models import PoseModel, clamped_kernel, drawn
 
 PRESETS = {
     "default": {},
@@ -272,5 +272,59 @@ def test_a_window_shorter_than_the_context_names_the_least_length():
 def test_unknown_choices_are_refused_by_name():
     with pytest.raises(UserError, match=r"model.decoder='gru'.*lstm, mlp"):
         small(decoder="gru")
-    with pytest.raises(UserError, match=r"model.initial_pose='mean'.*zeros, learned, given"):
+    with pytest.raises(UserError, match=r"model.initial_pose='mean'.*zeros, learned, given, mixed"):
         small(initial_pose="mean")
+
+
+def test_reference_alignment_spreads_frames_over_the_steps_and_poses_over_the_samples():
+    model = small(alignment="reference", rollout_freq=20.0)  # any rate: 10 samples a step
+    assert (model.left_context, model.step, model.receptive_field) == (16, 1, 17)
+    x = emg(117)  # 101 samples: round(10.1) = 10 steps from 26 frames
+    frames, poses = run(lambda x: (model.encoder(x), model(x)), x)
+    steps = interpolate(frames, 10, align_corners=True)
+    wanted, _ = run(lambda s: model.decode(s, model.initial_carry(2)), steps)
+    assert poses.shape == (2, 101, 2)
+    np.testing.assert_allclose(poses, interpolate(wanted, 101, align_corners=False), atol=1e-6)
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(1, 1), (5, 1), (12, 1), (15, 2), (25, 2), (35, 4)])
+def test_reference_steps_are_rounded_half_to_even_and_at_least_one(samples, steps):
+    model = small(alignment="reference", rollout_freq=20.0)
+    length = model.left_context + samples
+    assert model.decoder_steps(length, model.encoder.num_frames(length)) == steps
+    assert jax.eval_shape(model.features, emg(length)).shape[1] == steps
+    assert model.num_steps(length) == samples
+
+
+def test_alignments_share_parameters_and_the_seed_systems_grid_stands_alone():
+    fixed, reference = small(), small(alignment="reference")
+    shapes = [jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(m))) for m in (fixed, reference)]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(UserError, match=r"reference_rate=True has a grid of its own"):
+        small(alignment="reference", reference_rate=True)
+    with pytest.raises(UserError, match=r"model.alignment='even'.*fixed, reference"):
+        small(alignment="even")
+
+
+def test_mixed_models_track_the_share_of_examples_that_their_keys_draw():
+    model = small(initial_pose="mixed", tracking_share=0.75)
+    model.start[...] = jnp.array([5.0, 6.0])
+    keys = jnp.arange(4000, dtype=jnp.uint32).reshape(2000, 2)
+    given = jnp.ones((2000, 2))
+    start = np.asarray(model.initial_carry(2000, given, keys)["pose"])
+    tracked = (start == 1).all(1)
+    np.testing.assert_array_equal(start[~tracked], np.tile([5.0, 6.0], (sum(~tracked), 1)))
+    # Binomial(2000, 0.75): standard deviation 0.0097
+    assert abs(tracked.mean() - 0.75) < 0.04
+    half = model.initial_carry(1000, given[:1000], keys[1000:])["pose"]
+    np.testing.assert_array_equal(half, start[1000:])
+    for share, whole in ((0.0, False), (1.0, True)):
+        assert (drawn(keys, share) == whole).all()
+
+
+def test_mixed_models_do_either_task_outside_training():
+    model = small(initial_pose="mixed", tracking_share=0.5)
+    model.start[...] = jnp.array([5.0, 6.0])
+    np.testing.assert_array_equal(model.initial_carry(3)["pose"], [[5, 6]] * 3)
+    pose = jnp.arange(6.0).reshape(3, 2)
+    np.testing.assert_array_equal(model.initial_carry(3, pose)["pose"], pose)
