@@ -400,6 +400,24 @@ def test_jitter_moves_windows_inside_session_and_clear_of_broken_rows(tmp_path, 
     np.testing.assert_array_equal(moved.example(3, None)["emg"], plain.example(3, None)["emg"])
 
 
+def test_rotation_rolls_electrodes_both_ways_alike_in_training_only(tmp_path, files):
+    rows = write_folder(tmp_path, [200])[0]
+    table, _ = load(tmp_path, files)
+    source = PoseWindows(table, files, SPEC, jitter=False, rotation=1)
+    plain = source.example(0, None)
+    np.testing.assert_array_equal(plain["emg"], rows["emg"][: len(plain["emg"])])
+    shifts = []
+    for seed in range(600):
+        found = source.example(0, np.random.default_rng(seed))
+        np.testing.assert_array_equal(found["joint_angles"], plain["joint_angles"])
+        (shift,) = (
+            s for s in (-1, 0, 1) if np.array_equal(np.roll(plain["emg"], s, 1), found["emg"])
+        )
+        shifts.append(shift)
+    # 600 draws of three: standard deviation of a share 0.019
+    assert all(abs(shifts.count(s) / 600 - 1 / 3) < 0.08 for s in (-1, 0, 1))
+
+
 def test_jitter_never_leaves_a_window_without_a_valid_row(tmp_path, files):
     rows = make_rows(200)
     rows["joint_angles"][:60] = 0

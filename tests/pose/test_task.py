@@ -42,6 +42,23 @@ def on_device(batch):
     return {name: jnp.asarray(leaf) for name, leaf in batch.items()}
 
 
+def test_mixed_models_train_on_both_tasks_and_do_the_one_asked_for_otherwise(folder, tmp_path):
+    changes = {"model__initial_pose": "mixed", "model__output": "velocity", "model__dropout": 0.0}
+    task = small_task(folder, tmp_path, **changes, model__tracking_share=0.5)
+    model = task.init(nnx.Rngs(0))
+    batch = on_device(first_batch(task))
+    regression, tracking, training = (
+        np.asarray(task.poses(model, batch, **how))
+        for how in ({"train": False}, {"train": False, "tracking": True}, {"train": True})
+    )
+    known = np.abs(batch["joint_angles"][:, 0]).max(-1) > 0
+    apart = [np.abs(training - other).max((1, 2)) < 1e-6 for other in (regression, tracking)]
+    assert (apart[0] | apart[1]).all()
+    assert 0 < apart[1][known].sum() < known.sum()
+    weight = np.asarray(task.weights(batch))
+    np.testing.assert_array_equal(weight, batch["weight"] * known[:, None])
+
+
 @pytest.mark.parametrize("every_sample", [False, True])
 @pytest.mark.parametrize(("mse", "mae"), [(1.0, 0.5), (0.0, 2.0)])
 def test_loss_is_the_weighted_sum_over_valid_rows(folder, tmp_path, every_sample, mse, mae):
