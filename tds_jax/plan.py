@@ -14,12 +14,12 @@ from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
-from rich.console import Console
 
 from tds_jax import cli, tasks
 from tds_jax import config as configuration
 from tds_jax.config import require_choice
 from tds_jax.engine import budget, compilation, targets
+from tds_jax.engine.logs import table_console
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 flags.mark_flag_as_required("config")
@@ -37,7 +37,7 @@ def main() -> None:
     if flags.FLAGS.budget is not None:
         config = configuration.replace(config, {"memory.budget": flags.FLAGS.budget})
     compilation.keep_programs(config.memory.compile_cache, cli.default_workdir())
-    console, target = Console(), targets.find(flags.FLAGS.target)
+    console, target = table_console(), targets.find(flags.FLAGS.target)
     build = functools.cache(tasks.get)
     plan = budget.make(build, config, target, console, whole=True)
     budget.show(plan, console)

@@ -19,6 +19,7 @@ from rich.table import Table
 from tds_jax import config as configuration
 from tds_jax.config import Config
 from tds_jax.engine import planner, targets
+from tds_jax.engine.logs import table_console
 from tds_jax.engine.memory import Exhausted
 from tds_jax.engine.planner import Build, Plan, Planner, Row
 from tds_jax.errors import UserError
@@ -51,7 +52,7 @@ def settle(build: Build, config: Config, folder: Path) -> tuple[Config, Plan | N
         return configuration.replace(config, stored["changes"]), None
     if not (config.memory.budget or config.memory.host_budget):
         return config, None
-    console = Console()
+    console = table_console()
     plan = make(build, config, targets.find("here"), console, whole=False)
     show(plan, console)
     return plan.config, plan
@@ -145,7 +146,7 @@ def within_memory(
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values; bytes unless named otherwise."""
+    """The plan as plain values. configured: the row of the config as it was given, if looked at."""
     return {
         "target": plan.target.name,
         "budget_bytes": plan.budget,
@@ -162,6 +163,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             "workers": plan.config.data.workers,
             "prefetch": plan.config.data.prefetch,
         },
+        "configured": next((_row(plan, r) for r in plan.rows if r.config == plan.asked), None),
         "rows": [_row(plan, row) for row in plan.rows],
     }
 

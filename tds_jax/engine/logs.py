@@ -121,6 +121,11 @@ def _step_bar(console: Console) -> Progress:
     )
 
 
+def table_console() -> Console:
+    """A console for tables: as wide as the terminal, or 110 columns where there is none."""
+    return Console(width=None if os.isatty(1) else 110, highlight=False)
+
+
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     """Shows a bar for work that says `progress(done, total, words="")` as it goes."""

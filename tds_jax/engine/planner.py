@@ -54,11 +54,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """config: the one to run with. budget: of the device. chosen: its training step. evaluation:
+    """asked, config: the config given, and the one to run with. budget: of the device. chosen: its training step. evaluation:
     device peak while evaluating. host: of the config; host_of: of any row. parameters: how many.
     rows: everything looked at. baseline: seconds of the config as it was asked for."""
 
     target: Target
+    asked: Config
     budget: int
     host_budget: int | None
     chosen: Row
@@ -267,6 +268,7 @@ class Planner:
             needs = self.host(row, config, device)
         return Plan(
             target=self._target,
+            asked=self._config,
             budget=budget,
             host_budget=host_budget,
             chosen=row,

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 MODEL = "model"
@@ -139,7 +138,7 @@ class Report:
 
     def show(self, split: str, title: str) -> None:
         """Prints the tables and the notes."""
-        console = Console(width=None if os.isatty(1) else 110)
+        console = table_console()
         console.print(self.table(split, title))
         if spread := self.spread_table(split):
             console.print(spread)

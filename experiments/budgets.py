@@ -1,0 +1,73 @@
+"""Does a budget change the result? Five updates under five budgets, from generous to the least.
+
+    python -m experiments.budgets
+
+Each run plans for its budget, trains on generated recordings, and is compared with the first:
+‖difference‖ / ‖parameters‖ over the whole tree. Bars: SGD 1e-6, AdamW 1e-5 (its division by √v
+amplifies rounding where gradients are near zero).
+"""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments.measuring import load
+from tds_jax import tasks
+from tds_jax.engine import budget, loop, workdir
+from tds_jax.engine.sharding import make_mesh
+from tds_jax.sizes import format_bytes
+
+BUDGETS = ("1GiB", "45MiB", "35MiB", "26MiB", "22MiB")
+BARS = {"sgd": 1e-6, "adamw": 1e-5}
+
+
+def run(config, folder):
+    """(config as planned, its plan, parameters after the run)."""
+    build = functools.cache(tasks.get)
+    planned, plan = budget.settle(build, config, folder)
+    workdir.claim(folder, planned, build(planned).inputs(), build(planned).digest())
+    loop.fit(build(planned), planned, folder)
+    checkpoints = workdir.open_checkpoints(folder, planned)
+    mesh = make_mesh(planned.optim.micro_batch)
+    position = checkpoints.latest()
+    restored, _ = workdir.restore(checkpoints, position, build(planned), planned, mesh)
+    checkpoints.close()
+    leaves = [
+        np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(restored.state.params)
+    ]
+    return planned, plan, np.concatenate(leaves)
+
+
+def main():
+    table = Table(title="quick_demo, batch 32, 5 updates, f32, CPU")
+    for name in ("optimizer", "budget", "micro-batch", "chunk", "device peak", "difference", "bar"):
+        table.add_column(name, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        for optimizer, bar in BARS.items():
+            first = None
+            for text in BUDGETS:
+                config = load(
+                    "quick_demo",
+                    optim__optimizer=optimizer, optim__steps=5, optim__warmup_steps=1,
+                    eval__every=0, log__plots=False, memory__budget=text,
+                    data__synthetic_users=1, data__synthetic_sessions=3,
+                    data__synthetic_seconds=10.0,
+                )  # fmt: skip
+                planned, plan, params = run(config, Path(folder) / optimizer / text)
+                first = params if first is None else first
+                away = np.linalg.norm(params - first) / np.linalg.norm(first)
+                optim, chunk = planned.optim, planned.memory.decoder_chunk
+                table.add_row(
+                    *(optimizer, text, f"{optim.micro_batch} x {optim.accumulate}", str(chunk)),
+                    *(format_bytes(plan.device_peak), f"{away:.1e}", f"{bar:.0e}"),
+                )
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
