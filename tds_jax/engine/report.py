@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
+from tds_jax.engine.logs import table_console
+
 MODEL = "model"
 ALL = "all"
 # A group 'per_user/stage/fist' holds means over users of each one's value in 'stage/fist'.
