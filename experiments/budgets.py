@@ -37,10 +37,8 @@ def run(config, folder):
     position = checkpoints.latest()
     restored, _ = workdir.restore(checkpoints, position, build(planned), planned, mesh)
     checkpoints.close()
-    leaves = [
-        np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(restored.state.params)
-    ]
-    return planned, plan, np.concatenate(leaves)
+    leaves = jax.tree.leaves(restored.state.params)
+    return planned, plan, np.concatenate([np.ravel(np.asarray(a, np.float64)) for a in leaves])
 
 
 def main():

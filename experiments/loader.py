@@ -2,10 +2,10 @@
 
     python -m experiments.loader [--seconds 4]
 
-Windows of `low_memory` (2000 samples of 16 channels, labels at 50 Hz), batches of 16, shuffled, files
-in the system's cache. `of raw`: against reading the same bytes in sequence with h5py, one thread.
-Larger data sets are the same files under more names. Memory is the whole process tree's, without
-the interpreter and libraries it started with.
+Windows of `low_memory` (2000 samples of 16 channels, labels at 50 Hz), batches of 16, shuffled,
+files in the system's cache. `of raw`: against reading the same bytes in sequence with h5py, one
+thread. Larger data sets are the same files under more names. Memory is the whole process tree's,
+without the interpreter and libraries it started with.
 """
 
 import argparse
@@ -18,13 +18,10 @@ import h5py
 from rich.console import Console
 from rich.table import Table
 
-from experiments.measuring import load
-from tds_jax import config as configuration
-from tds_jax import tasks
-from tds_jax.data.pipeline import Loader
-from tds_jax.engine.memory import HostMeter, host_bytes
-from tds_jax.pose.synthetic import Simulation, synthesize
+from tds_jax.data.workers import leave_out_jax
 from tds_jax.sizes import MIB
+
+leave_out_jax()  # workers run this module again, as they do `train`
 
 CASES = (
     # copies of the data, stored as, workers, threads
@@ -82,6 +79,12 @@ def raw(folder):
 
 def windows_per_second(folder, cache, workers, threads, seconds):
     """(windows/s, bytes a window reads, peak of added memory)."""
+    from experiments.measuring import load
+    from tds_jax import config as configuration
+    from tds_jax import tasks
+    from tds_jax.data.pipeline import Loader
+    from tds_jax.engine.memory import HostMeter, host_bytes
+
     config = load("low_memory", data__path=str(folder), data__cache_dir=str(cache))
     config = configuration.replace(config, {"data.workers": workers, "data.threads": threads})
     before = host_bytes()
@@ -106,6 +109,8 @@ def windows_per_second(folder, cache, workers, threads, seconds):
 
 
 def main():
+    from tds_jax.pose.synthetic import Simulation, synthesize
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Are predicted bytes what a step takes? Each case in a process of its own, measured as resident set.
+"""Are predicted bytes what a step takes? One process per case, measured as resident set.
 
     python -m experiments.planner_accuracy
 

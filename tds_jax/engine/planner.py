@@ -54,9 +54,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """asked, config: the config given, and the one to run with. budget: of the device. chosen: its training step. evaluation:
-    device peak while evaluating. host: of the config; host_of: of any row. parameters: how many.
-    rows: everything looked at. baseline: seconds of the config as it was asked for."""
+    """The answer for one budget.
+
+    asked, config: the config given, and the one to run with. chosen: its training step.
+    evaluation: device peak while evaluating. host: of the config; host_of: of any row.
+    parameters: how many. rows: everything looked at. baseline: seconds of the config given.
+    """
 
     target: Target
     asked: Config

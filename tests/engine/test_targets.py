@@ -20,7 +20,8 @@ targets.prepare(sys.argv[1])
 import json, jax, jax.numpy as jnp
 from tds_jax.engine import memory, sharding
 target = targets.find(sys.argv[1])
-x = jax.ShapeDtypeStruct((8192, 8192), jnp.float32, sharding=sharding.batch_sharding(target.mesh(1)))
+where = sharding.batch_sharding(target.mesh(1))
+x = jax.ShapeDtypeStruct((8192, 8192), jnp.float32, sharding=where)
 loss = lambda a: jnp.sum((jnp.tanh(a @ a) @ a) ** 2)
 need = memory.predict(jax.jit(jax.grad(loss)).lower(x).compile())
 print(json.dumps([target.kind, target.limit, need.arguments, need.outputs, need.temporaries]))
