@@ -60,7 +60,7 @@ class Player:
     def __init__(self, task: "PoseTask", stream: Stream, chunk: int, paced: bool) -> None:
         self._task, self._stream, self._chunk, self._paced = task, stream, chunk, paced
         self.latency = Latency()
-        self.poses = 0
+        self.poses, self.seconds = 0, 0.0
 
     def __call__(self, path: str, rows: int) -> Iterator[np.ndarray]:
         """Consecutive poses (n, J); raises UserError before the first if tracking cannot start."""
@@ -77,8 +77,9 @@ class Player:
             due = began + stop / rate if self._paced else time.perf_counter()
             time.sleep(max(0.0, due - time.perf_counter()))
             state, poses = stream(stream.params, state, emg)
-            self.latency.add(time.perf_counter() - due)
-            self.poses += poses.shape[1]
+            now = time.perf_counter()
+            self.latency.add(now - due)
+            self.poses, self.seconds = self.poses + poses.shape[1], now - began
             if poses.shape[1]:
                 yield poses[0]
 
@@ -101,10 +102,8 @@ def play_file(
         raise UserError(f"--input={source} is a folder; --stream plays one recording, name a file")
     ((recording, place),) = prediction.pair_files(source, target)
     player = Player(task, stream, max(1, round(chunk * task.recorded.sample_rate)), paced)
-    began = time.perf_counter()
     prediction.predict_file(task, stream.model, player, recording, place)
-    seconds = time.perf_counter() - began
-    return summary(task, stream.model, player.latency, player.poses, seconds)
+    return summary(task, stream.model, player.latency, player.poses, player.seconds)
 
 
 def play_pipe(

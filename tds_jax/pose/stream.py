@@ -130,7 +130,9 @@ class Stream:
 
     def __init__(self, model: nnx.Module) -> None:
         self.model = model = streamable(model)
-        graphdef, self.params = nnx.split(model)
+        graphdef, params = nnx.split(model)
+        # Restored ones lie on a mesh, new states do not: their first step would compile twice.
+        self.params = jax.device_put(jax.device_get(params))
 
         def start(params: nnx.State, batch: int, initial_pose: jax.Array | None) -> Memory:
             return initial_memory(nnx.merge(graphdef, params), batch, initial_pose)

@@ -118,7 +118,11 @@ def test_a_state_is_a_value_that_can_be_gone_back_to():
 
 @pytest.mark.parametrize("freq", [25.0, 100.0])
 def test_the_state_does_not_grow_and_one_compilation_serves_all_chunks(freq):
-    model = small(rollout_freq=freq)
+    """Also for parameters that lie as a checkpoint gives them back, on a mesh."""
+    graphdef, params = nnx.split(small(rollout_freq=freq))
+    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    params = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
+    model = nnx.merge(graphdef, params)
     stream = Stream(model)
     state, sizes = stream.start(stream.params), []
     samples, bounds = emg(model, length=2000), cuts(2000, 3)
