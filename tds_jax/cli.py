@@ -29,6 +29,9 @@ KINDS = {
 def launch(main: Callable[[], None]) -> NoReturn:
     """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else."""
     absl_logging.set_verbosity(absl_logging.WARNING)
+    program = sys.modules["__main__"].__spec__
+    if program and program.name.startswith("tds_jax."):  # not a test that calls us
+        heap.use_huge_pages()
     heap.limit_arenas()
     try:
         _parse(sys.argv)

@@ -73,6 +73,34 @@ def test_layer_norm_of_bf16_takes_its_statistics_in_f32():
     np.testing.assert_allclose(y.astype(F32), exact, rtol=2**-8)  # one rounding to 8 bits
 
 
+@pytest.mark.parametrize("shape", [(4, 8), (3, 4, 8)])
+def test_gradients_of_layer_norm_are_those_of_its_formula(shape):
+    def formula(x, scale, bias):
+        x = x - jnp.mean(x, axis=-1, keepdims=True)
+        x = x / jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5)
+        rows = (1,) * (x.ndim - 1)
+        return x * scale.reshape(*rows, -1) + bias.reshape(*rows, -1)
+
+    def ours(x, scale, bias):
+        norm = LayerNorm(8, dtype=jnp.float64)
+        norm.scale[...], norm.bias[...] = scale, bias
+        return norm(x)
+
+    with jax.enable_x64(True):
+        draws = (normal(*shape), normal(8, seed=1), normal(8, seed=2), normal(*shape, seed=3))
+        *arrays, g = (a.astype(jnp.float64) for a in draws)
+        for a, b in zip(*(jax.vjp(f, *arrays)[1](g) for f in (formula, ours)), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
+
+
+def test_layer_norm_of_bf16_has_a_bf16_gradient():
+    x = normal(4, 8).astype(jnp.bfloat16)
+    exact = jax.grad(lambda x: jnp.sum(LayerNorm(8, dtype=F32)(x) ** 3))(x.astype(F32))
+    narrow = jax.grad(lambda x: jnp.sum(LayerNorm(8, dtype=F32)(x) ** 3))(x)
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_allclose(narrow.astype(F32), exact, rtol=2**-8)  # rounded once, at the end
+
+
 def test_dropout_of_an_example_does_not_depend_on_its_batch():
     keys = jnp.arange(12, dtype=jnp.uint32).reshape(6, 2)
     x = jnp.ones((6, 50, 4))
