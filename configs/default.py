@@ -81,6 +81,24 @@ def get_config() -> ConfigDict:
     config.data.eval_window = 16000  # 8 s: the start-up of the decoder weighs less
     config.data.jitter = True  # random phase of each training window
     config.data.rotation = 0  # training windows are rolled by up to so many electrodes; 0 = off
+    # Rows whose label failed, in training windows (evaluation always masks, over the same rows):
+    # 'mask' = weight 0, nothing is lost | 'blocks' = windows inside runs of valid rows only |
+    # 'reference' = as emg2pose cuts such runs, which loses the last 2 samples of each.
+    config.data.failures = "mask"
+    # Names as in metadata.csv or the files' attributes; () = all. Other sessions are left out.
+    config.data.users = ()
+    config.data.stages = ()
+    config.data.sides = ()
+    # Share of the train sessions used: the first of an order that `seed` fixes, so that a smaller
+    # share is a part of a larger one.
+    config.data.subsample = 1.0
+    # Columns of the files' EMG, in the order the model gets them; () = all. (0, 2, …, 14): every
+    # second electrode of 16. predict and evaluate apply the same to their files.
+    config.data.channels = ()
+    # Joints (pose/joints.py) whose angles change sign for left hands, labels and predictions alike.
+    # emg2pose is said to flip signs of left hands; which ones, and whether its files have it done
+    # already, our sources do not say: none.
+    config.data.flip_left = ()
     config.data.split_ratio = (0.7, 0.15, 0.15)  # by session, when there is no metadata.csv
     config.data.normalize = True  # per channel, from the train split
     config.data.max_samples_for_normalize = 0  # rows; 0 = all

@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,8 @@ class Layout:
     """Names inside a file, and which label rows count.
 
     valid_rows: (n, L) float32 -> (n,) bool; rows with NaN or Inf are never asked for.
-    attributes: names of text attributes of the group to keep per file ('' where absent).
+    attributes: names of text attributes of the group to keep per file ('' where absent). columns:
+    of the signal, those that count; () = all.
     """
 
     group: str
@@ -35,12 +36,14 @@ class Layout:
     rate: str
     attributes: tuple[str, ...]
     valid_rows: Callable[[np.ndarray], np.ndarray]
+    columns: tuple[int, ...]
 
     @property
     def fingerprint(self) -> str:
         """Short hash of every name, so that indexes of different layouts never mix."""
         names = (self.group, self.dataset, self.signal, self.label, self.time, self.rate)
-        text = "\0".join((str(FORMAT), *names, *self.attributes, self.valid_rows.__qualname__))
+        words = (*names, *self.attributes, self.valid_rows.__qualname__, *map(str, self.columns))
+        text = "\0".join((str(FORMAT), *words))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -98,10 +101,21 @@ class Scan:
     broken: np.ndarray
 
 
-def scan_file(files: RowFiles, path: str, layout: Layout, block_rows: int = SCAN_ROWS) -> Scan:
-    """Reads a file once, block_rows rows at a time; UserError says in one line what is wrong."""
+def scan_file(
+    files: RowFiles,
+    path: str,
+    layout: Layout,
+    block_rows: int = SCAN_ROWS,
+    visit: Callable[[np.ndarray], None] | None = None,
+) -> Scan:
+    """Reads a file once, block_rows rows at a time; UserError says in one line what is wrong.
+
+    visit: is shown each block's rows, as stored.
+    """
     header = files.header(path, layout.group, layout.dataset)
     channels = header.width(path, layout.signal)
+    require_columns(path, layout.columns, channels)
+    columns = list(layout.columns) or slice(None)
     labels = header.width(path, layout.label)
     has_time = layout.time in header.fields
     valid, broken = _RunBuilder(), _RunBuilder()
@@ -111,7 +125,7 @@ def scan_file(files: RowFiles, path: str, layout: Layout, block_rows: int = SCAN
         stop = min(start + block_rows, header.rows)
         rows = files.raw(path, layout.group, layout.dataset, start, stop)
         with np.errstate(over="ignore"):
-            signal = rows[layout.signal].astype(np.float32)
+            signal = rows[layout.signal][:, columns].astype(np.float32)
             label = rows[layout.label].astype(np.float32)
         broken.add(start, np.asarray(~np.isfinite(signal).all(axis=1)))
         finite = np.asarray(np.isfinite(label).all(axis=1))
@@ -124,6 +138,8 @@ def scan_file(files: RowFiles, path: str, layout: Layout, block_rows: int = SCAN
                 backwards = start + int(late[0])
             previous = times[-1]
             first_times = first_times if start else times[1:]
+        if visit:
+            visit(rows)
     return Scan(
         header.rows,
         _rate(header, path, layout, first_times),
@@ -135,6 +151,15 @@ def scan_file(files: RowFiles, path: str, layout: Layout, block_rows: int = SCAN
         valid.runs(header.rows),
         broken.runs(header.rows),
     )
+
+
+def require_columns(path: str, columns: tuple[int, ...], channels: int) -> None:
+    """Raises UserError unless the file's signal has every column asked for."""
+    if columns and max(columns) >= channels:
+        raise UserError(
+            f"{path} has {channels} channels, numbered from 0, but data.channels asks for "
+            f"{max(columns)}; use 0 to {channels - 1}, or () for all"
+        )
 
 
 def _rate(header: Header, path: str, layout: Layout, times: np.ndarray) -> float:
@@ -201,12 +226,15 @@ def index_folder(
     """Index of the named files of root, and warnings; only new or changed files are read.
 
     cache_dir: keeps one file per folder and layout, written atomically, keyed by each file's name,
-    size and modification time; None or '' keeps nothing. Files with a problem are looked at again
-    each time, since what they miss (a filter, a permission) may have been installed.
+    size and modification time; None or '' keeps nothing. What it knows of unchanged files that are
+    not named now stays. Files with a problem are looked at again each time, since what they miss (a
+    filter, a permission) may have been installed.
     progress(done, total, name) is called before each file that has to be read.
     """
     cache = _cache_path(root, layout, cache_dir)
     known, warnings = _load(cache)
+    asked = len(names)
+    names = [*names, *_others(root, known, names)]
     stats = [_stat(os.path.join(root, name)) for name in names]
     keys = [(os.fsencode(name), *stat) for name, stat in zip(names, stats, strict=True)]
     entries: dict[int, tuple[Scan | None, str]] = {
@@ -224,10 +252,18 @@ def index_folder(
                 _save(cache, _columns(names, stats, entries, layout))
                 saved = time.monotonic()
     finally:
-        index = _columns(names, stats, entries, layout)
         if stale:
-            warnings += _save(cache, index)
-    return index, warnings
+            warnings += _save(cache, _columns(names, stats, entries, layout))
+    found = {i: entry for i, entry in entries.items() if i < asked}
+    return _columns(names, stats, found, layout), warnings
+
+
+def _others(root: str, known: Iterable[tuple[bytes, int, int]], names: Sequence[str]) -> list[str]:
+    """Known files that are not among the names and have not changed."""
+    asked = set(names)
+    others = [(os.fsdecode(name), stat) for name, *stat in known if os.fsdecode(name) not in asked]
+    paths = [(name, os.path.join(root, name), stat) for name, stat in others]
+    return [n for n, path, stat in paths if os.path.exists(path) and [*_stat(path)] == stat]
 
 
 def _try_scan(files: RowFiles, path: str, layout: Layout) -> tuple[Scan | None, str]:

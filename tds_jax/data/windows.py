@@ -145,6 +145,48 @@ class Windows:
         )
 
 
+class RunWindows:
+    """Random access to windows that lie inside runs of rows, each run like a session of its own.
+
+    The interface of `Windows`, whose tiling then ends with every run. Memory grows with the runs.
+    """
+
+    def __init__(self, runs: Runs, spec: WindowSpec) -> None:
+        self.spec = spec
+        self._runs = runs
+        self._owners = runs.owners()
+        lengths = runs.stop - runs.start
+        numbers, zero = np.arange(len(lengths) + 1), np.zeros(0, np.int64)
+        whole = Runs(numbers, np.zeros_like(lengths), lengths)
+        self._windows = Windows(lengths, whole, Runs(numbers * 0, zero, zero), spec)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """As `Windows.locate`; the third number counts from the start of the run."""
+        run, start, repeated = self._windows.locate(index)
+        return int(self._owners[run]), int(self._runs.start[run]) + start, repeated
+
+    def room(self, session: int, start: int) -> int:
+        """Rows by which a window may move right inside its run."""
+        runs = self._runs.of(session)
+        run = np.searchsorted(runs[:, 0], start, side="right") - 1
+        return int(runs[run, 1]) - start - self.spec.window
+
+
+def difference(samples: np.ndarray, runs: Runs, removed: Runs) -> Runs:
+    """Runs of the rows that are in `runs` and not in `removed`; samples: (S,) rows per session."""
+    # One unused row after each session keeps the runs of neighbours apart.
+    base = np.cumsum(np.concatenate([[0], samples.astype(np.int64) + 1]))
+    sides = [(base[part.owners()], part) for part in (runs, removed)]
+    wanted, refused = ((first + part.start, first + part.stop) for first, part in sides)
+    start, length = _subtract(wanted, refused)
+    offsets = np.searchsorted(start, base)
+    owner = np.repeat(np.arange(len(samples)), np.diff(offsets))
+    return Runs(offsets, start - base[owner], start + length - base[owner])
+
+
 def _shift(
     owner: np.ndarray, first: np.ndarray, last: np.ndarray, base: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,9 @@ from tds_jax.config import (
     require_between,
     require_choice,
 )
+from tds_jax.pose.selection import Selection
 
+FAILURES = ("mask", "blocks", "reference")
 INITIAL_POSES = ("zeros", "learned", "given", "mixed")
 STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
 
@@ -116,6 +118,13 @@ class PoseDataConfig(LoaderConfig):
     eval_window: int
     jitter: bool
     rotation: int
+    failures: str
+    users: tuple[str, ...]
+    stages: tuple[str, ...]
+    sides: tuple[str, ...]
+    subsample: float
+    channels: tuple[int, ...]
+    flip_left: tuple[str, ...]
     split_ratio: tuple[float, ...]
     normalize: bool
     max_samples_for_normalize: int
@@ -127,6 +136,12 @@ class PoseDataConfig(LoaderConfig):
     synthetic_sessions: int
     synthetic_seconds: float
     synthetic_seed: int
+
+    @property
+    def selection(self) -> Selection:
+        """The settings that choose sessions, electrodes and signs."""
+        names = [field.name for field in dataclasses.fields(Selection)]
+        return Selection(**{name: getattr(self, name) for name in names})
 
     @property
     def cache_bytes(self) -> int:
@@ -144,6 +159,15 @@ class PoseDataConfig(LoaderConfig):
             "chunk_cache_bytes",
         ):
             require_at_least(f"data.{name}", getattr(self, name), 0)
+        require_choice("data.failures", self.failures, FAILURES)
+        require(
+            0 < self.subsample <= 1,
+            f"data.subsample={self.subsample} must be a share above 0 and at most 1",
+        )
+        require(
+            min(self.channels, default=0) >= 0 and len(set(self.channels)) == len(self.channels),
+            f"data.channels={self.channels} must name each electrode once, numbered from 0",
+        )
         require_between("data.chunk_cache_preemption", self.chunk_cache_preemption, 0, 1)
         require(
             len(self.split_ratio) == 3 and abs(sum(self.split_ratio) - 1) < 1e-6,

@@ -11,12 +11,15 @@ from flax import nnx
 
 from tds_jax.data.hdf5 import Header
 from tds_jax.data.hdf5_write import write_prediction
+from tds_jax.data.index import require_columns
 from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
+from tds_jax.pose.metadata import SUFFIXES
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
-from tds_jax.pose.sessions import DATASET, FIELDS, RATE_RTOL, SUFFIXES, valid_rows
+from tds_jax.pose.selection import flip, joint_numbers, select_channels
+from tds_jax.pose.sessions import DATASET, FIELDS, RATE_RTOL, valid_rows
 
 if TYPE_CHECKING:
     from tds_jax.pose.task import PoseTask
@@ -88,8 +91,9 @@ def _make_folder_for(place: Path) -> None:
 
 
 def _check(task: "PoseTask", model: PoseModel | NeuroPose, header: Header, path: str) -> None:
-    channels = header.width(path, FIELDS[0])
-    if channels != task.recorded.num_channels:
+    channels, chosen = header.width(path, FIELDS[0]), task.config.data.channels
+    require_columns(path, chosen, channels)
+    if not chosen and channels != task.recorded.num_channels:
         raise UserError(
             f"{path} has {channels} EMG channels, the model was trained on "
             f"{task.recorded.num_channels}; give recordings of the same band"
@@ -98,7 +102,7 @@ def _check(task: "PoseTask", model: PoseModel | NeuroPose, header: Header, path:
     if rate is not None and abs(rate / task.recorded.sample_rate - 1) > RATE_RTOL:
         raise UserError(
             f"{path} has {rate:g} samples per second, the model was trained on "
-            f"{task.recorded.sample_rate:g}; resample it first"
+            f"{task.recorded.sample_rate:g}; resample it first with python -m tds_jax.prepare"
         )
     if model.initial_pose == "given":
         header.width(path, FIELDS[1])
@@ -124,20 +128,25 @@ def _rate(task: "PoseTask", header: Header, path: str) -> float | None:
 
 
 def read_emg(task: "PoseTask", path: str, start: int, stop: int) -> np.ndarray:
-    """(stop - start, C) f32; rows with NaN or Inf are zeros, so that the decoder survives them."""
-    (emg,) = task.files.rows(path, task.config.data.group, DATASET, start, stop, FIELDS[:1])
+    """(stop - start, C) f32 of the model's electrodes; zeros for rows with NaN or Inf, so that the
+    decoder survives them."""
+    data = task.config.data
+    (emg,) = task.files.rows(path, data.group, DATASET, start, stop, FIELDS[:1])
+    emg = select_channels(emg, data.channels)
     return np.where(np.isfinite(emg).all(axis=1, keepdims=True), emg, np.float32(0))
 
 
 def _labelled_pose(task: "PoseTask", path: str, row: int) -> np.ndarray:
-    """(1, J) radians of the file's own label, from which tracking starts."""
-    (angles,) = task.files.rows(path, task.config.data.group, DATASET, row, row + 1, FIELDS[1:])
+    """(1, J) radians of the file's own label, from which tracking starts, in the model's signs."""
+    data = task.config.data
+    (angles,) = task.files.rows(path, data.group, DATASET, row, row + 1, FIELDS[1:])
     if not valid_rows(angles).all():
         raise UserError(
             f"{path} has no valid joint angles at row {row}, where tracking starts; "
             "cut the file to begin earlier or later"
         )
-    return angles
+    side = str(task.files.header(path, data.group, DATASET).attributes.get("side", ""))
+    return flip(angles, joint_numbers(data.flip_left, angles.shape[1]), side, path)
 
 
 def given_pose(task: "PoseTask", model: PoseModel | NeuroPose, path: str) -> np.ndarray | None:
@@ -243,7 +252,8 @@ def _rows(
         raw = task.files.raw(path, task.config.data.group, DATASET, start, stop)
         angles = np.stack([np.interp(rows, at, column) for column in known.T], axis=1)
         angles[rows < left] = np.nan
-        angles[~np.isfinite(raw["emg"]).all(axis=1)] = np.nan
+        emg = select_channels(raw["emg"], task.config.data.channels)
+        angles[~np.isfinite(emg).all(axis=1)] = np.nan
         time = raw["time"] if "time" in header.fields else rows / task.recorded.sample_rate
         yield np.asarray(time, np.float64), angles.astype(np.float32)
         past = min(max(0, (stop - left) // step - first), len(known) - 1)

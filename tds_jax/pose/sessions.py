@@ -1,6 +1,5 @@
 """Folders of recorded sessions: which files, which split, and the windows cut from them."""
 
-import csv
 import dataclasses
 import hashlib
 import os
@@ -12,10 +11,10 @@ import numpy as np
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, Layout, Progress, Runs, index_folder
 from tds_jax.errors import UserError
+from tds_jax.pose.metadata import SPLITS, Metadata, read_metadata, session_files
+from tds_jax.pose.selection import Selection, flip, joint_numbers, sampled, select_channels
 
-SPLITS = ("train", "val", "test")
 GROUPS = ("user", "session", "stage", "side", "generalization")
-SUFFIXES = (".hdf5", ".h5")
 DATASET = "timeseries"
 FIELDS = ("emg", "joint_angles")
 FAILURE_ATOL = 1e-8  # rad; inverse kinematics marks a failed row with all angles zero
@@ -31,9 +30,9 @@ def valid_rows(joint_angles: np.ndarray) -> np.ndarray:
     return np.asarray(finite & (np.abs(joint_angles) > FAILURE_ATOL).any(axis=1))
 
 
-def layout(group: str) -> Layout:
-    """Names inside a session file whose HDF5 group is `group`."""
-    return Layout(group, DATASET, *FIELDS, "time", "sample_rate", GROUPS[:4], valid_rows)
+def layout(group: str, channels: tuple[int, ...] = ()) -> Layout:
+    """Names inside a session file whose HDF5 group is `group`; channels: those used, () = all."""
+    return Layout(group, DATASET, *FIELDS, "time", "sample_rate", GROUPS[:4], valid_rows, channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,9 @@ class SessionTable:
     number: (S,) int32 row in the full table. names: (S,) bytes, file names in root. samples: (S,)
     rows. split: (S,) index into SPLITS. codes: (S, 5) int32, columns GROUPS, positions in the five
     sorted arrays of group_names (texts per session would be 9 MB for 25,000 sessions). valid:
-    runs of rows whose labels count. broken: runs of rows with NaN or Inf in the EMG.
+    runs of rows whose labels count. broken: runs of rows with NaN or Inf in the EMG. electrodes:
+    columns of the files' EMG that are read, in this order; () = all. flipped: joints whose sign
+    changes for left hands. channels counts the electrodes read.
     """
 
     root: str
@@ -59,6 +60,8 @@ class SessionTable:
     group_names: tuple[np.ndarray, ...]
     valid: Runs
     broken: Runs
+    electrodes: tuple[int, ...]
+    flipped: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,6 +84,23 @@ class SessionTable:
         """File of the session at this position."""
         return os.path.join(self.root, os.fsdecode(bytes(self.names[session])))
 
+    def emg(self, files: RowFiles, session: int, start: int, stop: int) -> np.ndarray:
+        """(stop - start, C) f32 of the table's electrodes."""
+        (emg,) = files.rows(self.path(session), self.group, DATASET, start, stop, FIELDS[:1])
+        return select_channels(emg, self.electrodes)
+
+    def rows(
+        self, files: RowFiles, session: int, start: int, stop: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`emg` and the angles (stop - start, J) f32 radians, in the table's signs."""
+        path = self.path(session)
+        emg, angles = files.rows(path, self.group, DATASET, start, stop, FIELDS)
+        side = self._text(session, GROUPS.index("side")) if self.flipped else ""
+        return select_channels(emg, self.electrodes), flip(angles, self.flipped, side, path)
+
+    def _text(self, session: int, number: int) -> str:
+        return self.group_names[number][self.codes[session, number]].decode()
+
     def group_of(self, column: str) -> list[str]:
         """Text per session of one of GROUPS, '' where neither metadata.csv nor the file has it."""
         number = GROUPS.index(column)
@@ -98,92 +118,62 @@ def load_sessions(
     window: int,
     split_ratio: Sequence[float],
     max_bad_sessions: int,
+    selection: Selection,
+    seed: int,
     cache_dir: str | None,
     files: RowFiles,
     progress: Progress | None = None,
 ) -> tuple[SessionTable, list[str]]:
     """Table of the sessions in a folder, and warnings (one line each) for the caller to print.
 
-    window: sessions shorter than this many samples are skipped. Splits come from metadata.csv
-    when the folder has one (columns filename, split and any of GROUPS; files it does not name are
-    left out), otherwise whole sessions are dealt by split_ratio (see `split_by_hash`).
-    Unusable files are skipped with a warning, more than max_bad_sessions of them are a UserError.
+    window: sessions shorter than this many samples are skipped. selection: the filters come first,
+    files that metadata.csv rules out are not even opened; seed fixes which train sessions its
+    subsample keeps. Splits come from metadata.csv when the folder has one (columns filename, split
+    and any of GROUPS; files it does not name are left out), otherwise whole sessions are dealt by
+    split_ratio (see `split_by_hash`). Unusable files are skipped with a warning, more than
+    max_bad_sessions of them are a UserError.
     """
-    names = _discover(path)
-    metadata = _read_metadata(path, names)
-    chosen = [name for name in names if metadata is None or name in metadata]
-    index, warnings = index_folder(path, chosen, layout(group), files, cache_dir, progress)
-    if metadata is not None and len(chosen) < len(names):
-        extra = next(name for name in names if name not in metadata)
+    names = session_files(path, "data.path")
+    metadata = read_metadata(path, names)
+    if metadata and metadata.problems:
+        raise UserError(metadata.problems[0])
+    named = [name for name in names if metadata is None or name in metadata.rows]
+    chosen = [n for n in named if metadata is None or selection.admits(metadata.rows[n])]
+    index, warnings = index_folder(
+        path, chosen, layout(group, selection.channels), files, cache_dir, progress
+    )
+    if len(named) < len(names):
+        extra = next(name for name in names if name not in named)
         warnings.append(
-            f"{path}: {len(names) - len(chosen)} files are not in metadata.csv and stay unused "
+            f"{path}: {len(names) - len(named)} files are not in metadata.csv and stay unused "
             f"(first: {extra}); add rows to use them"
         )
-    skipped = _skips(index, path, window)
+    groups = _groups(index, metadata)
+    selection.require_known([*groups, *(metadata.rows.values() if metadata else ())])
+    # What is known of an unreadable file may not suffice to rule it out: it is then warned of.
+    asked = [i for i, row in enumerate(groups) if selection.admits(row)]
+    skips = _skips(index, path, window)
+    skipped = {i: skips[i] for i in asked if i in skips}
     _require_few(skipped, max_bad_sessions, path)
     warnings += list(skipped.values())
-    kept = np.array([i for i in range(len(chosen)) if i not in skipped], np.int64)
+    kept = np.array([i for i in asked if i not in skipped], np.int64)
     if not len(kept):
         first = next(iter(skipped.values()), "")
         raise UserError(
-            f"{path}: none of the {len(chosen)} sessions is usable; first: {first}"
+            f"{path}: none of the {len(asked)} sessions is usable; first: {first}"
             if skipped
+            else f"{path}: no session has all of {selection.wanted()}; ask for fewer at once"
+            if named
             else f"{path}: metadata.csv names no session; add one row per file"
         )
     warnings += _row_warnings(index, kept, path)
-    return _table(path, group, index, kept, metadata, split_ratio, warnings), warnings
-
-
-def _discover(path: str) -> list[str]:
-    if os.path.isfile(path):
-        raise UserError(f"data.path={path} is a file; give the folder that holds the sessions")
-    if not os.path.isdir(path):
-        raise UserError(f"data.path={path}: no such folder; check the path")
-    names = sorted(name for name in os.listdir(path) if name.lower().endswith(SUFFIXES))
-    if not names:
-        raise UserError(
-            f"data.path={path}: no session files ({', '.join(SUFFIXES)}) in the folder; "
-            f"give the folder that holds them directly"
-        )
-    return names
-
-
-def _read_metadata(path: str, names: list[str]) -> dict[str, dict[str, str]] | None:
-    """Rows of metadata.csv by file name with suffix, or None without one."""
-    file = os.path.join(path, "metadata.csv")
-    if not os.path.exists(file):
-        return None
-    with open(file, newline="", encoding="utf-8-sig") as text:
-        reader = csv.DictReader(text)
-        columns = reader.fieldnames or []
-        rows = list(reader)
-    missing = [name for name in ("filename", "split") if name not in columns]
-    if missing:
-        raise UserError(
-            f"{file}: missing column {', '.join(missing)}, found {list(columns)}; "
-            f"add it or remove the file to split by data.split_ratio"
-        )
-    present = set(names)
-    found: dict[str, dict[str, str]] = {}
-    absent = []
-    for line, row in enumerate(rows, start=2):
-        if row["split"] not in SPLITS:
-            raise UserError(
-                f"{file}: line {line} has split {row['split']!r}, expected one of "
-                f"{', '.join(SPLITS)}; correct it or remove the row"
-            )
-        stem = row["filename"]
-        name = next((n for n in (stem, *(stem + s for s in SUFFIXES)) if n in present), stem)
-        if name in found:
-            raise UserError(f"{file}: line {line} names {stem} again; keep one row per file")
-        found[name] = row
-        absent += [] if name in present else [name]
-    if absent:
-        raise UserError(
-            f"{file}: {len(absent)} of {len(rows)} named files are not in the folder "
-            f"(first: {absent[0]}); copy them there or remove their rows"
-        )
-    return found
+    table = _table(path, group, index, kept, groups, metadata, split_ratio, selection)
+    warnings += [
+        f"{path}: the {name} split has no session"
+        for i, name in enumerate(SPLITS)
+        if i not in table.split
+    ]
+    return _subsampled(table, selection.subsample, seed), warnings
 
 
 def _skips(index: FolderIndex, path: str, window: int) -> dict[int, str]:
@@ -240,47 +230,45 @@ def _require_equal(values: np.ndarray, names: np.ndarray, what: str, rtol: float
         )
 
 
+def _groups(index: FolderIndex, metadata: Metadata | None) -> list[dict[str, str]]:
+    """Texts of GROUPS per session of the index: metadata.csv's, or else the file's own."""
+    groups = []
+    for name, row in zip(index.names.tolist(), index.attributes.tolist(), strict=True):
+        given = metadata.rows[os.fsdecode(name)] if metadata else {}
+        own = [text.decode() for text in row] + [""]
+        groups.append({g: given.get(g) or text for g, text in zip(GROUPS, own, strict=True)})
+    return groups
+
+
 def _table(
     path: str,
     group: str,
     index: FolderIndex,
     kept: np.ndarray,
-    metadata: dict[str, dict[str, str]] | None,
+    groups: list[dict[str, str]],
+    metadata: Metadata | None,
     split_ratio: Sequence[float],
-    warnings: list[str],
+    selection: Selection,
 ) -> SessionTable:
-    names = index.names[kept]
+    names, electrodes = index.names[kept], selection.channels
     _require_equal(index.rate_hz[kept], names, "sample rate (Hz)", RATE_RTOL)
     _require_equal(index.channels[kept], names, "EMG channels", 0)
     _require_equal(index.labels[kept], names, "joints", 0)
     texts = [os.fsdecode(name) for name in names.tolist()]
-    stored = index.attributes[kept].tolist()
     if metadata is None:
-        keys = [row[1].decode() or text for row, text in zip(stored, texts, strict=True)]
+        keys = [groups[i]["session"] or text for i, text in zip(kept, texts, strict=True)]
         split = split_by_hash(keys, split_ratio)
-        groups = [[*row, b""] for row in stored]
     else:
-        split = np.array([SPLITS.index(metadata[text]["split"]) for text in texts], np.int8)
-        groups = [
-            [
-                (metadata[text].get(g) or "").encode() or own
-                for g, own in zip(GROUPS, [*row, b""], strict=True)
-            ]
-            for text, row in zip(texts, stored, strict=True)
-        ]
-    warnings += [
-        f"{path}: the {name} split has no session"
-        for i, name in enumerate(SPLITS)
-        if i not in split
-    ]
-    texts_by_column = np.array(groups, np.bytes_).reshape(len(kept), len(GROUPS)).T
-    columns = [np.unique(column, return_inverse=True) for column in texts_by_column]
+        split = np.array([SPLITS.index(metadata.rows[text]["split"]) for text in texts], np.int8)
+    by_column = [np.array([groups[i][g].encode() for i in kept], np.bytes_) for g in GROUPS]
+    columns = [np.unique(column, return_inverse=True) for column in by_column]
+    joints = int(index.labels[kept[0]])
     return SessionTable(
         root=path,
         group=group,
         rate_hz=float(index.rate_hz[kept[0]]),
-        channels=int(index.channels[kept[0]]),
-        joints=int(index.labels[kept[0]]),
+        channels=len(electrodes) or int(index.channels[kept[0]]),
+        joints=joints,
         number=np.arange(len(kept), dtype=np.int32),
         names=names,
         samples=index.samples[kept],
@@ -289,7 +277,19 @@ def _table(
         group_names=tuple(names for names, _ in columns),
         valid=index.valid.take(kept),
         broken=index.broken.take(kept),
+        electrodes=electrodes,
+        flipped=joint_numbers(selection.flip_left, joints),
     )
+
+
+def _subsampled(table: SessionTable, share: float, seed: int) -> SessionTable:
+    """The table with that share of its train sessions, and all others."""
+    train = np.flatnonzero(table.split == SPLITS.index("train"))
+    if share == 1 or not len(train):
+        return table
+    used = train[sampled(table.names[train].tolist(), share, seed)]
+    others = np.flatnonzero(table.split != SPLITS.index("train"))
+    return table.take(np.sort(np.concatenate([used, others])))
 
 
 def split_by_hash(keys: Sequence[str], ratio: Sequence[float]) -> np.ndarray:

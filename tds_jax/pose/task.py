@@ -35,10 +35,11 @@ from tds_jax.pose import (
 )
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs
 from tds_jax.pose.kinematics import HandModel
+from tds_jax.pose.metadata import SPLITS
 from tds_jax.pose.metrics import DEGREES, landmark_stride
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
-from tds_jax.pose.sessions import FAILURE_ATOL, SPLITS, SessionTable, load_sessions
+from tds_jax.pose.sessions import FAILURE_ATOL, SessionTable, load_sessions
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
 
 UNIT = "rad"
@@ -88,6 +89,8 @@ class PoseTask:
                 window=data.window,
                 split_ratio=data.split_ratio,
                 max_bad_sessions=data.max_bad_sessions,
+                selection=data.selection,
+                seed=self.config.seed,
                 cache_dir=str(cache / "index"),
                 files=self.files,
                 progress=progress,
@@ -101,7 +104,8 @@ class PoseTask:
     def _inputs_of_data(self) -> PoseInputs:
         if not self.config.data.path:  # known before the recordings are generated
             made = _simulation(self.config)
-            return PoseInputs(made.num_channels, gestures.NUM_JOINTS, made.sample_rate)
+            channels = len(self.config.data.channels) or made.num_channels
+            return PoseInputs(channels, gestures.NUM_JOINTS, made.sample_rate)
         table = self.table
         # Rates taken from time stamps carry their rounding.
         return PoseInputs(table.channels, table.joints, float(f"{table.rate_hz:.4g}"))
@@ -243,7 +247,8 @@ class PoseTask:
             window, data.stride if train else None, self.left_context, self._label_step
         )
         rotation = data.rotation if train else 0
-        return PoseWindows(table, self.files, spec, train and data.jitter, rotation)
+        failures = data.failures if train else "mask"
+        return PoseWindows(table, self.files, spec, train and data.jitter, rotation, failures)
 
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of a batch of training windows, or of evaluation's longer ones."""

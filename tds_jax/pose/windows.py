@@ -6,10 +6,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.index import Runs
 from tds_jax.data.statistics import spread_slices, streamed_moments
-from tds_jax.data.windows import Windows, WindowSpec
+from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
 from tds_jax.errors import UserError
-from tds_jax.pose.sessions import DATASET, FIELDS, SessionTable, valid_rows
+from tds_jax.pose.sessions import SessionTable, valid_rows
+
+REFERENCE_LOSS = 2  # rows at the end of each run that the published windowing never reaches
 
 
 class PoseWindows:
@@ -19,6 +22,7 @@ class PoseWindows:
     jitter, training windows start up to stride - 1 rows later, inside the session and clear of
     rows with NaN or Inf; a move that would leave no valid row is not made. rotation: training
     windows are rolled by -rotation … rotation electrodes, each as likely, as if the band sat so.
+    failures: how rows without a valid label are met, see `place_windows`.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class PoseWindows:
         spec: WindowSpec,
         jitter: bool,
         rotation: int = 0,
+        failures: str = "mask",
     ) -> None:
         if jitter and spec.stride is None:
             raise ValueError("jitter would count rows of tiled windows twice; give a stride")
@@ -36,11 +41,12 @@ class PoseWindows:
         self._files = files
         self._jitter = jitter
         self._rotation = rotation
-        self._windows = Windows(table.samples, table.valid, table.broken, spec)
+        self._windows = place_windows(table, spec, failures)
         if not len(self._windows):
             raise UserError(
                 f"{table.root}: {len(table)} sessions hold no window of {spec.window} samples "
-                f"with a valid row; lower data.window or add sessions"
+                f"{'with a valid row' if failures == 'mask' else 'whose rows are all valid'}; "
+                f"lower data.window or add sessions"
             )
 
     def __len__(self) -> int:
@@ -79,16 +85,13 @@ class PoseWindows:
         """
         session, start, _ = self._windows.locate(index)
         begin = max(0, start - rows)
-        path, stop = self.table.path(session), start + self.spec.window
-        (emg,) = self._files.rows(path, self.table.group, DATASET, begin, stop, FIELDS[:1])
+        emg = self.table.emg(self._files, session, begin, start + self.spec.window)
         finite = np.isfinite(emg).all(axis=1, keepdims=True)
         return np.where(finite, emg, np.float32(0)), start - begin
 
     def _read(self, session: int, start: int, repeated: int) -> dict[str, np.ndarray]:
         table, spec = self.table, self.spec
-        emg, angles = self._files.rows(
-            table.path(session), table.group, DATASET, start, start + spec.window, FIELDS
-        )
+        emg, angles = table.rows(self._files, session, start, start + spec.window)
         angles = angles[spec.label_offset :: spec.label_stride]
         valid = valid_rows(angles)
         weight = valid.astype(np.float32)
@@ -99,6 +102,21 @@ class PoseWindows:
             "weight": weight,
             "session": np.asarray(table.number[session], np.int32),
         }
+
+
+def place_windows(table: SessionTable, spec: WindowSpec, failures: str) -> Windows | RunWindows:
+    """Where windows lie. None holds a row whose EMG has NaN or Inf.
+
+    failures 'mask': anywhere with a valid row; failed rows inside get weight 0, so none is lost.
+    'blocks': inside runs of valid rows, every row of which can be reached. 'reference': inside the
+    runs as the published code cuts them, whose last two rows belong to no window.
+    """
+    if failures == "mask":
+        return Windows(table.samples, table.valid, table.broken, spec)
+    runs = difference(table.samples, table.valid, table.broken)
+    if failures == "reference":
+        runs = Runs(runs.offsets, runs.start, np.maximum(runs.stop - REFERENCE_LOSS, runs.start))
+    return RunWindows(runs, spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +137,10 @@ def session_blocks(
     table: SessionTable, files: RowFiles, session: int, block_rows: int
 ) -> Iterator[Block]:
     """All rows of the session at this position of the table, at most block_rows at a time."""
-    path, rows = table.path(session), int(table.samples[session])
+    rows = int(table.samples[session])
     for start in range(0, rows, block_rows):
         stop = min(start + block_rows, rows)
-        emg, angles = files.rows(path, table.group, DATASET, start, stop, FIELDS)
+        emg, angles = table.rows(files, session, start, stop)
         finite = np.isfinite(emg).all(axis=1)
         labelled = valid_rows(angles)
         emg = np.where(finite[:, None], emg, np.float32(0))
@@ -142,10 +160,8 @@ def fit_normalizer(
     def blocks() -> Iterator[np.ndarray]:
         limit = max_samples or int(table.samples.sum())
         for session, begin, end in spread_slices(table.samples, limit):
-            path = table.path(session)
             for start in range(begin, end, block_rows):
-                stop = min(start + block_rows, end)
-                yield files.rows(path, table.group, DATASET, start, stop, FIELDS[:1])[0]
+                yield table.emg(files, session, start, min(start + block_rows, end))
 
     moments = streamed_moments(blocks())
     return {

@@ -14,7 +14,7 @@ def not_all_zero(label):
 
 LAYOUT = Layout(
     "emg2pose", "timeseries", "emg", "joint_angles", "time", "sample_rate", ("session",),
-    not_all_zero,
+    not_all_zero, (),
 )  # fmt: skip
 
 

@@ -9,7 +9,9 @@ import pytest
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
-from tds_jax.pose.sessions import SPLITS, load_sessions, split_by_hash, valid_rows
+from tds_jax.pose.metadata import SPLITS
+from tds_jax.pose.selection import Selection
+from tds_jax.pose.sessions import load_sessions, split_by_hash, valid_rows
 from tds_jax.pose.windows import PoseWindows, fit_normalizer, session_blocks
 from tests.data.sessions import make_rows, write_folder, write_rows
 
@@ -21,8 +23,13 @@ def files():
     made.close()
 
 
+EVERYTHING = Selection((), (), (), 1.0, (), ())
+
+
 def load(folder, files, **changes):
     settings = {
+        "selection": EVERYTHING,
+        "seed": 0,
         "group": "emg2pose",
         "window": 40,
         "split_ratio": (0.6, 0.2, 0.2),

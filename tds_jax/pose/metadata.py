@@ -1,0 +1,90 @@
+"""metadata.csv: the split of every session, and whose it is."""
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tds_jax.errors import UserError
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".hdf5", ".h5")
+FILE = "metadata.csv"
+
+
+class Metadata(NamedTuple):
+    """rows: by file name with suffix, those of absent files too. problems: one line each."""
+
+    rows: dict[str, dict[str, str]]
+    problems: list[str]
+
+
+def session_files(path: str, flag: str) -> list[str]:
+    """Sorted names of the session files in a folder; UserError, naming `flag`, without any."""
+    if os.path.isfile(path):
+        raise UserError(f"{flag}={path} is a file; give the folder that holds the sessions")
+    if not os.path.isdir(path):
+        raise UserError(f"{flag}={path}: no such folder; check the path")
+    names = sorted(name for name in os.listdir(path) if name.lower().endswith(SUFFIXES))
+    if not names:
+        raise UserError(
+            f"{flag}={path}: no session files ({', '.join(SUFFIXES)}) in the folder; "
+            f"give the folder that holds them directly"
+        )
+    return names
+
+
+def read_metadata(path: str, names: Sequence[str]) -> Metadata | None:
+    """The folder's metadata.csv against the session files it holds; None without one.
+
+    Columns filename (with or without suffix) and split are needed; any others are kept. A row with
+    an unknown split, or of a file named before, is a problem and left out.
+    """
+    file = os.path.join(path, FILE)
+    if not os.path.exists(file):
+        return None
+    with open(file, newline="", encoding="utf-8-sig") as text:
+        reader = csv.DictReader(text)
+        columns = reader.fieldnames or []
+        rows = list(reader)
+    missing = [name for name in ("filename", "split") if name not in columns]
+    if missing:
+        line = (
+            f"{file}: missing column {', '.join(missing)}, found {list(columns)}; "
+            f"add it or remove the file to split by data.split_ratio"
+        )
+        return Metadata({}, [line])
+    return _match(file, rows, set(names))
+
+
+def _match(file: str, rows: list[dict[str, str]], present: set[str]) -> Metadata:
+    found: dict[str, dict[str, str]] = {}
+    problems = []
+    for line, row in enumerate(rows, start=2):
+        if row["split"] not in SPLITS:
+            problems.append(
+                f"{file}: line {line} has split {row['split']!r}, expected one of "
+                f"{', '.join(SPLITS)}; correct it or remove the row"
+            )
+            continue
+        stem = row["filename"]
+        name = next((n for n in (stem, *(stem + s for s in SUFFIXES)) if n in present), stem)
+        if name in found:
+            problems.append(
+                f"{file}: line {line} names {stem} again; keep one row per file"
+                + _other_split(found[name], row)
+            )
+            continue
+        found[name] = row
+    absent = [name for name in found if name not in present]
+    if absent:
+        problems.append(
+            f"{file}: {len(absent)} of {len(rows)} named files are not in the folder "
+            f"(first: {absent[0]}); copy them there or remove their rows"
+        )
+    return Metadata(found, problems)
+
+
+def _other_split(first: Mapping[str, str], again: Mapping[str, str]) -> str:
+    same = first["split"] == again["split"]
+    return "" if same else f" (it is in {first['split']} and in {again['split']})"
