@@ -179,7 +179,7 @@ def _row(plan: Plan, row: Row) -> dict[str, Any]:
         "device_peak_bytes": row.training,
         "host_peak_bytes": plan.host_of(row).total,
         "relative_cost": round(row.seconds / plan.baseline, 3),
-        "compiled": row.compiled,
+        "from": row.origin,
     }
 
 
@@ -203,7 +203,7 @@ def show(plan: Plan, console: Console) -> None:
             _recomputing(row),
             *(format_bytes(row[f"{name}_bytes"]) for name in sizes),
             f"{row['relative_cost']:.2f}",
-            "compiled" if row["compiled"] else "line",
+            row["from"],
             style="bold green" if row == chosen else "" if fits else "dim",
         )
     console.print(table)

@@ -32,14 +32,18 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One way to run a config. step: bytes of its training step, from a compilation if `compiled`,
-    else on the line through two. batch: bytes of a micro-batch. seconds: estimated, per update."""
+    """One way to run a config.
+
+    step: bytes of its training step; origin: 'compiled', 'line' (through two that were), or
+    'refused' by a compiler that does not say how much would be needed. batch: bytes of a
+    micro-batch. seconds: estimated, per update.
+    """
 
     config: Config
     step: DeviceBytes
     batch: int
     seconds: float
-    compiled: bool
+    origin: str
 
     @property
     def state(self) -> int:
@@ -96,7 +100,7 @@ class Planner:
         self._build, self._config, self._target, self._say = build, config, target, say
         self._rows: dict[Config, Row] = {}
         self._seconds: dict[Config, float] = {}
-        self._evaluations: dict[tuple[str, int], DeviceBytes] = {}
+        self._evaluations: dict[tuple[str, int], DeviceBytes | None] = {}
         heap.trim()
         self._overhead = _Overhead(memory.host_bytes(), 0, 0)
         self.parameters = 0
@@ -134,11 +138,13 @@ class Planner:
             seconds, (_, batch) = self.estimate(config), self._arguments(config)
             self._say(f"compiling {describe(config)}")
             step = self._compile(self._trace(config))
-            self._rows[config] = Row(config, step, batch, seconds, compiled=True)
+            origin = "compiled" if step else "refused"
+            step = step or DeviceBytes(arguments=0, outputs=0, temporaries=self._target.limit)
+            self._rows[config] = Row(config, step, batch, seconds, origin)
         return self._rows[config]
 
-    def _compile(self, traced: jax.stages.Traced) -> DeviceBytes:
-        """The program's bytes; what compiling took of the host is remembered."""
+    def _compile(self, traced: jax.stages.Traced) -> DeviceBytes | None:
+        """The program's bytes, None if it was refused; remembers what compiling took of the host."""
         before, known = memory.host_bytes(), self._overhead
         with memory.HostMeter(seconds=0.1) as meter:
             need = _compiled_bytes(traced)
@@ -178,7 +184,11 @@ class Planner:
             return self._rows[config]
         size = config.optim.micro_batch
         family = sorted(
-            (row for row in self._rows.values() if row.config.memory == config.memory),
+            (
+                row
+                for row in self._rows.values()
+                if row.config.memory == config.memory and row.origin == "compiled"
+            ),
             key=lambda row: abs(row.config.optim.micro_batch - size),
         )
         if len(family) < 2:
@@ -189,7 +199,7 @@ class Planner:
             outputs=_on_line(size, family, lambda row: row.step.outputs),
             temporaries=_on_line(size, family, lambda row: row.step.temporaries),
         )
-        return Row(config, step, batch, self.estimate(config), compiled=False)
+        return Row(config, step, batch, self.estimate(config), "line")
 
     def evaluation(self, row: Row, config: Config) -> int:
         """Device peak of evaluating with the state and waiting batches of `row`."""
@@ -199,7 +209,8 @@ class Planner:
         if key not in self._evaluations:
             self._say(f"compiling evaluation at batch {config.eval.batch_size}")
             self._evaluations[key] = self._compile(program.trace_evaluation(task, config, mesh))
-        need = self._evaluations[key]
+        if (need := self._evaluations[key]) is None:
+            return self._target.limit
         size = sharding.rounded_up(config.eval.batch_size, mesh)
         batch = _tree_bytes(task.batch_spec(size, train=False)) // mesh.size
         waiting = DEVICE_PREFETCH * row.batch
@@ -249,7 +260,7 @@ class Planner:
             if expected is not None and expected.training > usable:
                 continue
             row = self.measure(config)
-            if row.training > usable:
+            if row.training > usable or row.origin == "refused":
                 continue
             plan = self._settle(row, budget, usable, host_budget)
             if plan.evaluation <= usable and plan.host.total <= (host_budget or math.inf):
@@ -322,14 +333,13 @@ def _on_line(size: int, family: list[Row], value: Callable[[Row], int]) -> int:
     return max(0, round(a + (size - x) / (y - x) * (b - a)))
 
 
-def _compiled_bytes(traced: jax.stages.Traced) -> DeviceBytes:
+def _compiled_bytes(traced: jax.stages.Traced) -> DeviceBytes | None:
     try:
         return memory.predict(traced.lower().compile())
     except jax.errors.JaxRuntimeError as error:
         if not memory.exhausted(error):
             raise
-        # The TPU's compiler refuses what does not fit and does not say by how much.
-        return DeviceBytes(arguments=0, outputs=0, temporaries=2**62)
+        return None  # the TPU's compiler refuses what does not fit
 
 
 def _tree_bytes(tree: Any) -> int:

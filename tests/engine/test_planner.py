@@ -74,7 +74,7 @@ def test_the_line_through_two_sizes_meets_the_others(explored, config):
         assert row.step.total == pytest.approx(
             fresh.measure(row.config).step.total, rel=0.05, abs=2**16
         )
-    assert sum(row.compiled for row in explored.rows()) == 2
+    assert sum(row.origin == "compiled" for row in explored.rows()) == 2
 
 
 def test_bytes_fall_and_cost_rises_with_smaller_micro_batches(explored):
@@ -89,7 +89,7 @@ def test_the_cheapest_that_fits_is_chosen_and_confirmed(explored):
         budget = round(rows[size].training / 0.9) + MIB // 8
         plan = explored.choose(budget, None)
         assert plan.chosen.config.optim.micro_batch == size
-        assert plan.chosen.compiled
+        assert plan.chosen.origin == "compiled"
         assert plan.device_peak <= TARGET.usable(budget)
         assert plan.config.optim.batch_size == 64
 
@@ -134,3 +134,18 @@ def test_a_host_budget_below_the_runtime_is_refused(explored):
 @pytest.mark.parametrize(("text", "expected"), [("", GIB), ("auto", GIB), ("5MiB", 5 * MIB)])
 def test_auto_means_what_the_device_has(text, expected):
     assert planner.device_budget(text, TARGET) == expected
+
+
+def test_what_a_compiler_refuses_is_passed_over(config, monkeypatch):
+    """As the TPU's does, which says nothing of how much would be needed."""
+    original = planner._compiled_bytes
+
+    def refusing(traced):
+        batch = traced.jaxpr.jaxpr.invars[-1].aval.shape
+        return None if batch and batch[0] > 16 else original(traced)
+
+    monkeypatch.setattr(planner, "_compiled_bytes", refusing)
+    found = Planner(lambda config: WideTask(), config, TARGET, say=lambda words: None)
+    plan = found.choose(GIB, None)
+    assert plan.chosen.config.optim.micro_batch == 16
+    assert [row.origin for row in plan.rows][:3] == ["refused", "refused", "compiled"]
