@@ -144,7 +144,7 @@ class Planner:
         return self._rows[config]
 
     def _compile(self, traced: jax.stages.Traced) -> DeviceBytes | None:
-        """The program's bytes, None if it was refused; remembers what compiling took of the host."""
+        """The bytes, None if it was refused; remembers what compiling took of the host."""
         before, known = memory.host_bytes(), self._overhead
         with memory.HostMeter(seconds=0.1) as meter:
             need = _compiled_bytes(traced)
