@@ -47,6 +47,7 @@ TOO_SMALL = {
     "checkpoint__every": -1,
     "checkpoint__keep": 0,
     "log__every": 0,
+    "data__rotation": -1,
 }
 OUTSIDE = {
     "seed": (-1, 2**32),
@@ -55,6 +56,7 @@ OUTSIDE = {
     "data__workers": (-1, 257),
     "data__threads": (-1, 257),
     "data__prefetch": (0, 1025),
+    "model__tracking_share": (-0.1, 1.1),
 }
 CHOICES = {
     "optim__optimizer": "adam, adamw, sgd",
@@ -63,6 +65,9 @@ CHOICES = {
     "memory__dtype": "float32, bfloat16",
     "memory__matmul_precision": "default, high, highest",
     "eval__mode": "min, max",
+    "model__name": "tds, neuropose",
+    "model__alignment": "fixed, reference",
+    "model__initial_pose": "zeros, learned, given, mixed",
     "task": "pose",
 }
 

@@ -173,7 +173,9 @@ def test_a_failed_start_does_not_claim_the_workdir(base, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "plan", "synthesize"])
+@pytest.mark.parametrize(
+    "name", ["train", "evaluate", "predict", "plan", "synthesize", "import_torch"]
+)
 def test_help_shows_a_command_and_every_flag(name):
     done = door(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
