@@ -46,7 +46,10 @@ class Task(Protocol):
         ...
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
-        """Values of `memory` settings that save bytes without changing results, cheapest first."""
+        """`memory` settings and their values that save bytes without changing results.
+
+        Cheapest first, in settings and in values: a plan takes them in this order.
+        """
         ...
 
     def fit_statistics(self) -> dict[str, Any]:
@@ -97,11 +100,13 @@ class Task(Protocol):
 
 
 class Domain(NamedTuple):
-    """A registry line: where a task's class, its config groups and its imports live."""
+    """A registry line: where a task's class, its config groups and its doors' functions live."""
 
     task: str
     groups: dict[str, str]
     inputs_of: str
+    check: str
+    prepare: str
 
 
 DOMAINS = {
@@ -114,6 +119,8 @@ DOMAINS = {
             "eval": "tds_jax.pose.config:PoseEvalConfig",
         },
         inputs_of="tds_jax.pose.torch_names:inputs_of",
+        check="tds_jax.pose.checking:check",
+        prepare="tds_jax.pose.prepare:prepare",
     ),
 }
 
@@ -132,6 +139,18 @@ def groups(task: str) -> dict[str, type]:
 def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:
     """The task a config names; with the `inputs` of a run it builds a model without data."""
     return _load(DOMAINS[config.task].task)(config, inputs)
+
+
+def check(task: str) -> Any:
+    """(folder, group, progress) -> `usable`, `summary` and `findings` of a user's data."""
+    require_choice("--task", task, tuple(DOMAINS))
+    return _load(DOMAINS[task].check)
+
+
+def prepare(task: str) -> Any:
+    """(source, target, rate_hz, group, progress) -> files written, files kept, lines on skips."""
+    require_choice("--task", task, tuple(DOMAINS))
+    return _load(DOMAINS[task].prepare)
 
 
 def inputs_of(task: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

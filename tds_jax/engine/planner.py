@@ -7,7 +7,6 @@ by compiling it.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -106,25 +105,27 @@ class Planner:
         self.parameters = 0
 
     def candidates(self) -> list[Config]:
-        """Every split of the batch with every recomputation, the config's own settings first."""
-        config = self._config
-        options = dict(self._build(config).memory_options())
-        if self._target.on_host:
-            options.pop("remat", None)  # XLA undoes it on CPU
-        options = {
-            name: tuple(dict.fromkeys((getattr(config.memory, name), *values)))
-            for name, values in options.items()
-        }
-        if config.memory.allow_bfloat16:
-            options["dtype"] = tuple(dict.fromkeys((config.memory.dtype, BFLOAT16)))
-        names = [f"memory.{name}" for name in options]
+        """Every split of the batch on every rung of the ladder, the config's own settings first."""
         return [
-            configuration.replace(
-                config, dict(zip(names, values, strict=True)) | {"optim.accumulate": accumulate}
-            )
-            for values in itertools.product(*options.values())
+            configuration.replace(self._config, rung | {"optim.accumulate": accumulate})
+            for rung in self._ladder()
             for accumulate in self._splits()
         ]
+
+    def _ladder(self) -> list[dict[str, Any]]:
+        """`memory` settings, each rung saving more at a higher price than the one before."""
+        config, rung = self._config, {}
+        ladder: list[dict[str, Any]] = [{}]
+        for name, values in self._build(config).memory_options().items():
+            if name == "remat" and self._target.on_host:
+                continue  # XLA undoes it on CPU
+            own = getattr(config.memory, name)
+            for value in values[values.index(own) + 1 if own in values else 0 :]:
+                rung = rung | {f"memory.{name}": value}
+                ladder.append(rung)
+        if config.memory.allow_bfloat16 and config.memory.dtype != BFLOAT16:
+            ladder += [rung | {"memory.dtype": BFLOAT16} for rung in ladder]
+        return ladder
 
     def _splits(self) -> list[int]:
         """Values of accumulate that cut the batch into equal micro-batches for all devices."""
