@@ -114,8 +114,9 @@ class Planner:
 
     def _ladder(self) -> list[dict[str, Any]]:
         """`memory` settings, each rung saving more at a higher price than the one before."""
-        config, rung = self._config, {}
-        ladder: list[dict[str, Any]] = [{}]
+        config = self._config
+        rung: dict[str, Any] = {}
+        ladder = [rung]
         for name, values in self._build(config).memory_options().items():
             if name == "remat" and self._target.on_host:
                 continue  # XLA undoes it on CPU
