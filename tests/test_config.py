@@ -65,6 +65,7 @@ CHOICES = {
     "memory__dtype": "float32, bfloat16",
     "memory__matmul_precision": "default, high, highest",
     "eval__mode": "min, max",
+    "data__failures": "mask, blocks, reference",
     "model__name": "tds, neuropose",
     "model__alignment": "fixed, reference",
     "model__initial_pose": "zeros, learned, given, mixed",
@@ -94,6 +95,19 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(name, known):
         path = name.replace("__", ".")
         expected = f"{path}='nonsense' is not known; use one of {known}"
         assert message(**{name: "nonsense"}) == expected
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1])
+def test_a_share_of_the_data_is_above_0_and_at_most_1(share):
+    assert message(data__subsample=share) == (
+        f"data.subsample={share} must be a share above 0 and at most 1"
+    )
+
+
+@pytest.mark.parametrize("channels", [(-1, 0), (2, 2)])
+def test_electrodes_are_named_once_each_from_0(channels):
+    text = message(data__channels=channels)
+    assert text == f"data.channels={channels} must name each electrode once, numbered from 0"
 
 
 def settings():

@@ -28,11 +28,14 @@ class Header:
     """What a file says about one dataset without reading its rows.
 
     rows: number of rows. fields: by name. attributes: of the group, numbers and strings only.
+    row_bytes: of a row as stored. storage: 'contiguous', or the chunks and their compression.
     """
 
     rows: int
     fields: dict[str, Field]
     attributes: dict[str, float | str]
+    row_bytes: int
+    storage: str
 
     def width(self, path: str, field: str) -> int:
         """Length of a vector field; UserError when it is missing, no vector or not numeric."""
@@ -114,7 +117,8 @@ class RowFiles:
             names = found.dtype.names or ()
             kinds = [(name, found.dtype[name]) for name in names]
             fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
-            return Header(found.shape[0], fields, _attributes(found.parent))
+            attributes, row_bytes = _attributes(found.parent), found.dtype.itemsize
+            return Header(found.shape[0], fields, attributes, row_bytes, _storage(found))
 
     def rows(
         self, path: str, group: str, dataset: str, start: int, stop: int, fields: Sequence[str]
@@ -224,6 +228,12 @@ def _require_filters(found: h5py.Dataset, path: str) -> None:
                 f"{path}: HDF5 filter {label} is not installed; "
                 f"pip install hdf5plugin, or rewrite the file with gzip"
             )
+
+
+def _storage(found: h5py.Dataset) -> str:
+    if found.chunks is None:
+        return "contiguous"
+    return f"chunks of {found.chunks[0]} rows, {found.compression or 'other or no'} compression"
 
 
 def _attributes(group: h5py.Group) -> dict[str, float | str]:

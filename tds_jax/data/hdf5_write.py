@@ -1,7 +1,8 @@
-"""Writes one recording in the layout of the public wrist-EMG files."""
+"""Writes recordings in the layout of the public wrist-EMG files, and predictions."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -35,10 +36,8 @@ def write_session(
             ("emg", "<f4", emg.shape[1:]),
         ]
     )
-    with h5py.File(path, "w") as file:
-        node = file.create_group(group)
-        node.attrs.update(attrs)
-        rows = node.create_dataset("timeseries", (len(time),), row, compression=compression)
+
+    def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(time), _ROWS_PER_WRITE):
             part = slice(start, min(start + _ROWS_PER_WRITE, len(time)))
             block = np.empty(part.stop - part.start, row)
@@ -47,7 +46,50 @@ def write_session(
                 joint_angles[part],
                 emg[part],
             )
-            rows[part] = block
+            yield block
+
+    write_rows(path, group, len(time), row, blocks(), attrs, compression)
+
+
+def write_rows(
+    path: str | Path,
+    group: str,
+    count: int,
+    row: np.dtype,
+    blocks: Iterable[np.ndarray],
+    attrs: Mapping[str, str | int | float],
+    compression: str | None = None,
+) -> None:
+    """Writes `group`/timeseries of `count` rows from consecutive structured blocks of type `row`.
+
+    The file appears under its name only when whole; what was there before stays until then.
+    ValueError if the blocks hold another number of rows.
+    """
+    with _whole_file(path) as file:
+        node = file.create_group(group)
+        node.attrs.update(attrs)
+        rows, start = node.create_dataset("timeseries", (count,), row, compression=compression), 0
+        for block in blocks:
+            rows[start : start + len(block)] = block
+            start += len(block)
+        _require_rows(start, count)
+
+
+@contextlib.contextmanager
+def _whole_file(path: str | Path) -> Iterator[h5py.File]:
+    """A file written beside its place and renamed when whole."""
+    temporary = Path(f"{path}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _require_rows(found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"blocks hold {found} rows, expected {expected}")
 
 
 def write_prediction(
@@ -58,19 +100,13 @@ def write_prediction(
     blocks: consecutive (time (n,), joint_angles (n, joints)). The file appears under its name only
     when whole; what was there before stays until then.
     """
-    temporary = Path(f"{path}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            node = file.create_group("prediction")
-            time = node.create_dataset("time", (rows,), "<f8")
-            angles = node.create_dataset("joint_angles", (rows, joints), "<f4")
-            start = 0
-            for block_time, block_angles in blocks:
-                part = slice(start, start + len(block_time))
-                time[part], angles[part] = block_time, block_angles
-                start = part.stop
-        if start != rows:
-            raise ValueError(f"blocks hold {start} rows, expected {rows}")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _whole_file(path) as file:
+        node = file.create_group("prediction")
+        time = node.create_dataset("time", (rows,), "<f8")
+        angles = node.create_dataset("joint_angles", (rows, joints), "<f4")
+        start = 0
+        for block_time, block_angles in blocks:
+            part = slice(start, start + len(block_time))
+            time[part], angles[part] = block_time, block_angles
+            start = part.stop
+        _require_rows(start, rows)

@@ -142,7 +142,7 @@ def scan_file(
             visit(rows)
     return Scan(
         header.rows,
-        _rate(header, path, layout, first_times),
+        sample_rate(header, path, layout, first_times),
         channels,
         labels,
         bad_labels,
@@ -162,7 +162,7 @@ def require_columns(path: str, columns: tuple[int, ...], channels: int) -> None:
         )
 
 
-def _rate(header: Header, path: str, layout: Layout, times: np.ndarray) -> float:
+def sample_rate(header: Header, path: str, layout: Layout, times: np.ndarray) -> float:
     """The rate attribute, or the inverse of the median time step of the first block."""
     rate = header.attributes.get(layout.rate)
     if rate is None and len(times) > 1 and np.median(np.diff(times)) > 0:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -220,24 +220,32 @@ def _row_warnings(index: FolderIndex, kept: np.ndarray, path: str) -> list[str]:
     return lines
 
 
-def _require_equal(values: np.ndarray, names: np.ndarray, what: str, rtol: float) -> None:
+def _require_equal(
+    values: np.ndarray, names: np.ndarray, what: str, rtol: float, other_way: str = ""
+) -> None:
     other = np.flatnonzero(np.abs(values - values[0]) > rtol * values[0])
     if len(other):
         a, b = (os.fsdecode(bytes(names[i])) for i in (0, other[0]))
         raise UserError(
             f"sessions differ in {what}: {a} has {values[0]:g}, {b} has {values[other[0]]:g}; "
-            f"train on one kind at a time, in separate folders"
+            f"train on one kind at a time, in separate folders{other_way}"
         )
 
 
+def session_groups(given: Mapping[str, str], own: Sequence[str]) -> dict[str, str]:
+    """Texts of GROUPS: metadata.csv's row, or else the file's attributes (in that order)."""
+    return {g: given.get(g) or text for g, text in zip(GROUPS, [*own, ""], strict=True)}
+
+
 def _groups(index: FolderIndex, metadata: Metadata | None) -> list[dict[str, str]]:
-    """Texts of GROUPS per session of the index: metadata.csv's, or else the file's own."""
-    groups = []
-    for name, row in zip(index.names.tolist(), index.attributes.tolist(), strict=True):
-        given = metadata.rows[os.fsdecode(name)] if metadata else {}
-        own = [text.decode() for text in row] + [""]
-        groups.append({g: given.get(g) or text for g, text in zip(GROUPS, own, strict=True)})
-    return groups
+    """Texts of GROUPS per session of the index."""
+    pairs = zip(index.names.tolist(), index.attributes.tolist(), strict=True)
+    return [
+        session_groups(
+            metadata.rows[os.fsdecode(name)] if metadata else {}, [text.decode() for text in own]
+        )
+        for name, own in pairs
+    ]
 
 
 def _table(
@@ -251,7 +259,8 @@ def _table(
     selection: Selection,
 ) -> SessionTable:
     names, electrodes = index.names[kept], selection.channels
-    _require_equal(index.rate_hz[kept], names, "sample rate (Hz)", RATE_RTOL)
+    resample = ", or make them one with python -m tds_jax.prepare"
+    _require_equal(index.rate_hz[kept], names, "sample rate (Hz)", RATE_RTOL, resample)
     _require_equal(index.channels[kept], names, "EMG channels", 0)
     _require_equal(index.labels[kept], names, "joints", 0)
     texts = [os.fsdecode(name) for name in names.tolist()]

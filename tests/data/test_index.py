@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import Layout, Runs, index_folder, scan_file
+from tds_jax.errors import UserError
 from tests.data.sessions import make_rows, write_folder, write_rows
 
 
@@ -142,3 +144,40 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, files):
     index, warnings = index_of(tmp_path / "d", files, tmp_path / "c" / "x")
     assert index.samples.tolist() == [50]
     assert "cannot be written" in warnings[0]
+
+
+def test_files_left_out_for_once_are_not_read_again(tmp_path, files):
+    write_folder(tmp_path / "d", [50, 60, 70])
+    index_of(tmp_path / "d", files, tmp_path / "c")
+    few, _ = index_folder(
+        str(tmp_path / "d"), ["s1.hdf5"], LAYOUT, files, str(tmp_path / "c"), None
+    )
+    assert few.names.tolist() == [b"s1.hdf5"]
+    assert few.samples.tolist() == [60]
+    write_rows(tmp_path / "d" / "s3.hdf5", make_rows(80))  # makes the cache stale
+    (tmp_path / "d" / "s0.hdf5").unlink()
+    index_folder(str(tmp_path / "d"), ["s3.hdf5"], LAYOUT, files, str(tmp_path / "c"), None)
+    seen = []
+    index, _ = index_of(tmp_path / "d", files, tmp_path / "c", seen)
+    assert seen == []
+    assert index.samples.tolist() == [60, 70, 80]
+
+
+def test_only_the_columns_used_can_break_a_row(tmp_path, files):
+    rows = make_rows(300)
+    rows["emg"][100:110, 2] = np.nan
+    path = write_rows(tmp_path / "a.hdf5", rows)
+    chosen = dataclasses.replace(LAYOUT, columns=(3, 0))
+    assert chosen.fingerprint != LAYOUT.fingerprint
+    assert len(scan_file(files, path, chosen).broken) == 0
+    assert len(scan_file(files, path, LAYOUT).broken) == 1
+    beyond = dataclasses.replace(LAYOUT, columns=(4,))
+    with pytest.raises(UserError, match=r"a\.hdf5 has 4 channels, .* asks for 4; use 0 to 3"):
+        scan_file(files, path, beyond)
+
+
+def test_a_visitor_sees_every_row_once(tmp_path, files):
+    rows, seen = make_rows(100), []
+    path = write_rows(tmp_path / "a.hdf5", rows)
+    scan_file(files, path, LAYOUT, 33, seen.append)
+    np.testing.assert_array_equal(np.concatenate(seen), rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tds_jax.data.index import Runs
-from tds_jax.data.windows import Windows, WindowSpec
+from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
 
 
 def runs_of(flags):
@@ -132,3 +132,34 @@ def test_label_rows_must_lie_inside_the_window():
         WindowSpec(10, 5, 10, 1)
     with pytest.raises(ValueError, match="at least 1"):
         WindowSpec(10, 0, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_inside_runs_equal_those_of_a_loop_over_every_run(seed):
+    rng = np.random.default_rng(seed)
+    spec = WindowSpec(int(rng.integers(3, 20)), int(rng.integers(1, 12)), 1, 2)
+    lengths = rng.integers(0, 150, 8)
+    valid, broken = random_flags(rng, lengths, 0.9), random_flags(rng, lengths, 0.02)
+    usable = [v & ~b for v, b in zip(valid, broken, strict=True)]
+    runs = difference(lengths, pack(valid), pack(broken))
+    for session, flags in enumerate(usable):
+        np.testing.assert_array_equal(runs.of(session), runs_of(flags))
+    windows = RunWindows(runs, spec)
+    found = [windows.locate(i) for i in range(len(windows))]
+    assert found == [
+        (session, start, 0)
+        for session, flags in enumerate(usable)
+        for begin, end in runs_of(flags)
+        for start in range(begin, end - spec.window + 1, spec.step)
+    ]
+    for session, start, _ in found:
+        room = windows.room(session, start)
+        reached = usable[session][start : start + spec.window + room + 1]
+        assert reached[:-1].all()
+        assert len(reached) < spec.window + room + 1 or not reached[-1]
+
+
+def test_touching_runs_at_the_ends_of_sessions_stay_apart():
+    both = pack([np.ones(10, bool), np.ones(10, bool)])
+    runs = difference(np.array([10, 10]), both, pack([np.zeros(10, bool)] * 2))
+    assert [runs.of(i).tolist() for i in (0, 1)] == [[[0, 10]], [[0, 10]]]

@@ -1,0 +1,60 @@
+"""Looks through a folder of your data before you train on it.
+
+    python -m tds_jax.check --task=pose --input=DIR [--group=emg2pose] [--json=FILE]
+
+Reads every file once and shows what there is, and a line for everything that training would skip,
+refuse or suffer from. Exit status 2 if nothing is usable.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from tds_jax import cli, tasks
+from tds_jax.engine.logs import progress_bar
+from tds_jax.errors import UserError
+
+SHOWN = 20  # findings of a kind that are printed; the JSON file has all
+
+
+def main() -> None:
+    """Flags -> the task's check, printed."""
+    cli.require_writable("--json", flags.FLAGS.json)
+    folder = Path(flags.FLAGS.input)
+    with progress_bar("reading") as progress:
+        checked = tasks.check(flags.FLAGS.task)(folder, flags.FLAGS.group, progress)
+    _show(checked.summary, checked.findings)
+    if flags.FLAGS.json:
+        found = {"input": str(folder), "summary": checked.summary, "findings": checked.findings}
+        Path(flags.FLAGS.json).write_text(json.dumps(found, indent=1) + "\n")
+    if not checked.usable:
+        raise UserError(f"--input={folder}: no usable file; see the lines above")
+
+
+def _show(summary: dict[str, Any], findings: dict[str, list[str]]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(show_header=False)
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{number} {unit}" for unit, number in value.items())
+        elif isinstance(value, list):
+            value = " / ".join(f"{number:g}" for number in value) + " (min / median / max)"
+        table.add_row(name, str(value))
+    console.print(table)
+    for kind, lines in findings.items():
+        for line in lines[:SHOWN]:
+            console.print(f"{kind}: {line}", markup=False)
+        if len(lines) > SHOWN:
+            console.print(f"{kind}: and {len(lines) - SHOWN} more", markup=False)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("task", None, "Kind of data, such as pose.", required=True)
+    flags.DEFINE_string("input", None, "Folder of the files.", required=True)
+    flags.DEFINE_string("group", "emg2pose", "HDF5 group that holds `timeseries` (data.group).")
+    flags.DEFINE_string("json", None, "Also write summary and findings to this file.")
+    cli.launch(main)

@@ -1,0 +1,256 @@
+"""What a folder of recordings holds and what is wrong with it, from one pass over every file."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tds_jax.data.hdf5 import Header, RowFiles
+from tds_jax.data.index import Progress, Scan, scan_file
+from tds_jax.errors import UserError
+from tds_jax.pose.metadata import FILE, SPLITS, Metadata, read_metadata, session_files
+from tds_jax.pose.quality import Quality
+from tds_jax.pose.sessions import DATASET, RATE_RTOL, layout, session_groups
+
+RATE_TOLERANCE = 0.01  # of the mean rate by time stamps against the stated one
+UNSEEN_USER = ("user", "user_stage")  # generalizations that promise users train does not have
+UNSEEN_STAGE = ("stage", "user_stage")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What is known of one readable file; groups: its texts, and its split if metadata has it."""
+
+    name: str
+    header: Header
+    scan: Scan
+    quality: Quality
+    groups: Mapping[str, str]
+
+    @property
+    def failed(self) -> float:
+        """Share of rows without a valid label."""
+        valid = int(np.sum(self.scan.valid[:, 1] - self.scan.valid[:, 0]))
+        return 1 - valid / max(self.scan.samples, 1)
+
+    @property
+    def hours(self) -> float:
+        """Recorded time."""
+        return self.scan.samples / self.scan.rate_hz / 3600
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether training could take it, were it long enough."""
+        return self.scan.backwards < 0 and self.failed < 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """summary: the table, name -> value. findings: one line each, by kind."""
+
+    usable: int
+    summary: dict[str, Any]
+    findings: dict[str, list[str]]
+
+
+def check(path: Path, group: str, progress: Progress) -> Checked:
+    """Reads every session file of a folder once; memory grows with the files, not their rows.
+
+    group: HDF5 group that holds `timeseries`. UserError if the folder has no session file.
+    """
+    root = str(path)
+    names = session_files(root, "--input")
+    metadata = read_metadata(root, names)
+    files = RowFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
+    recordings, unreadable = [], []
+    for done, name in enumerate(names):
+        progress(done, len(names), name)
+        try:
+            recordings.append(_read(files, root, name, group, metadata))
+        except UserError as error:
+            unreadable.append(str(error))
+    files.close()
+    findings = {
+        "unreadable": unreadable,
+        "metadata": _metadata_lines(names, metadata),
+        **{kind: _lines(recordings, find) for kind, find in FINDERS.items()},
+        "mixed": _mixed(recordings),
+        "duplicate": list(_duplicates(recordings)),
+        "splits": list(_overlaps(recordings)),
+    }
+    found = {kind: lines for kind, lines in findings.items() if lines}
+    usable = sum(one.is_usable for one in recordings)
+    return Checked(usable, _summary(len(names), usable, recordings, metadata), found)
+
+
+def _read(
+    files: RowFiles, root: str, name: str, group: str, metadata: Metadata | None
+) -> Recording:
+    path, quality = os.path.join(root, name), Quality()
+    scan = scan_file(files, path, layout(group), visit=quality.add)
+    row = metadata.rows.get(name, {}) if metadata else {}
+    groups = {**row, **session_groups(row, scan.attributes)}
+    return Recording(name, files.header(path, group, DATASET), scan, quality, groups)
+
+
+def _metadata_lines(names: Sequence[str], metadata: Metadata | None) -> list[str]:
+    if metadata is None:
+        return [f"there is no {FILE}: whole sessions will be dealt by data.split_ratio"]
+    extra = [name for name in names if name not in metadata.rows]
+    absent = sorted(set(metadata.rows) - set(names))
+    return [
+        *metadata.problems,
+        *(f"{name} is not in {FILE} and stays unused" for name in extra),
+        *(f"{name} is in {FILE} but not in the folder" for name in absent),
+    ]
+
+
+Finder = Callable[[Recording], str]
+
+
+def _lines(recordings: Iterable[Recording], find: Finder) -> list[str]:
+    found = ((one.name, find(one)) for one in recordings)
+    return [f"{name}: {text}" for name, text in found if text]
+
+
+def _time(one: Recording) -> str:
+    quality, scan = one.quality, one.scan
+    if scan.backwards >= 0:
+        return f"time runs backwards at row {scan.backwards}; sort the rows or cut the file there"
+    if quality.gaps:
+        return f"gaps in time: {quality.gaps}, the longest of {quality.longest:.3g} s"
+    span = quality.last - quality.first
+    stamped = (scan.samples - 1) / span if span > 0 else scan.rate_hz
+    if abs(stamped / scan.rate_hz - 1) > RATE_TOLERANCE:
+        return f"sample_rate is {scan.rate_hz:g} Hz, the time stamps say {stamped:.4g} on average"
+    return ""
+
+
+def _signal(one: Recording) -> str:
+    quality = one.quality
+    parts = {
+        "NaN or Inf": f"{quality.bad_emg} values" if quality.bad_emg else "",
+        "dead": _numbers(quality.dead),
+        "saturated": _numbers(quality.saturated),
+    }
+    return "; ".join(f"{name}: {text}" for name, text in parts.items() if text)
+
+
+def _numbers(flags: np.ndarray) -> str:
+    numbers = ", ".join(map(str, np.flatnonzero(flags)))
+    return f"channel {numbers}" if numbers else ""
+
+
+def _labels(one: Recording) -> str:
+    if one.failed == 1:
+        return "no row has valid joint angles; leave the file out"
+    bad = one.quality.bad_labels
+    return f"{bad} values are NaN or Inf (their rows get weight 0)" if bad else ""
+
+
+FINDERS: dict[str, Finder] = {"time": _time, "emg": _signal, "labels": _labels}
+
+
+def _mixed(recordings: Sequence[Recording]) -> list[str]:
+    """What must be one and the same over a folder, and is not."""
+    rates = np.array([one.scan.rate_hz for one in recordings])
+    same_rate = not len(rates) or np.ptp(rates) <= RATE_RTOL * rates[0]
+    columns: dict[str, list[Any]] = {
+        "channels": [one.scan.channels for one in recordings],
+        "joints": [one.scan.labels for one in recordings],
+    }
+    lines = [
+        f"different {name}: {_tally(values)}; train on one kind at a time"
+        for name, values in columns.items()
+        if len(set(values)) > 1
+    ]
+    if not same_rate:
+        tally = _tally(f"{rate:g}" for rate in rates)
+        lines.append(f"different rates (Hz): {tally}; make them one with tds_jax.prepare")
+    return lines
+
+
+def _duplicates(recordings: Iterable[Recording]) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for one in recordings:
+        same = first.setdefault(one.quality.digest, one.name)
+        if same != one.name and one.scan.samples:
+            yield f"{one.name} has the same EMG as {same}"
+
+
+def _overlaps(recordings: Sequence[Recording]) -> Iterator[str]:
+    """What train shares with val and test, unless their files promise no more than new stages."""
+    kinds = {one.name: one.groups["generalization"] for one in recordings}
+    train = [one for one in recordings if one.groups.get("split") == "train"]
+    seen = {g: {one.groups[g] for one in train} - {""} for g in ("session", "user", "stage")}
+    for split in ("val", "test"):
+        held = [one for one in recordings if one.groups.get("split") == split]
+        free = [one for one in held if kinds[one.name] != "stage"]
+        shared = sorted({one.groups["session"] for one in free} & seen["session"])
+        for session in shared:
+            yield f"session {session} is in train and in {split}"
+        known = sorted({one.groups["user"] for one in free} & seen["user"])
+        if known:
+            yield f"users in train and in {split}: {len(known)} ({', '.join(known[:8])})"
+        for column, promises in (("user", UNSEEN_USER), ("stage", UNSEEN_STAGE)):
+            for one in held:
+                if kinds[one.name] in promises and one.groups[column] in seen[column]:
+                    yield f"{one.name} of {split} promises a new {column}, train has it too"
+
+
+def _tally(values: Iterable[object]) -> str:
+    """'2000' when all are equal, else '2000 (3 files), 250 (1 file)'."""
+    counts = collections.Counter(map(str, values)).most_common()
+    if len(counts) == 1:
+        return counts[0][0]
+    return ", ".join(f"{value} ({n} file{'s' * (n != 1)})" for value, n in counts)
+
+
+def _summary(
+    names: int, usable: int, recordings: Sequence[Recording], metadata: Metadata | None
+) -> dict[str, Any]:
+    table: dict[str, Any] = {"files": names, "usable": usable}
+    if not recordings:
+        return table
+    for group in ("user", "session", "stage", "side"):
+        table[f"{group}s"] = len({one.groups[group] for one in recordings} - {""})
+    failed = [one.failed for one in recordings]
+    rms = np.concatenate([one.quality.rms for one in recordings])
+    table |= {
+        "hours": round(sum(one.hours for one in recordings), 4),
+        "rate_hz": _tally(f"{one.scan.rate_hz:g}" for one in recordings),
+        "channels": _tally(one.scan.channels for one in recordings),
+        "joints": _tally(one.scan.labels for one in recordings),
+        "row": _tally(_row(one.header) for one in recordings),
+        "storage": _tally(one.header.storage for one in recordings),
+        "bad_emg_values": sum(one.quality.bad_emg for one in recordings),
+        "bad_label_values": sum(one.quality.bad_labels for one in recordings),
+        "failed_rows_median": round(float(np.median(failed)), 4),
+        "failed_rows_max": round(max(failed), 4),
+        "emg_rms": [float(f"{q:.4g}") for q in np.quantile(rms, [0, 0.5, 1])],
+    }
+    return table | (_splits(recordings) if metadata else {})
+
+
+def _row(header: Header) -> str:
+    fields = ", ".join(
+        f"{name} {field.dtype.str[1:]}{list(field.shape) or ''}"
+        for name, field in header.fields.items()
+    )
+    return f"{header.row_bytes} bytes: {fields}"
+
+
+def _splits(recordings: Sequence[Recording]) -> dict[str, dict[str, float]]:
+    table = {}
+    for split in SPLITS:
+        members = [one for one in recordings if one.groups.get("split") == split]
+        table[split] = {
+            "files": len(members),
+            "users": len({one.groups["user"] for one in members} - {""}),
+            "hours": round(sum(one.hours for one in members), 4),
+        }
+    return table

@@ -1,0 +1,170 @@
+"""Recordings of any rate rewritten at one rate, a block at a time and each file once."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from scipy import signal
+
+from tds_jax.data.hdf5 import Header, RowFiles
+from tds_jax.data.hdf5_write import write_rows
+from tds_jax.data.index import Progress, sample_rate
+from tds_jax.errors import UserError
+from tds_jax.pose.metadata import FILE, session_files
+from tds_jax.pose.sessions import DATASET, FIELDS, layout, valid_rows
+
+BLOCK_ROWS = 65_536  # of the source: 10 MB at 16 channels and 20 joints
+MAX_FACTOR = 1000  # of the ratio of two rates: 2222.22 Hz -> 2000 Hz is 9/10
+RATIO_RTOL = 1e-4  # by which the ratio may miss the rate asked for
+HALF_TAPS = 10  # of the filter that scipy's resample_poly designs, per max(up, down)
+ORIGIN = "prepared_from"  # attribute: file, size, time of change and ratio
+
+
+def prepare(
+    source: Path, target: Path, rate_hz: float, group: str, progress: Progress
+) -> tuple[int, int, list[str]]:
+    """Every session file of a folder at rate_hz, contiguous float32, and its metadata.csv.
+
+    Returns the number of files written, of files that an earlier call had written, and one line for
+    each that was skipped. A file appears when whole, so the same call goes on where it was killed.
+    """
+    names = session_files(str(source), "--input")
+    if target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):
+        raise UserError(f"--output={target} must be a folder other than --input")
+    target.mkdir(parents=True, exist_ok=True)
+    files = RowFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
+    written, kept, skipped = 0, 0, []
+    for done, name in enumerate(names):
+        progress(done, len(names), name)
+        try:
+            made = _prepare_file(files, source / name, target / name, rate_hz, group)
+        except UserError as error:
+            skipped.append(f"skipped {error}")
+        else:
+            written, kept = written + made, kept + (not made)
+    files.close()
+    if (source / FILE).exists():
+        shutil.copyfile(source / FILE, target / f"{FILE}.tmp")
+        os.replace(target / f"{FILE}.tmp", target / FILE)
+    return written, kept, skipped
+
+
+def _prepare_file(files: RowFiles, source: Path, target: Path, rate_hz: float, group: str) -> bool:
+    """False if the file is there already; UserError if another one is."""
+    path = str(source)
+    header = files.header(path, group, DATASET)
+    first = files.raw(path, group, DATASET, 0, BLOCK_ROWS)
+    times = first["time"].astype(np.float64) if "time" in header.fields else np.zeros(0)
+    rate = sample_rate(header, path, layout(group), times)
+    up, down = ratio(rate, rate_hz)
+    stat = source.stat()
+    origin = f"{source.name} {stat.st_size} {stat.st_mtime_ns} {up}/{down}"
+    if target.exists():
+        there = files.header(str(target), group, DATASET).attributes.get(ORIGIN)
+        if there == origin:
+            return False
+        if there is None:
+            raise UserError(f"{path}: {target} exists and was not made by prepare; move it away")
+    row = _row_type(header, path)
+    attributes = header.attributes | {"sample_rate": rate * up / down, ORIGIN: origin}
+    blocks = resampled_rows(files, path, group, header, row, rate, up, down)
+    files.close()  # of a target to be replaced
+    write_rows(target, group, resampled_count(header.rows, up, down), row, blocks, attributes)
+    return True
+
+
+def _row_type(header: Header, path: str) -> np.dtype:
+    """time f8, emg f4 and, where the source has them, joint_angles f4."""
+    vectors = [FIELDS[0], *(name for name in FIELDS[1:] if name in header.fields)]
+    return np.dtype(
+        [("time", "<f8"), *((name, "<f4", (header.width(path, name),)) for name in vectors)]
+    )
+
+
+def ratio(rate: float, wanted: float) -> tuple[int, int]:
+    """(up, down) in lowest terms with rate * up / down = wanted within RATIO_RTOL, or UserError."""
+    found = Fraction(wanted / rate).limit_denominator(MAX_FACTOR)
+    up, down = found.numerator, found.denominator
+    if up > MAX_FACTOR or abs(rate * up / down / wanted - 1) > RATIO_RTOL:
+        raise UserError(
+            f"--rate_hz={wanted:g} is no ratio of whole numbers up to {MAX_FACTOR} from "
+            f"{rate:g} Hz; choose a rate nearer to it"
+        )
+    return up, down
+
+
+def resampled_count(rows: int, up: int, down: int) -> int:
+    """Rows at multiples of down / up that do not lie past the last source row."""
+    return (rows - 1) * up // down + 1 if rows else 0
+
+
+def resampled_rows(
+    files: RowFiles,
+    path: str,
+    group: str,
+    header: Header,
+    row: np.dtype,
+    rate: float,
+    up: int,
+    down: int,
+    block_rows: int = BLOCK_ROWS,
+) -> Iterator[np.ndarray]:
+    """Consecutive structured blocks at rate * up / down Hz.
+
+    EMG as `filtered_blocks`; a value of NaN or Inf spreads over the filter's length. Times and
+    angles are interpolated between the two rows around; next to a failed row the result is failed.
+    """
+
+    def emg(start: int, stop: int) -> np.ndarray:
+        raw = files.raw(path, group, DATASET, start, stop)[FIELDS[0]].astype(np.float64)
+        return np.where(np.isinf(raw), np.nan, raw)
+
+    done = 0
+    for filtered in filtered_blocks(emg, header.rows, up, down, block_rows):
+        at = np.arange(done, done + len(filtered), dtype=np.int64) * down
+        lower, share = at // up, (at % up) / up
+        begin, end = int(lower[0]), min(int(lower[-1]) + 2, header.rows)
+        raw = files.raw(path, group, DATASET, begin, end)
+        left = lower - begin
+        right = np.minimum(left + (share > 0), len(raw) - 1)
+        block = np.empty(len(filtered), row)
+        block[FIELDS[0]] = filtered
+        block["time"] = (lower + share) / rate
+        if "time" in header.fields:
+            time = raw["time"].astype(np.float64)
+            block["time"] = time[left] + share * (time[right] - time[left])
+        if FIELDS[1] in (row.names or ()):
+            block[FIELDS[1]] = _between(raw[FIELDS[1]].astype(np.float64), left, right, share)
+        done += len(filtered)
+        yield block
+
+
+def _between(
+    angles: np.ndarray, left: np.ndarray, right: np.ndarray, share: np.ndarray
+) -> np.ndarray:
+    """(n, J) angles between rows left and right; zeros (failed) where either has failed."""
+    valid = valid_rows(angles)
+    known = np.where(valid[:, None], angles, 0)
+    mixed = known[left] + share[:, None] * (known[right] - known[left])
+    return np.where((valid[left] & valid[right])[:, None], mixed, 0)
+
+
+def filtered_blocks(
+    read: Callable[[int, int], np.ndarray], rows: int, up: int, down: int, block_rows: int
+) -> Iterator[np.ndarray]:
+    """scipy's resample_poly of (rows, C), in consecutive blocks that equal those of the whole.
+
+    read(start, stop) gives source rows. Blocks start at multiples of `down`, where a source row and
+    an output row coincide, and are filtered with as many rows on each side as the filter reaches.
+    """
+    reach = -(-(HALF_TAPS * max(up, down) // up + 1) // down) * down
+    step = max(block_rows // down, 1) * down
+    total = resampled_count(rows, up, down)
+    for start in range(0, rows, step):
+        begin, end = max(0, start - reach), min(rows, start + step + reach)
+        whole = signal.resample_poly(read(begin, end), up, down, axis=0)
+        first = (start - begin) // down * up
+        yield whole[first : first + min(step // down * up, total - start // down * up)]

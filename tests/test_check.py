@@ -1,0 +1,61 @@
+"""The doors `check` and `prepare` as a user opens them."""
+
+import json
+
+import pytest
+
+from tests.data.sessions import make_rows, write_folder, write_rows
+from tests.test_doors import door
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_folder(tmp_path / "data", [200] * 3)
+    return tmp_path / "data"
+
+
+def test_check_shows_the_table_limits_the_lines_and_writes_all_of_them(folder, tmp_path):
+    for i in range(25):
+        rows = make_rows(60, seed=10 + i)
+        rows["emg"][:, 1] = 0
+        write_rows(folder / f"t{i:02}.hdf5", rows)
+    done = door("check", "--task=pose", f"--input={folder}", f"--json={tmp_path / 'c.json'}")
+    assert done.returncode == 0, done.stderr
+    assert "│ files              │ 28 " in done.stdout
+    shown = [line for line in done.stdout.splitlines() if line.startswith("emg: ")]
+    assert len(shown) == 21
+    assert shown[0] == "emg: t00.hdf5: dead: channel 1"
+    assert shown[-1] == "emg: and 5 more"
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert len(found["findings"]["emg"]) == 25
+    assert found["summary"]["usable"] == 28
+
+
+def test_check_of_nothing_usable_is_status_2_and_one_line(folder):
+    for path in folder.iterdir():
+        path.write_text("hello")
+    done = door("check", "--task=pose", f"--input={folder}")
+    assert done.returncode == 2
+    assert done.stderr == f"error: --input={folder}: no usable file; see the lines above\n"
+    assert "unreadable: " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["check", "prepare"])
+def test_an_unknown_task_is_one_line(name, folder, tmp_path):
+    more = ["--rate_hz=50", f"--output={tmp_path / 'out'}"] if name == "prepare" else []
+    done = door(name, "--task=poses", f"--input={folder}", *more)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --task='poses' is not known; use one of pose")
+
+
+def test_prepare_makes_mixed_rates_one_and_does_it_once(folder, tmp_path):
+    write_rows(folder / "s1.hdf5", make_rows(500, rate=250.0), attributes={"sample_rate": 250.0})
+    mixed = door("check", "--task=pose", f"--input={folder}")
+    assert "different rates (Hz): 100 (2 files), 250 (1 file)" in mixed.stdout
+    command = ["--task=pose", f"--input={folder}", f"--output={tmp_path / 'out'}", "--rate_hz=200"]
+    done, again = door("prepare", *command), door("prepare", *command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("out: 3 files written, 0 were there, 0 skipped\n")
+    assert again.stdout.endswith("out: 0 files written, 3 were there, 0 skipped\n")
+    after = door("check", "--task=pose", f"--input={tmp_path / 'out'}")
+    assert "different rates" not in after.stdout
