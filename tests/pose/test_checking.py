@@ -122,7 +122,7 @@ FAULTS = {
     ),
     "rates": (
         write_again(rate=200.0), "mixed",
-        r"different rates \(Hz\): 100 \(3 files\), 200 \(1 file\); make them one with tds_jax\.prepare",
+        r"different rates \(Hz\): 100 \(3 files\), 200 \(1 file\); make them one",
     ),
     "channels": (
         write_again(channels=8), "mixed", r"different channels: 4 \(3 files\), 8 \(1 file\)"
