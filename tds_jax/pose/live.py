@@ -111,7 +111,8 @@ def play_pipe(
 ) -> str:
     """Streams stdin, whatever comes at a time, into lines of CSV: time, then an angle per joint.
 
-    stdin: little-endian f32, the channels of a sample together. target: a file, or '-' for stdout.
+    stdin: little-endian f32, the model's channels of a sample together (those of data.channels, in
+    its order, if the run chose some). target: a file, or '-' for stdout.
     initial: (J,) radians where tracking starts. Returns a line about speed and delay.
     """
     stream = Stream(model)

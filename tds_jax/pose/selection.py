@@ -89,18 +89,20 @@ def joint_numbers(names: Sequence[str], count: int) -> tuple[int, ...]:
     return tuple(known.index(name) for name in names)
 
 
-def flip(angles: np.ndarray, joints: tuple[int, ...], side: str, where: str) -> np.ndarray:
-    """(n, J) radians with the signs of `joints` changed if the side is left.
-
-    Raises UserError, naming the recording `where`, if signs depend on a side it does not tell.
-    """
-    if not joints:
-        return angles
+def require_side(side: str, where: str) -> None:
+    """Raises UserError, naming the recording `where`, unless it tells which hand it is of."""
     if side not in SIDES:
         raise UserError(
             f"{where}: side is {side!r}, but data.flip_left needs 'left' or 'right'; write it into "
             "metadata.csv or the attribute 'side', or use data.flip_left=()"
         )
+
+
+def flip(angles: np.ndarray, joints: tuple[int, ...], side: str, where: str) -> np.ndarray:
+    """(n, J) radians with the signs of `joints` changed if the side is left; see `require_side`."""
+    if not joints:
+        return angles
+    require_side(side, where)
     if side == "left":
         angles = angles.copy()
         angles[:, list(joints)] *= -1

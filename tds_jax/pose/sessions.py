@@ -12,7 +12,14 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, Layout, Progress, Runs, index_folder
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import SPLITS, Metadata, read_metadata, session_files
-from tds_jax.pose.selection import Selection, flip, joint_numbers, sampled, select_channels
+from tds_jax.pose.selection import (
+    Selection,
+    flip,
+    joint_numbers,
+    require_side,
+    sampled,
+    select_channels,
+)
 
 GROUPS = ("user", "session", "stage", "side", "generalization")
 DATASET = "timeseries"
@@ -264,6 +271,9 @@ def _table(
     _require_equal(index.channels[kept], names, "EMG channels", 0)
     _require_equal(index.labels[kept], names, "joints", 0)
     texts = [os.fsdecode(name) for name in names.tolist()]
+    if selection.flip_left:
+        for i, text in zip(kept, texts, strict=True):
+            require_side(groups[i]["side"], os.path.join(path, text))
     if metadata is None:
         keys = [groups[i]["session"] or text for i, text in zip(kept, texts, strict=True)]
         split = split_by_hash(keys, split_ratio)

@@ -227,10 +227,9 @@ def test_left_hands_change_sign_wherever_labels_are_read(folder, files):
 
 def test_signs_that_depend_on_an_unknown_side_are_refused(tmp_path, files):
     write_recordings(tmp_path, (100, 100), ("train", "test"), {"side": ("left", "")})
-    table, _ = load(tmp_path, files, flip_left=("joint_0",))
-    next(session_blocks(table, files, 0, 1000))
     with pytest.raises(UserError, match=r"s1\.hdf5: side is '', but data\.flip_left needs 'left'"):
-        next(session_blocks(table, files, 1, 1000))
+        load(tmp_path, files, flip_left=("joint_0",))
+    assert len(load(tmp_path, files)[0]) == 2
 
 
 def test_predict_reads_the_electrodes_and_signs_of_training(folder, tmp_path):
@@ -257,6 +256,9 @@ def test_predict_reads_the_electrodes_and_signs_of_training(folder, tmp_path):
             answers.append(file["prediction/joint_angles"][:])
     np.testing.assert_array_equal(*answers)
     assert np.isfinite(answers[0][20:]).all()
+    unknown = write_rows(tmp_path / "unknown.hdf5", rows)
+    with pytest.raises(UserError, match=r"unknown\.hdf5: side is ''"):
+        predict(task, model, type(tmp_path)(unknown), tmp_path / "out.hdf5")
 
 
 def done_folder(tmp_path):
