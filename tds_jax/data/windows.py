@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tds_jax.data.index import Runs
+from tds_jax.data.scan import Runs
 
 
 @dataclasses.dataclass(frozen=True)

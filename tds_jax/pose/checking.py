@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tds_jax.data.hdf5 import Header, RowFiles
-from tds_jax.data.index import Progress, Scan, scan_file
+from tds_jax.data.index import Progress
+from tds_jax.data.scan import Scan, scan_file
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import FILE, SPLITS, Metadata, read_metadata, session_files
 from tds_jax.pose.quality import Quality

@@ -11,7 +11,7 @@ from flax import nnx
 
 from tds_jax.data.hdf5 import Header
 from tds_jax.data.hdf5_write import write_prediction
-from tds_jax.data.index import require_columns
+from tds_jax.data.scan import require_columns
 from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry

@@ -11,7 +11,8 @@ from scipy import signal
 
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.hdf5_write import write_rows
-from tds_jax.data.index import Progress, sample_rate
+from tds_jax.data.index import Progress
+from tds_jax.data.scan import sample_rate
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import FILE, session_files
 from tds_jax.pose.sessions import DATASET, FIELDS, layout, valid_rows

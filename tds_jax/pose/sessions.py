@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
-from tds_jax.data.index import FolderIndex, Layout, Progress, Runs, index_folder
+from tds_jax.data.index import FolderIndex, Progress, index_folder
+from tds_jax.data.scan import Layout, Runs
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import SPLITS, Metadata, read_metadata, session_files
 from tds_jax.pose.selection import (

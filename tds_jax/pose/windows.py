@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
-from tds_jax.data.index import Runs
+from tds_jax.data.scan import Runs
 from tds_jax.data.statistics import spread_slices, streamed_moments
 from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
 from tds_jax.errors import UserError

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tds_jax.data.hdf5 import RowFiles
-from tds_jax.data.index import Layout, Runs, index_folder, scan_file
+from tds_jax.data.index import index_folder
+from tds_jax.data.scan import Layout, Runs, scan_file
 from tds_jax.errors import UserError
 from tests.data.sessions import make_rows, write_folder, write_rows
 

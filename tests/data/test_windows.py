@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tds_jax.data.index import Runs
+from tds_jax.data.scan import Runs
 from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tds_jax.data.hdf5 import RowFiles
-from tds_jax.data.index import scan_file
+from tds_jax.data.scan import scan_file
 from tds_jax.errors import UserError
 from tds_jax.pose.checking import check
 from tds_jax.pose.quality import Quality
