@@ -1,6 +1,5 @@
 """Features -> joint angles, one step at a time, each step seeing the pose it made before."""
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -189,10 +188,17 @@ class Decoder(nnx.Module):
         self, features: jax.Array, carry: Carry, keys: jax.Array | None = None
     ) -> tuple[jax.Array, Carry]:
         """features (B, N, F) -> (poses (B, N, J) in f32 radians, carry after the last step)."""
+        matrices = self.core.matrices()
+
+        # Gates are 16 times as wide as features: a chunk makes its own, and only features are kept.
+        def run(carry: Carry, xs: tuple[jax.Array, list[jax.Array]]) -> tuple[Carry, jax.Array]:
+            frames, masks = xs
+            xs = (self.core.prepare(frames), masks)
+            return deferred.scan(self._step, matrices, carry, xs)
+
         masks = self.core.masks(keys, features.shape[1])
-        prepared = jnp.swapaxes(self.core.prepare(features), 0, 1)
-        scan = functools.partial(deferred.scan, self._step, self.core.matrices())
-        carry, poses = in_chunks(scan, carry, (prepared, masks), self.chunk)
+        frames = jnp.swapaxes(features, 0, 1)
+        carry, poses = in_chunks(run, carry, (frames, masks), self.chunk)
         return jnp.swapaxes(poses, 0, 1), carry
 
     def _step(
