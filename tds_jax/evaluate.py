@@ -13,7 +13,7 @@ from absl import flags
 
 from tds_jax import cli, tasks
 from tds_jax.config import Config, require_choice
-from tds_jax.engine import curves, memory, workdir
+from tds_jax.engine import budget, curves, memory, workdir
 from tds_jax.engine.report import Report
 
 SPLITS = ("train", "val", "test")
@@ -42,7 +42,11 @@ def main() -> None:
     config = cli.resolve(values)
     task = tasks.get(config)
     workdir.require_inputs(folder, task.inputs())
-    report = evaluate(task, config, folder, flags.FLAGS.split)
+    report, _ = budget.within_memory(
+        lambda config: evaluate(tasks.get(config), config, folder, flags.FLAGS.split),
+        config,
+        remember=lambda config: None,
+    )
     if flags.FLAGS.json:
         Path(flags.FLAGS.json).write_text(json.dumps(report.to_dict(), indent=1) + "\n")
 

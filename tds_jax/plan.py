@@ -1,4 +1,4 @@
-"""Says before training what a run will need, and how to fit it; no data, nothing allocated.
+"""Says before training what a run will need, and how to fit it; nothing is allocated.
 
     python -m tds_jax.plan --config=configs/low_memory.py [--budget=1GiB] \\
         [--target=here|cpu|h100|v5e] [--json=FILE]
@@ -38,7 +38,8 @@ def main() -> None:
         config = configuration.replace(config, {"memory.budget": flags.FLAGS.budget})
     compilation.keep_programs(config.memory.compile_cache, cli.default_workdir())
     console, target = table_console(), targets.find(flags.FLAGS.target)
-    build = functools.cache(tasks.get)
+    inputs = tasks.get(config).inputs()
+    build = functools.cache(lambda config: tasks.get(config, inputs))
     plan = budget.make(build, config, target, console, whole=True)
     budget.show(plan, console)
     if flags.FLAGS.json:

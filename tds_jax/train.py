@@ -22,6 +22,7 @@ from tds_jax.errors import UserError
 if TYPE_CHECKING:
     from tds_jax.config import Config
     from tds_jax.engine.loop import Finished
+    from tds_jax.tasks import Task
 
 # Data workers run this module again. Jax is therefore imported in functions only, which spares
 # each of them 75 MiB.
@@ -43,23 +44,30 @@ def main() -> None:
     folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
-    build = functools.cache(tasks.get)
-    task = build(asked)
-    for line in dict.fromkeys(task.warnings()):
-        print(f"warning: {line}", file=sys.stderr)
+    task = tasks.get(asked)
+    build = functools.cache(lambda config: tasks.get(config, task.inputs()))
+    warned: set[str] = set()
+
+    def warn(task: "Task") -> None:  # some warnings depend on how the batch is split
+        for line in task.warnings():
+            if line not in warned:
+                print(f"warning: {line}", file=sys.stderr)
+            warned.add(line)
+
+    warn(task)
     # Now rather than after hours of training.
     for split in SPLITS if asked.eval.every else ("train", "test"):
         task.source(split)
     compilation.keep_programs(asked.memory.compile_cache, folder)
     config, plan = budget.settle(build, asked, folder)
-    # After everything that may be wrong with the input, which another try may correct.
-    workdir.claim(folder, config, task.inputs(), task.digest())
-    budget.keep(folder, asked, config, plan)
 
     def remember(config: "Config") -> None:
         workdir.claim(folder, config, task.inputs(), task.digest())
         budget.keep(folder, asked, config, plan)
+        warn(build(config))
 
+    # After everything that may be wrong with the input, which another try may correct.
+    remember(config)
     with HostMeter() as host:
         finished, config = budget.within_memory(
             lambda config: loop.fit(build(config), config, folder), config, remember

@@ -46,7 +46,7 @@ def settle(build: Build, config: Config, folder: Path) -> tuple[Config, Plan | N
     that goes on does so bit for bit. Without a budget and without such a plan: the config itself.
     """
     stored = _read(folder)
-    if stored and stored["asked"] == planned_settings(config) and stored["device"] == _device():
+    if stored and stored["device"] == _device() and _same_question(stored, config):
         if stored["changes"]:
             print(f"keeping the plan in {folder / PLAN}: {_words(stored['changes'])}")
         return configuration.replace(config, stored["changes"]), None
@@ -78,19 +78,27 @@ def keep(folder: Path, asked: Config, config: Config, plan: Plan | None) -> None
 
     A run that never had a plan gets none.
     """
-    if plan is None and asked == config:
+    wanted = asked.memory.budget or asked.memory.host_budget
+    if plan is None and asked == config and not wanted:
         (folder / PLAN).unlink(missing_ok=True)
         return
     before, after = planned_settings(asked), planned_settings(config)
     values = (to_dict(plan) if plan else _read(folder)) or {}
     values |= {
         "asked": before,
+        "config": asked.to_dict(),
         "device": _device(),
         "changes": {name: after[name] for name in after if after[name] != before[name]},
     }
     temporary = (folder / PLAN).with_suffix(".tmp")
     temporary.write_text(json.dumps(values, indent=1) + "\n")
     os.replace(temporary, folder / PLAN)
+
+
+def _same_question(stored: dict[str, Any], config: Config) -> bool:
+    """True if neither what a plan may change nor the model, data or optimizer have changed."""
+    others = configuration.differences(stored["config"], config.to_dict())
+    return stored["asked"] == planned_settings(config) and not others
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
@@ -130,7 +138,8 @@ def within_memory(
     """work(config), tried again with less at once each time the device runs out of memory.
 
     Training goes on from its last checkpoint; a smaller micro-batch with more accumulation gives
-    the same updates. remember(config) is called before each further try.
+    the same updates, except where BatchNorm sees it. remember(config) is called before each
+    further try.
     """
     while True:
         try:

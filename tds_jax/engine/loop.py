@@ -120,6 +120,14 @@ class Run:
         stopping = progress.stopping.observe(self._score(values))
         return Progress(progress.position, progress.position, stopping)
 
+    def evaluate_or_save(self, state: TrainState, progress: Progress) -> Progress:
+        """`maybe_evaluate`; if memory runs out there, what was trained is saved first."""
+        try:
+            return self.maybe_evaluate(state, progress)
+        except memory.Exhausted:
+            self.maybe_save(state, progress, new_score=False, now=True)
+            raise
+
     def _score(self, values: dict[str, float]) -> float:
         value = values[self.config.eval.metric]
         score = value if self.config.eval.mode == "min" else -value
@@ -173,7 +181,7 @@ def fit(task: Task, config: Config, folder: Path) -> Finished:
                 state = run.program.flush(state)
             before = progress.evaluated
             if not stop:  # a scheduler's patience may be shorter than an evaluation
-                progress = run.maybe_evaluate(state, progress)
+                progress = run.evaluate_or_save(state, progress)
             ends = run.finished(progress) or bool(stop)
             # Save before drawing: the checkpoint's position is the number of examples consumed.
             run.maybe_save(state, progress, new_score=progress.evaluated != before, now=ends)

@@ -21,7 +21,7 @@ from tds_jax.engine.host import HostBytes
 from tds_jax.engine.memory import DeviceBytes
 from tds_jax.engine.targets import Target
 from tds_jax.errors import UserError
-from tds_jax.sizes import format_bytes, parse_bytes
+from tds_jax.sizes import MIB, format_bytes, parse_bytes
 from tds_jax.tasks import Task
 
 BFLOAT16 = "bfloat16"
@@ -222,7 +222,7 @@ class Planner:
         """Host bytes of a run with this row, its device's share included where that is the host."""
         return host.predict(
             config.data,
-            batch=row.batch,
+            batch=row.batch * self._target.mesh(config.optim.micro_batch).size,
             device=device if self._target.on_host else 0,
             runtime=self._overhead.runtime + self._overhead.kept,
             compiling=self._overhead.compiling - self._overhead.kept,
@@ -268,6 +268,8 @@ class Planner:
             if plan.evaluation <= usable and plan.host.total <= (host_budget or math.inf):
                 return plan
             plans.append(plan)
+            if plan.host.runtime + plan.host.compiling > (host_budget or math.inf):
+                break  # no split of the batch makes the runtime smaller
         raise UserError(self._nothing_fits(order, budget, host_budget, plans))
 
     def _settle(self, row: Row, budget: int, usable: int, host_budget: int | None) -> Plan:
@@ -304,7 +306,7 @@ class Planner:
             least = min(p.host.total for p in plans)
             return (
                 f"memory.host_budget={format_bytes(host_budget)} is too small: the least is "
-                f"{format_bytes(least)}, {format_bytes(plans[0].host.runtime)} of it the runtime; "
+                f"{_rounded_up(least)}, {format_bytes(plans[0].host.runtime)} of it the runtime; "
                 "raise it, or train where more is free"
             )
         smallest = min(
@@ -312,11 +314,11 @@ class Planner:
         )
         row = self.measure(smallest.config)
         least = max([row.training, *(p.evaluation for p in plans)])
-        margin = least - self._target.usable(least)
+        needed = _rounded_up(self._target.budget_for(least))
         return (
-            f"memory.budget={format_bytes(budget)} is too small: the least is "
-            f"{format_bytes(least + margin)} ({describe(row.config)}; parameters and optimizer "
-            f"take {format_bytes(row.state)} of it); {self._remedy(row, budget)}"
+            f"memory.budget={format_bytes(budget)} is too small: the least is {needed} "
+            f"({describe(row.config)}; parameters and optimizer take {format_bytes(row.state)} of "
+            f"it); {self._remedy(row, budget)}"
         )
 
     def _remedy(self, row: Row, budget: int) -> str:
@@ -355,6 +357,11 @@ def describe(config: Config) -> str:
         f"micro-batch {optim.micro_batch} x {optim.accumulate}, {memory_.dtype}, "
         f"remat {memory_.remat}, decoder_chunk {memory_.decoder_chunk}"
     )
+
+
+def _rounded_up(count: int) -> str:
+    """In whole MiB, so that the size as printed is enough."""
+    return f"{-(-count // MIB)} MiB"
 
 
 def device_budget(text: str, target: Target) -> int:

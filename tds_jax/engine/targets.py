@@ -6,6 +6,7 @@ with the extra `plan-gpu`, the TPU's with `tpu`.
 
 import dataclasses
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 
@@ -41,6 +42,10 @@ class Target:
     def usable(self, budget: int) -> int:
         """What of a budget a predicted peak may take."""
         return budget - max(round(budget * self.margin), self.at_least)
+
+    def budget_for(self, peak: int) -> int:
+        """The least budget of which a predicted peak may be taken."""
+        return max(math.ceil(peak / (1 - self.margin)), peak + self.at_least)
 
 
 # CPU: predictions were 2 to 20 MiB below the measured peak. GPU: the allocator's fragmentation and

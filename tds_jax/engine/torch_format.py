@@ -46,8 +46,9 @@ HOLDER_NAMES = {
     "datetime": "timedelta",
     "torch": "Size device",
     "numpy": "dtype ndarray",
-    "numpy.core.multiarray": "scalar",
-    "numpy._core.multiarray": "scalar",
+    "numpy.core.multiarray": "scalar _reconstruct",
+    "numpy._core.multiarray": "scalar _reconstruct",
+    "_codecs": "encode",  # how protocol 2 writes the bytes of a numpy scalar
 }
 TORCH_DTYPES = ("float", "double", "half", "bfloat", "int", "uint", "bool", "complex", "long")
 Order = Literal["<", ">"]

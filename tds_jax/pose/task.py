@@ -64,6 +64,7 @@ class PoseTask:
         self.recorded = PoseInputs(**inputs) if inputs else self._inputs_of_data()
         grid = nnx.eval_shape(lambda: self.init(nnx.Rngs(0)))
         self.left_context, self.step = grid.left_context, grid.step
+        self._rollout = _rollout_steps(grid, data.window)
         for name, window in (("window", data.window), ("eval_window", data.eval_window)):
             require(
                 grid.num_steps(window) > 0,
@@ -269,10 +270,11 @@ class PoseTask:
         }
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
-        """Recomputation that pays here: of encoder blocks, and of the rollout in √N chunks."""
-        window = self.batch_spec(1)["emg"].shape[1]
-        steps = max(1, (window - self.left_context) // max(1, self.step))
-        return {"decoder_chunk": (0, round(steps**0.5)), "remat": ("none", "names", "full")}
+        """Recomputation that pays here: of the rollout in √N chunks, and of encoder blocks."""
+        remat = {"remat": ("none", "names", "full")}
+        if self._rollout is None:
+            return remat
+        return {"decoder_chunk": (0, max(1, round(self._rollout**0.5)))} | remat
 
     def import_params(
         self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
@@ -345,6 +347,13 @@ class PoseTask:
     def export(self, model: nnx.Module, target: Path) -> str:
         """The offline and streaming forms in one file; see `pose.export`."""
         return export.write(self, model, target)
+
+
+def _rollout_steps(grid: PoseModel | NeuroPose, window: int) -> int | None:
+    """Decoder steps of a training window; None for a model that has no rollout."""
+    if isinstance(grid, NeuroPose):
+        return None
+    return grid.decoder_steps(window, grid.encoder.num_frames(window))
 
 
 def _generated(config: Config, cache: Path) -> str:

@@ -198,3 +198,31 @@ def test_running_out_names_the_setting_that_decides():
     ):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 5 bytes")
     assert caught.value.setting == "eval.batch_size"
+
+
+def test_a_plan_that_changes_nothing_is_kept_too(tmp_path):
+    asked = toy.config(memory__budget="1GiB", optim__accumulate=1)
+    config, plan = budget.settle(build, asked, tmp_path)
+    assert config == asked
+    for _ in range(2):
+        budget.keep(tmp_path, asked, config, plan)
+        config, plan = budget.settle(build, asked, tmp_path)
+        assert plan is None
+
+
+def test_a_plan_for_another_run_is_made_anew(tmp_path):
+    asked = toy.config(memory__budget="1GiB")
+    budget.keep(tmp_path, asked, *budget.settle(build, asked, tmp_path))
+    other = toy.config(memory__budget="1GiB", optim__clip_norm=3.0)
+    assert budget.settle(build, other, tmp_path)[1] is not None
+
+
+def test_what_was_trained_before_an_evaluation_ran_out_is_not_lost(crowded, tmp_path):
+    crowded(most=100, evaluate_most=2)
+    config = toy.config(checkpoint__every=0, eval__every=3)
+    workdir.claim(tmp_path, config, {}, "")
+    with pytest.raises(Exhausted):
+        loop.fit(toy.ToyTask(), config, tmp_path)
+    checkpoints = workdir.open_checkpoints(tmp_path, config)
+    assert checkpoints.latest() == 3 * config.optim.batch_size
+    checkpoints.close()

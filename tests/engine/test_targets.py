@@ -1,5 +1,6 @@
 """Descriptions of devices that are not here."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -68,3 +69,12 @@ def test_a_described_device_compiles_and_counts_bytes(name, module, least):
     assert limit >= least * GIB
     assert arguments == outputs == 256 * MIB
     assert 256 * MIB <= temporaries <= 4 * GIB
+
+
+def test_the_least_budget_of_a_peak_is_usable_for_it():
+    here = targets.find("here")
+    for margin in (0.0, 0.05, 0.1):
+        target = dataclasses.replace(here, margin=margin)
+        for peak in (5 * MIB, 30 * GIB):
+            least = target.budget_for(peak)
+            assert target.usable(least) >= peak > target.usable(least - 2)
