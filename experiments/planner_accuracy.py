@@ -2,8 +2,8 @@
 
     python -m experiments.planner_accuracy
 
-On the CPU backend the device's memory is the process's. The peak is counted from before the state
-exists to the end of the second step; the bar is 10 % or 20 MiB.
+On the CPU backend the device's memory is the process's. Measured is the state and the batch, and by
+how much the resident set rises above them in three steps; the bar is 10 % or 20 MiB.
 """
 
 import argparse
