@@ -49,7 +49,9 @@ def main():
     options = parser.parse_args()
     if options.case:
         from experiments.measuring import load, measured_peak
+        from tds_jax.engine import heap
 
+        heap.limit_arenas()  # as every door does
         name, changes = options.case
         print(json.dumps(measured_peak(load(name, **ast.literal_eval(changes)))))
         return
