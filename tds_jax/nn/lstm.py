@@ -117,12 +117,13 @@ class LSTM(nnx.Module):
         ]
 
     def matrices(self, feedback: int) -> Matrices:
-        """What every step multiplies by, for `deferred.scan`; feedback: size of its argument."""
-        kernels = {"feedback": self.layer_0.wx[-feedback:]} if feedback else {}
+        """What every step multiplies by; feedback: the size of that argument of `step`, or 0."""
+        matrices: Matrices = {}
         for n in range(self.layers):
-            layer = getattr(self, f"layer_{n}")
-            kernels |= {f"wh_{n}": layer.wh[...]} | ({f"wx_{n}": layer.wx[...]} if n else {})
-        return {name: kernel.astype(self.dtype) for name, kernel in kernels.items()}
+            layer, rows = getattr(self, f"layer_{n}"), self.hidden if n else feedback
+            kernels = (layer.wx[-rows:], layer.wh[...]) if rows else (layer.wh[...],)
+            matrices[f"layer_{n}"] = tuple(kernel.astype(self.dtype) for kernel in kernels)
+        return matrices
 
     def step(
         self,
@@ -139,13 +140,11 @@ class LSTM(nnx.Module):
         """
         if product is None:
             product = direct(self.matrices(0 if feedback is None else feedback.shape[-1]))
+        x = [] if feedback is None else [feedback]
         new: list[tuple[jax.Array, jax.Array]] = []
         for n, (cell, hidden) in enumerate(carry):
-            if n:
-                x = new[-1][1] * masks[n - 1] if masks else new[-1][1]
-                gates = add_bias(product(f"wx_{n}", x), getattr(self, f"layer_{n}").bias[...])
-            elif feedback is not None:
-                gates = gates + product("feedback", feedback)
-            gates = gates + product(f"wh_{n}", hidden)
+            total = product(f"layer_{n}", *x, hidden)
+            gates = add_bias(total, getattr(self, f"layer_{n}").bias[...]) if n else gates + total
             new.append(_update(gates.astype(cell.dtype), cell))
+            x = [new[-1][1] * masks[n] if n < len(masks) else new[-1][1]]
         return tuple(new), new[-1][1]

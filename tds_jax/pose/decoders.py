@@ -61,7 +61,7 @@ class LSTMCore(nnx.Module):
 
     def matrices(self) -> Matrices:
         """What every step multiplies by."""
-        return self.lstm.matrices(self.feedback) | {"head": self.head.matrix()}
+        return self.lstm.matrices(self.feedback) | {"head": (self.head.matrix(),)}
 
     def step(
         self,
@@ -121,8 +121,10 @@ class MLPCore(nnx.Module):
 
     def matrices(self) -> Matrices:
         """What every step multiplies by: the feedback's half of the first kernel, the others."""
-        kernels = {f"linear_{n}": getattr(self, f"linear_{n}").matrix() for n in self._later()}
-        return kernels | {"feedback": self.linear_0.matrix()[-self.feedback :]}
+        matrices: Matrices = {"feedback": (self.linear_0.matrix()[-self.feedback :],)}
+        for n in self._later():
+            matrices[f"linear_{n}"] = (getattr(self, f"linear_{n}").matrix(),)
+        return matrices
 
     def step(
         self,
@@ -188,7 +190,7 @@ class Decoder(nnx.Module):
         self, features: jax.Array, carry: Carry, keys: jax.Array | None = None
     ) -> tuple[jax.Array, Carry]:
         """features (B, N, F) -> (poses (B, N, J) in f32 radians, carry after the last step)."""
-        matrices = self.core.matrices()
+        matrices = deferred.join(self.core.matrices())
 
         # Gates are 16 times as wide as features: a chunk makes its own, and only features are kept.
         def run(carry: Carry, xs: tuple[jax.Array, list[jax.Array]]) -> tuple[Carry, jax.Array]:
