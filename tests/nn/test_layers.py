@@ -216,3 +216,14 @@ def test_lstm_masks_act_between_layers_only_and_belong_to_their_example():
     assert not np.array_equal(masks[0], masks[1])
     np.testing.assert_array_equal(masks[0][:, 2:], lstm.masks(keys[2:], 9, 100)[0])
     assert lstm.masks(None, 9, 100) == []
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_each_gap_between_lstm_layers_has_its_own_mask(gap):
+    lstm = LSTM(5, 7, 3, dropout=0.5, dtype=F32, rngs=nnx.Rngs(0))
+    gates, carry = lstm.input_gates(normal(4, 5)), lstm.initial_carry(4)
+    masks = [jnp.zeros((4, 7)) if n == gap else jnp.ones((4, 7)) for n in range(2)]
+    plain, _ = lstm.step(carry, gates)
+    masked, _ = lstm.step(carry, gates, masks=masks)
+    same = [np.array_equal(a[1], b[1]) for a, b in zip(plain, masked, strict=True)]
+    assert same == [n <= gap for n in range(3)]
