@@ -22,7 +22,7 @@ from tds_jax.engine import budget, loop, workdir
 from tds_jax.engine.sharding import make_mesh
 from tds_jax.sizes import format_bytes
 
-BUDGETS = ("1GiB", "45MiB", "35MiB", "26MiB", "22MiB")
+BUDGETS = ("1GiB", "60MiB", "45MiB", "32MiB", "27MiB")
 BARS = {"sgd": 1e-6, "adamw": 1e-5}
 
 
