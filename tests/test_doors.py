@@ -148,13 +148,17 @@ def test_plan_counts_the_bytes_of_the_step_that_trains(trained, base):
     done = door("plan", *[f for f in train_flags(base) if "--workdir" not in f],
                 f"--json={base / 'plan.json'}")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    numbers = json.loads((base / "plan.json").read_text())
-    assert set(numbers) >= {"arguments", "outputs", "temporaries", "total"}
-    parts = numbers["arguments"] + numbers["outputs"] + numbers["temporaries"]
-    assert numbers["total"] == parts
+    plan = json.loads((base / "plan.json").read_text())
+    asked = plan["configured"]
+    assert (asked["micro_batch"], asked["accumulate"], asked["from"]) == (2, 2, "compiled")
+    step = asked["argument_bytes"] + asked["output_bytes"] + asked["temporary_bytes"]
     logged = {line.get("perf/device_predicted_bytes") for line in lines(run)} - {None}
-    assert logged == {numbers["total"]}
-    assert "micro-batch 2 x 2 = batch 4" in done.stdout
+    assert logged == {step}
+    assert set(plan["chosen"]) >= {
+        "micro_batch", "accumulate", "remat", "dtype", "device_peak_bytes", "host_peak_bytes",
+        "relative_cost",
+    }  # fmt: skip
+    assert "chosen: micro-batch" in done.stdout
 
 
 def test_another_config_is_refused_and_changes_nothing(trained, base):
