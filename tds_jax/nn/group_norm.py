@@ -1,0 +1,149 @@
+"""Normalisation over groups of channels and all of space."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.nn.dtypes import at_least_f32
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+class Moments(NamedTuple):
+    """Mean (B, G) and biased variance (B, G) of each group of channels over all of space."""
+
+    mean: jax.Array
+    var: jax.Array
+
+
+def identity(x: jax.Array) -> jax.Array:
+    """x."""
+    return x
+
+
+class GroupNorm(nnx.Module):
+    """Normalises (B, *space, C) over space and C / groups channels, then scales and shifts.
+
+    `activation`, an elementwise function, is applied to the result and shares its lean backward
+    pass: only x and the moments are kept. Statistics are two-pass and f32 (f64 for f64) whatever
+    the types; the result is `dtype`. eps is PyTorch's 1e-5, not Flax's 1e-6.
+    groups = features is instance normalisation. No state: train and evaluation are the same.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        groups: int,
+        *,
+        dtype: jnp.dtype,
+        eps: float = 1e-5,
+        activation: Activation = identity,
+    ) -> None:
+        if features % groups:
+            raise ValueError(f"groups={groups} does not divide features={features}")
+        self.groups = groups
+        self.dtype = dtype
+        self.eps = eps
+        self.activation = activation
+        self.scale = nnx.Param(jnp.ones((features,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+
+    def moments(self, x: jax.Array) -> Moments:
+        """What `__call__` normalises x by; of parts of a volume, see `merge`."""
+        return moments(x, self.groups)
+
+    def __call__(self, x: jax.Array, given: Moments | None = None) -> jax.Array:
+        """given: moments of a whole of which x is a part; None takes x's own."""
+        wide = at_least_f32(x.dtype)
+        scale, bias = self.scale[...].astype(wide), self.bias[...].astype(wide)
+        if given is not None:
+            y = self.activation(_affine(x, given, self.eps, scale, bias))
+            return y.astype(self.dtype)
+        static = (self.groups, self.eps, self.activation, jnp.dtype(self.dtype))
+        return _normalize(static, x, scale, bias)
+
+
+def moments(x: jax.Array, groups: int) -> Moments:
+    """Moments of x (B, *space, C): mean first, then the mean square of what is left."""
+    wide = x.astype(at_least_f32(x.dtype))
+    mean = _over_groups(_space_mean(wide), groups)
+    return Moments(mean, _over_groups(_space_mean((wide - _spread(mean, x)) ** 2), groups))
+
+
+def merge(a: Moments, a_share: jax.Array, b: Moments) -> Moments:
+    """Moments of a whole from those of its two parts; a_share: part of the whole that is a."""
+    b_share = 1 - a_share
+    mean = a_share * a.mean + b_share * b.mean
+    apart = a_share * b_share * (a.mean - b.mean) ** 2
+    return Moments(mean, a_share * a.var + b_share * b.var + apart)
+
+
+def _affine(x: jax.Array, by: Moments, eps: float, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    wide = x.astype(scale.dtype)
+    normal = (wide - _spread(by.mean, x)) * _spread(jax.lax.rsqrt(by.var + eps), x)
+    return normal * _last(scale, x) + _last(bias, x)
+
+
+Static = tuple[int, float, Activation, jnp.dtype]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalize(static: Static, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """activation(normalised x * scale + bias); keeps x and two numbers per group and example."""
+    return _forward(static, x, scale, bias)[0]
+
+
+def _forward(
+    static: Static, x: jax.Array, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    groups, eps, activation, dtype = static
+    by = moments(x, groups)
+    y = activation(_affine(x, by, eps, scale, bias)).astype(dtype)
+    return y, (x, *by, scale, bias)
+
+
+def _backward(
+    static: Static, saved: tuple[jax.Array, ...], g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    groups, eps, activation, _ = static
+    x, mean, var, scale, bias = saved
+    inverse = _spread(jax.lax.rsqrt(var + eps), x)
+    y = (x.astype(scale.dtype) - _spread(mean, x)) * inverse
+    _, pull = jax.vjp(activation, y * _last(scale, x) + _last(bias, x))
+    (g,) = pull(g.astype(scale.dtype))
+    positions = math.prod(x.shape[1:-1])
+    g_mean, gy_mean = _space_mean(g), _space_mean(g * y)  # (B, C)
+    offset = _spread(_over_groups(g_mean * scale[None], groups), x)
+    slope = _spread(_over_groups(gy_mean * scale[None], groups), x)
+    dx = inverse * (g * _last(scale, x) - offset - y * slope)
+    d_scale, d_bias = (positions * jnp.sum(mean, axis=0) for mean in (gy_mean, g_mean))
+    return dx.astype(x.dtype), d_scale, d_bias
+
+
+_normalize.defvjp(_forward, _backward)
+
+
+def _space_mean(x: jax.Array) -> jax.Array:
+    """(B, *space, C) -> (B, C)."""
+    return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
+
+
+def _over_groups(x: jax.Array, groups: int) -> jax.Array:
+    """(B, C) -> (B, G), means of neighbouring channels."""
+    return jnp.mean(x.reshape(x.shape[0], groups, -1), axis=-1)
+
+
+def _spread(x: jax.Array, like: jax.Array) -> jax.Array:
+    """(B, G) -> (B, 1, ..., 1, C), to go with (B, *space, C)."""
+    rows = jnp.repeat(x, like.shape[-1] // x.shape[1], axis=1)
+    return rows.reshape(x.shape[0], *(1,) * (like.ndim - 2), like.shape[-1])
+
+
+def _last(vector: jax.Array, like: jax.Array) -> jax.Array:
+    """(C,) -> (1, ..., 1, C)."""
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
