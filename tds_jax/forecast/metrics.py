@@ -1,0 +1,147 @@
+"""What a forecast is worth, lead by lead: states that merge over batches, divided once at the end.
+
+Cells count by a weight (B, L, H, W): 0 where the truth is missing (sea, gaps). `area` is each
+latitude row's share of the sphere, any unit; all values exist twice, with every cell alike
+("rmse") and area-weighted ("rmse_area").
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tds_jax.engine import metrics
+
+AREA = "_area"
+States = dict[str, Any]
+"""'plain' and 'area': `metrics.Regression` (L,); 'acc': `Correlation` (L,); 'cells': `Cells`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Σ weight, Σ weight·error and Σ weight·error² of every lead and cell, each (L, H, W)."""
+
+    weight: Any
+    error: Any
+    squared_error: Any
+
+    def merge(self, other: Self) -> Self:
+        """The state of both sets of examples."""
+        return jax.tree.map(lambda a, b: a + b, self, other)
+
+    def rmse(self) -> np.ndarray:
+        """(H, W) over all leads; NaN where nothing was counted."""
+        weight, squared = self.weight.sum(axis=0), self.squared_error.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.sqrt(np.where(weight > 0, squared / weight, np.nan))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """Σ of spatial correlations and how many there were, each (L,)."""
+
+    sum: Any
+    count: Any
+
+    def merge(self, other: Self) -> Self:
+        """The state of both sets of examples."""
+        return type(self)(self.sum + other.sum, self.count + other.count)
+
+
+def compare(
+    prediction: jax.Array,
+    target: jax.Array,
+    climatology: jax.Array,
+    weight: jax.Array,
+    area: jax.Array,
+) -> States:
+    """States of a batch. All but area (H,) are (B, L, H, W), in the data's unit.
+
+    Anomalies of the correlation are from `climatology`; as WeatherBench 2 has it, it is taken over
+    the (area-weighted) cells of one day, about 0, and averaged over days. A day without spread
+    does not count.
+    """
+    spread = jnp.broadcast_to(area[None, None, :, None], weight.shape)
+    error = (prediction - target).astype(jnp.float32)
+    cells = Cells(
+        jnp.sum(weight, axis=0, dtype=jnp.float32),
+        jnp.sum(weight * error, axis=0, dtype=jnp.float32),
+        jnp.sum(weight * error**2, axis=0, dtype=jnp.float32),
+    )
+    return {
+        "plain": _regression(prediction, target, weight),
+        "area": _regression(prediction, target, weight * spread),
+        "acc": _correlation(prediction - climatology, target - climatology, weight * spread),
+        "cells": cells,
+    }
+
+
+def _regression(prediction: jax.Array, target: jax.Array, weight: jax.Array) -> metrics.Regression:
+    batch, leads = weight.shape[:2]
+    rows = (batch * leads, -1)
+    states = metrics.Regression.of(
+        prediction.reshape(rows)[..., None], target.reshape(rows)[..., None], weight.reshape(rows)
+    )
+    return jax.tree.map(lambda leaf: leaf.reshape(batch, leads), states).pool()
+
+
+def _correlation(forecast: jax.Array, truth: jax.Array, weight: jax.Array) -> Correlation:
+    def total(product: jax.Array) -> jax.Array:
+        return jnp.sum(weight * product, axis=(2, 3), dtype=jnp.float32)
+
+    variance = total(forecast**2) * total(truth**2)
+    known = variance > 0
+    value = total(forecast * truth) * jax.lax.rsqrt(jnp.where(known, variance, 1))
+    return Correlation(
+        jnp.sum(jnp.where(known, value, 0), axis=0, dtype=jnp.float32),
+        jnp.sum(known, axis=0, dtype=jnp.float32),
+    )
+
+
+def values(states: States, area: np.ndarray, lead: int | None = None) -> dict[str, float]:
+    """rmse, mae, bias, ubrmse and r2, each also area-weighted, and acc; of one lead, or of all.
+
+    All leads: root of the mean square over leads. ubrmse: the same after each cell's own bias at
+    each lead is taken out, so that rmse² = mean square of those biases + ubrmse². r2: about the
+    mean over all cells and days of a lead. states: on the host, in float64.
+    """
+    leads = slice(None) if lead is None else slice(lead, lead + 1)
+    chosen = jax.tree.map(lambda leaf: leaf[leads], states)
+    rows = np.ones_like(area)
+    acc = float("nan")
+    if chosen["acc"].count.sum():
+        acc = float(chosen["acc"].sum.sum() / chosen["acc"].count.sum())
+    return (
+        _weighted(chosen["plain"], chosen["cells"], rows, "")
+        | {"acc": acc}
+        | _weighted(chosen["area"], chosen["cells"], area, AREA)
+    )
+
+
+def _weighted(
+    pooled: metrics.Regression, cells: Cells, rows: np.ndarray, suffix: str
+) -> dict[str, float]:
+    weight = cells.weight * rows[:, None]
+    total = weight.sum()
+    count = np.where(cells.weight > 0, cells.weight, 1)
+    mean = cells.error / count
+    variance = np.maximum(cells.squared_error / count - mean**2, 0)
+    found = {
+        "rmse": math.sqrt(metrics.divide((weight * cells.squared_error / count).sum(), total)),
+        "mae": metrics.divide(pooled.absolute_error.sum(), pooled.weight.sum()),
+        "bias": metrics.divide((weight * mean).sum(), total),
+        "ubrmse": math.sqrt(metrics.divide((weight * variance).sum(), total)),
+        "r2": 1 - metrics.divide(pooled.squared_error.sum(), pooled.target_m2.sum()),
+    }
+    return {f"{name}{suffix}": value for name, value in found.items()}
+
+
+def skill(found: Mapping[str, float], reference: Mapping[str, float], suffix: str = "") -> float:
+    """1 - MSE / MSE of a reference forecast: 1 is perfect, 0 no better; NaN if that is perfect."""
+    return 1 - metrics.divide(found[f"rmse{suffix}"] ** 2, reference[f"rmse{suffix}"] ** 2)
