@@ -1,0 +1,154 @@
+"""What is usual in each cell on each day of the year, fitted on training days as they stream by."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tds_jax.data.gridded import WHOLE
+from tds_jax.forecast.fields import DAY, Fields, year_fraction
+
+NORMALIZATIONS = ("scalar", "cell", "anomaly")
+BLOCK_DAYS = 8  # read at once while statistics stream
+LEAST_SPREAD = 0.05  # of a variable's typical spread: floor of the spread of a single cell
+PIVOT = 1e-6  # relative eigenvalue of the normal equations below which a direction is not fitted
+
+
+@dataclasses.dataclass(frozen=True)
+class Climatology:
+    """The usual value of each variable, Σ_p basis_p(phase) · coefficients_p, and its spread.
+
+    coefficients: (P, H, W, C) f64, or (1, 1, 1, C) where all cells share one mean. scale: (H, W, C)
+    or (1, 1, C), above 0: standard deviation about the usual value. `harmonics` is the basis.
+    Cells where a variable is never there have the usual value 0.
+    """
+
+    coefficients: np.ndarray
+    scale: np.ndarray
+
+    def at(self, days: np.ndarray) -> np.ndarray:
+        """(n, H, W, C) f64 usual values on `days`, datetime64[D]."""
+        phase = year_fraction(days)
+        basis = harmonics(phase, (len(self.coefficients) - 1) // 2)
+        return np.tensordot(basis, self.coefficients, axes=1)
+
+    def of(self, channels: Sequence[int]) -> "Climatology":
+        """The same for some of the variables, which stay in an axis C."""
+        chosen = list(channels)
+        return Climatology(self.coefficients[..., chosen], self.scale[..., chosen])
+
+
+def harmonics(phase: np.ndarray, count: int) -> np.ndarray:
+    """(n, 1 + 2 count) basis at phases (n,) of the year: 1, sin 2πp, cos 2πp, sin 4πp, …"""
+    angles = 2 * np.pi * phase[:, None] * np.arange(1, count + 1)
+    waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(phase), -1)
+    return np.concatenate([np.ones((len(phase), 1)), waves], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sums:
+    """Sums over the days at which a value is there: Σ φφᵀ, Σ φx and Σ x², per cell and variable."""
+
+    gram: np.ndarray  # (P, P, H, W, C)
+    product: np.ndarray  # (P, H, W, C)
+    square: np.ndarray  # (H, W, C)
+
+
+def fit_climatology(
+    fields: Fields, days: Sequence[int] | range, kind: str, count: int
+) -> Climatology:
+    """Statistics of the days with these indices; one block of days in memory at a time.
+
+    kind: 'scalar': one mean and standard deviation per variable over all cells and days; 'cell':
+    one per cell; 'anomaly': `count` annual harmonics per cell by least squares, and one standard
+    deviation per variable of what they leave. Missing values carry no weight. A cell with too few
+    days to tell the harmonics apart gets the smallest ones that fit. Sums are kept in f64:
+    8 (P² + P + 1) bytes per cell and variable with P = 1 + 2 count of 'anomaly', else P = 1.
+    """
+    waves = count if kind == "anomaly" else 0
+    sums = _sums(fields, days, waves)
+    present = sums.gram[0, 0]
+    every = np.maximum(present.sum(axis=(0, 1)), 1)
+    if kind == "scalar":
+        mean = sums.product[0].sum(axis=(0, 1)) / every
+        spread = np.sqrt(np.maximum(sums.square.sum(axis=(0, 1)) / every - mean**2, 0))
+        return Climatology(mean[None, None, None], _positive(spread)[None, None])
+    coefficients = _solve(sums.gram, sums.product)
+    # At the least-squares solution Σ (x - cφ)² = Σ x² - c·Σ φx.
+    left = np.maximum(sums.square - (coefficients * sums.product).sum(axis=0), 0)
+    typical = _positive(np.sqrt(left.sum(axis=(0, 1)) / every))[None, None]
+    if kind == "anomaly":
+        return Climatology(coefficients, typical)
+    spread = np.sqrt(left / np.maximum(present, 1))
+    return Climatology(coefficients, np.maximum(spread, LEAST_SPREAD * typical))
+
+
+def _positive(spread: np.ndarray) -> np.ndarray:
+    return np.where(spread > 0, spread, 1.0)
+
+
+def _sums(fields: Fields, days: Sequence[int] | range, waves: int) -> _Sums:
+    shape = len(fields.lat), len(fields.lon), len(fields.variables)
+    size = 1 + 2 * waves
+    sums = _Sums(np.zeros((size, size, *shape)), np.zeros((size, *shape)), np.zeros(shape))
+    for indices, block in _blocks(fields, days):
+        known = np.isfinite(block)
+        values = np.where(known, block, 0).astype(np.float64)
+        basis = harmonics(year_fraction(fields.days[indices]), waves)
+        pairs = np.einsum("np,nq->npq", basis, basis)
+        sums.gram[...] += np.tensordot(pairs, known.astype(np.float64), axes=(0, 0))
+        sums.product[...] += np.tensordot(basis, values, axes=(0, 0))
+        sums.square[...] += np.square(values).sum(axis=0)
+    return sums
+
+
+def _solve(gram: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """(P, H, W, C) least-squares coefficients; of many solutions the smallest."""
+    matrices = np.moveaxis(gram, (0, 1), (-2, -1))
+    inverse = np.linalg.pinv(matrices, rcond=PIVOT, hermitian=True)
+    return np.moveaxis(np.einsum("...pq,q...->...p", inverse, product), -1, 0)
+
+
+def _blocks(
+    fields: Fields, days: Sequence[int] | range, variables: Sequence[str] = ()
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(indices, (n, H, W, C) values) of consecutive indices, BLOCK_DAYS at most."""
+    wanted = np.asarray(days, np.int64)
+    breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+    for part in np.split(wanted, breaks):
+        for i in range(0, len(part), BLOCK_DAYS):
+            indices = part[i : i + BLOCK_DAYS]
+            start, stop = int(indices[0]), int(indices[-1]) + 1
+            yield indices, fields.read(start, stop, variables, WHOLE)
+
+
+def fit_damping(
+    fields: Fields, days: Sequence[int] | range, climatology: Climatology, leads: int
+) -> np.ndarray:
+    """(leads, H, W) f64: regression of a cell's anomaly on that of `lead` days before, per lead.
+
+    Over the pairs of days among `days`: Σ a(t) a(t + lead) / Σ a(t)²; 0 where there are none. The
+    damped persistence forecast is usual(t + lead) + damping · a(t). climatology: of the target
+    alone, C = 1.
+    """
+    shape = leads, len(fields.lat), len(fields.lon)
+    products, squares = np.zeros(shape), np.zeros(shape)
+    recent: deque[tuple[np.datetime64, np.ndarray]] = deque(maxlen=leads)
+    for indices, block in _blocks(fields, days, (fields.target,)):
+        dates = fields.days[indices]
+        for date, anomaly in zip(dates, (block - climatology.at(dates))[..., 0], strict=True):
+            for earlier, before in recent:
+                lead = int((date - earlier) / DAY)
+                if lead <= leads:  # more when days between are not in the record
+                    both = np.isfinite(anomaly) & np.isfinite(before)
+                    products[lead - 1][both] += anomaly[both] * before[both]
+                    squares[lead - 1][both] += np.square(before[both])
+            recent.append((date, anomaly))
+    return products / np.where(squares > 0, squares, 1)
+
+
+def season_gap(days: np.ndarray) -> float:
+    """Longest share of the year in which no day lies: where harmonics are not held by data."""
+    phase = np.sort(year_fraction(days))
+    return float(np.diff(phase, append=phase[0] + 1).max())

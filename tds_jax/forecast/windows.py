@@ -1,0 +1,123 @@
+"""Windows of days: some to look at, the following ones to forecast, and how splits share them."""
+
+import dataclasses
+
+import numpy as np
+
+from tds_jax.errors import UserError
+from tds_jax.forecast.fields import DAY, Fields, runs, year_fraction
+
+SPLITS = ("train", "val", "test")
+Example = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowSpec:
+    """input_days: T, seen. lead_days: L, forecast: the days right after."""
+
+    input_days: int
+    lead_days: int
+
+    @property
+    def length(self) -> int:
+        """Days in a window."""
+        return self.input_days + self.lead_days
+
+
+def split_days(count: int, ratio: tuple[float, ...]) -> dict[str, range]:
+    """The days of train, val and test, one after the other; ratio: their shares, of any sum."""
+    edges = np.round(np.cumsum((0.0, *ratio)) / sum(ratio) * count).astype(int)
+    return {name: range(*edges[i : i + 2]) for i, name in enumerate(SPLITS)}
+
+
+def window_starts(days: np.ndarray, spec: WindowSpec, split: range, gap: int) -> np.ndarray:
+    """Indices of the first days of the windows of a split, int64.
+
+    All target days of a window lie in the split, so no two splits share one, and the window does
+    not cross a gap in `days`. The first target is more than `gap` days after the last day before
+    the split: with gap 0 inputs may reach back into the split before, with gap = spec.input_days
+    they never do, with gap = spec.length a forecast's length lies between as well. Without any
+    earlier day, `gap` has no effect.
+    """
+    starts = np.arange(max(split.start - spec.input_days, 0), split.stop - spec.length + 1)
+    if not len(starts):
+        return starts
+    unbroken = days[starts + spec.length - 1] - days[starts] == (spec.length - 1) * DAY
+    first_target = days[starts + spec.input_days]
+    apart = split.start == 0 or first_target - days[split.start - 1] > gap * DAY
+    return starts[unbroken & apart]
+
+
+def require_windows(days: np.ndarray, spec: WindowSpec) -> None:
+    """UserError unless a window fits between two gaps of the record."""
+    longest = max(stop - start for start, stop in runs(days))
+    if spec.length > longest:
+        raise UserError(
+            f"data.input_days={spec.input_days} and data.lead_days={spec.lead_days} need "
+            f"{spec.length} days in a row, the longest stretch has {longest}; use fewer"
+        )
+
+
+class ForecastWindows:
+    """Random access to the windows of one split, a `data.pipeline.Source`.
+
+    Example: `fields` (T, h, w, C) f32 in the units of the files and `present` (T, h, w, C) uint8;
+    `target` (L, h, w) f32 and `weight` (L, h, w) f32, 1 where the target is known and on land. What
+    is missing is 0 in fields and target. `phase` (T + L,) f32: `year_fraction` of the days.
+    `start` () int32: index of the first day. `origin` (2,) int32: row and column of the crop.
+
+    crop: (h, w) cut out at a random place where an rng is given; (0, 0) = the whole grid, which is
+    also what examples without an rng are. A crop without any land is drawn again, up to 20 times.
+    """
+
+    def __init__(
+        self, fields: Fields, spec: WindowSpec, starts: np.ndarray, crop: tuple[int, ...] = (0, 0)
+    ) -> None:
+        for size, axis in zip(crop, (fields.lat, fields.lon), strict=True):
+            if size < 0 or size > len(axis) or bool(crop[0]) != bool(crop[1]):
+                raise UserError(
+                    f"data.crop={tuple(crop)} does not fit the grid of {len(fields.lat)} x "
+                    f"{len(fields.lon)} cells; use (0, 0) for all of it"
+                )
+        self.fields, self.spec, self.starts = fields, spec, starts
+        self.crop = crop
+        self._land = fields.land  # looked up once, before workers get a copy
+
+    def __repr__(self) -> str:
+        return f"ForecastWindows({self.spec.input_days} + {self.spec.lead_days} days)"
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def example(self, index: int, rng: np.random.Generator | None) -> Example:
+        """Window `index`; rng places the crop."""
+        start = int(self.starts[index])
+        middle, stop = start + self.spec.input_days, start + self.spec.length
+        row, column = self._origin(rng) if rng and self.crop[0] else (0, 0)
+        height, width = self.crop if rng and self.crop[0] else self._land.shape
+        region = slice(row, row + height), slice(column, column + width)
+        inputs = self.fields.read(start, middle, region=region)
+        target = self.fields.read(middle, stop, (self.fields.target,), region)[..., 0]
+        known = np.isfinite(inputs)
+        counts = np.isfinite(target) & self._land[region]
+        return {
+            "fields": np.where(known, inputs, np.float32(0)),
+            "present": known.astype(np.uint8),
+            "target": np.where(counts, target, np.float32(0)),
+            "weight": counts.astype(np.float32),
+            "phase": year_fraction(self.fields.days[start:stop]).astype(np.float32),
+            "start": np.asarray(start, np.int32),
+            "origin": np.asarray((row, column), np.int32),
+        }
+
+    def _origin(self, rng: np.random.Generator) -> tuple[int, int]:
+        height, width = self.crop
+        rows, columns = self._land.shape
+        for _ in range(20):
+            row, column = (
+                int(rng.integers(rows - height + 1)),
+                int(rng.integers(columns - width + 1)),
+            )
+            if self._land[row : row + height, column : column + width].any():
+                break
+        return row, column
