@@ -316,20 +316,21 @@ def open_record(
     return GridRecord(files, variables)
 
 
-def read_mask(path: str | Path, variable: str, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-    """(H, W) bool: where a land fraction, or a mask, is above one half; axes of length 1 dropped.
+def read_static(path: str, variable: str, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+    """(H, W) f32: a variable without time, such as the share of land; axes of length 1 dropped.
 
-    path: a file on the grid `lat`, `lon`, or UserError. Missing counts as sea.
+    UserError unless the file is on the grid `lat`, `lon`.
     """
-    with open_dataset(os.fspath(path)) as data:
+    with open_dataset(path) as data:
         if variable not in data.variables:
             found = ", ".join(map(str, data.variables))
             raise UserError(f"{path}: variable {variable!r} is missing; found {found}")
-        rows, columns = (_axis(data, str(path), axis) for axis in ("latitude", "longitude"))
+        rows, columns = (_axis(data, path, axis) for axis in ("latitude", "longitude"))
+        order = str(rows.dims[0]), str(columns.dims[0])
         array = data[variable].squeeze(drop=True)
-        order = (rows.dims[0], columns.dims[0])
         if set(array.dims) != set(order):
             raise UserError(f"{path}: {variable} lies over {array.dims}, expected {order}")
-        here = GridFile(str(path), np.zeros(0), rows.values, columns.values, ("", *order), {})
-        require_same_grid(GridFile("the fields", np.zeros(0), lat, lon, here.dims, {}), here)
-        return array.transpose(*order).values > 0.5
+        none, dims = np.zeros(0), ("", *order)
+        here = GridFile(path, none, rows.values, columns.values, dims, {})
+        require_same_grid(GridFile("the record", none, lat, lon, dims, {}), here)
+        return array.transpose(*order).values.astype(np.float32)

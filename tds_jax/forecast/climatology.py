@@ -9,7 +9,6 @@ import numpy as np
 from tds_jax.data.gridded import WHOLE
 from tds_jax.forecast.fields import DAY, Fields, year_fraction
 
-NORMALIZATIONS = ("scalar", "cell", "anomaly")
 BLOCK_DAYS = 8  # read at once while statistics stream
 LEAST_SPREAD = 0.05  # of a variable's typical spread: floor of the spread of a single cell
 PIVOT = 1e-6  # relative eigenvalue of the normal equations below which a direction is not fitted

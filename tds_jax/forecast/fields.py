@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tds_jax.data.gridded import WHOLE, GridRecord, Region, open_record, read_mask
+from tds_jax.data.gridded import WHOLE, GridRecord, Region, open_record, read_static
 from tds_jax.errors import UserError
 
 BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
@@ -45,6 +45,10 @@ class Fields(Protocol):
         """(n, h, w, C) f32 of days[start:stop], NaN where missing; () = all variables."""
         ...
 
+    def static(self, name: str) -> np.ndarray:
+        """(H, W) f32 of 'FILE:VARIABLE' without time on the files' grid, such as soil texture."""
+        ...
+
     def digest(self) -> str:
         """Fingerprint of variables, days and grid."""
         ...
@@ -60,8 +64,8 @@ class DailyFields:
     other variables may be missing.
 
     accumulated: names; a variable whose attributes say step type 'accum' counts among them.
-    mask: (H, W) bool of land, or None: cells where the target is finite on one of LAND_SAMPLES days
-    spread over the record.
+    land_mask: 'FILE:VARIABLE', above one half on land; or '': cells where the target is finite on
+    one of LAND_SAMPLES days spread over the record.
     """
 
     def __init__(
@@ -70,9 +74,9 @@ class DailyFields:
         variables: Sequence[str],
         target: str,
         accumulated: Sequence[str],
-        mask: np.ndarray | None,
+        land_mask: str,
     ) -> None:
-        self._record, self._mask = record, mask
+        self._record, self._land_mask = record, land_mask
         self.variables, self.target = tuple(variables), target
         first = record.files[0]
         self.lat, self.lon = first.lat, first.lon
@@ -100,8 +104,8 @@ class DailyFields:
     @functools.cached_property
     def land(self) -> np.ndarray:
         """(H, W) bool: the mask given, or the cells where a sample of days has the target."""
-        if self._mask is not None:
-            return self._mask
+        if self._land_mask:
+            return self.static(self._land_mask) > 0.5
         seen = np.zeros((len(self.lat), len(self.lon)), bool)
         samples = min(LAND_SAMPLES, len(self.days))
         for i in np.linspace(0, len(self.days) - 1, samples).round().astype(int):
@@ -128,6 +132,13 @@ class DailyFields:
                     whole.mean(axis=1, dtype=np.float64) if count > 1 else whole[:, 0]
                 )
         return days
+
+    def static(self, name: str) -> np.ndarray:
+        """(H, W) f32 of 'FILE:VARIABLE' without time on the files' grid, such as soil texture."""
+        path, _, variable = name.rpartition(":")
+        if not path:
+            raise UserError(f"{name!r} must be FILE:VARIABLE, such as land.nc:lsm")
+        return read_static(path, variable, self.lat, self.lon)
 
     def digest(self) -> str:
         """Changes with variables, target, days or grid; not with where the files lie."""
@@ -209,8 +220,7 @@ class CoarseFields:
     @functools.cached_property
     def land(self) -> np.ndarray:
         """(H, W) bool: blocks with any land."""
-        land = self._fields.land.astype(np.float32)[None, ..., None]
-        return coarsen(land, self._factor)[0, ..., 0] > 0
+        return self._coarse(self._fields.land.astype(np.float32)) > 0
 
     def read(
         self, start: int, stop: int, variables: Sequence[str] = (), region: Region = WHOLE
@@ -221,6 +231,13 @@ class CoarseFields:
             for part, axis in zip(region, (self.lat, self.lon), strict=True)
         )
         return coarsen(self._fields.read(start, stop, variables, (rows, columns)), self._factor)
+
+    def static(self, name: str) -> np.ndarray:
+        """(H, W) f32 means of 'FILE:VARIABLE' without time on the files' grid."""
+        return self._coarse(self._fields.static(name))
+
+    def _coarse(self, field: np.ndarray) -> np.ndarray:
+        return coarsen(field[None, ..., None], self._factor)[0, ..., 0]
 
     def digest(self) -> str:
         """Changes with the fine fields' and the factor."""
@@ -268,21 +285,13 @@ def open_fields(
         if name not in variables:
             raise UserError(f"data.accumulated: {name!r} is not among {tuple(variables)}")
     record = open_record(os.fspath(path), variables, progress)
-    mask = _mask(land_mask, record) if land_mask else None
-    fields = DailyFields(record, variables, target, accumulated, mask)
+    fields = DailyFields(record, variables, target, accumulated, land_mask)
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(
             f"data.downsample={downsample} does not fit the grid of {record.shape[0]} x "
             f"{record.shape[1]} cells; use 1 or a few"
         )
     return CoarseFields(fields, downsample) if downsample > 1 else fields
-
-
-def _mask(land_mask: str, record: GridRecord) -> np.ndarray:
-    file, _, variable = land_mask.rpartition(":")
-    if not file:
-        raise UserError(f"data.land_mask={land_mask!r} must be FILE:VARIABLE, such as lsm.nc:lsm")
-    return read_mask(file, variable, record.files[0].lat, record.files[0].lon)
 
 
 def runs(days: np.ndarray) -> list[tuple[int, int]]:
