@@ -6,12 +6,8 @@ say nothing about how well a model reads real EMG; they show that training works
 
 import csv
 import dataclasses
-import hashlib
 import json
 import os
-import shutil
-import tempfile
-import time as clock
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -19,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
+from tds_jax.data.cache import build_once, cached_folder
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.errors import UserError
 from tds_jax.pose import gestures, motor_units
@@ -43,7 +40,6 @@ _COLUMNS = (
     "generalization",
 )
 _MOST_THREADS = 8  # each holds a session: about .4 kB per sample of it at the peak
-_STALE_SECONDS = 3600.0  # a build adds a session every few seconds; silent so long, it is dead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,23 +187,14 @@ def synthesize(
 ) -> Path:
     """Writes the data set into `folder` (one HDF5 file per session, metadata.csv); returns it.
 
-    A folder that already holds this simulation is left as it is. All files appear at once: the
-    build happens in a hidden sibling folder and ends with a rename, so a killed build leaves
-    `folder` absent, and of two builders at once either may win. progress(done, total) is called
-    in this thread after every session. Raises UserError if `folder` holds anything else.
+    progress(done, total) is called in this thread after every session. See `build_once` for folders
+    that exist and builds that are killed.
     """
-    folder = Path(folder)
-    if _holds(folder, simulation):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    building = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
-    try:
+
+    def build(building: Path) -> None:
         _build(building, simulation, progress)
-        _publish(building, folder, simulation)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+
+    return build_once(folder, _describe(simulation), build)
 
 
 def cached(
@@ -216,44 +203,12 @@ def cached(
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
-    digest = hashlib.sha256(_describe(simulation).encode()).hexdigest()[:12]
-    return synthesize(Path(cache_dir) / f"synthetic_pose_{digest}", simulation, progress)
+    folder = cached_folder(cache_dir, "synthetic_pose", _describe(simulation))
+    return synthesize(folder, simulation, progress)
 
 
 def _describe(simulation: Simulation) -> str:
     return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
-
-
-def _holds(folder: Path, simulation: Simulation) -> bool:
-    """Whether `folder` is complete; False if it is absent or empty."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    description = folder / "simulation.json"
-    if description.is_file() and description.read_text() == _describe(simulation):
-        return True
-    raise UserError(
-        f"{folder} exists and is not this synthetic data set; choose another folder or remove it"
-    )
-
-
-def _prefix(folder: Path) -> str:
-    return f".{folder.name}.building-"
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what killed builds of `folder` left behind."""
-    for leftover in folder.parent.glob(f"{_prefix(folder)}*"):
-        if clock.time() - leftover.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _publish(building: Path, folder: Path, simulation: Simulation) -> None:
-    building.chmod(0o755)  # mkdtemp makes it private
-    try:
-        building.rename(folder)
-    except OSError:  # another builder was first
-        if not _holds(folder, simulation):
-            raise
 
 
 def _build(
@@ -274,7 +229,6 @@ def _build(
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(_metadata(simulation, session) for session in table)
-    (folder / "simulation.json").write_text(_describe(simulation))
 
 
 def _metadata(simulation: Simulation, session: Session) -> dict[str, str | bool]:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import os
 
 import h5py
 import numpy as np
@@ -222,35 +221,10 @@ def test_a_failed_build_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_dead_builds_go_and_live_ones_stay(tmp_path):
-    dead, live = (tmp_path / f".data.building-{name}" for name in ("dead", "live"))
-    for leftover in (dead, live):
-        leftover.mkdir()
-    os.utime(dead, (0, 0))
-    synthetic.synthesize(tmp_path / "data", SMALL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [live.name, "data"]
-
-
-def test_losing_the_race_is_fine(tmp_path):
-    target = tmp_path / "data"
-
-    def race(done, total):
-        if done == 1:
-            synthetic.synthesize(target, SMALL)
-
-    assert synthetic.synthesize(target, SMALL, race) == target
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert len(metadata(target)) == len(synthetic.sessions(SMALL))
-
-
-def test_a_complete_folder_is_not_built_again_and_another_is_refused(folder, tmp_path):
+def test_a_complete_folder_is_not_built_again_and_another_is_refused(folder):
     synthetic.synthesize(folder, SMALL, lambda done, total: pytest.fail("built again"))
     with pytest.raises(UserError, match="small exists and is not this"):
         synthetic.synthesize(folder, dataclasses.replace(SMALL, seed=1))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="mine exists"):
-        synthetic.synthesize(tmp_path / "mine", SMALL)
 
 
 def test_the_cache_has_one_folder_per_parameters(tmp_path):

@@ -1,0 +1,62 @@
+"""Laws of folders of generated data: whole or absent, built once."""
+
+import os
+
+import pytest
+
+from tds_jax.data.cache import build_once, cached_folder
+from tds_jax.errors import UserError
+
+
+def fill(folder):
+    (folder / "data.txt").write_text("made")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failed_build_leaves_nothing(tmp_path):
+    def fail(folder):
+        fill(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_once(tmp_path / "data", "a", fail)
+    assert names(tmp_path) == []
+
+
+def test_leftovers_of_dead_builds_go_and_live_ones_stay(tmp_path):
+    dead, live = (tmp_path / f".data.building-{name}" for name in ("dead", "live"))
+    for leftover in (dead, live):
+        leftover.mkdir()
+    os.utime(dead, (0, 0))
+    build_once(tmp_path / "data", "a", fill)
+    assert names(tmp_path) == [live.name, "data"]
+
+
+def test_losing_the_race_is_fine(tmp_path):
+    def race(folder):
+        fill(folder)
+        build_once(tmp_path / "data", "a", fill)
+
+    assert build_once(tmp_path / "data", "a", race) == tmp_path / "data"
+    assert names(tmp_path) == ["data"]
+    assert names(tmp_path / "data") == ["data.txt", "simulation.json"]
+
+
+def test_a_whole_folder_is_not_built_again_and_another_is_refused(tmp_path):
+    build_once(tmp_path / "data", "a", fill)
+    build_once(tmp_path / "data", "a", lambda folder: pytest.fail("built again"))
+    with pytest.raises(UserError, match="data exists and is not this"):
+        build_once(tmp_path / "data", "b", fill)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="mine exists"):
+        build_once(tmp_path / "mine", "a", fill)
+
+
+def test_the_cache_has_one_folder_per_kind_and_description(tmp_path):
+    folders = {cached_folder(tmp_path, *key) for key in (("x", "a"), ("x", "b"), ("y", "a"))}
+    assert len(folders) == 3
+    assert cached_folder(tmp_path, "x", "a") in folders
