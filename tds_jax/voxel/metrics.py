@@ -1,0 +1,260 @@
+"""Metrics of predicted volumes as states (see `engine.metrics`): voxels, points, bands, values.
+
+A volume is (D, H, W, 4): channel 0 an occupancy (a probability, or 1), then intensity and Doppler.
+A voxel is predicted where channel 0 is above a threshold and true where the target's is above 0.
+Points are the centres of such voxels in metres. States hold float64 numbers and add up.
+
+Nothing to compare: a frame in which prediction and truth are both empty adds no voxel to any ratio.
+A frame in which one of them is empty has no Chamfer or Hausdorff distance (reported over the others
+only) and is counted in empty_prediction or empty_target.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+from scipy.spatial import cKDTree
+
+from tds_jax.engine.metrics import Mean, divide
+from tds_jax.voxel.resize import Geometry
+
+TOLERANCE_M = 0.5
+RANGE_BANDS_M = (0.0, 20.0, 40.0, 80.0, 120.0)  # horizontal distance from the sensor
+HEIGHT_BANDS_M = (-6.0, -1.0, 1.0, 3.0, 10.0)
+States = dict[str, Any]
+
+
+class _Sums:
+    """A state whose fields are all sums."""
+
+    def merge(self, other: Self) -> Self:
+        """The state of both sets of frames."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        return type(self)(*(a + b for a, b in pairs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells(_Sums):
+    """True positives, false positives and false negatives of cells."""
+
+    hits: float
+    false: float
+    missed: float
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, true: np.ndarray) -> Self:
+        """Of two boolean arrays of one shape."""
+        hits = float(np.sum(predicted & true))
+        return cls(hits, float(np.sum(predicted)) - hits, float(np.sum(true)) - hits)
+
+    def compute(self, name: str) -> dict[str, float]:
+        """<name>_iou, _precision, _recall, _f1 (without the prefix for 'voxel': iou …).
+
+        NaN where nothing was predicted (precision), true (recall) or either (iou, f1).
+        """
+        prefix = "" if name == "voxel" else f"{name}_"
+        return {
+            f"{prefix}iou": divide(self.hits, self.hits + self.false + self.missed),
+            f"{prefix}precision": divide(self.hits, self.hits + self.false),
+            f"{prefix}recall": divide(self.hits, self.hits + self.missed),
+            f"{prefix}f1": divide(2 * self.hits, 2 * self.hits + self.false + self.missed),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Points(_Sums):
+    """Distances between two point sets, summed over frames; counts of points near the others."""
+
+    chamfer: float
+    hausdorff: float
+    compared: float
+    near_predicted: float
+    predicted: float
+    near_true: float
+    true: float
+    empty_prediction: float
+    empty_target: float
+    frames: float
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, true: np.ndarray) -> Self:
+        """Of (N, 3) and (M, 3) metres; N or M may be 0."""
+        n, m = len(predicted), len(true)
+        empty = float(n == 0), float(m == 0), 1.0
+        if not n or not m:
+            return cls(0, 0, 0, 0, n, 0, m, *empty)
+        there, _ = cKDTree(true).query(predicted)
+        back, _ = cKDTree(predicted).query(true)
+        near, found = (there <= TOLERANCE_M).sum(), (back <= TOLERANCE_M).sum()
+        worst = max(there.max(), back.max())
+        return cls(there.mean() + back.mean(), worst, 1, near, n, found, m, *empty)
+
+    def compute(self, name: str) -> dict[str, float]:
+        """chamfer_m and hausdorff_m (means over frames that have both), near_* and counts.
+
+        chamfer = mean over predicted of the distance to the nearest true point + the reverse, not
+        squared. near_precision: share of predicted points with a true one within TOLERANCE_M;
+        near_recall: share of true points with a predicted one (the reference counts its recall's
+        hits among the predicted points); near_f1: their harmonic mean. count_ratio: predicted
+        points per true point. empty_*: share of frames without a point.
+        """
+        precision = divide(self.near_predicted, self.predicted)
+        recall = divide(self.near_true, self.true)
+        return {
+            "chamfer_m": divide(self.chamfer, self.compared),
+            "hausdorff_m": divide(self.hausdorff, self.compared),
+            "near_precision": precision,
+            "near_recall": recall,
+            "near_f1": divide(2 * precision * recall, precision + recall),
+            "count_ratio": divide(self.predicted, self.true),
+            "empty_prediction": divide(self.empty_prediction, self.frames),
+            "empty_target": divide(self.empty_target, self.frames),
+        }
+
+
+def compare(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray,
+    geometry: Geometry,
+    threshold: float,
+) -> States:
+    """States of one frame: (D, H, W, 4) volumes in raw units, weight (D, H, W) 0 in padding.
+
+    Names: voxel, bev (cells in which any height is occupied), points, range/<band> and
+    height/<band> (voxels by the true place: each voxel is in one band), intensity_mae and
+    doppler_mae_m_s (on truly occupied voxels, Doppler where the target's is valid; a prediction
+    there counts whether or not it says occupied, as in the reference).
+    """
+    inside = weight > 0
+    predicted = (prediction[..., 0] > threshold) & inside
+    true = (target[..., 0] > 0) & inside
+    valid = true & (target[..., 3] > 0)
+    return {
+        "voxel": Cells.of(predicted, true),
+        "bev": Cells.of(predicted.max(axis=0), true.max(axis=0)),
+        "points": Points.of(geometry.points(predicted), geometry.points(true)),
+        **_bands(predicted, true, geometry),
+        "intensity_mae": _absolute_error(prediction[..., 1], target[..., 1], true),
+        "doppler_mae_m_s": _absolute_error(prediction[..., 2], target[..., 2], valid),
+    }
+
+
+def _absolute_error(prediction: np.ndarray, target: np.ndarray, where: np.ndarray) -> Mean:
+    error = np.abs(prediction[where].astype(np.float64) - target[where])
+    return Mean(float(error.sum()), float(error.size))
+
+
+def _bands(predicted: np.ndarray, true: np.ndarray, geometry: Geometry) -> States:
+    """A `Cells` for every band that the grid reaches."""
+    either = predicted | true
+    points = geometry.points(either)
+    pairs = predicted[either], true[either]
+    values = {"range": np.hypot(points[:, 0], points[:, 1]), "height": points[:, 2]}
+    found: States = {}
+    for kind, bands in reached_bands(geometry).items():
+        for low, high in bands:
+            band = (values[kind] >= low) & (values[kind] < high)
+            found[f"{kind}/{low:g}..{high:g}m"] = Cells.of(pairs[0][band], pairs[1][band])
+    return found
+
+
+def reached_bands(geometry: Geometry) -> dict[str, list[tuple[float, float]]]:
+    """The bands that hold some voxel centre of the grid."""
+    centres = [
+        low + size * (np.arange(n) + 0.5)
+        for low, size, n in zip(geometry.lower, geometry.size, geometry.shape, strict=True)
+    ]
+    z, x, y = centres
+    farthest = np.hypot(np.abs(x).max(), np.abs(y).max())
+    nearest = np.hypot(np.abs(x).min(), np.abs(y).min())
+    return {
+        "range": _overlapping(RANGE_BANDS_M, nearest, farthest),
+        "height": _overlapping(HEIGHT_BANDS_M, z[0], z[-1]),
+    }
+
+
+def _overlapping(
+    edges: tuple[float, ...], lowest: float, highest: float
+) -> list[tuple[float, float]]:
+    pairs = itertools.pairwise(edges)
+    return [(low, high) for low, high in pairs if low <= highest and high > lowest]
+
+
+def split_groups(states: Mapping[str, Any]) -> tuple[States, dict[str, States]]:
+    """(states of the whole, {group: states}), a group for each band: 'range/0..20m' …"""
+    whole = {name: state for name, state in states.items() if "/" not in name}
+    groups = {name: {"voxel": state} for name, state in states.items() if "/" in name}
+    return whole, groups
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdSweep(_Sums):
+    """How many true and how many empty voxels are predicted at each threshold; both (n,)."""
+
+    hits: np.ndarray
+    false: np.ndarray
+    true: float
+
+    @classmethod
+    def of(
+        cls,
+        prediction: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray,
+        thresholds: np.ndarray,
+    ) -> Self:
+        """Of occupancies (D, H, W) in one pass, whatever the number of ascending thresholds."""
+        inside = weight > 0
+        values, true = prediction[inside], target[inside] > 0
+        return cls(
+            _count_above(values[true], thresholds),
+            _count_above(values[~true], thresholds),
+            float(np.count_nonzero(true)),
+        )
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """iou, f1, precision and recall at each threshold; 0 where there is nothing."""
+        either = self.true + self.false
+        return {
+            "iou": self.hits / np.maximum(either, 1),
+            "f1": 2 * self.hits / np.maximum(either + self.hits, 1),
+            "precision": self.hits / np.maximum(self.hits + self.false, 1),
+            "recall": self.hits / np.maximum(self.true, 1),
+        }
+
+    def best(self, thresholds: np.ndarray, score: str) -> float:
+        """The threshold with the highest 'iou' or 'f1': the middle one of those that tie.
+
+        Both are increasing functions of each other, so they choose alike. Without any true voxel
+        all tie at 0.
+        """
+        values = self.scores()[score]
+        ties = np.flatnonzero(values == values.max())
+        return float(thresholds[ties[len(ties) // 2]])
+
+
+def _count_above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """(n,) how many values are > each of the ascending thresholds."""
+    place = np.searchsorted(thresholds, values, side="left")
+    counts = np.bincount(place, minlength=len(thresholds) + 1)
+    return counts.sum() - np.cumsum(counts)[:-1].astype(np.float64)
+
+
+def dilated(volume: np.ndarray, radius: int) -> np.ndarray:
+    """A volume whose every occupied voxel fills its (2 radius + 1)³ neighbours.
+
+    (D, H, W, 4) -> the same; a filled voxel takes the mean of the occupied voxels around it. The
+    baseline that gains recall from raw radar without learning anything.
+    """
+    occupied = (volume[..., :1] > 0).astype(np.float32)
+    size = (2 * radius + 1, 2 * radius + 1, 2 * radius + 1, 1)
+    share = uniform_filter(occupied, size, mode="constant")
+    filled = share > 0.5 / (2 * radius + 1) ** 3
+    sums = uniform_filter(volume * occupied, size, mode="constant")
+    result = np.where(filled, sums / np.where(filled, share, 1), 0).astype(np.float32)
+    result[..., :1] = filled
+    return result

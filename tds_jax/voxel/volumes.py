@@ -1,0 +1,228 @@
+"""Volumes on disk: sparse .npz, dense .npy or chunked HDF5; scenes and their pairs of frames.
+
+Files index voxels (x, y, z) with the channel last, x forward and y to the left; arrays in memory
+are (D, H, W, C) = (Z, X, Y, C), float32.
+"""
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tds_jax.data.hdf5 import RowFiles
+from tds_jax.errors import UserError
+
+CHANNELS = 4
+RADAR = ("occupancy", "intensity", "doppler_m_s", "doppler_variance")
+TARGET = ("occupancy", "reflectivity", "doppler_m_s", "doppler_valid")
+KINDS = {"radar": "radar_voxel", "target": "target_voxel"}
+GEOMETRY = "geometry.json"
+ENDINGS = (".npz", ".npy")
+VOXEL_ROW = np.dtype([("coords", "<u2", (3,)), ("features", "<f4", (CHANNELS,))])
+FRAME_ROW = np.dtype([("name", "S64"), ("start", "<i8"), ("stop", "<i8")])
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """Occupied voxels: coords (N, 3) integers (x, y, z), features (N, 4) f32, shape (X, Y, Z).
+
+    Channel 0 of features is above 0 everywhere: 1 for occupied.
+    """
+
+    coords: np.ndarray
+    features: np.ndarray
+    shape: tuple[int, int, int]
+
+    def dense(self, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """(D, H, W, 4) f32, zeros where nothing is; a larger `shape` (D, H, W) pads at the ends."""
+        x, y, z = self.shape
+        array = np.zeros((*(shape or (z, x, y)), CHANNELS), np.float32)
+        x, y, z = self.coords.T
+        array[z, x, y] = self.features
+        return array
+
+
+class Place(NamedTuple):
+    """Where a volume is: a file, or rows [start, stop) of a store (stop < 0: the whole file)."""
+
+    path: str
+    start: int = 0
+    stop: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One moment of a scene, seen by the radar and as the target."""
+
+    scene: str
+    name: str
+    radar: Place
+    target: Place
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A recording: its frames in time order, and names of frames that only one side has."""
+
+    name: str
+    frames: tuple[Frame, ...]
+    unpaired: tuple[str, ...]
+
+
+class VolumeFiles:
+    """Reads volumes; picklable, and opens files when asked."""
+
+    def __init__(self, max_open_files: int, chunk_cache_bytes: int) -> None:
+        self._stores = RowFiles(max_open_files, chunk_cache_bytes, chunk_cache_preemption=1.0)
+
+    def read(self, place: Place, kind: str) -> Volume:
+        """The volume of a place; kind: 'radar' or 'target'. UserError names what is wrong."""
+        if place.stop < 0:
+            return read_volume(place.path)
+        header = self._stores.header(place.path, kind, "voxels")
+        shape = json.loads(str(header.attributes["shape"]))
+        rows = self._stores.raw(place.path, kind, "voxels", place.start, place.stop)
+        return Volume(rows["coords"].astype(np.int64), rows["features"], tuple(shape))
+
+    def close(self) -> None:
+        """Closes this process's stores; the next read opens them again."""
+        self._stores.close()
+
+
+def read_volume(path: str) -> Volume:
+    """A sparse .npz (coords, features, shape) or a dense .npy (X, Y, Z, 4); or UserError."""
+    try:
+        if path.endswith(".npy"):
+            return _sparse(path, np.load(path, mmap_mode="r", allow_pickle=False))
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = {"coords", "features", "shape"} - set(arrays)
+            if missing:
+                raise UserError(
+                    f"{path}: array {sorted(missing)[0]!r} is missing, the file has "
+                    f"{sorted(arrays)}; write coords, features and shape"
+                )
+            return _checked(path, arrays["coords"], arrays["features"], arrays["shape"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read ({text}); copy the file again") from error
+
+
+def _sparse(path: str, array: np.ndarray) -> Volume:
+    if array.ndim != 4 or array.shape[3] != CHANNELS:
+        raise UserError(
+            f"{path}: shape {array.shape}, expected (X, Y, Z, {CHANNELS}); write the channel last"
+        )
+    coords = np.argwhere(array[..., 0] > 0)
+    return _checked(path, coords, array[tuple(coords.T)], np.array(array.shape))
+
+
+def _checked(path: str, coords: np.ndarray, features: np.ndarray, shape: np.ndarray) -> Volume:
+    if coords.ndim != 2 or coords.shape[1] != 3 or features.shape != (len(coords), CHANNELS):
+        raise UserError(
+            f"{path}: coords {coords.shape} and features {features.shape}, expected (N, 3) and "
+            f"(N, {CHANNELS}); write one row per occupied voxel in both"
+        )
+    if shape.shape != (4,) or shape[3] != CHANNELS or (shape < 1).any():
+        raise UserError(
+            f"{path}: shape {shape.tolist()}, expected [X, Y, Z, {CHANNELS}]; rewrite the file"
+        )
+    if len(coords) and ((coords < 0) | (coords >= shape[:3])).any():
+        raise UserError(
+            f"{path}: coords from {coords.min(axis=0).tolist()} to {coords.max(axis=0).tolist()} "
+            f"leave the grid {shape[:3].tolist()}; voxelise with one grid for all frames"
+        )
+    features = np.asarray(features, np.float32)
+    if not np.isfinite(features).all():
+        raise UserError(f"{path}: features hold NaN or Inf; clean the points and voxelise again")
+    kept = features[:, 0] > 0
+    x, y, z = (int(n) for n in shape[:3])
+    return Volume(coords[kept].astype(np.int64), features[kept], (x, y, z))
+
+
+def write_npz(path: str | Path, volume: Volume) -> None:
+    """Writes the sparse layout, compressed; the file appears under its name only when whole."""
+    temporary = Path(f"{path}.tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            coords=volume.coords.astype(np.int64),
+            features=volume.features.astype(np.float32),
+            shape=np.array([*volume.shape, CHANNELS], np.int64),
+        )
+    os.replace(temporary, path)
+
+
+def find_scenes(root: str | Path) -> list[Scene]:
+    """The scenes of a folder, by name; other folders are left out.
+
+    A scene is a folder with radar_voxel/ and target_voxel/, whose files pair by the name before the
+    ending, or one with *.h5 as `prepare` writes it. UserError if there is none, or one without any
+    pair.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise UserError(f"data.path={folder} is no folder; name the one that holds the scenes")
+    scenes = [found for entry in sorted(folder.iterdir()) if (found := _scene(entry))]
+    if not scenes:
+        folders = " and ".join(f"{name}/" for name in KINDS.values())
+        raise UserError(
+            f"data.path={folder}: no scene, expected folders that hold {folders} or *.h5; name the "
+            f"folder above them or voxelise with tds_jax.prepare"
+        )
+    for scene in scenes:
+        if not scene.frames:
+            raise UserError(
+                f"{folder / scene.name}: no radar frame has a target of the same name "
+                f"(unpaired: {_some(scene.unpaired)}); name the two files of a frame alike"
+            )
+    return scenes
+
+
+def _scene(folder: Path) -> Scene | None:
+    if all((folder / name).is_dir() for name in KINDS.values()):
+        return _paired_files(folder)
+    stores = sorted(folder.glob("*.h5")) if folder.is_dir() else []
+    return _stored(folder.name, stores) if stores else None
+
+
+def _paired_files(folder: Path) -> Scene:
+    found = {kind: _volumes_of(folder / name) for kind, name in KINDS.items()}
+    radar, target = found["radar"], found["target"]
+    frames = [
+        Frame(folder.name, name, Place(radar[name]), Place(target[name]))
+        for name in sorted(radar.keys() & target.keys())
+    ]
+    return Scene(folder.name, tuple(frames), tuple(sorted(radar.keys() ^ target.keys())))
+
+
+def _volumes_of(folder: Path) -> dict[str, str]:
+    names = sorted(os.listdir(folder))
+    return {os.path.splitext(n)[0]: str(folder / n) for n in names if n.endswith(ENDINGS)}
+
+
+def _stored(name: str, stores: Sequence[Path]) -> Scene:
+    files = RowFiles(max_open_files=1, chunk_cache_bytes=2**20, chunk_cache_preemption=1.0)
+    frames: list[Frame] = []
+    for path in map(str, stores):
+        radar, target = (_index(files, path, kind) for kind in KINDS)
+        frames += [Frame(name, frame, radar[frame], target[frame]) for frame in radar]
+    files.close()
+    return Scene(name, tuple(frames), ())
+
+
+def _index(files: RowFiles, path: str, kind: str) -> dict[str, Place]:
+    count = files.header(path, kind, "frames").rows
+    rows = files.raw(path, kind, "frames", 0, count)
+    return {r["name"].decode(): Place(path, int(r["start"]), int(r["stop"])) for r in rows}
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
