@@ -68,11 +68,14 @@ class GroupNorm(nnx.Module):
         return _normalize(static, x, scale, bias)
 
 
-def moments(x: jax.Array, groups: int) -> Moments:
-    """Moments of x (B, *space, C): mean first, then the mean square of what is left."""
+def moments(x: jax.Array, groups: int, where: jax.Array | None = None) -> Moments:
+    """Moments of x (B, *space, C): mean first, then the mean square of what is left.
+
+    where: bool, to go with x; the positions of space that count, at least one.
+    """
     wide = x.astype(at_least_f32(x.dtype))
-    mean = _over_groups(_space_mean(wide), groups)
-    return Moments(mean, _over_groups(_space_mean((wide - _spread(mean, x)) ** 2), groups))
+    mean = _over_groups(_space_mean(wide, where), groups)
+    return Moments(mean, _over_groups(_space_mean((wide - spread(mean, x)) ** 2, where), groups))
 
 
 def merge(a: Moments, a_share: jax.Array, b: Moments) -> Moments:
@@ -85,7 +88,7 @@ def merge(a: Moments, a_share: jax.Array, b: Moments) -> Moments:
 
 def _affine(x: jax.Array, by: Moments, eps: float, scale: jax.Array, bias: jax.Array) -> jax.Array:
     wide = x.astype(scale.dtype)
-    normal = (wide - _spread(by.mean, x)) * _spread(jax.lax.rsqrt(by.var + eps), x)
+    normal = (wide - spread(by.mean, x)) * spread(jax.lax.rsqrt(by.var + eps), x)
     return normal * _last(scale, x) + _last(bias, x)
 
 
@@ -112,14 +115,14 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     groups, eps, activation, _ = static
     x, mean, var, scale, bias = saved
-    inverse = _spread(jax.lax.rsqrt(var + eps), x)
-    y = (x.astype(scale.dtype) - _spread(mean, x)) * inverse
+    inverse = spread(jax.lax.rsqrt(var + eps), x)
+    y = (x.astype(scale.dtype) - spread(mean, x)) * inverse
     _, pull = jax.vjp(activation, y * _last(scale, x) + _last(bias, x))
     (g,) = pull(g.astype(scale.dtype))
     positions = math.prod(x.shape[1:-1])
     g_mean, gy_mean = _space_mean(g), _space_mean(g * y)  # (B, C)
-    offset = _spread(_over_groups(g_mean * scale[None], groups), x)
-    slope = _spread(_over_groups(gy_mean * scale[None], groups), x)
+    offset = spread(_over_groups(g_mean * scale[None], groups), x)
+    slope = spread(_over_groups(gy_mean * scale[None], groups), x)
     dx = inverse * (g * _last(scale, x) - offset - y * slope)
     d_scale, d_bias = (positions * jnp.sum(mean, axis=0) for mean in (gy_mean, g_mean))
     return dx.astype(x.dtype), d_scale, d_bias
@@ -128,9 +131,9 @@ def _backward(
 _normalize.defvjp(_forward, _backward)
 
 
-def _space_mean(x: jax.Array) -> jax.Array:
+def _space_mean(x: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """(B, *space, C) -> (B, C)."""
-    return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
+    return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), where=where)
 
 
 def _over_groups(x: jax.Array, groups: int) -> jax.Array:
@@ -138,7 +141,7 @@ def _over_groups(x: jax.Array, groups: int) -> jax.Array:
     return jnp.mean(x.reshape(x.shape[0], groups, -1), axis=-1)
 
 
-def _spread(x: jax.Array, like: jax.Array) -> jax.Array:
+def spread(x: jax.Array, like: jax.Array) -> jax.Array:
     """(B, G) -> (B, 1, ..., 1, C), to go with (B, *space, C)."""
     rows = jnp.repeat(x, like.shape[-1] // x.shape[1], axis=1)
     return rows.reshape(x.shape[0], *(1,) * (like.ndim - 2), like.shape[-1])
