@@ -4,10 +4,7 @@ They show that training works; no number on them says anything of real radars.
 """
 
 import dataclasses
-import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tds_jax.config import require, require_at_least, require_between
-from tds_jax.errors import UserError
+from tds_jax.data.cache import build_once, cached_folder
 from tds_jax.voxel.clouds import Cloud
 from tds_jax.voxel.streets import (
     RadarNoise,
@@ -24,11 +21,20 @@ from tds_jax.voxel.streets import (
     random_street,
     visible_surface,
 )
-from tds_jax.voxel.volumes import GEOMETRY, KINDS, write_npz
-from tds_jax.voxel.voxelise import VoxelGrid, radar_volume, target_volume
+from tds_jax.voxel.volumes import KINDS, write_npz
+from tds_jax.voxel.voxelise import (
+    NTU_ROTATION,
+    NTU_TRANSLATION_M,
+    VoxelGrid,
+    moved,
+    radar_volume,
+    rigid,
+    target_volume,
+    write_geometry,
+)
 
 _RECIPE = 1  # raise when the same Simulation would give other numbers
-_DESCRIPTION = "simulation.json"
+RADAR_FOLDER, LIDAR_FOLDER = "radar_pcl", "livox_lidar"  # as NTU4DRadLM names them
 
 Progress = Callable[[int, int], None]
 
@@ -58,6 +64,7 @@ class Simulation:
     elevation_noise_deg: float = _option(1.5, "Standard deviation of the radar's elevations.")
     doppler_noise_m_s: float = _option(0.1, "Standard deviation of the radar's Doppler.")
     intensity_noise_db: float = _option(3.0, "Standard deviation of the radar's intensity.")
+    clouds: bool = _option(False, "Write raw point clouds, for tds_jax.prepare, not volumes.")
     seed: int = _option(0, "The same gives the same bytes.")
 
     def __post_init__(self) -> None:
@@ -118,57 +125,58 @@ def drive(simulation: Simulation, scene: int) -> Iterator[tuple[float, Cloud, Cl
 
 
 def synthesize(folder: str | Path, simulation: Simulation, progress: Progress | None) -> Path:
-    """Writes the data set into `folder` unless it is there; returns the folder.
+    """Writes the data set into `folder`; returns it.
 
-    All appears at once: a killed build leaves nothing under the name. UserError if the folder holds
-    anything else.
+    progress(done, total) is called after every frame. See `build_once` for folders that exist and
+    builds that are killed.
     """
-    folder = Path(folder)
-    description = folder / _DESCRIPTION
-    if description.is_file() and description.read_text() == _describe(simulation):
-        return folder
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(
-            f"{folder} exists and is not this synthetic data set; choose another folder or "
-            f"remove it"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.building-", dir=folder.parent))
-    try:
-        write_scenes(building, simulation, progress)
-        (building / _DESCRIPTION).write_text(_describe(simulation))
-        building.chmod(0o755)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+
+    def build(building: Path) -> None:
+        write = _write_clouds if simulation.clouds else _write_volumes
+        total = simulation.scenes * simulation.frames
+        for done in range(0, total, simulation.frames):
+            scene = done // simulation.frames
+            for frame in write(building / f"street{scene:02d}", simulation, scene):
+                if progress:
+                    progress(done + frame + 1, total)
+        if not simulation.clouds:
+            write_geometry(building, simulation.grid)
+
+    return build_once(folder, _describe(simulation), build)
 
 
 def cached(cache_dir: str | Path, simulation: Simulation, progress: Progress | None) -> Path:
     """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
-    digest = hashlib.sha256(_describe(simulation).encode()).hexdigest()[:12]
-    return synthesize(Path(cache_dir) / f"synthetic_voxel_{digest}", simulation, progress)
+    folder = cached_folder(cache_dir, "synthetic_voxel", _describe(simulation))
+    return synthesize(folder, simulation, progress)
 
 
 def _describe(simulation: Simulation) -> str:
     return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
 
 
-def write_scenes(folder: Path, simulation: Simulation, progress: Progress | None) -> None:
-    """Every scene's volumes as sparse .npz, and geometry.json."""
-    grid, total = simulation.grid, simulation.scenes * simulation.frames
-    done = 0
-    for scene in range(simulation.scenes):
-        places = {kind: folder / f"street{scene:02d}" / name for kind, name in KINDS.items()}
-        for place in places.values():
-            place.mkdir(parents=True)
-        for frame, (_, radar_points, lidar_points) in enumerate(drive(simulation, scene)):
-            radar = radar_volume(radar_points, grid, np.eye(4))
-            target = target_volume(lidar_points, radar, grid, reach=1)
-            write_npz(places["radar"] / f"{frame:06d}.npz", radar)
-            write_npz(places["target"] / f"{frame:06d}.npz", target)
-            done += 1
-            if progress:
-                progress(done, total)
-    geometry = {"ranges": list(grid.ranges), "shape": list(grid.shape)}
-    (folder / GEOMETRY).write_text(json.dumps(geometry) + "\n")
+def _write_volumes(folder: Path, simulation: Simulation, scene: int) -> Iterator[int]:
+    """A scene as sparse .npz; gives each frame's number once it is written."""
+    places = {kind: folder / name for kind, name in KINDS.items()}
+    for place in places.values():
+        place.mkdir(parents=True)
+    for frame, (_, radar_points, lidar_points) in enumerate(drive(simulation, scene)):
+        radar = radar_volume(radar_points, simulation.grid, np.eye(4))
+        target = target_volume(lidar_points, radar, simulation.grid, reach=1)
+        write_npz(places["radar"] / f"{frame:06d}.npz", radar)
+        write_npz(places["target"] / f"{frame:06d}.npz", target)
+        yield frame
+
+
+def _write_clouds(folder: Path, simulation: Simulation, scene: int) -> Iterator[int]:
+    """A scene as raw point clouds named by time, each in its own sensor's frame."""
+    for name in (RADAR_FOLDER, LIDAR_FOLDER):
+        (folder / name).mkdir(parents=True)
+    to_radar = np.linalg.inv(rigid(NTU_ROTATION, NTU_TRANSLATION_M))
+    for frame, (seconds, radar, lidar) in enumerate(drive(simulation, scene)):
+        points = moved(radar.points, to_radar)
+        rows = np.column_stack([points, radar.intensity, radar.doppler]).astype(np.float32)
+        np.save(folder / RADAR_FOLDER / f"{seconds:.6f}.npy", rows)
+        rows = np.column_stack([lidar.points, lidar.intensity])
+        np.save(folder / LIDAR_FOLDER / f"{seconds:.6f}.npy", rows)
+        yield frame

@@ -2,14 +2,16 @@
 
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from tds_jax.errors import UserError
 from tds_jax.voxel.clouds import Cloud
-from tds_jax.voxel.volumes import Volume
+from tds_jax.voxel.volumes import GEOMETRY, Volume
 
 # Of NTU4DRadLM: p_lidar = R p_radar + T.
 NTU_ROTATION = (
@@ -57,6 +59,12 @@ class VoxelGrid:
     def coords(self, cells: np.ndarray) -> np.ndarray:
         """(N, 3) integers (x, y, z) of flat voxel numbers."""
         return np.stack(np.unravel_index(cells, self.shape), axis=1).astype(np.int64)
+
+
+def write_geometry(folder: Path, grid: VoxelGrid) -> None:
+    """Writes geometry.json, which tells a folder's readers where its voxels are."""
+    geometry = {"ranges": list(grid.ranges), "shape": list(grid.shape)}
+    (folder / GEOMETRY).write_text(json.dumps(geometry) + "\n")
 
 
 def rigid(rotation: Sequence[float], translation: Sequence[float]) -> np.ndarray:
