@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+_TABLE_CHUNK = 4096  # rows: a few to tens of a frame's voxels are read together (22 B each: 90 kB)
 _ROWS_PER_WRITE = 65_536  # × (8 + 4·20 + 4·16) B = 10 MB of structured rows at a time
 
 
@@ -110,3 +111,22 @@ def write_prediction(
             time[part], angles[part] = block_time, block_angles
             start = part.stop
         _require_rows(start, rows)
+
+
+def write_tables(
+    path: str | Path,
+    tables: Mapping[str, np.ndarray],
+    attrs: Mapping[str, str | int | float],
+    compression: str | None,
+) -> None:
+    """Writes structured rows under 'group/dataset' names, chunked; attrs go on every group.
+
+    compression: None or a name h5py knows, such as 'gzip'. The file appears under its name only
+    when whole; what was there before stays until then.
+    """
+    with _whole_file(path) as file:
+        for name, rows in tables.items():
+            # HDF5 has no chunks of an empty table.
+            chunks = {"chunks": (min(len(rows), _TABLE_CHUNK),), "compression": compression}
+            table = file.create_dataset(name, data=rows, **(chunks if len(rows) else {}))
+            table.parent.attrs.update(attrs)

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -144,25 +143,3 @@ def _mean(values: np.ndarray, group: np.ndarray, counts: np.ndarray) -> np.ndarr
 def _volume(grid: VoxelGrid, cells: np.ndarray, *channels: np.ndarray) -> Volume:
     features = np.stack([np.ones(len(cells)), *channels], axis=1).astype(np.float32)
     return Volume(grid.coords(cells), features, grid.shape)
-
-
-def nearest_pairs(
-    radar_s: np.ndarray, lidar_s: np.ndarray, max_gap_s: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Frame numbers (radar (P,), lidar (P,)) that belong together by ascending time stamps.
-
-    Each frame of the sensor with fewer frames (of equally many: the radar) takes the other's
-    nearest in time, the earlier of two as near; pairs further apart than max_gap_s are left out
-    (0: no limit).
-    """
-    if len(radar_s) > len(lidar_s):
-        lidar, radar = nearest_pairs(lidar_s, radar_s, max_gap_s)
-        return radar, lidar
-    if not len(radar_s):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    upper = np.clip(np.searchsorted(lidar_s, radar_s), 0, len(lidar_s) - 1)
-    lower = np.maximum(upper - 1, 0)
-    nearest = np.where(lidar_s[upper] - radar_s < radar_s - lidar_s[lower], upper, lower)
-    gap = np.abs(lidar_s[nearest] - radar_s)
-    kept = np.flatnonzero(gap <= (max_gap_s or math.inf))
-    return kept, nearest[kept]

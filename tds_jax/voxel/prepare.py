@@ -1,0 +1,232 @@
+"""Point clouds voxelised once into a store that training reads; goes on where it was killed."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tds_jax.config import require, require_at_least, require_choice
+from tds_jax.data.hdf5_write import write_tables
+from tds_jax.errors import UserError
+from tds_jax.voxel.clouds import LAYOUTS, Cloud, read_cloud
+from tds_jax.voxel.pairing import Pair, pair_clouds
+from tds_jax.voxel.volumes import CHANNELS, FRAME_ROW, KINDS, VOXEL_ROW, Volume, write_npz
+from tds_jax.voxel.voxelise import (
+    NTU_ROTATION,
+    NTU_TRANSLATION_M,
+    VoxelGrid,
+    radar_volume,
+    rigid,
+    target_volume,
+    write_geometry,
+)
+
+SETTINGS = "prepared.json"
+NTU_RANGES = (0.0, 120.0, -20.0, 20.0, -6.0, 10.0)
+
+Progress = Callable[[int, int], None]
+
+
+def _option(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Voxelisation:
+    """What the volumes depend on, and how they are stored; the defaults are NTU4DRadLM's."""
+
+    radar: str = _option("radar_pcl", "Folder of radar clouds in each scene; '' = LiDAR alone.")
+    lidar: str = _option("livox_lidar", "Folder of LiDAR clouds in each scene.")
+    radar_layout: str = _option("ntu_radar", f"Columns: {', '.join(LAYOUTS)}; .pcd names its own.")
+    lidar_layout: str = _option("ntu_lidar", "The same for LiDAR.")
+    ranges: tuple[float, ...] = _option(NTU_RANGES, "x0,x1,y0,y1,z0,z1 metres in LiDAR's frame.")
+    resolution: float = _option(0.2, "Side of a voxel in metres.")
+    rotation: tuple[float, ...] = _option(
+        (), "Radar to LiDAR, 9 numbers row by row; none: NTU4DRadLM's for ntu_radar, else no turn."
+    )
+    translation: tuple[float, ...] = _option((), "Radar to LiDAR in metres, 3 numbers; as above.")
+    radar_calibration: str = _option("", "KITTI-style file of the radar (Tr_velo_to_cam).")
+    lidar_calibration: str = _option("", "KITTI-style file of the LiDAR; goes with the radar's.")
+    reach: int = _option(1, "Voxels around a LiDAR voxel whose radar Doppler it takes.")
+    max_gap_s: float = _option(0.0, "Time between paired frames, at most; 0 = any.")
+    store: str = _option("hdf5", "'hdf5', chunked, or 'npz', a file per frame and sensor.")
+    frames_per_file: int = _option(64, "Of 'hdf5'; so many volumes are in memory at once.")
+    compression: str = _option("gzip", "Of 'hdf5': 'gzip', 'lzf' or ''.")
+
+    def __post_init__(self) -> None:
+        require(bool(self.lidar), "--lidar='' but the target comes from LiDAR; name its folder")
+        require_choice("--radar_layout", self.radar_layout, tuple(LAYOUTS))
+        require_choice("--lidar_layout", self.lidar_layout, tuple(LAYOUTS))
+        require_choice("--store", self.store, ("hdf5", "npz"))
+        require_choice("--compression", self.compression, ("gzip", "lzf", ""))
+        require_at_least("--frames_per_file", self.frames_per_file, 1)
+        for name in ("reach", "max_gap_s"):
+            require_at_least(f"--{name}", getattr(self, name), 0)
+        require(
+            bool(self.radar_calibration) == bool(self.lidar_calibration),
+            "--radar_calibration and --lidar_calibration go together; give both or neither",
+        )
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """Ranges and (X, Y, Z) voxels."""
+        return VoxelGrid.of(self.ranges, self.resolution)
+
+    def matrix(self) -> np.ndarray:
+        """(4, 4) from the radar's to the LiDAR's frame."""
+        if self.radar_calibration:
+            radar, lidar = map(read_calibration, (self.radar_calibration, self.lidar_calibration))
+            return np.linalg.inv(lidar) @ radar
+        is_ntu = self.radar_layout == "ntu_radar" and not (self.rotation or self.translation)
+        rotation = NTU_ROTATION if is_ntu else self.rotation or tuple(np.eye(3).ravel())
+        return rigid(rotation, NTU_TRANSLATION_M if is_ntu else self.translation or (0, 0, 0))
+
+    def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
+        """Every scene of a folder, or the folder itself as one scene.
+
+        Returns frames written, frames that an earlier call had written, and one line for each frame
+        that was skipped. A file appears when whole, and is written again when a cloud of it is
+        newer. UserError when the target holds something else, or was made with other settings.
+        """
+        source = source.resolve()  # a scene is named after its folder, also when that is '.'
+        if target.resolve() == source:
+            raise UserError(f"--output={target} must be a folder other than --input")
+        scenes = {
+            folder: pair_clouds(folder, self.radar, self.lidar, self.max_gap_s)
+            for folder in self._scenes(source)
+        }
+        self._claim(target)
+        total, done = sum(map(len, scenes.values())), 0
+        written, kept = 0, 0
+        skipped: list[str] = []
+        for folder, pairs in scenes.items():
+            place = target / folder.name
+            place.mkdir(exist_ok=True)
+            for first, names in self._files(len(pairs)):
+                part = pairs[first : first + self._frames_at_once]
+                if _is_newer([place / name for name in names], part):
+                    kept += len(part)
+                else:
+                    lines = self._write(place, names, first, part)
+                    written, skipped = written + len(part) - len(lines), skipped + lines
+                done += len(part)
+                progress(done, total)
+            self._sweep(place, len(pairs))
+        return written, kept, skipped
+
+    def _scenes(self, source: Path) -> list[Path]:
+        folders = [name for name in (self.radar, self.lidar) if name]
+        candidates = sorted(source.iterdir()) if source.is_dir() else []
+        found = [
+            folder
+            for folder in [source, *candidates]
+            if all((folder / name).is_dir() for name in folders)
+        ]
+        if not found:
+            raise UserError(
+                f"--input={source}: neither it nor a folder in it has "
+                f"{' and '.join(f'{name}/' for name in folders)}; set --radar and --lidar"
+            )
+        return found
+
+    def _claim(self, target: Path) -> None:
+        path = target / SETTINGS
+        wanted = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        if path.exists() and path.read_text() != wanted:
+            raise UserError(f"{path}: made with other settings; choose another --output")
+        if not path.exists() and target.exists() and any(target.iterdir()):
+            raise UserError(f"--output={target} is not empty and not from prepare; choose another")
+        target.mkdir(parents=True, exist_ok=True)
+        write_geometry(target, self.grid)
+        path.write_text(wanted)
+
+    @property
+    def _frames_at_once(self) -> int:
+        return self.frames_per_file if self.store == "hdf5" else 1
+
+    def _files(self, count: int) -> Iterator[tuple[int, list[str]]]:
+        """(first frame, names of the files) of every part of a scene."""
+        for first in range(0, count, self._frames_at_once):
+            last = min(first + self._frames_at_once, count) - 1
+            sparse = [f"{folder}/{first:06d}.npz" for folder in KINDS.values()]
+            yield first, [f"{first:06d}-{last:06d}.h5"] if self.store == "hdf5" else sparse
+
+    def _sweep(self, place: Path, count: int) -> None:
+        """Removes stores of an earlier call that ended at another frame."""
+        wanted = {name for _, names in self._files(count) for name in names}
+        for path in place.glob("*.h5"):
+            if path.name not in wanted:
+                path.unlink()
+
+    def _write(self, place: Path, names: list[str], first: int, pairs: Sequence[Pair]) -> list[str]:
+        """Writes the files of some frames; a line for each frame left out."""
+        skipped, found = [], {}
+        for number, pair in enumerate(pairs, start=first):
+            try:
+                found[f"{number:06d}"] = self._volumes(*pair)
+            except UserError as error:
+                skipped.append(f"skipped {error}")
+        if self.store == "hdf5":
+            _write_store(place / names[0], found, self.grid.shape, self.compression or None)
+        for volumes in found.values() if self.store == "npz" else ():
+            for name, volume in zip(names, volumes, strict=True):
+                (place / name).parent.mkdir(exist_ok=True)
+                write_npz(place / name, volume)
+        return skipped
+
+    def _volumes(self, radar_path: Path | None, lidar_path: Path) -> tuple[Volume, Volume]:
+        nothing = Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+        points = read_cloud(radar_path, self.radar_layout) if radar_path else nothing
+        radar = radar_volume(points, self.grid, self.matrix())
+        lidar = read_cloud(lidar_path, self.lidar_layout)
+        target = target_volume(lidar, radar, self.grid, self.reach)
+        if not len(target.coords):
+            raise UserError(
+                f"{lidar_path}: none of its {len(lidar.points)} points is inside --ranges="
+                f"{tuple(self.ranges)}"
+            )
+        return radar, target
+
+
+def _is_newer(targets: Sequence[Path], pairs: Sequence[Pair]) -> bool:
+    """Whether all targets are there and none of their clouds has changed since."""
+    if not all(path.exists() for path in targets):
+        return False
+    changed = max(path.stat().st_mtime_ns for pair in pairs for path in pair if path)
+    return min(path.stat().st_mtime_ns for path in targets) >= changed
+
+
+def read_calibration(path: str) -> np.ndarray:
+    """(4, 4) of the line 'Tr_velo_to_cam: 12 numbers' in a KITTI-style file; or UserError."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    found = [line.split(":", 1)[1].split() for line in lines if line.startswith("Tr_velo_to_cam:")]
+    if len(found) != 1 or len(found[0]) != 12:
+        raise UserError(f"{path}: expected one line 'Tr_velo_to_cam: 12 numbers'; check the file")
+    rows = np.array(found[0], np.float64).reshape(3, 4)
+    return rigid(rows[:, :3].ravel().tolist(), rows[:, 3].tolist())
+
+
+def _write_store(
+    path: Path,
+    frames: dict[str, tuple[Volume, Volume]],
+    shape: tuple[int, int, int],
+    compression: str | None,
+) -> None:
+    tables: dict[str, np.ndarray] = {}
+    for side, kind in enumerate(KINDS):
+        volumes = [pair[side] for pair in frames.values()]
+        ends = np.cumsum([0, *(len(volume.coords) for volume in volumes)])
+        index = np.empty(len(volumes), FRAME_ROW)
+        index["name"], index["start"], index["stop"] = list(frames), ends[:-1], ends[1:]
+        rows = np.empty(ends[-1], VOXEL_ROW)
+        for volume, start, stop in zip(volumes, ends[:-1], ends[1:], strict=True):
+            rows["coords"][start:stop] = volume.coords
+            rows["features"][start:stop] = volume.features
+        tables |= {f"{kind}/frames": index, f"{kind}/voxels": rows}
+    write_tables(path, tables, {"shape": json.dumps(shape), "channels": CHANNELS}, compression)
