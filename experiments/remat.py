@@ -21,6 +21,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
+from tds_jax.engine import heap
 from tds_jax.engine.step import split
 from tds_jax.pose.models import PoseModel
 from tds_jax.sizes import format_bytes
@@ -135,6 +136,8 @@ def main():
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=1000, help="of the decoder, at 50 Hz")
     options = parser.parse_args()
+    heap.limit_arenas()  # as every door does
+    heap.keep()
     model = build("none", 0)
     window = model.left_context + 1 + (options.steps - 1) * model.step
     rng = np.random.default_rng(0)

@@ -230,6 +230,7 @@ def jax_side(batch):
     state = jax.jit(make_init(jax_model, optimizer, l1, example))(jax.random.key(0))
     train = make_train_step(graphdef, optimizer, l1).lower(state, example).compile()
     heap.trim()
+    heap.keep()
 
     def step():
         nonlocal state

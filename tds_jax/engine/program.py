@@ -67,6 +67,7 @@ class Program:
         self.compile_seconds = time.perf_counter() - started
         self.predicted = memory.predict(self.train_step)
         heap.trim()
+        heap.keep()
         self.gauges = jax.jit(_make_gauges(optim.make_schedule(config.optim)))
         self._eval_step = step.make_eval_step(graphdef, task.loss)
         self._flush = jax.jit(optimizer.flush, donate_argnums=(0, 1))
