@@ -1,11 +1,9 @@
-"""Gridded fields in NetCDF, HDF5 and Zarr: which steps there are, and blocks of them on demand."""
+"""What files of gridded fields hold, in NetCDF, HDF5 or Zarr."""
 
-import collections
 import dataclasses
 import glob
 import os
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +20,24 @@ NAMES = {
 ENDINGS = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zmetadata")
 GRID_ATOL = 1e-4  # degrees; single and double precision axes of one grid differ by less
-MAX_OPEN_FILES = 16  # per process; a header of a few MB at most for each
-
-Region = tuple[slice, slice]  # of rows (latitude) and columns (longitude)
-WHOLE: Region = (slice(None), slice(None))
 
 
 @dataclasses.dataclass(frozen=True)
 class GridFile:
     """What one file says of itself without its fields being read.
 
-    times: (n,) datetime64[s]. lat: (H,), lon: (W,) degrees as stored. dims: the file's names of the
-    three axes. attributes: by variable over the three axes; axes of length 1 besides are dropped.
+    times: (n,) datetime64[s]. lat: (H,), lon: (W,) degrees as stored. axes: the file's names of the
+    three, dims: of their dimensions. attributes: by variable over the three axes; axes of length 1
+    besides are dropped.
     """
 
     path: str
     times: np.ndarray
     lat: np.ndarray
     lon: np.ndarray
+    axes: tuple[str, str, str]
     dims: tuple[str, str, str]
     attributes: Mapping[str, Mapping[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """The steps of one variable in order of time: times (n,) datetime64[s], and where each is."""
-
-    times: np.ndarray
-    file: np.ndarray
-    offset: np.ndarray
 
 
 def find_files(path: str | Path) -> list[str]:
@@ -120,6 +107,7 @@ def header(data: xr.Dataset, path: str) -> GridFile:
         time.values.astype("datetime64[s]"),
         _degrees(lat, path),
         _degrees(lon, path),
+        (str(time.name), str(lat.name), str(lon.name)),
         dims,
         {str(k): _attributes(v) for k, v in data.variables.items() if _is_field(v, dims)},
     )
@@ -170,152 +158,6 @@ def _span(axis: np.ndarray) -> str:
     return f"{axis[0]:g}..{axis[-1]:g} ({len(axis)})"
 
 
-def join_steps(files: Sequence[GridFile], variable: str) -> Steps:
-    """The steps of a variable over all files that have it.
-
-    UserError when times run backwards inside a file, or the same time occurs twice.
-    """
-    chosen = [i for i, one in enumerate(files) if variable in one.attributes and len(one.times)]
-    for i in chosen:
-        require_sorted(files[i])
-    chosen.sort(key=lambda i: files[i].times[0])
-    steps = Steps(
-        np.concatenate([files[i].times for i in chosen]),
-        np.repeat(chosen, [len(files[i].times) for i in chosen]),
-        np.concatenate([np.arange(len(files[i].times)) for i in chosen]),
-    )
-    order = np.argsort(steps.times, kind="stable")  # files may interleave
-    steps = Steps(steps.times[order], steps.file[order], steps.offset[order])
-    same = np.flatnonzero(steps.times[1:] == steps.times[:-1])
-    if len(same):
-        one, two = (files[steps.file[same[0] + k]].path for k in (0, 1))
-        raise UserError(
-            f"{variable}: {len(same)} times occur twice, the first {steps.times[same[0]]} in "
-            f"{one} and in {two}; leave one of them out"
-        )
-    return steps
-
-
-def require_sorted(file: GridFile) -> None:
-    """UserError unless times rise strictly within a file."""
-    wrong = np.flatnonzero(np.diff(file.times) <= np.timedelta64(0, "s"))
-    if len(wrong):
-        at = int(wrong[0]) + 1
-        repeats = file.times[at] == file.times[at - 1]
-        raise UserError(
-            f"{file.path}: time {'repeats' if repeats else 'runs backwards'} at step {at} "
-            f"({file.times[at - 1]}, {file.times[at]}); sort the steps and drop duplicates"
-        )
-
-
-class _Open:
-    """The open datasets of one process, least recently used first."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.datasets: collections.OrderedDict[str, xr.Dataset] = collections.OrderedDict()
-
-
-class GridRecord:
-    """Fields over many files, read in blocks of steps; picklable, files open when first read.
-
-    files: on one grid. Handles are keyed by process id and never travel with a pickle.
-    """
-
-    def __init__(self, files: Sequence[GridFile], variables: Iterable[str]) -> None:
-        for other in files[1:]:
-            require_same_grid(files[0], other)
-        self.files = tuple(files)
-        self.steps = {name: join_steps(files, name) for name in variables}
-        self._per_process: dict[int, _Open] = {}
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_per_process": {}}
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the grid."""
-        return len(self.files[0].lat), len(self.files[0].lon)
-
-    def read(self, variable: str, start: int, stop: int, region: Region = WHOLE) -> np.ndarray:
-        """Steps [start, stop) of a variable: (n, h, w) f32, NaN where missing or infinite."""
-        steps, parts = self.steps[variable], []
-        while start < stop:
-            file, offset = steps.file[start], int(steps.offset[start])
-            together = (steps.file[start:stop] == file) & (
-                steps.offset[start:stop] == offset + np.arange(stop - start)
-            )
-            n = stop - start if together.all() else int(np.argmin(together))
-            parts.append(self._read_file(self.files[file], variable, offset, offset + n, region))
-            start += n
-        block = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        block[~np.isfinite(block)] = np.nan
-        return block
-
-    def close(self) -> None:
-        """Closes this process's files; the next read opens them again."""
-        held = self._held()
-        with held.lock:
-            while held.datasets:
-                held.datasets.popitem()[1].close()
-
-    def _held(self) -> _Open:
-        return self._per_process.setdefault(os.getpid(), _Open())
-
-    def _read_file(
-        self, file: GridFile, variable: str, start: int, stop: int, region: Region
-    ) -> np.ndarray:
-        held = self._held()
-        # One lock from look-up to read: no other thread may close the file in between.
-        with held.lock:
-            if file.path not in held.datasets:
-                while len(held.datasets) >= MAX_OPEN_FILES:
-                    held.datasets.popitem(last=False)[1].close()
-                held.datasets[file.path] = open_dataset(file.path)
-            held.datasets.move_to_end(file.path)
-            array = held.datasets[file.path][variable]
-            spare = {name: 0 for name in array.dims if name not in file.dims}
-            where = dict(zip(file.dims, (slice(start, stop), *region), strict=True))
-            try:
-                block = array.isel(where | spare).transpose(*file.dims).values
-            except (OSError, RuntimeError) as error:
-                raise UserError(
-                    f"{file.path}: steps {start} to {stop} of {variable} cannot be read "
-                    f"({error}); copy the file again"
-                ) from error
-        return np.array(block, np.float32)
-
-
-def open_record(
-    path: str | Path,
-    variables: Sequence[str],
-    progress: Callable[[int, int], None] | None = None,
-) -> GridRecord:
-    """The record of `variables` over every file that `path` names (see `find_files`).
-
-    Files without any of the variables are left out; a variable may live in files of its own.
-    UserError names a variable that no file has, with those found.
-    """
-    names = find_files(path)
-    files, inside = [], set()
-    for done, name in enumerate(names, start=1):
-        with open_dataset(name) as data:
-            inside |= {str(key) for key in data.variables}
-            if set(variables) & set(data.variables):
-                files.append(header(data, name))
-        if progress:
-            progress(done, len(names))
-    fields = {name for one in files for name in one.attributes}
-    for variable in variables:
-        if variable not in fields:
-            what = "does not lie over time, latitude and longitude"
-            raise UserError(
-                f"{path}: variable {variable!r} {what if variable in inside else 'is missing'}; "
-                f"found {', '.join(sorted(inside))}"
-            )
-    return GridRecord(files, variables)
-
-
 def read_static(path: str, variable: str, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
     """(H, W) f32: a variable without time, such as the share of land; axes of length 1 dropped.
 
@@ -331,6 +173,6 @@ def read_static(path: str, variable: str, lat: np.ndarray, lon: np.ndarray) -> n
         if set(array.dims) != set(order):
             raise UserError(f"{path}: {variable} lies over {array.dims}, expected {order}")
         none, dims = np.zeros(0), ("", *order)
-        here = GridFile(path, none, rows.values, columns.values, dims, {})
-        require_same_grid(GridFile("the record", none, lat, lon, dims, {}), here)
+        here = GridFile(path, none, rows.values, columns.values, dims, dims, {})
+        require_same_grid(GridFile("the record", none, lat, lon, dims, dims, {}), here)
         return array.transpose(*order).values.astype(np.float32)

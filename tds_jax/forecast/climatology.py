@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tds_jax.data.gridded import WHOLE
-from tds_jax.forecast.fields import DAY, Fields, year_fraction
+from tds_jax.data.grid_record import WHOLE
+from tds_jax.forecast.days import DAY, year_fraction
+from tds_jax.forecast.fields import Fields
 
 BLOCK_DAYS = 8  # read at once while statistics stream
 LEAST_SPREAD = 0.05  # of a variable's typical spread: floor of the spread of a single cell

@@ -1,30 +1,30 @@
 """Days of gridded fields, made from daily or finer records as they are read."""
 
-import dataclasses
 import functools
 import hashlib
-import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from tds_jax.data.gridded import WHOLE, GridRecord, Region, open_record, read_static
+from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
+from tds_jax.data.gridded import read_static
 from tds_jax.errors import UserError
+from tds_jax.forecast.days import DayTable
 
 BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
 LAND_SAMPLES = 32  # days looked at to find the cells that ever hold the target
 STEP_TYPES = ("GRIB_stepType", "stepType", "step_type")
-DAY = np.timedelta64(1, "D")
 
 
 class Fields(Protocol):
     """Daily fields on a grid, read on demand; picklable.
 
     variables: (C) names, the target among them. attributes: by variable, as stored (units …).
-    lat (H,), lon (W,): degrees in the file's order. days: (N,) datetime64[D], rising, gaps allowed.
+    lat (H,), lon (W,): degrees in the file's order; axes: their names in the file. days: (N,)
+    datetime64[D], rising, gaps allowed.
     """
 
     variables: tuple[str, ...]
@@ -32,6 +32,7 @@ class Fields(Protocol):
     attributes: Mapping[str, Mapping[str, Any]]
     lat: np.ndarray
     lon: np.ndarray
+    axes: tuple[str, str]
     days: np.ndarray
 
     @property
@@ -51,6 +52,13 @@ class Fields(Protocol):
 
     def digest(self) -> str:
         """Fingerprint of variables, days and grid."""
+        ...
+
+    def origin(self, start: int, stop: int) -> str:
+        """Fingerprint of days[start:stop], of what they are made of and of the files they are in.
+
+        Other than `digest` it changes when a file was written anew.
+        """
         ...
 
 
@@ -79,7 +87,7 @@ class DailyFields:
         self._record, self._land_mask = record, land_mask
         self.variables, self.target = tuple(variables), target
         first = record.files[0]
-        self.lat, self.lon = first.lat, first.lon
+        self.lat, self.lon, self.axes = first.lat, first.lon, first.axes[1:]
         self.attributes: Mapping[str, Mapping[str, Any]] = {
             name: next(f.attributes[name] for f in record.files if name in f.attributes)
             for name in self.variables
@@ -88,12 +96,12 @@ class DailyFields:
         self.days = tables[target].days
         self._tables = {name: table.at(self.days) for name, table in tables.items()}
 
-    def _table(self, name: str, accumulated: Sequence[str]) -> "_Days":
+    def _table(self, name: str, accumulated: Sequence[str]) -> DayTable:
         attributes = self.attributes[name]
         runs = name in accumulated or any(attributes.get(key) == "accum" for key in STEP_TYPES)
         times = self._record.steps[name].times
-        table = _Days.running(times) if runs else None
-        table = table or _Days.whole(times)
+        table = DayTable.running(times) if runs else None
+        table = table or DayTable.whole(times)
         if not len(table.days):
             raise UserError(
                 f"{name}: no day is complete between {times[0]} and {times[-1]}; an accumulation "
@@ -124,13 +132,13 @@ class DailyFields:
         most = max(1, BLOCK_BYTES // (4 * shape[0] * shape[1]))
         for channel, name in enumerate(names):
             table = self._tables[name]
-            for i, j in table.blocks(start, stop, most):
-                begin, count = int(table.first[i]), int(table.count[i])
-                steps = self._record.read(name, begin, begin + (j - i) * count, region)
-                whole = steps.reshape(j - i, count, *shape)
-                days[i - start : j - start, ..., channel] = (
-                    whole.mean(axis=1, dtype=np.float64) if count > 1 else whole[:, 0]
-                )
+            for block in table.blocks(start, stop, most):
+                place = slice(block.day - start, block.day - start + block.days)
+                begin, end = block.first, block.first + block.days * block.every
+                every = block.every if block.count == 1 else 1
+                steps = self._record.read(name, begin, end, every, region)
+                whole = steps.reshape(block.days, block.count, *shape)
+                days[place, ..., channel] = whole.mean(axis=1, dtype=np.float64)
         return days
 
     def static(self, name: str) -> np.ndarray:
@@ -148,60 +156,19 @@ class DailyFields:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
-    def close(self) -> None:
-        """Closes this process's files; the next read opens them again."""
-        self._record.close()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Days:
-    """Which steps make each day: steps first .. first + count, averaged; count 0 is missing."""
-
-    days: np.ndarray
-    first: np.ndarray
-    count: np.ndarray
-
-    @staticmethod
-    def whole(times: np.ndarray) -> "_Days":
-        """Days with as many steps as most have, or more."""
-        days, first, count = np.unique(
-            times.astype("datetime64[D]"), return_index=True, return_counts=True
-        )
-        complete = count >= np.bincount(count).argmax()
-        return _Days(days[complete], first[complete], count[complete])
-
-    @staticmethod
-    def running(times: np.ndarray) -> "_Days | None":
-        """The midnights after each day; None if the record is daily already."""
-        dates = times.astype("datetime64[D]")
-        if np.bincount(np.unique(dates, return_counts=True)[1]).argmax() == 1:
-            return None
-        first = np.flatnonzero(times == dates.astype(times.dtype))
-        return _Days(dates[first] - DAY, first, np.ones_like(first))
-
-    def at(self, days: np.ndarray) -> "_Days":
-        """The table of other days, count 0 where this one has none."""
-        place = np.minimum(np.searchsorted(self.days, days), len(self.days) - 1)
-        found = self.days[place] == days
-        return _Days(days, np.where(found, self.first[place], 0), self.count[place] * found)
-
-    def blocks(self, start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
-        """[i, j) of days within [start, stop) whose steps follow each other, `most` at a time.
-
-        Missing days are left out; a day is never cut.
-        """
-        i = start
-        for j in range(start + 1, stop + 1):
-            joined = (
-                j < stop
-                and self.count[j] == self.count[i]
-                and self.first[j] == self.first[j - 1] + self.count[i]
-                and (j + 1 - i) * self.count[i] <= most
-            )
-            if not joined:
-                if self.count[i]:
-                    yield i, j
-                i = j
+    def origin(self, start: int, stop: int) -> str:
+        """Fingerprint of days[start:stop], what they are made of and the files they are in."""
+        digest = hashlib.blake2b(self.digest().encode(), digest_size=8)
+        digest.update(self.days[start:stop].tobytes())
+        for name, table in self._tables.items():
+            there = table.count[start:stop] > 0
+            first = table.first[start:stop][there]
+            last = first + table.count[start:stop][there] - 1
+            digest.update(np.packbits(there).tobytes())
+            for path in self._record.paths(name, np.concatenate([first, last])):
+                stat = os.stat(path)
+                digest.update(f"{Path(path).name} {stat.st_size} {stat.st_mtime_ns}".encode())
+        return digest.hexdigest()
 
 
 class CoarseFields:
@@ -214,7 +181,7 @@ class CoarseFields:
     def __init__(self, fields: Fields, factor: int) -> None:
         self._fields, self._factor = fields, factor
         self.variables, self.target = fields.variables, fields.target
-        self.attributes, self.days = fields.attributes, fields.days
+        self.attributes, self.days, self.axes = fields.attributes, fields.days, fields.axes
         self.lat, self.lon = (_blocks(axis, factor) for axis in (fields.lat, fields.lon))
 
     @functools.cached_property
@@ -242,6 +209,10 @@ class CoarseFields:
     def digest(self) -> str:
         """Changes with the fine fields' and the factor."""
         return f"{self._fields.digest()}-{self._factor}"
+
+    def origin(self, start: int, stop: int) -> str:
+        """Changes with the fine fields' and the factor."""
+        return f"{self._fields.origin(start, stop)}-{self._factor}"
 
 
 def coarsen(fields: np.ndarray, factor: int) -> np.ndarray:
@@ -292,16 +263,3 @@ def open_fields(
             f"{record.shape[1]} cells; use 1 or a few"
         )
     return CoarseFields(fields, downsample) if downsample > 1 else fields
-
-
-def runs(days: np.ndarray) -> list[tuple[int, int]]:
-    """[start, stop) of the stretches of consecutive days."""
-    breaks = np.flatnonzero(np.diff(days) != DAY) + 1
-    return list(itertools.pairwise([0, *breaks.tolist(), len(days)])) if len(days) else []
-
-
-def year_fraction(days: np.ndarray) -> np.ndarray:
-    """Share of its calendar year that has passed when a day begins, f64 in [0, 1)."""
-    years = days.astype("datetime64[Y]")
-    first, following = (y.astype("datetime64[D]") for y in (years, years + 1))
-    return (days - first) / (following - first)

@@ -1,0 +1,179 @@
+"""Fields over many files of one grid: which steps there are, and blocks of them on demand."""
+
+import collections
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from tds_jax.data.gridded import GridFile, find_files, header, open_dataset, require_same_grid
+from tds_jax.errors import UserError
+
+MAX_OPEN_FILES = 32  # per process; a header and a chunk per variable for each
+
+Region = tuple[slice, slice]  # of rows (latitude) and columns (longitude)
+WHOLE: Region = (slice(None), slice(None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The steps of one variable in order of time: times (n,) datetime64[s], and where each is."""
+
+    times: np.ndarray
+    file: np.ndarray
+    offset: np.ndarray
+
+
+def join_steps(files: Sequence[GridFile], variable: str) -> Steps:
+    """The steps of a variable over all files that have it.
+
+    UserError when times run backwards inside a file, or the same time occurs twice.
+    """
+    chosen = [i for i, one in enumerate(files) if variable in one.attributes and len(one.times)]
+    if not chosen:
+        raise UserError(f"{variable}: no file has a single time; check the files")
+    for i in chosen:
+        require_sorted(files[i])
+    chosen.sort(key=lambda i: files[i].times[0])
+    steps = Steps(
+        np.concatenate([files[i].times for i in chosen]),
+        np.repeat(chosen, [len(files[i].times) for i in chosen]),
+        np.concatenate([np.arange(len(files[i].times)) for i in chosen]),
+    )
+    order = np.argsort(steps.times, kind="stable")  # files may interleave
+    steps = Steps(steps.times[order], steps.file[order], steps.offset[order])
+    same = np.flatnonzero(steps.times[1:] == steps.times[:-1])
+    if len(same):
+        one, two = (files[steps.file[same[0] + k]].path for k in (0, 1))
+        raise UserError(
+            f"{variable}: {len(same)} times occur twice, the first {steps.times[same[0]]} in "
+            f"{one} and in {two}; leave one of them out"
+        )
+    return steps
+
+
+def require_sorted(file: GridFile) -> None:
+    """UserError unless times rise strictly within a file."""
+    wrong = np.flatnonzero(np.diff(file.times) <= np.timedelta64(0, "s"))
+    if len(wrong):
+        at = int(wrong[0]) + 1
+        repeats = file.times[at] == file.times[at - 1]
+        raise UserError(
+            f"{file.path}: time {'repeats' if repeats else 'runs backwards'} at step {at} "
+            f"({file.times[at - 1]}, {file.times[at]}); sort the steps and drop duplicates"
+        )
+
+
+class _Open:
+    """The open datasets of one process, least recently used first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.datasets: collections.OrderedDict[str, xr.Dataset] = collections.OrderedDict()
+
+
+class GridRecord:
+    """Fields over many files, read in blocks of steps; picklable, files open when first read.
+
+    files: on one grid. Handles are keyed by process id and never travel with a pickle.
+    """
+
+    def __init__(self, files: Sequence[GridFile], variables: Iterable[str]) -> None:
+        for other in files[1:]:
+            require_same_grid(files[0], other)
+        self.files = tuple(files)
+        self.steps = {name: join_steps(files, name) for name in variables}
+        self._per_process: dict[int, _Open] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_per_process": {}}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        return len(self.files[0].lat), len(self.files[0].lon)
+
+    def read(
+        self, variable: str, start: int, stop: int, every: int = 1, region: Region = WHOLE
+    ) -> np.ndarray:
+        """Steps start, start + every, … < stop: (n, h, w) f32, NaN where missing or infinite."""
+        table, parts = self.steps[variable], []
+        wanted = np.arange(start, stop, every)
+        files, offsets = (x[wanted] for x in (table.file, table.offset))
+        breaks = np.flatnonzero((np.diff(files) != 0) | (np.diff(offsets) != every)) + 1
+        for part in np.split(np.arange(len(wanted)), breaks):
+            first, last = int(offsets[part[0]]), int(offsets[part[-1]])
+            steps = slice(first, last + 1, every)
+            parts.append(self._read_file(self.files[files[part[0]]], variable, steps, region))
+        block = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        block[~np.isfinite(block)] = np.nan
+        return block
+
+    def paths(self, variable: str, steps: np.ndarray) -> list[str]:
+        """The files in which these steps of a variable are."""
+        return [self.files[i].path for i in np.unique(self.steps[variable].file[steps])]
+
+    def close(self) -> None:
+        """Closes this process's files; the next read opens them again."""
+        held = self._held()
+        with held.lock:
+            while held.datasets:
+                held.datasets.popitem()[1].close()
+
+    def _held(self) -> _Open:
+        return self._per_process.setdefault(os.getpid(), _Open())
+
+    def _read_file(self, file: GridFile, variable: str, steps: slice, region: Region) -> np.ndarray:
+        held = self._held()
+        # One lock from look-up to read: no other thread may close the file in between.
+        with held.lock:
+            if file.path not in held.datasets:
+                while len(held.datasets) >= MAX_OPEN_FILES:
+                    held.datasets.popitem(last=False)[1].close()
+                held.datasets[file.path] = open_dataset(file.path)
+            held.datasets.move_to_end(file.path)
+            array = held.datasets[file.path][variable]
+            spare = {name: 0 for name in array.dims if name not in file.dims}
+            where = dict(zip(file.dims, (steps, *region), strict=True))
+            try:
+                block = array.isel(where | spare).transpose(*file.dims).values
+            except (OSError, RuntimeError) as error:
+                raise UserError(
+                    f"{file.path}: steps {steps.start} to {steps.stop} of {variable} cannot be "
+                    f"read ({error}); copy the file again"
+                ) from error
+        return np.array(block, np.float32)
+
+
+def open_record(
+    path: str | Path,
+    variables: Sequence[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> GridRecord:
+    """The record of `variables` over every file that `path` names (see `find_files`).
+
+    Files without any of the variables are left out; a variable may live in files of its own.
+    UserError names a variable that no file has, with those found.
+    """
+    names = find_files(path)
+    files, inside = [], set()
+    for done, name in enumerate(names, start=1):
+        with open_dataset(name) as data:
+            inside |= {str(key) for key in data.variables}
+            if set(variables) & set(data.variables):
+                files.append(header(data, name))
+        if progress:
+            progress(done, len(names))
+    fields = {name for one in files for name in one.attributes}
+    for variable in variables:
+        if variable not in fields:
+            what = "does not lie over time, latitude and longitude"
+            raise UserError(
+                f"{path}: variable {variable!r} {what if variable in inside else 'is missing'}; "
+                f"found {', '.join(sorted(inside))}"
+            )
+    return GridRecord(files, variables)

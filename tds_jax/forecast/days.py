@@ -1,0 +1,83 @@
+"""Which steps of a record make each day, and arithmetic of days."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+DAY = np.timedelta64(1, "D")
+
+
+@dataclasses.dataclass(frozen=True)
+class DayTable:
+    """Which steps make each day: steps first .. first + count, averaged; count 0 is missing."""
+
+    days: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+
+    @staticmethod
+    def whole(times: np.ndarray) -> "DayTable":
+        """Days with as many steps as most have, or more."""
+        days, first, count = np.unique(
+            times.astype("datetime64[D]"), return_index=True, return_counts=True
+        )
+        complete = count >= np.bincount(count).argmax()
+        return DayTable(days[complete], first[complete], count[complete])
+
+    @staticmethod
+    def running(times: np.ndarray) -> "DayTable | None":
+        """The midnights after each day; None if the record is daily already."""
+        dates = times.astype("datetime64[D]")
+        if np.bincount(np.unique(dates, return_counts=True)[1]).argmax() == 1:
+            return None
+        first = np.flatnonzero(times == dates.astype(times.dtype))
+        return DayTable(dates[first] - DAY, first, np.ones_like(first))
+
+    def at(self, days: np.ndarray) -> "DayTable":
+        """The table of other days, count 0 where this one has none."""
+        place = np.minimum(np.searchsorted(self.days, days), len(self.days) - 1)
+        found = self.days[place] == days
+        return DayTable(days, np.where(found, self.first[place], 0), self.count[place] * found)
+
+    def blocks(self, start: int, stop: int, most: int) -> Iterator["Block"]:
+        """The days of [start, stop) that are there, about `most` steps at a time, none cut.
+
+        The steps of a block follow each other, or are single ones at equal distances.
+        """
+        i = start
+        while i < stop:
+            count = int(self.count[i])
+            first = self.first[i : min(stop, i + max(most // max(count, 1), 1))]
+            every = int(first[1] - first[0]) if len(first) > 1 and count == 1 else count
+            alike = self.count[i : i + len(first)] == count
+            alike[1:] &= np.diff(first) == every
+            days = len(first) if alike.all() else int(np.argmin(alike))
+            if count:
+                yield Block(i, days, int(first[0]), count, max(every, 1))
+            i += days
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """`days` days from index `day` on, each the mean of `count` steps, `every` steps apart."""
+
+    day: int
+    days: int
+    first: int
+    count: int
+    every: int
+
+
+def runs(days: np.ndarray) -> list[tuple[int, int]]:
+    """[start, stop) of the stretches of consecutive days."""
+    breaks = np.flatnonzero(np.diff(days) != DAY) + 1
+    return list(itertools.pairwise([0, *breaks.tolist(), len(days)])) if len(days) else []
+
+
+def year_fraction(days: np.ndarray) -> np.ndarray:
+    """Share of its calendar year that has passed when a day begins, f64 in [0, 1)."""
+    years = days.astype("datetime64[Y]")
+    first, following = (y.astype("datetime64[D]") for y in (years, years + 1))
+    return (days - first) / (following - first)

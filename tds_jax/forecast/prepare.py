@@ -1,0 +1,146 @@
+"""A record of any kind rewritten once as daily NetCDF files that are fast to read at random."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tds_jax.data.gridded import open_dataset
+from tds_jax.data.gridded_write import AXES, grid_file, time_axis
+from tds_jax.errors import UserError
+from tds_jax.forecast.fields import Fields, open_fields
+
+RECORD = "prepared.json"  # what the folder's files have in common
+LAND = "land.nc"
+ORIGIN = "prepared_from"  # attribute of a file: `Fields.origin` of its days
+FILE_BYTES = 256 * 2**20  # a file holds a year where that is less, else a month
+BLOCK_BYTES = 64 * 2**20  # of days held at once
+CHUNK_BYTES = 256 * 2**10  # read at once from disk; a window of days touches few of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Makes daily means and totals, on a coarser grid if asked, for data.path of a run."""
+
+    variables: tuple[str, ...] = dataclasses.field(
+        metadata={"help": "Names in the files, such as swvl1,ro,e,tp."}
+    )
+    target: str = dataclasses.field(
+        default="", metadata={"help": "The one to forecast, whose days count; '' = the first."}
+    )
+    accumulated: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Those that run from 00 UTC, unless their attributes say so."}
+    )
+    land_mask: str = dataclasses.field(
+        default="", metadata={"help": "FILE:VARIABLE, above 0.5 on land; '' = where the target is."}
+    )
+    downsample: int = dataclasses.field(
+        default=1, metadata={"help": "Cells per side of the blocks that are averaged."}
+    )
+    compression: str = dataclasses.field(
+        default="none",
+        metadata={"help": "'gzip' (smaller, slower to read) or 'none'."},
+    )
+
+    def run(
+        self, source: Path, target: Path, progress: Callable[[int, int], None]
+    ) -> tuple[int, int, list[str]]:
+        """Files written, files that an earlier call had written, no lines on skips.
+
+        A file appears when whole, so the same call goes on where it was killed, and after new
+        months have come it adds those. Memory: some BLOCK_BYTES, whatever the record.
+        """
+        if self.compression not in ("none", "gzip"):
+            raise UserError(f"--compression={self.compression!r} must be 'none' or 'gzip'")
+        if target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):
+            raise UserError(f"--output={target} must be a folder other than --input")
+        fields = open_fields(
+            source,
+            self.variables,
+            self.target or self.variables[0],
+            accumulated=self.accumulated,
+            land_mask=self.land_mask,
+            downsample=self.downsample,
+        )
+        self._claim(target, fields)
+        parts, done, written = _parts(fields), 0, 0
+        for name, start, stop in parts:
+            progress(done, len(fields.days))
+            written += self._write(fields, target / name, start, stop)
+            done = stop
+        progress(done, len(fields.days))
+        _write_land(fields, target / LAND)
+        return written, len(parts) - written, []
+
+    def _claim(self, folder: Path, fields: Fields) -> None:
+        """Leaves a note of what the folder holds; UserError if it holds anything else."""
+        settings = dataclasses.asdict(self)
+        settings |= {"lat": fields.lat.tolist(), "lon": fields.lon.tolist()}
+        text = json.dumps(settings)
+        note = folder / RECORD
+        if note.exists() and note.read_text() == text:
+            return
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(
+                f"--output={folder} holds other files, or fields prepared in another way; "
+                "choose another folder or remove it"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f"{RECORD}.tmp"
+        beside.write_text(text)
+        beside.replace(note)
+
+    def _write(self, fields: Fields, path: Path, start: int, stop: int) -> bool:
+        """False if the file is there already."""
+        origin = fields.origin(start, stop)
+        if path.exists():
+            with open_dataset(str(path)) as there:
+                if there.attrs.get(ORIGIN) == origin:
+                    return False
+        compression = None if self.compression == "none" else self.compression
+        coordinates = {"time": time_axis(fields.days[start:stop]), **_axes(fields)}
+        cells = len(fields.lat) * len(fields.lon)
+        chunks = (max(1, CHUNK_BYTES // (4 * cells)), len(fields.lat), len(fields.lon))
+        variables = {name: _described(fields.attributes[name]) for name in fields.variables}
+        step = max(1, BLOCK_BYTES // (4 * cells * len(fields.variables)))
+        attributes = {ORIGIN: origin}
+        with grid_file(path, coordinates, variables, chunks, attributes, compression) as file:
+            for begin in range(start, stop, step):
+                end = min(begin + step, stop)
+                block = fields.read(begin, end)
+                for channel, name in enumerate(fields.variables):
+                    file[name][begin - start : end - start] = block[..., channel]
+        return True
+
+
+def _parts(fields: Fields) -> list[tuple[str, int, int]]:
+    """(file name, first day, end) of the calendar months or years that have days."""
+    day_bytes = 4 * len(fields.lat) * len(fields.lon) * len(fields.variables)
+    unit = "Y" if 366 * day_bytes <= FILE_BYTES else "M"
+    spans, first = np.unique(fields.days.astype(f"datetime64[{unit}]"), return_index=True)
+    ends = [*first[1:].tolist(), len(fields.days)]
+    return [(f"{s}.nc", a, b) for s, a, b in zip(spans, first.tolist(), ends, strict=True)]
+
+
+def _axes(fields: Fields) -> dict[str, tuple[np.ndarray, dict[str, str]]]:
+    return {
+        "latitude": (fields.lat, AXES["latitude"]),
+        "longitude": (fields.lon, AXES["longitude"]),
+    }
+
+
+def _described(attributes: Any) -> dict[str, str]:
+    kept = ("units", "long_name", "standard_name")
+    return {key: attributes[key] for key in kept if key in attributes}
+
+
+def _write_land(fields: Fields, path: Path) -> None:
+    if path.exists():
+        return
+    described = {"lsm": {"long_name": "Land-sea mask", "units": "1"}}
+    shape = fields.land.shape
+    with grid_file(path, _axes(fields), described, shape, {}) as file:
+        file["lsm"][...] = fields.land.astype(np.float32)

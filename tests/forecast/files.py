@@ -1,0 +1,31 @@
+"""Small gridded files for tests, written the way users have them."""
+
+import numpy as np
+import xarray as xr
+
+LAT, LON = np.array([52.0, 51.0, 50.0, 49.0]), np.array([5.0, 6.0, 7.0])
+
+
+def hours(first, count, step=1):
+    """`count` times from a date on, `step` hours apart."""
+    return np.datetime64(first, "h") + step * np.arange(count)
+
+
+def dataset(
+    times, lat=LAT, lon=LON, names=("t2m",), seed=0, dims=("valid_time", "latitude", "longitude")
+):
+    """Random fields over times and a grid."""
+    rng = np.random.default_rng(seed)
+    shape = len(times), len(lat), len(lon)
+    fields = {n: (dims, rng.normal(size=shape).astype(np.float32)) for n in names}
+    axes = dict(zip(dims, (times.astype("datetime64[ns]"), lat, lon), strict=True))
+    return xr.Dataset(fields, axes)
+
+
+def write(data, path):
+    """The dataset as a file of the format its ending says."""
+    if path.suffix == ".zarr":
+        data.to_zarr(path)
+    else:
+        data.to_netcdf(path, engine="scipy" if path.suffix == ".cdf" else "h5netcdf")
+    return path
