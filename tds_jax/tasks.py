@@ -122,6 +122,17 @@ DOMAINS = {
         check="tds_jax.pose.checking:check",
         prepare="tds_jax.pose.prepare:prepare",
     ),
+    "forecast": Domain(
+        task="tds_jax.forecast.task:ForecastTask",
+        groups={
+            "model": "tds_jax.forecast.config:ForecastModelConfig",
+            "data": "tds_jax.forecast.config:ForecastDataConfig",
+            "loss": "tds_jax.forecast.config:ForecastLossConfig",
+        },
+        inputs_of="tds_jax.forecast.torch_names:inputs_of",
+        check="tds_jax.forecast.checking:check",
+        prepare="tds_jax.forecast.prepare:prepare",
+    ),
 }
 
 

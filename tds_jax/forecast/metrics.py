@@ -17,6 +17,23 @@ import numpy as np
 from tds_jax.engine import metrics
 
 AREA = "_area"
+
+
+def row_area(latitude: np.ndarray) -> np.ndarray:
+    """(H,) share of the sphere of a cell in each row of latitudes (H,) in degrees; mean 1.
+
+    Edges lie midway between rows; the outer ones as far out as the inner neighbour's, at most at
+    the poles (WeatherBench 2 puts them at the poles always, since its grids are global).
+    """
+    if len(latitude) == 1:
+        return np.ones(1)
+    middle = (latitude[1:] + latitude[:-1]) / 2
+    first, last = 2 * latitude[0] - middle[0], 2 * latitude[-1] - middle[-1]
+    edges = np.clip([first, *middle, last], -90, 90)
+    area = np.abs(np.diff(np.sin(np.radians(edges))))
+    return area / area.mean()
+
+
 States = dict[str, Any]
 """'plain' and 'area': `metrics.Regression` (L,); 'acc': `Correlation` (L,); 'cells': `Cells`."""
 
@@ -52,6 +69,53 @@ class Correlation:
     def merge(self, other: Self) -> Self:
         """The state of both sets of examples."""
         return type(self)(self.sum + other.sum, self.count + other.count)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Errors:
+    """Sums of a log line, in the data's unit: of the forecast, and where the last day is known of
+    it and of persistence, to be compared."""
+
+    weight: Any
+    squared: Any
+    absolute: Any
+    shared: Any
+    persistence: Any
+
+    @classmethod
+    def of(
+        cls,
+        prediction: jax.Array,
+        target: jax.Array,
+        weight: jax.Array,
+        last: jax.Array,
+        known: jax.Array,
+    ) -> Self:
+        """Of (B, L, H, W) forecasts; last, known (B, 1, H, W): the last day, and whether it is."""
+
+        def total(values: jax.Array) -> jax.Array:
+            return jnp.sum(values, dtype=jnp.float32)
+
+        squared = weight * (prediction - target) ** 2
+        absolute = weight * jnp.abs(prediction - target)
+        behind = weight * known * (last - target) ** 2
+        return cls(
+            total(weight), total(squared), total(absolute), total(known * squared), total(behind)
+        )
+
+    def merge(self, other: Self) -> Self:
+        """The state of both sets of examples."""
+        return jax.tree.map(lambda a, b: a + b, self, other)
+
+    def compute(self, name: str) -> dict[str, float]:
+        """rmse, mae, and skill: 1 - MSE / MSE of persistence."""
+        del name
+        return {
+            "rmse": math.sqrt(metrics.divide(self.squared, self.weight)),
+            "mae": metrics.divide(self.absolute, self.weight),
+            "skill": 1 - metrics.divide(self.shared, self.persistence),
+        }
 
 
 def compare(

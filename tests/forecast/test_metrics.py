@@ -117,3 +117,15 @@ def test_nothing_counted_is_nan():
     zeros = np.zeros(SHAPE, "f4")
     values = metrics.values(found(zeros, zeros, zeros, zeros), AREA)
     assert all(np.isnan(value) for value in values.values())
+
+
+def test_rows_count_by_their_share_of_the_sphere_whichever_way_they_run():
+    lat = np.arange(75.0, 14.0, -2.5)
+    area = metrics.row_area(lat)
+    # sin(φ + d) - sin(φ - d) = 2 cos φ sin d: on an even grid, cosines.
+    np.testing.assert_allclose(area, np.cos(np.radians(lat)) / np.cos(np.radians(lat)).mean())
+    np.testing.assert_allclose(metrics.row_area(lat[::-1]), area[::-1])
+    poles = metrics.row_area(np.array([-90.0, -30.0, 30.0, 90.0]))
+    share = 1 - np.sin(np.radians(60))  # of a hemisphere beyond 60 degrees
+    np.testing.assert_allclose(poles, np.array([share, 1 - share, 1 - share, share]) * 2)
+    assert metrics.row_area(np.array([5.0])).tolist() == [1]

@@ -1,0 +1,91 @@
+"""Ten days of soil moisture from twenty days of ERA5-Land; every forecast setting with its unit.
+
+    python -m tds_jax.train --config=configs/forecast_soil_moisture.py [--config.data.path=DIR]
+
+DIR holds hourly NetCDF files as the Climate Data Store gives them, or daily ones, or Zarr.
+Generated files stand in where data.path is empty: two years of hourly fields with sea, totals that
+run from 00 UTC, and a month missing.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """A 3-D convolution, then an LSTM over the days of every pixel, in the repaired layout."""
+    config = base.get_config()
+    config.task = "forecast"
+
+    config.model = ConfigDict()
+    # 'convlstm' | 'cnn3d_lstm' | 'cnn3d_lstm_lite' | 'cnn3d_lstm_micro'. Published widths (hidden,
+    # lstm_hidden): (16, -) | (64, 32) | (32, 16) | (16, 8); dropout - | 0.1 | 0.15 | 0.2.
+    config.model.name = "cnn3d_lstm_lite"
+    config.model.hidden = 32
+    config.model.lstm_hidden = 16  # not of 'convlstm'
+    # 'pixels': the LSTM reads the days of one pixel. 'reference': as published, space and time
+    # mixed up; for published weights and comparison only.
+    config.model.layout = "pixels"
+    config.model.head = (
+        "leads"  # 'leads': a map for each lead | 'repeat': one for all, as published
+    )
+    # 'batch' (as published; not exact with optim.accumulate > 1) | 'group' | 'none'.
+    config.model.norm = "group"
+    config.model.groups = 4  # of 'group'; divides every width
+    config.model.dropout = 0.15  # of whole channels
+    config.model.land_only = False  # True: LSTM and head on land cells only; same result on land
+    # What the network sees is (field - centre) / scale, measured on train days. 'none' | 'scalar':
+    # one mean per variable | 'cell': one per cell | 'anomaly': each cell's climatology.
+    config.model.normalize = "anomaly"
+    config.model.harmonics = 1  # annual waves of the climatology, the baselines' too
+    # What the answer is added to: 'none' | 'last': the last day | 'damped': its anomaly, damped as
+    # train days damp it at each lead and cell.
+    config.model.prior = "damped"
+    # A linear map of the last `local_days` days in a square of `local_kernel` cells, added too.
+    config.model.local_kernel = 5
+    config.model.local_days = 0  # 0 = none
+    config.model.extra_inputs = ("land_mask", "day_of_year")  # also 'coordinates'
+
+    config.loss = ConfigDict()
+    config.loss.mse_weight = 1.0  # of errors in units of the target's spread
+    config.loss.mae_weight = 0.0
+    config.loss.area = False  # True: cells count by their area
+
+    config.data = ConfigDict()
+    config.data.path = ""  # file, folder or pattern of NetCDF or HDF5, or Zarr; '' = generated
+    config.data.variables = ("swvl1", "ro", "e", "tp")  # channels, in this order
+    config.data.target = "swvl1"
+    # Totals that run from 00 UTC: a day's is the value at 00 UTC of the next day, not the mean of
+    # its hours. Files that say so themselves (GRIB_stepType 'accum') need not be named.
+    config.data.accumulated = ("ro", "e", "tp")
+    config.data.land_mask = ""  # 'FILE:VARIABLE', share of land; '' = where the target exists
+    config.data.static = ()  # 'FILE:VARIABLE' maps added as inputs: soil texture, elevation
+    config.data.downsample = 1  # cells per side of averaged blocks; memory / its square
+    config.data.input_days = 20
+    config.data.lead_days = 10
+    config.data.crop = (0, 0)  # rows, columns cut out at random in training; (0, 0) = whole grid
+    config.data.split_ratio = (0.7, 0.1, 0.2)  # of the days, in order: train, val, test
+    # Days that must lie between a split's first target and the split before. -1 = a whole window,
+    # so that nothing is shared. 0: targets are never shared, inputs may reach back.
+    config.data.split_gap = -1
+    config.data.cache_dir = ""  # generated data; '' = the user's cache folder
+    config.data.workers = 0  # reading processes; 0 = threads of this one
+    config.data.threads = 2
+    config.data.prefetch = 4  # batches read ahead
+    config.data.persistent_workers = True
+    config.data.synthetic_months = 24
+    config.data.synthetic_missing_month = "2019-09"
+    config.data.synthetic_grid = (16, 24)  # rows, columns of 1 degree
+    config.data.synthetic_land = 0.6  # share of cells
+    config.data.synthetic_seed = 0
+
+    config.optim.batch_size = 8
+    config.optim.steps = 300
+    config.optim.learning_rate = 3e-3
+    config.optim.warmup_steps = 20
+    config.eval.every = 50
+    config.eval.batch_size = 8
+    config.eval.metric = "rmse"
+    config.eval.min_delta = 0.0
+    config.log.every = 10
+    return config

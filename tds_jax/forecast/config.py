@@ -1,0 +1,154 @@
+"""What a forecast run can be told about its model, data and loss; see configs/forecast_base.py."""
+
+import dataclasses
+
+from tds_jax.config import (
+    LoaderConfig,
+    require,
+    require_at_least,
+    require_between,
+    require_choice,
+)
+
+NETWORKS = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
+NORMS = ("batch", "group", "none")
+NORMALIZATIONS = ("none", "scalar", "cell", "anomaly")
+PRIORS = ("none", "last", "damped")
+EXTRA_INPUTS = ("land_mask", "day_of_year", "coordinates")
+WHOLE_WINDOW = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastModelConfig:
+    """The network, and what `forecast.model.Forecaster` puts around it.
+
+    normalize: what the network sees is (field - centre) / scale, centre being one mean per
+    variable ('scalar'), one per cell ('cell') or the harmonic climatology of each cell ('anomaly').
+    prior: what its answer is added to: nothing, the last day, or the last day's anomaly damped as
+    train days damp it at each lead and cell. local_kernel, local_days: a linear map from the last
+    days around a cell to each lead, added too.
+    """
+
+    name: str
+    layout: str
+    head: str
+    hidden: int
+    lstm_hidden: int
+    norm: str
+    groups: int
+    dropout: float
+    land_only: bool
+    normalize: str
+    harmonics: int
+    prior: str
+    local_kernel: int
+    local_days: int
+    extra_inputs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        require_choice("model.name", self.name, NETWORKS)
+        require_choice("model.layout", self.layout, ("pixels", "reference"))
+        require_choice("model.head", self.head, ("leads", "repeat"))
+        require_choice("model.norm", self.norm, NORMS)
+        require_choice("model.normalize", self.normalize, NORMALIZATIONS)
+        require_choice("model.prior", self.prior, PRIORS)
+        require_between("model.dropout", self.dropout, 0, 0.95)
+        for name in ("hidden", "lstm_hidden", "groups", "harmonics"):
+            require_at_least(f"model.{name}", getattr(self, name), 1)
+        for name in ("local_kernel", "local_days"):
+            require_at_least(f"model.{name}", getattr(self, name), 0)
+        for name in self.extra_inputs:
+            require_choice("model.extra_inputs", name, EXTRA_INPUTS)
+        require(
+            self.local_kernel % 2 == 1 or self.local_days == 0,
+            f"model.local_kernel={self.local_kernel} has no middle cell; use an odd number",
+        )
+        require(
+            not self.land_only or (self.name != "convlstm" and self.layout == "pixels"),
+            "model.land_only=True needs an LSTM per pixel; use a cnn3d_lstm and layout='pixels'",
+        )
+        require(
+            self.prior != "damped" or self.normalize != "none",
+            "model.prior='damped' damps what differs from the usual, but model.normalize='none' "
+            "knows nothing usual; use 'anomaly'",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastInputs:
+    """What a model must know of its fields. grid: its axes in words. land: cells, or 0."""
+
+    height: int
+    width: int
+    variables: tuple[str, ...]
+    grid: str
+    land: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastDataConfig(LoaderConfig):
+    """Where the fields are and how windows are cut from them; see `forecast.fields`, `.windows`."""
+
+    path: str
+    variables: tuple[str, ...]
+    target: str
+    accumulated: tuple[str, ...]
+    land_mask: str
+    static: tuple[str, ...]
+    downsample: int
+    input_days: int
+    lead_days: int
+    crop: tuple[int, ...]
+    split_ratio: tuple[float, ...]
+    split_gap: int
+    cache_dir: str
+    synthetic_months: int
+    synthetic_missing_month: str
+    synthetic_grid: tuple[int, ...]
+    synthetic_land: float
+    synthetic_seed: int
+
+    @property
+    def gap(self) -> int:
+        """Days between the last day of a split and the first target of the next, less one."""
+        window = self.input_days + self.lead_days
+        return window if self.split_gap == WHOLE_WINDOW else self.split_gap
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("downsample", "input_days", "lead_days"):
+            require_at_least(f"data.{name}", getattr(self, name), 1)
+        require_at_least("data.split_gap", self.split_gap, WHOLE_WINDOW)
+        require(
+            len(self.split_ratio) == 3 and abs(sum(self.split_ratio) - 1) < 1e-6,
+            f"data.split_ratio={self.split_ratio} must be three shares (train, val, test) that "
+            "add up to 1",
+        )
+        for name in ("crop", "synthetic_grid"):
+            value = getattr(self, name)
+            require(len(value) == 2, f"data.{name}={value} must be rows and columns of cells")
+        require(
+            len(set(self.variables)) == len(self.variables) > 0,
+            f"data.variables={self.variables} must name each variable once",
+        )
+        require_choice("data.target", self.target, self.variables)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastLossConfig:
+    """loss = mse_weight * error² + mae_weight * |error|, errors in normalised units.
+
+    area: cells count by their area instead of alike.
+    """
+
+    mse_weight: float
+    mae_weight: float
+    area: bool
+
+    def __post_init__(self) -> None:
+        require_at_least("loss.mse_weight", self.mse_weight, 0)
+        require_at_least("loss.mae_weight", self.mae_weight, 0)
+        require(
+            self.mse_weight + self.mae_weight > 0,
+            "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
+        )

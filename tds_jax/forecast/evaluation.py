@@ -1,0 +1,152 @@
+"""A forecast model beside its baselines, lead by lead; memory does not grow with the days."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tds_jax.data.pipeline import Loader
+from tds_jax.engine import metrics as states_of
+from tds_jax.engine.report import ALL, MODEL, Report, Row
+from tds_jax.engine.step import Batch
+from tds_jax.forecast import baselines, figures, metrics
+from tds_jax.forecast.baselines import Fitted
+from tds_jax.forecast.figures import LEAD, Canvas, Sample
+from tds_jax.forecast.metrics import AREA, States
+
+if TYPE_CHECKING:
+    from tds_jax.forecast.task import ForecastTask
+
+SKILL = "skill_"
+SKILLS = tuple(f"{SKILL}{name}" for name in baselines.NAMES)
+HEADLINE = ("rmse", f"rmse{AREA}", "mae", "bias", "ubrmse", "acc", "r2", *SKILLS)
+
+
+def fitted_baselines(task: "ForecastTask", split: str, workdir: Path | None) -> Fitted:
+    """The baselines of a split, read from the workdir or fitted and kept there.
+
+    They are fitted on all days before the split; those of the train split on itself.
+    """
+    days = range(task.split[split].start or task.split["train"].stop)
+    path = workdir / f"baselines_{split}.npz" if workdir else None
+    kept = Fitted.read(path) if path else None
+    if kept and kept.digest == baselines.digest(task.fields, days):
+        return kept
+    fitted = baselines.fit(task.fields, days, task.spec.lead_days, task.config.model.harmonics)
+    if path:
+        fitted.write(path)
+    return fitted
+
+
+def evaluate(task: "ForecastTask", model: nnx.Module, split: str, workdir: Path | None) -> Report:
+    """Report of model and baselines on a split, all windows; figures go to the workdir."""
+    fitted = fitted_baselines(task, split, workdir)
+    area = metrics.row_area(task.fields.lat)
+    found: dict[str, States] = {}
+    sample: Sample | None = None
+    for batch, prediction, states in _compared(task, model, split, fitted, area):
+        for method, new in states.items():
+            new = states_of.to_host(new)
+            found[method] = states_of.merge(found[method], new) if method in found else new
+        sample = sample or _sample(task, batch, prediction)
+    report = Report(_rows(split, found, area), HEADLINE, ("lead",), notes=_notes(task, found, area))
+    if workdir is not None and sample is not None:
+        _draw(task, workdir / "plots", report, split, sample, found[MODEL]["cells"].rmse())
+    return report
+
+
+def _compared(
+    task: "ForecastTask", model: nnx.Module, split: str, fitted: Fitted, area: np.ndarray
+) -> Iterator[tuple[Mapping[str, np.ndarray], jax.Array, dict[str, States]]]:
+    """(batch, the model's forecast, states of all methods) of every batch of a split."""
+    graphdef, state = nnx.split(model)
+    rows = jnp.asarray(area, jnp.float32)
+
+    @jax.jit
+    def run(state: Any, batch: Batch) -> tuple[jax.Array, dict[str, States]]:
+        prediction = nnx.merge(graphdef, state)(batch, False)
+        others = baselines.forecasts(fitted, batch, task.target)
+        usual, target, weight = others["climatology"], batch["target"], batch["weight"]
+        return prediction, {
+            name: metrics.compare(forecast, target, usual, weight, rows)
+            for name, forecast in ({MODEL: prediction} | others).items()
+        }
+
+    loader = Loader(
+        task.source(split),
+        micro_batch=task.config.eval.batch_size,
+        seed=task.config.seed,
+        train=False,
+        workers=0,
+        threads=task.config.data.threads,
+        prefetch=task.config.data.prefetch,
+    )
+    with contextlib.closing(loader):
+        for batch in loader.eval_batches():
+            yield batch, *run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})
+
+
+def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row]:
+    """Every value of every method: over all leads, then of each lead."""
+    leads = len(found[MODEL]["plain"].weight)
+    rows = []
+    for lead in (None, *range(leads)):
+        values = {name: metrics.values(states, area, lead) for name, states in found.items()}
+        group = ALL if lead is None else f"{LEAD}{lead + 1}"
+        for name, own in values.items():
+            count = found[name]["plain"].weight[slice(None) if lead is None else lead].sum()
+            skills = {
+                f"{SKILL}{other}{suffix}": metrics.skill(own, values[other], suffix)
+                for other in baselines.NAMES
+                for suffix in ("", AREA)
+            }
+            rows += [
+                Row(split, group, name, metric, value, None, float(count))
+                for metric, value in (own | skills).items()
+            ]
+    return rows
+
+
+def _notes(task: "ForecastTask", found: Mapping[str, States], area: np.ndarray) -> tuple[str, ...]:
+    """RMSE of every method at every lead, a line each."""
+    target = task.fields.target
+    unit = unit_of(task)
+    lines = [f"errors are of {target} [{unit}] where it is known; {AREA[1:]}: weighted by area"]
+    for name, states in found.items():
+        leads = len(states["plain"].weight)
+        each = [f"{metrics.values(states, area, lead)['rmse']:.3f}" for lead in range(leads)]
+        lines.append(f"rmse by lead, {name}: {' '.join(each)}")
+    return tuple(lines)
+
+
+def unit_of(task: "ForecastTask") -> str:
+    """The target's unit, '1' for none."""
+    return str(task.fields.attributes[task.fields.target].get("units", "1"))
+
+
+def _sample(task: "ForecastTask", batch: Mapping[str, np.ndarray], prediction: jax.Array) -> Sample:
+    """The first forecast of a batch."""
+    truth = np.where(batch["weight"][0] > 0, batch["target"][0], np.nan)
+    last = task.fields.days[batch["start"][0] + task.spec.input_days - 1]
+    return Sample(np.asarray(prediction[0]), truth, str(last))
+
+
+def _draw(
+    task: "ForecastTask",
+    folder: Path,
+    report: Report,
+    split: str,
+    sample: Sample,
+    rmse: np.ndarray,
+) -> None:
+    folder.mkdir(exist_ok=True)
+    fields, unit = task.fields, unit_of(task)
+    canvas = Canvas(fields.lat, fields.lon, fields.target, unit)
+    figures.draw_leads(folder / f"{split}_leads.png", report, split, unit)
+    figures.draw_maps(folder / f"{split}_maps.png", sample, canvas)
+    figures.draw_error_map(folder / f"{split}_rmse.png", rmse, canvas, split)

@@ -1,0 +1,87 @@
+"""A forecast model as one file: raw fields and the days' places in the year in, maps out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tds_jax.engine import artefact
+from tds_jax.engine.artefact import Artefact, Form, Weights
+from tds_jax.forecast.prediction import make_batch
+
+if TYPE_CHECKING:
+    from tds_jax.forecast.task import ForecastTask
+
+# Of the target's spread. The same operations compiled again: rounding over the network.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
+
+
+def write(task: "ForecastTask", model: nnx.Module, target: Path) -> str:
+    """Writes the file and says what is in it.
+
+    offline(weights, fields (B, T, H, W, C) in the data's unit with NaN where missing,
+    phase (B, T + L): share of each day's calendar year that has passed) -> (B, L, H, W). B is free.
+    Raises RuntimeError, and writes nothing, if the function read back differs from the model.
+    """
+    graphdef = nnx.graphdef(model)
+    spec, recorded = task.spec, task.recorded
+    (batch,) = jax.export.symbolic_shape("B")
+    shape = (spec.input_days, recorded.height, recorded.width, len(recorded.variables))
+
+    def offline(weights: Weights, fields: jax.Array, phase: jax.Array) -> jax.Array:
+        known = jnp.isfinite(fields)
+        origin = jnp.zeros((fields.shape[0], 2), jnp.int32)
+        example = {"fields": jnp.where(known, fields, 0), "present": known}
+        model = nnx.merge(graphdef, artefact.nested(weights))
+        return model(example | {"phase": phase, "origin": origin}, False)
+
+    inputs = (
+        jax.ShapeDtypeStruct((batch, *shape), jnp.float32),
+        jax.ShapeDtypeStruct((batch, spec.length), jnp.float32),
+    )
+    weights = artefact.flatten(nnx.to_pure_dict(nnx.state(model)))
+    about = task.inputs() | {
+        "task": "forecast",
+        "jax": jax.__version__,
+        "target": recorded.variables[task.target],
+        "input_days": spec.input_days,
+        "lead_days": spec.lead_days,
+    }
+    forms = {"offline": Form(offline, inputs)}
+    check = _make_check(model, shape, spec.length, TOLERANCES[task.config.memory.dtype])
+    error = artefact.write(target, forms, weights, about, check)
+    return (
+        f"{target} ({target.stat().st_size / 2**20:.1f} MiB): offline for "
+        f"{', '.join(artefact.PLATFORMS)}; differs from the checkpoint by at most {error:.1e} of "
+        "the target's spread"
+    )
+
+
+def _make_check(
+    model: Any, shape: tuple[int, ...], days: int, allowed: float
+) -> Callable[[Artefact], float]:
+    """What compares a file's function with the model on noise about the usual; a hole included."""
+
+    def check(file: Artefact) -> float:
+        rng = np.random.default_rng(0)
+        scale, centre = (np.asarray(leaf[...]) for leaf in (model.scale, model.centre[0]))
+        noise = rng.normal(size=(2, *shape)).astype(np.float32)
+        fields = (centre + scale * noise).astype(np.float32)
+        fields[0, 0, 0, 0] = np.nan
+        phase = np.broadcast_to(np.linspace(0, 0.1, days, dtype=np.float32), (2, days))
+        run = nnx.jit(lambda model, batch: model(batch, False))
+        expected = run(model, jax.tree.map(jnp.asarray, make_batch(fields, phase)))
+        unit = scale[..., model.around.target].min()
+        error = float(np.abs(file.functions["offline"](fields, phase) - expected).max() / unit)
+        if not error <= allowed:
+            raise RuntimeError(
+                f"the exported form differs from the checkpoint by {error:.1e} of the target's "
+                f"spread, more than {allowed}; nothing was written"
+            )
+        return error
+
+    return check

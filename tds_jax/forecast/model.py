@@ -1,0 +1,154 @@
+"""From raw fields to a forecast in the data's unit: normalise, add inputs, predict, add a prior."""
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.engine.step import Batch
+from tds_jax.nn.normalizer import Statistic
+
+
+class Network(Protocol):
+    """Any of the networks: x (B, T, H, W, C) -> (B, L, H, W) f32; keys None without dropout."""
+
+    def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None) -> jax.Array: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What a `Forecaster` does besides calling its network; sizes and switches, no arrays.
+
+    grid: (H, W). channels, target: how many variables, and which of them is forecast. terms: of
+    the centre, 1 + 2·harmonics or 1. per_cell: whether centre and scale differ between cells.
+    prior: 'none', 'last' or 'damped'. local: (kernel, days) of the linear map, (0, 0) for none.
+    static: maps added to every day's input. season: whether sine and cosine of the year are.
+    """
+
+    grid: tuple[int, int]
+    channels: int
+    target: int
+    leads: int
+    terms: int
+    centre_per_cell: bool
+    scale_per_cell: bool
+    prior: str
+    local: tuple[int, int]
+    static: int
+    season: bool
+
+    @property
+    def inputs(self) -> int:
+        """Channels the network sees."""
+        return self.channels + self.static + 2 * self.season
+
+
+class Forecaster(nnx.Module):
+    """A network between normalisation and its inverse.
+
+    Everything measured on the train split is a `Statistic`, neutral until set: centre
+    (terms, H, W, C) and scale (H, W, C), H = W = 1 where cells do not differ, damping (L, H, W),
+    static (H, W, S), and area (H,), of the cells in each row. What is missing becomes 0 after
+    normalisation, the usual value: the number that stands in its place reaches nothing.
+    """
+
+    def __init__(self, network: Network, around: Surroundings) -> None:
+        self.network = network
+        self.around = around
+        channels, leads, cells = around.channels, around.leads, around.grid
+        one = (1, 1)
+        centre = (around.terms, *(cells if around.centre_per_cell else one), channels)
+        self.centre = Statistic(jnp.zeros(centre, jnp.float32))
+        scale = (*(cells if around.scale_per_cell else one), channels)
+        self.scale = Statistic(jnp.ones(scale, jnp.float32))
+        self.area = Statistic(jnp.ones(cells[:1], jnp.float32))
+        if around.prior == "damped":
+            self.damping = Statistic(jnp.zeros((leads, *cells), jnp.float32))
+        if around.static:
+            self.static = Statistic(jnp.zeros((*cells, around.static), jnp.float32))
+        size, days = around.local
+        if days:
+            shape = (size, size, days * channels, leads)
+            self.local = nnx.Param(jnp.zeros(shape, jnp.float32))
+
+    def __call__(self, batch: Batch, train: bool) -> jax.Array:
+        """(B, L, H, W) f32 in the data's unit, of `fields`, `present`, `phase`, `origin`, `key`."""
+        target = slice(self.around.target, self.around.target + 1)
+        x = self.normalized(batch)
+        keys = batch["key"] if train else None
+        y = self.network(self._inputs(x, batch), train, keys) + self._prior(x, batch)
+        days = batch["phase"][:, batch["fields"].shape[1] :]
+        usual = self._usual(batch, days, target)[..., 0]
+        return usual + y * self.target_scale(batch)
+
+    def normalized(self, batch: Batch) -> jax.Array:
+        """(B, T, H, W, C): (fields - centre) / scale, 0 where missing."""
+        fields = batch["fields"]
+        usual = self._usual(batch, batch["phase"][:, : fields.shape[1]], slice(None))
+        x = (fields - usual) / self._crop(batch, self.scale[...])[:, None]
+        return jnp.where(batch["present"] > 0, x, 0)
+
+    def target_scale(self, batch: Batch) -> jax.Array:
+        """(B, 1, H, W) or (B, 1, 1, 1): what one normalised unit of the target is."""
+        return self._crop(batch, self.scale[..., self.around.target])[:, None]
+
+    def area_of(self, batch: Batch) -> jax.Array:
+        """(B or 1, 1, h, 1) share of the sphere of each row's cells, 1 on average."""
+        height = batch["fields"].shape[2]
+        maps = jnp.broadcast_to(self.area[...][:, None], self.around.grid)
+        return self._crop(batch, maps)[:, None, :height, :1]
+
+    def _usual(self, batch: Batch, phase: jax.Array, channels: slice) -> jax.Array:
+        """(B, N, H, W, C) centre of some channels at phases (B, N) of the year; as sums over terms,
+        so that it fuses into whatever reads it."""
+        terms = self._crop(batch, jnp.moveaxis(self.centre[..., channels], 0, -1))
+        total = terms[:, None, ..., 0]
+        for term, wave in enumerate(waves(phase, self.around.terms)):
+            total = total + terms[:, None, ..., term + 1] * wave[:, :, None, None, None]
+        return total
+
+    def _crop(self, batch: Batch, maps: jax.Array) -> jax.Array:
+        """(B, h, w, ...) parts of maps (H, W, ...) under each example; (1, 1, ...) stays."""
+        size = batch["fields"].shape[2:4]
+        if maps.shape[:2] in ((1, 1), size):
+            return maps[None]
+
+        def cut(origin: jax.Array) -> jax.Array:
+            start = [origin[0], origin[1]] + [jnp.zeros_like(origin[0])] * (maps.ndim - 2)
+            return jax.lax.dynamic_slice(maps, start, (*size, *maps.shape[2:]))
+
+        return jax.vmap(cut)(batch["origin"])
+
+    def _inputs(self, x: jax.Array, batch: Batch) -> jax.Array:
+        parts = [x]
+        if self.around.static:
+            static = self._crop(batch, self.static[...])[:, None]
+            parts.append(jnp.broadcast_to(static, (*x.shape[:4], static.shape[-1])))
+        if self.around.season:
+            season = jnp.stack(waves(batch["phase"][:, : x.shape[1]], 3), axis=-1)
+            parts.append(jnp.broadcast_to(season[:, :, None, None], (*x.shape[:4], 2)))
+        return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else x
+
+    def _prior(self, x: jax.Array, batch: Batch) -> jax.Array:
+        """(B, L or 1, H, W) what the network's answer is added to, normalised."""
+        last = x[:, -1:, :, :, self.around.target]
+        found = jnp.zeros_like(last) if self.around.prior == "none" else last
+        if self.around.prior == "damped":
+            damping = self._crop(batch, jnp.moveaxis(self.damping[...], 0, -1))
+            found = last * jnp.moveaxis(damping, -1, 1)
+        days = self.around.local[1]
+        if not days:
+            return found
+        recent = jnp.moveaxis(x[:, -days:], 1, 3).reshape(*x[:, 0].shape[:3], -1)
+        linear = jax.lax.conv_general_dilated(
+            recent, self.local[...], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return found + jnp.moveaxis(linear, -1, 1)
+
+
+def waves(phase: jax.Array, terms: int) -> list[jax.Array]:
+    """sin 2πp, cos 2πp, sin 4πp, … at phases p of the year: terms - 1 arrays like `phase`."""
+    angles = [2 * jnp.pi * n * phase for n in range(1, (terms - 1) // 2 + 1)]
+    return [wave(angle) for angle in angles for wave in (jnp.sin, jnp.cos)]

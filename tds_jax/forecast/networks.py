@@ -1,0 +1,56 @@
+"""The network a config names, with its memory settings."""
+
+import dataclasses
+
+from flax import nnx
+
+from tds_jax.config import MemoryConfig
+from tds_jax.engine.precision import compute_dtype
+from tds_jax.forecast.cnn3d_lstm import CNN3DLSTM, structure
+from tds_jax.forecast.config import ForecastModelConfig
+from tds_jax.forecast.convlstm import ConvLSTM
+
+
+def make_network(
+    model: ForecastModelConfig,
+    memory: MemoryConfig,
+    *,
+    num_channels: int,
+    leads: int,
+    cells: int,
+    rngs: nnx.Rngs,
+) -> ConvLSTM | CNN3DLSTM:
+    """A fresh network. cells: how many land cells its LSTM runs on, 0 for all of the grid.
+
+    memory.decoder_chunk counts days for 'convlstm' and sequences (pixels of all examples) for the
+    others, which then also take their convolutions one example at a time.
+    """
+    dtype = compute_dtype(memory.dtype)
+    chunk = memory.decoder_chunk
+    if model.name == "convlstm":
+        return ConvLSTM(
+            num_channels=num_channels,
+            leads=leads,
+            hidden=model.hidden,
+            head=model.head,
+            day_chunk=chunk,
+            remat=memory.remat,
+            dtype=dtype,
+            rngs=rngs,
+        )
+    return CNN3DLSTM(
+        num_channels=num_channels,
+        leads=leads,
+        **dataclasses.asdict(structure(model.name, model.hidden, model.lstm_hidden)),
+        head=model.head,
+        layout=model.layout,
+        norm=model.norm,
+        groups=model.groups,
+        dropout=model.dropout,
+        cells=cells,
+        remat=memory.remat,
+        example_chunk=1 if chunk else 0,
+        pixel_chunk=chunk,
+        dtype=dtype,
+        rngs=rngs,
+    )

@@ -1,0 +1,125 @@
+"""Forecasts from every day of a record, as CF NetCDF; memory does not grow with its length."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tds_jax.data.gridded import find_files, header, open_dataset
+from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, time_axis
+from tds_jax.engine.logs import progress_bar
+from tds_jax.errors import UserError
+from tds_jax.forecast.days import DAY, year_fraction
+from tds_jax.forecast.fields import Fields
+
+if TYPE_CHECKING:
+    from tds_jax.forecast.task import ForecastTask
+
+LEAD = "prediction_timedelta"
+# Attributes of the input that still hold for a forecast of it.
+KEPT = ("units", "long_name", "standard_name")
+
+
+def predict(task: "ForecastTask", model: nnx.Module, source: Path, target: Path) -> list[Path]:
+    """A NetCDF file with the target over (time, prediction_timedelta, latitude, longitude).
+
+    source: as data.path: a file, a folder of files or a Zarr store, on the model's grid; a forecast
+    is made after every day that ends an unbroken stretch of input days, the record's last among
+    them. time is that day, prediction_timedelta 1 ... L days, valid_time (both) their sum. Axes
+    have the input's names, order and values; cells without land are NaN. A cell that an input day
+    lacks counts as usual there.
+    """
+    fields = task.open(str(source))
+    if (words := task.grid_words(fields)) != task.recorded.grid:
+        raise UserError(
+            f"--input={source} lies on {words}, the model was trained on {task.recorded.grid}; "
+            "bring it onto that grid"
+        )
+    last = last_days(fields.days, task.spec.input_days)
+    if not len(last):
+        raise UserError(
+            f"--input={source} has no {task.spec.input_days} days in a row; give a longer record"
+        )
+    if target.is_dir():
+        raise UserError(f"--output={target} is a folder; name a file, such as forecast.nc")
+    first = find_files(source)[0]
+    with open_dataset(first) as data:
+        names = header(data, first).dims[1:]
+    with progress_bar("predicting") as progress:
+        blocks = forecasts(task, model, fields, last)
+        _write(task, fields, last, names, target, blocks, progress)
+    return [target]
+
+
+def last_days(days: np.ndarray, length: int) -> np.ndarray:
+    """Indices of the days that end `length` consecutive ones."""
+    ends = np.arange(length - 1, len(days))
+    return ends[days[ends] - days[ends - length + 1] == (length - 1) * DAY]
+
+
+def forecasts(
+    task: "ForecastTask", model: nnx.Module, fields: Fields, last: np.ndarray
+) -> Iterator[np.ndarray]:
+    """(n, L, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land."""
+    graphdef, state = nnx.split(model)
+    run = jax.jit(lambda state, batch: nnx.merge(graphdef, state)(batch, False))
+    size, days, leads = task.config.eval.batch_size, task.spec.input_days, task.spec.lead_days
+    for first in range(0, len(last), size):
+        ends = last[first : first + size]
+        # A short last batch repeats its last example: one compiled shape.
+        padded = np.pad(ends, (0, size - len(ends)), mode="edge")
+        windows = np.stack([fields.read(i - days + 1, i + 1) for i in padded])
+        dates = fields.days[padded][:, None] + DAY * np.arange(1 - days, leads + 1)
+        batch = make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
+        maps = np.asarray(run(state, jax.tree.map(jnp.asarray, batch)))[: len(ends)]
+        yield np.where(fields.land[None, None], maps, np.float32(np.nan))
+
+
+def make_batch(windows: np.ndarray, phase: np.ndarray) -> dict[str, Any]:
+    """What a `Forecaster` reads, of windows (B, T, H, W, C) with NaN and phases (B, T + L)."""
+    known = np.isfinite(windows)
+    return {
+        "fields": np.where(known, windows, np.float32(0)),
+        "present": known.astype(np.uint8),
+        "phase": phase.astype(np.float32),
+        "origin": np.zeros((len(windows), 2), np.int32),
+    }
+
+
+def _write(
+    task: "ForecastTask",
+    fields: Fields,
+    last: np.ndarray,
+    names: tuple[str, ...],
+    target: Path,
+    blocks: Iterator[np.ndarray],
+    progress: Callable[[int, int], None],
+) -> None:
+    leads, days = task.spec.lead_days, fields.days[last]
+    time, told = time_axis(days)
+    axes = {
+        "time": (time, told | {"standard_name": "forecast_reference_time"}),
+        LEAD: (np.arange(1, leads + 1), {"standard_name": "forecast_period", "units": "days"}),
+        names[0]: (fields.lat, AXES["latitude"]),
+        names[1]: (fields.lon, AXES["longitude"]),
+    }
+    own = fields.attributes[fields.target]
+    described = {key: own[key] for key in KEPT if key in own} | {
+        "coordinates": "valid_time",
+        "comment": "of the whole day valid_time, from the days up to and including time",
+    }
+    chunks = (1, leads, len(fields.lat), len(fields.lon))
+    about = {"title": f"forecasts of {fields.target}", "source": "tds_jax"}
+    with grid_file(target, axes, {fields.target: described}, chunks, about, "gzip") as file:
+        valid = (days[:, None] + DAY * np.arange(1, leads + 1)).astype("datetime64[D]")
+        variable = file.create_variable("valid_time", ("time", LEAD), data=valid.astype(np.int64))
+        variable.attrs.update({"standard_name": "time", "units": f"days since {EPOCH}"})
+        done = 0
+        for block in blocks:
+            file[fields.target][done : done + len(block)] = block
+            done += len(block)
+            progress(done, len(last))

@@ -1,0 +1,334 @@
+"""The forecast task: gridded days -> windows -> Forecaster -> coming days, and their worth."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tds_jax.config import Config, require
+from tds_jax.engine.logs import progress_bar
+from tds_jax.engine.report import Report
+from tds_jax.engine.step import Batch, Objective
+from tds_jax.errors import UserError
+from tds_jax.forecast import evaluation, export, prediction, synthetic, torch_names
+from tds_jax.forecast.climatology import fit_climatology, fit_damping, season_gap
+from tds_jax.forecast.config import ForecastInputs
+from tds_jax.forecast.fields import Fields, open_fields
+from tds_jax.forecast.metrics import Errors, row_area
+from tds_jax.forecast.model import Forecaster, Surroundings
+from tds_jax.forecast.networks import make_network
+from tds_jax.forecast.windows import (
+    ForecastWindows,
+    WindowSpec,
+    require_windows,
+    split_days,
+    window_starts,
+)
+
+# Longest part of the year without a train day before a climatology is a guess there.
+SEASON_GAP = 0.15
+# Maps of an extra input: land, and sin latitude, sin and cos longitude.
+STATIC = {"land_mask": 1, "coordinates": 3}
+# Sequences of an LSTM redone together, most bytes first.
+PIXEL_CHUNKS = (65_536, 16_384, 4_096)
+
+
+class ForecastTask:
+    """A `tasks.Task` for daily fields on a grid.
+
+    recorded: grid and variables; given, or else read from the files, which are opened when first
+    needed. What `inputs` of an imported checkpoint leave open is read from the files too.
+    """
+
+    def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
+        self.config = config
+        data = config.data
+        self.spec = WindowSpec(data.input_days, data.lead_days)
+        names = {field.name for field in dataclasses.fields(ForecastInputs)}
+        known = {name: value for name, value in (inputs or {}).items() if name in names}
+        if names - set(known):
+            known = self._inputs_of_fields() | known
+        self.recorded = ForecastInputs(**known | {"variables": tuple(known["variables"])})
+        require(
+            not (config.model.land_only and any(data.crop)),
+            f"data.crop={data.crop} moves the cells that model.land_only=True counts; use (0, 0)",
+        )
+        require(
+            0 < config.model.local_days <= data.input_days or not config.model.local_days,
+            f"model.local_days={config.model.local_days} is more than data.input_days="
+            f"{data.input_days}; lower it",
+        )
+
+    @functools.cached_property
+    def fields(self) -> Fields:
+        """The daily fields of data.path, or generated ones."""
+        fields = self.open(self.config.data.path or _generated(self.config))
+        require_windows(fields.days, self.spec)
+        return fields
+
+    def open(self, path: str) -> Fields:
+        """The daily fields of a path, as the config wants them."""
+        data = self.config.data
+        with progress_bar("reading the headers") as progress:
+            return open_fields(
+                path,
+                data.variables,
+                data.target,
+                accumulated=data.accumulated,
+                land_mask=data.land_mask,
+                downsample=data.downsample,
+                progress=progress,
+            )
+
+    @functools.cached_property
+    def split(self) -> dict[str, range]:
+        """Indices of the days of train, val and test."""
+        return split_days(len(self.fields.days), self.config.data.split_ratio)
+
+    def grid_words(self, fields: Fields) -> str:
+        """The axes of a grid, to compare and to read."""
+        return f"lat {_span(fields.lat)}, lon {_span(fields.lon)}"
+
+    def _inputs_of_fields(self) -> dict[str, Any]:
+        fields = self.fields
+        return {
+            "height": len(fields.lat),
+            "width": len(fields.lon),
+            "variables": fields.variables,
+            "grid": self.grid_words(fields),
+            "land": int(fields.land.sum()) if self.config.model.land_only else 0,
+        }
+
+    @property
+    def target(self) -> int:
+        """The channel that is forecast."""
+        return self.config.data.variables.index(self.config.data.target)
+
+    def inputs(self) -> dict[str, Any]:
+        """Grid and variables, for a run's folder."""
+        return dataclasses.asdict(self.recorded) | {"variables": list(self.recorded.variables)}
+
+    def digest(self) -> str:
+        """Changes with variables, days and grid."""
+        return self.fields.digest()
+
+    def around(self) -> Surroundings:
+        """What stands around the network."""
+        model, data = self.config.model, self.config.data
+        extra = model.extra_inputs
+        return Surroundings(
+            grid=(self.recorded.height, self.recorded.width),
+            channels=len(self.recorded.variables),
+            target=self.target,
+            leads=data.lead_days,
+            terms=1 + 2 * model.harmonics * (model.normalize == "anomaly"),
+            centre_per_cell=model.normalize in ("cell", "anomaly"),
+            scale_per_cell=model.normalize == "cell",
+            prior=model.prior,
+            local=(model.local_kernel, model.local_days),
+            static=sum(STATIC[name] for name in extra if name in STATIC) + len(data.static),
+            season="day_of_year" in extra,
+        )
+
+    def init(self, rngs: nnx.Rngs) -> Forecaster:
+        """A fresh model for the fields' grid and variables."""
+        model, around = self.config.model, self.around()
+        network = make_network(
+            model,
+            self.config.memory,
+            num_channels=around.inputs,
+            leads=around.leads,
+            cells=self.recorded.land if model.land_only else 0,
+            rngs=rngs,
+        )
+        return Forecaster(network, around)
+
+    def loss(
+        self, model: nnx.Module, batch: Batch, train: bool
+    ) -> tuple[Objective, dict[str, Any]]:
+        """Σ over known cells and leads of mse_weight·e² + mae_weight·|e|, e in normalised units.
+
+        With loss.area a cell weighs as much as its area, else 1.
+        """
+        assert isinstance(model, Forecaster)
+        prediction = model(batch, train)
+        weight = (
+            batch["weight"] * model.area_of(batch) if self.config.loss.area else batch["weight"]
+        )
+        error = (prediction - batch["target"]) / model.target_scale(batch)
+        loss = self.config.loss
+        cost = loss.mse_weight * error**2 + loss.mae_weight * jnp.abs(error)
+        last = batch["fields"][:, -1:, ..., self.target]
+        known = (batch["present"][:, -1:, ..., self.target] > 0).astype(jnp.float32)
+        errors = Errors.of(prediction, batch["target"], batch["weight"], last, known)
+        total = jnp.sum(weight * cost, dtype=jnp.float32)
+        return Objective(total, jnp.sum(weight, dtype=jnp.float32)), {"errors": errors}
+
+    @functools.cache  # noqa: B019 - one task per run, three splits
+    def source(self, split: str) -> ForecastWindows:
+        """Windows of a split, one for every day that can begin it."""
+        data, fields = self.config.data, self.fields
+        starts = window_starts(fields.days, self.spec, self.split[split], data.gap)
+        if not len(starts):
+            raise UserError(
+                f"the {split} split has no window of {self.spec.length} days in a row; give more "
+                f"days, or change data.split_ratio={data.split_ratio} or data.split_gap"
+            )
+        crop = data.crop if split == "train" else (0, 0)
+        return ForecastWindows(fields, self.spec, starts, crop)
+
+    def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of a batch: crops in training, if there are any, else whole grids."""
+        crop = self.config.data.crop
+        grid = self.recorded.height, self.recorded.width
+        cells = crop if train and any(crop) else grid
+        days, leads = self.spec.input_days, self.spec.lead_days
+        channels = len(self.recorded.variables)
+        leaves: dict[str, tuple[tuple[int, ...], Any]] = {
+            "fields": ((days, *cells, channels), jnp.float32),
+            "present": ((days, *cells, channels), jnp.uint8),
+            "target": ((leads, *cells), jnp.float32),
+            "weight": ((leads, *cells), jnp.float32),
+            "phase": ((days + leads,), jnp.float32),
+            "start": ((), jnp.int32),
+            "origin": ((2,), jnp.int32),
+            "example": ((), jnp.int32),
+            "key": ((2,), jnp.uint32),
+        }
+        return {
+            name: jax.ShapeDtypeStruct((examples, *shape), dtype)
+            for name, (shape, dtype) in leaves.items()
+        }
+
+    def memory_options(self) -> dict[str, tuple[Any, ...]]:
+        """Recomputation that pays here: of days (convlstm) or pixels in chunks, and of blocks."""
+        chunks: tuple[int, ...] = PIXEL_CHUNKS
+        if self.config.model.name == "convlstm":
+            chunks = (max(1, round(self.spec.input_days**0.5)),)
+        return {"decoder_chunk": (0, *chunks), "remat": ("none", "names", "full")}
+
+    def import_params(
+        self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(params, rest) with the network of a PyTorch checkpoint; see `forecast.torch_names`."""
+        network, state = params["network"], rest.get("network", {})
+        network, state = torch_names.import_params(network, state, tensors)
+        filled = {"network": state} if "network" in rest else {}
+        return params | {"network": network}, rest | filled
+
+    def fit_statistics(self) -> dict[str, Any]:
+        """Leaves of `Forecaster` measured on the train days, and what is known of the grid."""
+        model, fields, days = self.config.model, self.fields, self.split["train"]
+        found: dict[str, Any] = {"area": row_area(fields.lat)}
+        if model.normalize != "none":
+            usual = fit_climatology(fields, days, model.normalize, model.harmonics)
+            found |= {"centre": usual.coefficients, "scale": usual.scale}
+            if model.prior == "damped":
+                own = usual.of([self.target])
+                found["damping"] = fit_damping(fields, days, own, self.spec.lead_days)
+        if self.around().static:
+            found["static"] = self._static()
+        if model.land_only:
+            found["network"] = {"cells": np.flatnonzero(fields.land)}
+        return found
+
+    def _static(self) -> np.ndarray:
+        """(H, W, S) the maps that stand beside the fields, files' ones with mean 0 and spread 1."""
+        fields, maps = self.fields, []
+        if "land_mask" in self.config.model.extra_inputs:
+            maps.append(fields.land.astype(np.float32))
+        if "coordinates" in self.config.model.extra_inputs:
+            lat, lon = np.meshgrid(*np.radians((fields.lat, fields.lon)), indexing="ij")
+            maps += [np.sin(lat), np.sin(lon), np.cos(lon)]
+        maps += [_standard(fields.static(name)) for name in self.config.data.static]
+        return np.stack(maps, axis=-1)
+
+    def warnings(self) -> list[str]:
+        """What a reader of the results should know of data and settings."""
+        return self._season_warning() + self._batch_norm_warning()
+
+    def _season_warning(self) -> list[str]:
+        if self.config.model.normalize != "anomaly":
+            return []
+        gap = season_gap(self.fields.days[self.split["train"]])
+        if gap < SEASON_GAP:
+            return []
+        return [
+            f"no train day lies in {gap:.0%} of the year: the climatology is a guess there; give "
+            "a whole year, or use model.normalize=cell"
+        ]
+
+    def _batch_norm_warning(self) -> list[str]:
+        optim, model = self.config.optim, self.config.model
+        if model.name == "convlstm" or model.norm != "batch" or optim.accumulate == 1:
+            return []
+        return [
+            f"optim.accumulate={optim.accumulate}: BatchNorm takes its statistics over "
+            f"{optim.micro_batch} examples, not over optim.batch_size={optim.batch_size}; the "
+            "result is not that of optim.accumulate=1 (model.norm=group is exact)"
+        ]
+
+    def describe(self, values: dict[str, Any]) -> str:
+        """loss, rmse and mae in the data's unit, skill against persistence."""
+        return (
+            f"loss {values['loss']:.4f}  rmse {values['rmse']:.4g}  mae {values['mae']:.4g}"
+            f"  skill {values['skill']:.3f}"
+        )
+
+    def evaluate(self, model: nnx.Module, split: str, workdir: Path | None) -> Report:
+        """The model and its baselines on a split; see `forecast.evaluation`."""
+        return evaluation.evaluate(self, model, split, workdir)
+
+    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
+        """Forecasts from every day of a record; see `forecast.prediction`."""
+        return prediction.predict(self, model, source, target)
+
+    def stream(
+        self,
+        model: nnx.Module,
+        source: str,
+        target: str,
+        *,
+        initial_pose: Sequence[float] | None,
+        chunk: float,
+        paced: bool,
+    ) -> str:
+        """Forecasts are made once a day: there is no stream."""
+        raise UserError("--stream is for poses; forecasts are made from files, without --stream")
+
+    def export(self, model: nnx.Module, target: Path) -> str:
+        """The forecast as a function of raw fields and days; see `forecast.export`."""
+        return export.write(self, model, target)
+
+
+def _span(axis: np.ndarray) -> str:
+    return f"{axis[0]:g}..{axis[-1]:g}"
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    """(H, W) with mean 0 and spread 1, 0 where missing."""
+    spread = np.nanstd(values)
+    return np.nan_to_num((values - np.nanmean(values)) / (spread if spread > 0 else 1))
+
+
+def _generated(config: Config) -> str:
+    """The folder of generated files, built on first use."""
+    data = config.data
+    height, width = data.synthetic_grid
+    simulation = synthetic.Simulation(
+        months=data.synthetic_months,
+        missing_month=data.synthetic_missing_month,
+        height=height,
+        width=width,
+        land=data.synthetic_land,
+        seed=data.synthetic_seed,
+    )
+    cache = Path(data.cache_dir or Path.home() / ".cache" / "tds_jax")
+    with progress_bar("generating fields (data.path is not set)") as progress:
+        return str(synthetic.cached(cache / "generated", simulation, progress))
