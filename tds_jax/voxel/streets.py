@@ -49,7 +49,7 @@ class Boxes:
 
 def random_street(length: float, rng: np.random.Generator) -> Boxes:
     """A straight road with buildings, poles, rails, parked and moving vehicles; `length` metres."""
-    half_road = rng.uniform(4.0, 6.0)
+    half_road = rng.uniform(5.2, 6.8)  # room for a parked row beside each lane
     rows: list[tuple[float, ...]] = []
     for side in (-1, 1):
         rows += _buildings(length, side, half_road + rng.uniform(2.0, 4.5), rng)
@@ -106,10 +106,10 @@ def _parked(length: float, y: float, rng: np.random.Generator) -> list[tuple[flo
 
 
 def _moving(length: float, side: int, rng: np.random.Generator) -> list[tuple[float, ...]]:
-    """Right-hand traffic: the right lane drives away, the left one comes."""
-    rows, x = [], rng.uniform(6.0, 20.0)
+    """Right-hand traffic: the right lane drives away, the left one comes; one speed per lane."""
+    rows, x, speed = [], rng.uniform(6.0, 20.0), -side * rng.uniform(3.0, 12.0)
     while x < length + 60.0:
-        rows.append(_vehicle(x, side * 1.8, -side * rng.uniform(3.0, 12.0), rng))
+        rows.append(_vehicle(x, side * 1.8, speed, rng))
         x += 10.0 + rng.exponential(20.0)
     return rows
 

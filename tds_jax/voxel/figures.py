@@ -1,0 +1,148 @@
+"""Pictures of volumes side by side: from above, from the side, along the road, and in space."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tds_jax.voxel.resize import Geometry
+
+MAX_POINTS = 6000  # of a scatter: more only blacken it
+VIEWS = (
+    "from above: highest voxel",
+    "slice at z = {height:.2g} m",
+    "from the left: voxels in line",
+    "in space",
+    "mean Doppler from above",
+)
+_SKY = "#f4f4f1"
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def draw_frames(
+    path: Path, volumes: Mapping[str, np.ndarray], geometry: Geometry, title: str
+) -> None:
+    """One row per volume (its name at the left), in five views; written as a PNG.
+
+    volumes: (D, H, W, 4), channel 0 above 0 where occupied (apply the threshold before). Views:
+    from above, by height; the horizontal slice in which the last volume (the truth) has most
+    voxels, by intensity; from the left, by how many voxels lie behind each other; in space, by
+    height; Doppler from above (0 counts as not known), blue coming and red leaving. Colours mean
+    the same in all rows.
+    """
+    pyplot = _pyplot()
+    rows = len(volumes)
+    figure = pyplot.figure(figsize=(19, 3.3 * rows + 0.7), layout="constrained")
+    grid = figure.add_gridspec(rows, len(VIEWS), width_ratios=(1, 1, 1.2, 1.25, 1))
+    fastest, brightest = (_largest(volumes, channel) for channel in (2, 1))
+    layer = int((list(volumes.values())[-1][..., 0] > 0).sum(axis=(1, 2)).argmax())
+    height = geometry.lower[0] + (layer + 0.5) * geometry.size[0]
+    for i, (name, volume) in enumerate(volumes.items()):
+        occupied = volume[..., 0] > 0
+        axes = [figure.add_subplot(grid[i, k]) for k in (0, 1, 2)]
+        axes.append(figure.add_subplot(grid[i, 3], projection="3d", computed_zorder=False))
+        axes.append(figure.add_subplot(grid[i, 4]))
+        images = {
+            "height [m]": (axes[0], _draw_above(axes[0], occupied, geometry)),
+            "intensity": (axes[1], _draw_slice(axes[1], volume, layer, geometry, brightest)),
+            "Doppler [m/s]": (axes[4], _draw_doppler(axes[4], volume, geometry, fastest)),
+        }
+        _draw_side(axes[2], occupied, geometry)
+        _draw_space(axes[3], occupied, geometry)
+        for label, (axis, image) in images.items():
+            figure.colorbar(image, ax=axis, label=label, shrink=0.8)
+        axes[0].set_ylabel(f"{name}\n{int(occupied.sum()):,} voxels\n\nx forward [m]")
+        for axis, text in zip(axes, VIEWS if i == 0 else (), strict=False):
+            axis.set_title(text.format(height=height), fontsize=10)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def _extent(geometry: Geometry, across: int, along: int) -> tuple[float, float, float, float]:
+    """(left, right, bottom, top) metres of two array axes."""
+    low, high = geometry.lower, _upper(geometry)
+    return low[across], high[across], low[along], high[along]
+
+
+def _upper(geometry: Geometry) -> list[float]:
+    parts = zip(geometry.lower, geometry.size, geometry.shape, strict=True)
+    return [low + size * count for low, size, count in parts]
+
+
+def _draw_above(axis: Any, occupied: np.ndarray, geometry: Geometry) -> Any:
+    """x upwards, y to the left as seen by the driver, colour by the highest occupied voxel."""
+    depth = occupied.shape[0]
+    top = depth - 1 - occupied[::-1].argmax(axis=0)
+    height = geometry.lower[0] + (top + 0.5) * geometry.size[0]
+    seen = np.where(occupied.any(axis=0), height, np.nan)
+    low, high = geometry.lower[0], _upper(geometry)[0]
+    return _map(axis, seen, geometry, vmin=low, vmax=high, cmap="viridis")
+
+
+def _draw_slice(
+    axis: Any, volume: np.ndarray, layer: int, geometry: Geometry, brightest: float
+) -> Any:
+    values = np.where(volume[layer, ..., 0] > 0, volume[layer, ..., 1], np.nan)
+    return _map(axis, values, geometry, vmin=0, vmax=brightest, cmap="plasma_r")
+
+
+def _draw_doppler(axis: Any, volume: np.ndarray, geometry: Geometry, fastest: float) -> Any:
+    known = (volume[..., 0] > 0) & (volume[..., 2] != 0)
+    mean = (volume[..., 2] * known).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    seen = np.where((volume[..., 0] > 0).any(axis=0), mean, np.nan)
+    return _map(axis, seen, geometry, vmin=-fastest, vmax=fastest, cmap="coolwarm")
+
+
+def _map(axis: Any, values: np.ndarray, geometry: Geometry, **colours: Any) -> Any:
+    left, right, bottom, top = _extent(geometry, across=2, along=1)
+    # Columns run to the left (y), so the picture is mirrored to look like the road ahead.
+    image = axis.imshow(
+        values[:, ::-1], origin="lower", extent=(right, left, bottom, top), aspect="equal",
+        interpolation="nearest", **colours,
+    )  # fmt: skip
+    axis.set_facecolor(_SKY)
+    axis.set_xlabel("y left [m]")
+    return image
+
+
+def _draw_side(axis: Any, occupied: np.ndarray, geometry: Geometry) -> None:
+    counts = occupied.sum(axis=2).astype(np.float64)
+    axis.imshow(
+        np.where(counts > 0, np.log1p(counts), np.nan), origin="lower", cmap="magma_r",
+        extent=_extent(geometry, across=1, along=0), aspect="auto", interpolation="nearest",
+        vmin=0, vmax=np.log1p(occupied.shape[2] / 4),
+    )  # fmt: skip
+    axis.set_facecolor(_SKY)
+    axis.set_xlabel("x forward [m]")
+    axis.set_ylabel("z [m]")
+
+
+def _draw_space(axis: Any, occupied: np.ndarray, geometry: Geometry) -> None:
+    points = geometry.points(occupied)
+    points = points[:: -(-len(points) // MAX_POINTS) or 1]
+    low, high = geometry.lower, _upper(geometry)
+    axis.scatter(
+        points[:, 0], points[:, 1], points[:, 2], c=points[:, 2], s=5, marker="s",
+        cmap="viridis", vmin=low[0], vmax=high[0], linewidths=0, depthshade=False,
+    )  # fmt: skip
+    axis.set(xlim=(low[1], high[1]), ylim=(low[2], high[2]), zlim=(low[0], high[0]))
+    # Heights drawn twice as tall: a street is flat.
+    axis.set_box_aspect((high[1] - low[1], high[2] - low[2], 2 * (high[0] - low[0])))
+    axis.view_init(elev=32, azim=-155)
+    axis.tick_params(labelsize=7)
+
+
+def _largest(volumes: Mapping[str, np.ndarray], channel: int) -> float:
+    """Largest absolute value in occupied voxels of any volume, 1 at least."""
+    found = [np.abs(v[..., channel][v[..., 0] > 0]).max(initial=1.0) for v in volumes.values()]
+    return float(max(found))
