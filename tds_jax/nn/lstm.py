@@ -36,8 +36,8 @@ class LSTMLayer(nnx.Module):
 
 
 @jax.custom_vjp
-def _update(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """gates (B, 4H), cell (B, H) of one dtype -> the next (cell, hidden).
+def update_cell(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """gates (..., 4H), cell (..., H) of one dtype -> the next (cell, hidden).
 
     Keeps 6H numbers per row for the backward pass, where autodiff would keep 11H.
     """
@@ -63,7 +63,7 @@ def _update_backward(
     return jnp.concatenate([d_i, d_f, d_g, d_o], axis=-1), d_new * f
 
 
-_update.defvjp(_update_forward, _update_backward)
+update_cell.defvjp(_update_forward, _update_backward)
 
 
 class LSTM(nnx.Module):
@@ -145,6 +145,6 @@ class LSTM(nnx.Module):
         for n, (cell, hidden) in enumerate(carry):
             total = product(f"layer_{n}", *x, hidden)
             gates = add_bias(total, getattr(self, f"layer_{n}").bias[...]) if n else gates + total
-            new.append(_update(gates.astype(cell.dtype), cell))
+            new.append(update_cell(gates.astype(cell.dtype), cell))
             x = [new[-1][1] * masks[n] if n < len(masks) else new[-1][1]]
         return tuple(new), new[-1][1]

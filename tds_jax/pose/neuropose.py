@@ -6,7 +6,6 @@ Liu et al. 2021, in the size of the emg2pose benchmark (6,354,903 parameters at 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,59 +13,16 @@ from flax import nnx
 
 from tds_jax.engine.remat import checkpoint, keep
 from tds_jax.errors import UserError
+from tds_jax.nn.batch_norm import BatchNorm, Moments
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear, uniform
-from tds_jax.nn.normalizer import Normalizer, Statistic
+from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.resample import interpolate
 
 KERNEL = (3, 2)  # samples, electrodes
 WIDENING = (4, 4, 2)  # electrodes made of one by each decoder block
 CONVS = 3  # per residual block
-MOMENTUM = 0.1  # weight of the newest batch in the running statistics, as PyTorch counts it
-EPS = 1e-5
-
-
-class Moments(NamedTuple):
-    """Mean (F,) and unbiased variance (F,) of what went into one `BatchNorm`."""
-
-    mean: jax.Array
-    var: jax.Array
-
-
-class BatchNorm(nnx.Module):
-    """Normalises (B, T, E, F) over all but F: in training by the batch, else by running statistics.
-
-    `mean` and `var` are data, not parameters: each training batch moves them by MOMENTUM, the
-    variance by its unbiased estimate, as PyTorch does. Everything is f32 (f64 for f64), whatever
-    the type of x, and so is the result.
-    """
-
-    def __init__(self, features: int) -> None:
-        self.scale = nnx.Param(jnp.ones((features,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
-        self.mean = Statistic(jnp.zeros((features,), jnp.float32))
-        self.var = Statistic(jnp.ones((features,), jnp.float32))
-
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, Moments]:
-        """(normalised x, moments for `update`); changes nothing, so that it may be rematerialised.
-
-        A Variable that is set inside `jax.checkpoint` loses its new value without a word.
-        """
-        x = x.astype(at_least_f32(x.dtype))
-        mean, var, count = self.mean[...], self.var[...], 0
-        if train:
-            mean = jnp.mean(x, (0, 1, 2))
-            var = jnp.mean((x - mean[None, None, None]) ** 2, (0, 1, 2))
-            count = x.size // x.shape[-1]
-        rows = [self.scale[...] * jax.lax.rsqrt(var + EPS), mean, self.bias[...]]
-        gain, centre, shift = (row[None, None, None].astype(x.dtype) for row in rows)
-        return (x - centre) * gain + shift, Moments(mean, var * (count / max(count - 1, 1)))
-
-    def update(self, moments: Moments) -> None:
-        """Moves the running statistics towards a training batch's."""
-        self.mean[...] += MOMENTUM * (moments.mean - self.mean[...])
-        self.var[...] += MOMENTUM * (moments.var - self.var[...])
 
 
 class Conv(nnx.Module):

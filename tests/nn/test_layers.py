@@ -10,7 +10,7 @@ from flax import nnx
 
 from tds_jax.nn.conv import _banded, _native, conv1d, width_conv1d
 from tds_jax.nn.dropout import dropout
-from tds_jax.nn.lstm import LSTM, _update
+from tds_jax.nn.lstm import LSTM, update_cell
 from tds_jax.nn.norm import LayerNorm, _normalize
 from tds_jax.nn.normalizer import Normalizer, Statistic
 from tds_jax.nn.resample import interpolate, upsample
@@ -196,7 +196,7 @@ def test_gradients_of_an_lstm_update_are_those_of_its_formula():
     with jax.enable_x64(True):
         arrays = [a.astype(jnp.float64) for a in (normal(4, 28), normal(4, 7, seed=1))]
         cotangents = tuple(normal(4, 7, seed=n).astype(jnp.float64) for n in (2, 3))
-        pulled = [jax.vjp(f, *arrays) for f in (formula, _update)]
+        pulled = [jax.vjp(f, *arrays) for f in (formula, update_cell)]
         expected, ours = [(*out, *pull(cotangents)) for out, pull in pulled]
         for a, b in zip(expected, ours, strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-13, atol=1e-14)

@@ -10,7 +10,8 @@ from tds_jax.engine import loop, workdir
 from tds_jax.engine.optim import make_optimizer
 from tds_jax.engine.step import make_init, make_train_step, split
 from tds_jax.errors import UserError
-from tds_jax.pose.neuropose import MOMENTUM, BatchNorm, NeuroPose
+from tds_jax.nn.batch_norm import MOMENTUM, BatchNorm
+from tds_jax.pose.neuropose import NeuroPose
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 
 SMALL = {
