@@ -1,0 +1,235 @@
+"""What a voxel run can be told; values live in configs/voxel_base.py and the files that use it."""
+
+import dataclasses
+import math
+
+from tds_jax.config import (
+    Config,
+    EvalConfig,
+    LoaderConfig,
+    require,
+    require_at_least,
+    require_between,
+    require_choice,
+)
+from tds_jax.voxel.resize import MODES
+
+AUTOENCODERS = ("vae", "vqvae")
+GENERATORS = ("diffusion", "consistency")
+SPANS = ("block", "stage", "coder")
+RECONSTRUCTIONS = ("occupancy", "mse", "weighted", "composite")
+MAX_LEVELS = 4  # the original's strides are known for so many
+
+
+@dataclasses.dataclass(frozen=True)
+class VoxelModelConfig:
+    """The autoencoder, and for the generators what works on its latents.
+
+    name: 'vae' and 'vqvae' learn volumes; 'diffusion' learns latents of a trained one, given the
+    radar; 'consistency' learns to do so in few steps from a trained diffusion.
+    """
+
+    name: str
+    base: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: bool
+    latent_channels: int
+    span: str
+    tile: int
+    codes: int
+    codebook_decay: float
+    restart_below: float
+    autoencoder: str
+    teacher: str
+    condition_channels: int
+    condition_base: int
+    condition_blocks: int
+    width: int
+    unet_multipliers: tuple[int, ...]
+    sigma_data: float
+    sigma_min: float
+    sigma_max: float
+    rho: float
+    sigma_mean: float
+    sigma_spread: float
+    sampler_steps: int
+    distillation_levels: int
+    jumps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        require_choice("model.name", self.name, AUTOENCODERS + GENERATORS)
+        require_choice("model.span", self.span, SPANS)
+        require_between("model.blocks", self.blocks, 0, 2)
+        for name in ("multipliers", "unet_multipliers", "jumps"):
+            values = getattr(self, name)
+            require(
+                len(values) > 0 and min(values) >= 1,
+                f"model.{name}={values} must be whole numbers of 1 or more, at least one",
+            )
+        require_between("len(model.multipliers)", len(self.multipliers), 1, MAX_LEVELS)
+        for name in ("base", "latent_channels", "condition_channels", "condition_base"):
+            require_at_least(f"model.{name}", getattr(self, name), 1)
+        for name in ("width", "sampler_steps", "distillation_levels"):
+            require_at_least(f"model.{name}", getattr(self, name), 2)
+        for name in ("tile", "codes", "restart_below", "condition_blocks"):
+            require_at_least(f"model.{name}", getattr(self, name), 0)
+        require(
+            self.name in GENERATORS or (self.codes > 0) == (self.name == "vqvae"),
+            f"model.codes={self.codes} does not go with model.name={self.name!r}; use 0 for 'vae' "
+            "and the number of codes for 'vqvae'",
+        )
+        self._check_levels()
+        self._check_sources()
+
+    def _check_levels(self) -> None:
+        require(
+            0 < self.sigma_min < self.sigma_max,
+            f"model.sigma_min={self.sigma_min} and model.sigma_max={self.sigma_max} must be above "
+            "0 and in this order",
+        )
+        for name in ("sigma_data", "rho", "sigma_spread"):
+            require(getattr(self, name) > 0, f"model.{name}={getattr(self, name)} must be above 0")
+
+    def _check_sources(self) -> None:
+        require(
+            self.name != "diffusion" or bool(self.autoencoder),
+            "model.autoencoder='' but model.name='diffusion' needs one; train configs/"
+            "voxel_ultra.py and name its workdir",
+        )
+        require(
+            self.name != "consistency" or bool(self.teacher),
+            "model.teacher='' but model.name='consistency' needs one; train configs/"
+            "voxel_diffusion.py and name its workdir",
+        )
+
+    @property
+    def unet_stride(self) -> int:
+        """What the latent's D, H and W must be multiples of for a generator."""
+        return 2 ** (len(self.unet_multipliers) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class VoxelDataConfig(LoaderConfig):
+    """Where the volumes are, and the grid they come to. ranges: x0, x1, y0, y1, z0, z1 metres."""
+
+    path: str
+    cache_dir: str
+    grid: str
+    shape: tuple[int, ...]
+    multiple: tuple[int, ...]
+    ranges: tuple[float, ...]
+    augment_flip: float
+    augment_noise: float
+    augment_intensity_noise: float
+    augment_doppler_noise: float
+    augment_dropout: float
+    augment_dropout_rate: float
+    augment_intensity: float
+    augment_intensity_scale: float
+    augment_doppler: float
+    augment_doppler_shift: float
+    train_scenes: tuple[str, ...]
+    val_scenes: tuple[str, ...]
+    test_scenes: tuple[str, ...]
+    split_ratio: tuple[float, ...]
+    max_statistics_frames: int
+    max_open_files: int
+    chunk_cache_bytes: int
+    synthetic_scenes: int
+    synthetic_frames: int
+    synthetic_shape: tuple[int, ...]
+    synthetic_seed: int
+
+    @property
+    def cache_bytes(self) -> int:
+        """Chunk caches of all files that may be open at once."""
+        return self.max_open_files * self.chunk_cache_bytes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("data.grid", self.grid, MODES)
+        for name in ("shape", "multiple", "synthetic_shape"):
+            value = getattr(self, name)
+            require(
+                len(value) == 3 and min(value) >= 1,
+                f"data.{name}={value} must be three whole numbers above 0, as (Z, X, Y)",
+            )
+        low, high = self.ranges[::2], self.ranges[1::2]
+        require(
+            len(self.ranges) == 6 and all(a < b for a, b in zip(low, high, strict=True)),
+            f"data.ranges={self.ranges} must be (x0, x1, y0, y1, z0, z1) metres, each pair rising",
+        )
+        require(
+            len(self.split_ratio) == 3 and abs(sum(self.split_ratio) - 1) < 1e-6,
+            f"data.split_ratio={self.split_ratio} must be three shares (train, val, test) that "
+            "add up to 1",
+        )
+        for name in ("max_statistics_frames", "max_open_files", "synthetic_frames"):
+            require_at_least(f"data.{name}", getattr(self, name), 1)
+        require_at_least("data.chunk_cache_bytes", self.chunk_cache_bytes, 0)
+        require_at_least("data.synthetic_scenes", self.synthetic_scenes, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class VoxelLossConfig:
+    """What a volume is charged for; see `voxel.losses`.
+
+    reconstruction: 'occupancy' trains logits of channel 0 and normalised features; the others are
+    the original's and train raw values.
+    """
+
+    reconstruction: str
+    bce_weight: float
+    occupied_weight: float
+    focal_gamma: float
+    dice_weight: float
+    feature_weight: float
+    feature_squared: bool
+    kl_weight: float
+    commitment_weight: float
+    channel_weights: tuple[float, ...]
+    false_positive_weight: float
+    mass_weight: float
+    perceptual_weight: float
+    structure_weight: float
+
+    def __post_init__(self) -> None:
+        require_choice("loss.reconstruction", self.reconstruction, RECONSTRUCTIONS)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float):
+                require_at_least(f"loss.{field.name}", value, 0)
+        require(
+            self.occupied_weight > 0, f"loss.occupied_weight={self.occupied_weight} must be > 0"
+        )
+        require(
+            len(self.channel_weights) == 4 and math.fsum(self.channel_weights) > 0,
+            f"loss.channel_weights={self.channel_weights} must be four weights, not all 0",
+        )
+        require(
+            self.reconstruction != "occupancy" or self.bce_weight + self.dice_weight > 0,
+            "loss.bce_weight=0 and loss.dice_weight=0 leave the occupancy unlearned; raise one",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class VoxelEvalConfig(EvalConfig):
+    """The engine's settings; dilation: radius of the dilated-radar baseline, voxels. samples:
+    drawn per frame by a generator and averaged. renders: frames drawn as figures."""
+
+    dilation: int
+    samples: int
+    renders: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least("eval.dilation", self.dilation, 1)
+        require_at_least("eval.samples", self.samples, 1)
+        require_at_least("eval.renders", self.renders, 0)
+
+
+def settings(config: Config) -> VoxelEvalConfig:
+    """A voxel run's `eval` with the settings that other domains have not."""
+    assert isinstance(config.eval, VoxelEvalConfig)
+    return config.eval

@@ -1,0 +1,194 @@
+"""A voxel model beside its baselines, at thresholds chosen on validation."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tds_jax.data.pipeline import Loader
+from tds_jax.engine import metrics
+from tds_jax.engine.report import ALL, MODEL, Report, Row
+from tds_jax.engine.step import Batch
+from tds_jax.voxel import figures
+from tds_jax.voxel.config import settings
+from tds_jax.voxel.metrics import States, ThresholdSweep, compare, dilated, split_groups
+from tds_jax.voxel.source import VoxelPairs
+
+if TYPE_CHECKING:
+    from tds_jax.voxel.task import VoxelTask
+
+HEADLINE = ("iou", "precision", "recall", "chamfer_m", "bev_iou", "count_ratio", "intensity_mae")
+SHOWN_GROUPS = ("range",)
+THRESHOLDS = "thresholds.json"
+FIXED = 0.5  # for what is 0 or 1, and for models that were never calibrated
+GRID = np.linspace(0.01, 0.99, 99)
+RADAR, PRIOR = "radar", "prior"
+
+Frame = Mapping[str, np.ndarray]
+"""One example: radar, target (D, H, W, 4) and weight (D, H, W)."""
+Volumes = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """Occupancy above which a method's voxel is occupied, by method; of the validation split.
+
+    iou: what each reached there.
+    """
+
+    value: dict[str, float]
+    iou: dict[str, float]
+
+    def of(self, method: str) -> float:
+        """The method's own, or FIXED."""
+        return self.value.get(method, FIXED)
+
+    @classmethod
+    def read(cls, workdir: Path) -> "Thresholds | None":
+        """Those that an evaluation left in a workdir; None if there was none."""
+        path = workdir / THRESHOLDS
+        return cls(**json.loads(path.read_text())) if path.exists() else None
+
+    def write(self, workdir: Path) -> None:
+        """Keeps them in a workdir."""
+        (workdir / THRESHOLDS).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+
+def calibrate(task: "VoxelTask", model: nnx.Module) -> Thresholds:
+    """For each method and the prior, the threshold with the highest IoU over all validation."""
+    sweeps: dict[str, ThresholdSweep] = {}
+    for frame, volumes in frames(task, model, task.data.pairs("val")):
+        for name, volume in (volumes | {PRIOR: task.data.statistics.prior}).items():
+            truth, weight = frame["target"][..., 0], frame["weight"]
+            sweep = ThresholdSweep.of(volume[..., 0], truth, weight, GRID)
+            sweeps[name] = sweeps[name].merge(sweep) if name in sweeps else sweep
+    return Thresholds(
+        {name: sweep.best(GRID, "iou") for name, sweep in sweeps.items()},
+        {name: float(sweep.scores()["iou"].max()) for name, sweep in sweeps.items()},
+    )
+
+
+def evaluate(task: "VoxelTask", model: nnx.Module, split: str, workdir: Path | None) -> Report:
+    """Report of model and baselines on a split; thresholds and figures go to the workdir."""
+    thresholds = calibrate(task, model)
+    if workdir:
+        thresholds.write(workdir)
+    found: dict[str, States] = {}
+    source = task.data.pairs(split)
+    places = np.linspace(0, len(source) - 1, settings(task.config).renders)
+    drawn = set(places.astype(int).tolist())
+    for i, (frame, volumes) in enumerate(frames(task, model, source)):
+        volumes |= baselines(task, frame)
+        for name, volume in volumes.items():
+            at = thresholds.of(name)
+            states = compare(volume, frame["target"], frame["weight"], task.data.geometry, at)
+            found[name] = metrics.merge(found[name], states) if name in found else states
+        if workdir and i in drawn:
+            _draw(task, workdir, f"{split}_{i:04d}", frame, volumes, thresholds)
+    count = len(source)
+    rows = [row for name, states in found.items() for row in _rows(split, name, states, count)]
+    return Report(rows, HEADLINE, SHOWN_GROUPS, notes=_notes(thresholds))
+
+
+def baselines(task: "VoxelTask", frame: Frame) -> Volumes:
+    """What needs no network: name -> (D, H, W, 4).
+
+    radar: the radar's own voxels; radar_dilated: and their neighbours. prior: how often each voxel
+    is occupied in the train split, with its mean values. mean: the split's occupancy and mean
+    values everywhere, hence nothing occupied. empty: nothing.
+    """
+    known, radar = task.data.statistics, frame["radar"]
+    constant = np.concatenate([[np.float32(known.occupancy)], known.target_mean[1:]])
+    return {
+        RADAR: radar,
+        f"{RADAR}_dilated": dilated(radar, settings(task.config).dilation),
+        PRIOR: known.prior,
+        "mean": np.broadcast_to(constant, radar.shape),
+        "empty": np.zeros_like(radar),
+    }
+
+
+def frames(
+    task: "VoxelTask", model: nnx.Module, source: VoxelPairs
+) -> Iterator[tuple[Frame, Volumes]]:
+    """(example, {method: volume (D, H, W, 4)}) over a source, in order."""
+    run, data = runner(task, model), task.config.data
+    loader = Loader(
+        source,
+        micro_batch=task.config.eval.batch_size,
+        seed=task.config.seed,
+        train=False,
+        workers=0,
+        threads=data.threads,
+        prefetch=data.prefetch,
+    )
+    with contextlib.closing(loader):
+        for batch in loader.eval_batches():
+            volumes = run(batch)
+            for i in np.flatnonzero(batch["example"] >= 0):
+                yield (
+                    {name: leaf[i] for name, leaf in batch.items()},
+                    {name: volume[i] for name, volume in volumes.items()},
+                )
+
+
+def runner(task: "VoxelTask", model: nnx.Module) -> Callable[[Mapping[str, np.ndarray]], Volumes]:
+    """batch -> {method: volumes (B, D, H, W, 4)}, compiled once per shape."""
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def run(state: Any, batch: Batch) -> dict[str, jax.Array]:
+        return task.method.volumes(nnx.merge(graphdef, state), batch)
+
+    def call(batch: Mapping[str, np.ndarray]) -> Volumes:
+        found = run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})
+        return jax.tree.map(np.asarray, found)
+
+    return call
+
+
+def cut(volume: np.ndarray, weight: np.ndarray, threshold: float) -> np.ndarray:
+    """(D, H, W, 4) with channel 0 made 0 or 1 and the others 0 where it is 0 or weight is."""
+    full = (volume[..., :1] > threshold) & (weight[..., None] > 0)
+    return np.where(full, np.concatenate([full, volume[..., 1:]], axis=-1), 0).astype(np.float32)
+
+
+def _rows(split: str, method: str, states: States, count: int) -> list[Row]:
+    whole, groups = split_groups(states)
+    return [
+        Row(split, group, method, name, value, None, float(count))
+        for group, part in ({ALL: whole} | groups).items()
+        for name, value in metrics.compute(part).items()
+    ]
+
+
+def _draw(
+    task: "VoxelTask",
+    workdir: Path,
+    name: str,
+    frame: Frame,
+    volumes: Volumes,
+    thresholds: Thresholds,
+) -> None:
+    plots = workdir / "plots"
+    plots.mkdir(exist_ok=True)
+    shown = {method: volumes[method] for method in (RADAR, MODEL)}
+    rows = {
+        method: cut(volume, frame["weight"], thresholds.of(method))
+        for method, volume in shown.items()
+    }
+    rows["truth"] = frame["target"]
+    figures.draw_frames(plots / f"{name}.png", rows, task.data.geometry, name.replace("_", " "))
+
+
+def _notes(thresholds: Thresholds) -> tuple[str, ...]:
+    """What a reader of the tables must know of them."""
+    pairs = ", ".join(f"{name} {value:.2f}" for name, value in thresholds.value.items())
+    return (f"occupied above {pairs}, the best IoU on validation; others above {FIXED}",)

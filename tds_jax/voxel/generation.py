@@ -1,0 +1,96 @@
+"""Learning what the target looks like where the radar is what was seen: diffusion of latents."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.config import Config
+from tds_jax.engine import metrics
+from tds_jax.engine.logs import progress_bar
+from tds_jax.engine.report import MODEL
+from tds_jax.engine.step import Batch, Objective
+from tds_jax.voxel import build, diffusion, latents, trained
+from tds_jax.voxel.config import settings
+from tds_jax.voxel.dataset import VoxelData
+from tds_jax.voxel.model import LatentDenoiser, ScaledAutoencoder
+
+LEAVES = ("radar",)
+
+
+class Diffusion:
+    """The method of 'diffusion'; see `task.Method`."""
+
+    leaves: tuple[str, ...] = LEAVES
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._levels = build.levels(config.model)
+
+    def init(self, rngs: nnx.Rngs) -> LatentDenoiser:
+        """A fresh denoiser; the autoencoder in it is random until `statistics` are put in."""
+        return build.denoiser(self._config, rngs)
+
+    @functools.cached_property
+    def _autoencoder(self) -> ScaledAutoencoder:
+        return trained.autoencoder(self._config, Path(self._config.model.autoencoder))
+
+    def latents(self, data: VoxelData, split: str) -> Path:
+        """The stored latents of a split's targets."""
+        return stored_latents(self._autoencoder, data, split)
+
+    def statistics(self, data: VoxelData) -> dict[str, Any]:
+        """The frozen autoencoder, units of the radar, and mean and scale of the latents."""
+        return {
+            "autoencoder": trained.leaves(self._autoencoder),
+            "radar": data.statistics.leaves()["radar"],
+            "latent": latents.moments(self.latents(data, "train")),
+        }
+
+    def loss(
+        self, model: LatentDenoiser, batch: Batch, train: bool
+    ) -> tuple[Objective, dict[str, Any]]:
+        """Weighted squared error of the estimate, at a level and with noise of the example's key.
+
+        Validation draws them, too: from keys that stay the same from one look to the next.
+        """
+        clean, keys = model.scaled(batch["latent"]), batch["key"]
+        sigma = self._levels.draw(keys)
+        noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
+        noisy = clean + diffusion.rows(sigma, clean) * noise
+        estimate = model.denoise(model.condition(batch["radar"]))(noisy, sigma)
+        error = jnp.mean((estimate - clean) ** 2, axis=(1, 2, 3, 4))
+        charge = diffusion.loss_weight(sigma, model.data) * error
+        weight = batch["weight"]
+        states = {"mse": metrics.Mean(jnp.sum(weight * error), jnp.sum(weight))}
+        return Objective(jnp.sum(weight * charge), jnp.sum(weight)), states
+
+    def volumes(self, model: LatentDenoiser, batch: Batch) -> dict[str, jax.Array]:
+        """{'model': samples by Heun's method given the radar}, raw values."""
+        grid = self._levels.grid(self._config.model.sampler_steps)
+        denoise = model.denoise(model.condition(batch["radar"]))
+        shape = model.autoencoder.network.latent_shape(batch["radar"].shape)[1:]
+
+        def one(draw: int) -> jax.Array:
+            start = diffusion.noise(batch["key"], draw, shape)
+            return model.decode(diffusion.sample(denoise, start, grid))
+
+        return {MODEL: average(one, settings(self._config).samples)}
+
+
+def average(one: Any, samples: int) -> jax.Array:
+    """The mean of one(1) … one(samples): volumes of that many independent draws."""
+    total = one(1)
+    for draw in range(2, samples + 1):
+        total = total + one(draw)
+    return total / samples
+
+
+def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str) -> Path:
+    """Latents of a split's targets, computed where they are not yet."""
+    with progress_bar(f"encoding the {split} split") as progress:
+        digest = f"{data.digest()} {split}"
+        return latents.cached(data.cache / "latents", model, data.pairs(split), digest, progress)

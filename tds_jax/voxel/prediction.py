@@ -1,0 +1,82 @@
+"""Volumes for files: sparse .npz in, sparse .npz with the same keys out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flax import nnx
+
+from tds_jax.engine.logs import progress_bar
+from tds_jax.engine.report import MODEL
+from tds_jax.errors import UserError
+from tds_jax.voxel import evaluation
+from tds_jax.voxel.evaluation import Thresholds
+from tds_jax.voxel.volumes import ENDINGS, Volume, read_volume, write_npz
+
+if TYPE_CHECKING:
+    from tds_jax.voxel.task import VoxelTask
+
+KEY_WORDS = 2  # of a random key
+
+
+def predict(task: "VoxelTask", model: nnx.Module, source: Path, target: Path) -> list[Path]:
+    """Sparse volumes on the model's grid for a file or every file of a folder.
+
+    Generators read radar volumes, autoencoders targets, which they reconstruct. Written are the
+    voxels above the threshold that the workdir's evaluation calibrated, features in the files'
+    units with the occupancy's probability as channel 0. Noise depends on the place in the folder.
+    """
+    pairs = pair_files(source, target)
+    run = evaluation.runner(task, model)
+    threshold = (task.thresholds or Thresholds({}, {})).of(MODEL)
+    weight = task.data.grid.weight(task.data.volume_shape)
+    leaf = "radar" if task.generates else "target"
+    with progress_bar("predicting") as progress:
+        for done, (file, place) in enumerate(pairs):
+            progress(done, len(pairs), file.name)
+            volume = _checked(task, file)
+            seen = task.data.grid.arrange(volume, pooled=() if leaf == "radar" else (3,))
+            key = np.random.SeedSequence((task.config.seed, done)).generate_state(KEY_WORDS)
+            batch = {leaf: seen[None], "weight": weight[None], "key": key[None]}
+            _write(place, run(batch)[MODEL][0], weight, threshold)
+    return [place for _, place in pairs]
+
+
+def pair_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """(volume, where its prediction goes) for a file or each file of a folder."""
+    if not source.exists():
+        raise UserError(f"--input={source}: no such file or folder; check the path")
+    if source.is_file():
+        if target.suffix != ".npz":
+            raise UserError(f"--output={target} must end with .npz; name a file")
+        if source.resolve() == target.resolve():
+            raise UserError(f"--output={target} is the input itself; choose another file")
+        return [(source, target)]
+    files = sorted(path for path in source.iterdir() if path.suffix in ENDINGS)
+    if not files:
+        raise UserError(f"--input={source} holds no {' or '.join(ENDINGS)} file")
+    if target.exists() and (not target.is_dir() or target.resolve() == source.resolve()):
+        raise UserError(f"--output={target} must be another folder, since --input is a folder")
+    return [(file, target / f"{file.stem}.npz") for file in files]
+
+
+def _checked(task: "VoxelTask", file: Path) -> Volume:
+    volume = read_volume(str(file))
+    if volume.shape != task.data.volume_shape:
+        raise UserError(
+            f"{file}: the grid (X, Y, Z) is {volume.shape}, the model was trained on "
+            f"{task.data.volume_shape}; voxelise with the same grid"
+        )
+    return volume
+
+
+def _write(place: Path, volume: np.ndarray, weight: np.ndarray, threshold: float) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output={place}: its folder cannot be made ({error.strerror}); name another place"
+        ) from error
+    z, x, y = np.nonzero((volume[..., 0] > threshold) & (weight > 0))
+    d, h, w = volume.shape[:3]
+    write_npz(place, Volume(np.stack([x, y, z], axis=1), volume[z, x, y], (h, w, d)))

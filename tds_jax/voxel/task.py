@@ -1,0 +1,198 @@
+"""The voxel task: pairs of radar and LiDAR volumes -> a method -> volumes, and their worth."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tds_jax.config import Config, require
+from tds_jax.engine.report import Report
+from tds_jax.engine.step import Batch, Objective
+from tds_jax.errors import UserError
+from tds_jax.voxel import build, evaluation, prediction, torch_names, unet_names
+from tds_jax.voxel.autoencoding import Autoencoding
+from tds_jax.voxel.config import GENERATORS
+from tds_jax.voxel.dataset import Examples, VoxelData
+from tds_jax.voxel.distillation import Distillation
+from tds_jax.voxel.evaluation import Thresholds
+from tds_jax.voxel.generation import Diffusion
+from tds_jax.voxel.volumes import CHANNELS
+
+
+class Method(Protocol):
+    """What a `model.name` stands for.
+
+    leaves: what of a pair it trains on. A method with `latents` also gets the leaf `latent`.
+    """
+
+    leaves: tuple[str, ...]
+
+    def init(self, rngs: nnx.Rngs) -> Any:
+        """A fresh model."""
+        ...
+
+    def statistics(self, data: VoxelData) -> dict[str, Any]:
+        """Leaves of `rest`: of the train split, and models that other runs have trained."""
+        ...
+
+    def latents(self, data: VoxelData, split: str) -> Path | None:
+        """Where the latents of a split's targets are, made if need be; None without."""
+        ...
+
+    def loss(self, model: Any, batch: Batch, train: bool) -> tuple[Objective, dict[str, Any]]:
+        """As `tasks.Task.loss`."""
+        ...
+
+    def volumes(self, model: Any, batch: Batch) -> dict[str, jax.Array]:
+        """What there is to evaluate: name -> (B, D, H, W, 4) raw, channel 0 a probability.
+
+        'model' is what the run is about and what is predicted.
+        """
+        ...
+
+
+METHODS: dict[str, type[Method]] = {
+    "vae": Autoencoding,
+    "vqvae": Autoencoding,
+    "diffusion": Diffusion,
+    "consistency": Distillation,
+}
+
+
+class VoxelTask:
+    """A `tasks.Task` for radar volumes; see `tasks.Task` for what is not said here."""
+
+    def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
+        self.config = config
+        self.method = METHODS[config.model.name](config)  # type: ignore[call-arg]
+        self.thresholds: Thresholds | None = None
+        self.data = VoxelData(config, inputs)
+        cells = build.divisor(config.model)
+        require(
+            all(n % m == 0 for n, m in zip(self.data.shape, cells, strict=True)),
+            f"the grid (Z, X, Y) = {self.data.shape} is not divisible by {cells}, as model.name="
+            f"{config.model.name!r} needs; use data.grid='pad' with data.multiple={cells}",
+        )
+
+    @property
+    def generates(self) -> bool:
+        """True for methods that answer to a radar volume; others reconstruct targets."""
+        return self.config.model.name in GENERATORS
+
+    def inputs(self) -> dict[str, Any]:
+        """The grid of the files and where it lies."""
+        return self.data.inputs()
+
+    def digest(self) -> str:
+        """Changes with any frame's name or split."""
+        return self.data.digest()
+
+    def init(self, rngs: nnx.Rngs) -> nnx.Module:
+        """A fresh model."""
+        return self.method.init(rngs)
+
+    def loss(
+        self, model: nnx.Module, batch: Batch, train: bool
+    ) -> tuple[Objective, dict[str, Any]]:
+        """The method's; every example is charged on its own."""
+        return self.method.loss(model, batch, train)
+
+    @functools.cache  # noqa: B019 - one task per run, three splits
+    def source(self, split: str) -> Examples:
+        """The examples of a split, with stored latents where the method wants them."""
+        latents = self.method.latents(self.data, split)
+        augment = self.data.augment(radar_only=self.generates) if split == "train" else None
+        return Examples(self.data.pairs(split, augment), self.method.leaves, latents)
+
+    def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of a batch."""
+        grid = self.data.shape
+        leaves: dict[str, tuple[tuple[int, ...], Any]] = {
+            "radar": ((*grid, CHANNELS), jnp.float32),
+            "target": ((*grid, CHANNELS), jnp.float32),
+        }
+        leaves = {name: leaf for name, leaf in leaves.items() if name in self.method.leaves}
+        leaves["weight"] = (grid, jnp.float32)
+        if self.generates:
+            model = self.config.model
+            cells = build.cells_per_latent(model)
+            small = tuple(n // m for n, m in zip(grid, cells, strict=True))
+            leaves |= {
+                "latent": ((*small, model.latent_channels), jnp.float32),
+                "weight": ((), jnp.float32),
+            }
+        leaves |= {"example": ((), jnp.int32), "key": ((2,), jnp.uint32)}
+        return {
+            name: jax.ShapeDtypeStruct((examples, *shape), dtype)
+            for name, (shape, dtype) in leaves.items()
+        }
+
+    def memory_options(self) -> dict[str, tuple[Any, ...]]:
+        """Recomputation of what `model.span` names, and of the U-Net's residual blocks."""
+        return {"remat": ("none", "names", "full")}
+
+    def fit_statistics(self) -> dict[str, Any]:
+        """Units of the data, and frozen models of other runs."""
+        return self.method.statistics(self.data)
+
+    def warnings(self) -> list[str]:
+        """What was left out of the data, and what frames have nothing in them."""
+        empty = self.data.statistics.empty
+        frames = [f"{empty} frames of the train split have an empty radar or target"]
+        return self.data.warnings() + frames * bool(empty)
+
+    def describe(self, values: dict[str, Any]) -> str:
+        """loss, and IoU at the uncalibrated threshold where there is one."""
+        iou = f"  iou {values['iou']:.3f}" if "iou" in values else ""
+        return f"loss {values['loss']:.4f}{iou}"
+
+    def evaluate(self, model: nnx.Module, split: str, workdir: Path | None) -> Report:
+        """The model and its baselines on a split; see `voxel.evaluation`."""
+        return evaluation.evaluate(self, model, split, workdir)
+
+    def import_params(
+        self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(params, rest) with the network of a PyTorch checkpoint: autoencoder or U-Net.
+
+        What the original does not have (statistics, the radar's encoder) stays as it is.
+        """
+        name = self.config.model.name
+        if name == "diffusion":
+            return params | {"unet": unet_names.import_params(params["unet"], tensors)}, rest
+        if name == "consistency":
+            raise UserError("model.name='consistency' learns changes of a teacher; import that")
+        network, codes = torch_names.import_params(
+            params["network"], rest.get("network", {}), tensors
+        )
+        return params | {"network": network}, rest | ({"network": codes} if codes else {})
+
+    def recall(self, workdir: Path) -> None:
+        """Takes up the thresholds that an evaluation left in a workdir, for predictions."""
+        self.thresholds = Thresholds.read(workdir)
+
+    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
+        """Volumes for one file or every file of a folder; see `voxel.prediction`."""
+        return prediction.predict(self, model, source, target)
+
+    def stream(
+        self,
+        model: nnx.Module,
+        source: str,
+        target: str,
+        *,
+        initial_pose: Sequence[float] | None,
+        chunk: float,
+        paced: bool,
+    ) -> str:
+        """Volumes are not streamed."""
+        raise UserError("--stream is for task 'pose'; leave it out for 'voxel'")
+
+    def export(self, model: nnx.Module, target: Path) -> str:
+        """Not written for volumes."""
+        raise UserError("export is for task 'pose'; use predict for 'voxel'")
