@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,18 @@ def join_steps(files: Sequence[GridFile], variable: str) -> Steps:
     return steps
 
 
+def require_same_units(files: Sequence[GridFile], variable: str) -> None:
+    """UserError unless the files that name a unit of a variable name the same."""
+    having = [one for one in files if one.attributes.get(variable, {}).get("units")]
+    said = {one.attributes[variable]["units"]: one.path for one in having}
+    if len(said) > 1:
+        (unit, one), (other_unit, other) = list(said.items())[:2]
+        raise UserError(
+            f"{variable} is in {unit!r} in {one}, but in {other_unit!r} in {other}; "
+            "convert one of them"
+        )
+
+
 def require_sorted(file: GridFile) -> None:
     """UserError unless times rise strictly within a file."""
     wrong = np.flatnonzero(np.diff(file.times) <= np.timedelta64(0, "s"))
@@ -82,9 +94,11 @@ class GridRecord:
     files: on one grid. Handles are keyed by process id and never travel with a pickle.
     """
 
-    def __init__(self, files: Sequence[GridFile], variables: Iterable[str]) -> None:
+    def __init__(self, files: Sequence[GridFile], variables: Sequence[str]) -> None:
         for other in files[1:]:
             require_same_grid(files[0], other)
+        for name in variables:
+            require_same_units(files, name)
         self.files = tuple(files)
         self.steps = {name: join_steps(files, name) for name in variables}
         self._per_process: dict[int, _Open] = {}

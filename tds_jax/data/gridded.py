@@ -113,16 +113,22 @@ def header(data: xr.Dataset, path: str) -> GridFile:
     )
 
 
-def _axis(data: xr.Dataset, path: str, axis: str) -> xr.DataArray:
+def axis_name(data: xr.Dataset, axis: str) -> str | None:
+    """The variable that holds `time`, `latitude` or `longitude`; None if there is none."""
     flat = [str(name) for name, one in data.variables.items() if one.ndim == 1]
     by_name = [n for wanted in NAMES[axis] for n in flat if n.lower() == wanted]
     by_standard = [n for n in flat if data.variables[n].attrs.get("standard_name") == axis]
-    if not by_name + by_standard:
+    return next(iter(by_name + by_standard), None)
+
+
+def _axis(data: xr.Dataset, path: str, axis: str) -> xr.DataArray:
+    name = axis_name(data, axis)
+    if name is None:
         raise UserError(
             f"{path}: no {axis} axis (a one-dimensional variable named "
             f"{' or '.join(NAMES[axis])}); the file has {', '.join(map(str, data.variables))}"
         )
-    return data[(by_name + by_standard)[0]]
+    return data[name]
 
 
 def _degrees(axis: xr.DataArray, path: str) -> np.ndarray:

@@ -23,15 +23,13 @@ class DayTable:
         days, first, count = np.unique(
             times.astype("datetime64[D]"), return_index=True, return_counts=True
         )
-        complete = count >= np.bincount(count).argmax()
+        complete = count >= usual_count(count)
         return DayTable(days[complete], first[complete], count[complete])
 
     @staticmethod
-    def running(times: np.ndarray) -> "DayTable | None":
-        """The midnights after each day; None if the record is daily already."""
+    def running(times: np.ndarray) -> "DayTable":
+        """Days whose following midnight is there: the step that holds their total."""
         dates = times.astype("datetime64[D]")
-        if np.bincount(np.unique(dates, return_counts=True)[1]).argmax() == 1:
-            return None
         first = np.flatnonzero(times == dates.astype(times.dtype))
         return DayTable(dates[first] - DAY, first, np.ones_like(first))
 
@@ -68,6 +66,16 @@ class Block:
     first: int
     count: int
     every: int
+
+
+def usual_count(count: np.ndarray) -> int:
+    """The number of steps that most days have; of several, the smallest."""
+    return int(np.bincount(count).argmax())
+
+
+def is_finer(times: np.ndarray) -> bool:
+    """Whether most days have more than one step."""
+    return usual_count(np.unique(times.astype("datetime64[D]"), return_counts=True)[1]) > 1
 
 
 def runs(days: np.ndarray) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ import numpy as np
 from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
 from tds_jax.errors import UserError
-from tds_jax.forecast.days import DayTable
+from tds_jax.forecast.days import DayTable, is_finer
 
 BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
 LAND_SAMPLES = 32  # days looked at to find the cells that ever hold the target
@@ -72,8 +72,9 @@ class DailyFields:
     other variables may be missing.
 
     accumulated: names; a variable whose attributes say step type 'accum' counts among them.
-    land_mask: 'FILE:VARIABLE', above one half on land; or '': cells where the target is finite on
-    one of LAND_SAMPLES days spread over the record.
+    land_mask: 'FILE:VARIABLE', above one half on land, elsewhere the target is missing whatever the
+    files say; or '': land is where the target is finite on one of LAND_SAMPLES days spread over the
+    record.
     """
 
     def __init__(
@@ -92,16 +93,20 @@ class DailyFields:
             name: next(f.attributes[name] for f in record.files if name in f.attributes)
             for name in self.variables
         }
-        tables = {name: self._table(name, accumulated) for name in self.variables}
+        self._running = {name for name in self.variables if self._runs(name, accumulated)}
+        tables = {name: self._table(name) for name in self.variables}
         self.days = tables[target].days
         self._tables = {name: table.at(self.days) for name, table in tables.items()}
 
-    def _table(self, name: str, accumulated: Sequence[str]) -> DayTable:
-        attributes = self.attributes[name]
-        runs = name in accumulated or any(attributes.get(key) == "accum" for key in STEP_TYPES)
+    def _runs(self, name: str, accumulated: Sequence[str]) -> bool:
+        """Whether days are the values at 00 UTC of the next ones; never so of daily steps."""
+        said = any(self.attributes[name].get(key) == "accum" for key in STEP_TYPES)
+        return (name in accumulated or said) and is_finer(self._record.steps[name].times)
+
+    def _table(self, name: str) -> DayTable:
         times = self._record.steps[name].times
-        table = DayTable.running(times) if runs else None
-        table = table or DayTable.whole(times)
+        make = DayTable.running if name in self._running else DayTable.whole
+        table = make(times)
         if not len(table.days):
             raise UserError(
                 f"{name}: no day is complete between {times[0]} and {times[-1]}; an accumulation "
@@ -139,6 +144,8 @@ class DailyFields:
                 steps = self._record.read(name, begin, end, every, region)
                 whole = steps.reshape(block.days, block.count, *shape)
                 days[place, ..., channel] = whole.mean(axis=1, dtype=np.float64)
+            if name == self.target and self._land_mask:
+                days[:, ~self.land[region], channel] = np.nan
         return days
 
     def static(self, name: str) -> np.ndarray:
@@ -147,6 +154,31 @@ class DailyFields:
         if not path:
             raise UserError(f"{name!r} must be FILE:VARIABLE, such as land.nc:lsm")
         return read_static(path, variable, self.lat, self.lon)
+
+    def has(self, name: str) -> np.ndarray:
+        """(N,) bool: the days for which the record has all steps of a variable."""
+        return self._tables[name].count > 0
+
+    def falling_totals(self, name: str, probes: int) -> float:
+        """Share of cells in which a running total is smaller at 24 h than at 12 h.
+
+        Of up to `probes` days; among cells where it has grown by 12 h. About 0 if it runs from 00
+        UTC, a third or more if it starts again every hour; 0 if the variable is no total.
+        """
+        table, times = self._tables[name], self._record.steps[name].times
+        if name not in self._running:
+            return 0.0
+        days = np.flatnonzero(table.count)
+        fell = grown = 0
+        for i in days[np.linspace(0, len(days) - 1, min(probes, len(days))).astype(int)]:
+            noon = np.searchsorted(times, self.days[i] + np.timedelta64(12, "h"))
+            end = int(table.first[i])
+            if times[noon] != self.days[i] + np.timedelta64(12, "h"):
+                continue
+            half, whole = (abs(self._record.read(name, k, k + 1)) for k in (int(noon), end))
+            grown += int((half > 0).sum())
+            fell += int(((half > 0) & (whole < half)).sum())
+        return fell / max(grown, 1)
 
     def digest(self) -> str:
         """Changes with variables, target, days or grid; not with where the files lie."""

@@ -1,0 +1,187 @@
+"""What gridded files hold and what is wrong with them, from one pass over every day."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tds_jax.data.grid_record import GridRecord, join_steps, require_same_units, require_sorted
+from tds_jax.data.gridded import (
+    GridFile,
+    axis_name,
+    find_files,
+    header,
+    open_dataset,
+    require_same_grid,
+)
+from tds_jax.errors import UserError
+from tds_jax.forecast.days import DAY, runs
+from tds_jax.forecast.fields import DailyFields
+from tds_jax.tasks import Checked
+
+BLOCK_DAYS = 8  # read at once
+FALLING = 0.2  # share of totals that are less at 24 h than at 12 h: above, they do not run all day
+PROBES = 8  # days looked at for that
+SHOWN = 3  # days named in a line
+
+Progress = Callable[[int, int], None]
+Findings = dict[str, list[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Reads gridded files day by day, as training would."""
+
+    variables: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names in the files, the target first; () = all there are."}
+    )
+    accumulated: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Those that run from 00 UTC, unless their attributes say so."}
+    )
+
+    def run(self, folder: Path, progress: Progress) -> Checked:
+        """Days usable, a table, and lines on what training would refuse or suffer from."""
+        names = find_files(folder)
+        findings: Findings = {}
+        headers = list(_headers(names, findings))
+        files = _on_one_grid(headers, findings)
+        wanted = self.variables or tuple(dict.fromkeys(n for one in files for n in one.attributes))
+        good = [name for name in wanted if _is_sound(files, name, findings)]
+        summary: dict[str, Any] = {"files": len(names), "of fields": len(headers)}
+        if not good:
+            return Checked(0, summary, findings)
+        fields = _daily(GridRecord(files, good), good, self.accumulated, findings)
+        if fields is None:
+            return Checked(0, summary, findings)
+        _time_lines(fields, findings)
+        summary |= _grid_summary(fields) | _scan(fields, findings, progress)
+        return Checked(len(fields.days), summary, findings)
+
+
+def _note(findings: Findings, kind: str, line: str) -> None:
+    findings.setdefault(kind, []).append(line)
+
+
+def _headers(names: Sequence[str], findings: Findings) -> Iterator[GridFile]:
+    """Of the files with a time axis; the others may be masks and other static fields."""
+    for name in names:
+        try:
+            with open_dataset(name) as data:
+                if axis_name(data, "time") is None:
+                    _note(findings, "no time", f"{name}: holds {', '.join(map(str, data))}")
+                    continue
+                found = header(data, name)
+            require_sorted(found)
+        except UserError as error:
+            _note(findings, "unreadable", str(error))
+        else:
+            yield found
+
+
+def _on_one_grid(files: Sequence[GridFile], findings: Findings) -> list[GridFile]:
+    """The files on the grid of the first; a line for each of the others."""
+    kept = []
+    for one in files:
+        try:
+            require_same_grid(files[0], one)
+        except UserError as error:
+            _note(findings, "grid", str(error))
+        else:
+            kept.append(one)
+    return kept
+
+
+def _is_sound(files: Sequence[GridFile], name: str, findings: Findings) -> bool:
+    """Whether a variable has one unit, and its steps can be put in order."""
+    if not any(name in one.attributes for one in files):
+        found = ", ".join(sorted({n for one in files for n in one.attributes})) or "none"
+        _note(findings, "missing", f"{name} is in no readable file; found {found}")
+        return False
+    checks = {"units": require_same_units, "time": join_steps}
+    for kind, check in checks.items():
+        try:
+            check(files, name)
+        except UserError as error:
+            _note(findings, kind, str(error))
+            return False
+    return True
+
+
+def _daily(
+    record: GridRecord, names: Sequence[str], accumulated: Sequence[str], findings: Findings
+) -> DailyFields | None:
+    try:
+        return DailyFields(record, names, names[0], accumulated, "")
+    except UserError as error:
+        _note(findings, "time", str(error))
+        return None
+
+
+def _time_lines(fields: DailyFields, findings: Findings) -> None:
+    stretches = runs(fields.days)
+    for (_, stop), (start, _) in itertools.pairwise(stretches):
+        before, after = fields.days[stop - 1], fields.days[start]
+        missing = int((after - before) / DAY) - 1
+        _note(findings, "gap", f"{missing} days missing between {before} and {after}")
+    for name in fields.variables:
+        absent = fields.days[~fields.has(name)]
+        if len(absent):
+            _note(findings, "incomplete", f"{name}: {_dates(absent)} cannot be made whole")
+        falling = fields.falling_totals(name, PROBES)
+        if falling > FALLING:
+            line = (
+                f"{name}: {falling:.0%} of totals are smaller at 24 h than at 12 h; they seem not "
+                "to run from 00 UTC, so their days would be wrong"
+            )
+            _note(findings, "totals", line)
+
+
+def _dates(days: np.ndarray) -> str:
+    shown = ", ".join(str(day) for day in days[:SHOWN])
+    more = f" and {len(days) - SHOWN} more" if len(days) > SHOWN else ""
+    return f"{shown}{more}"
+
+
+def _grid_summary(fields: DailyFields) -> dict[str, Any]:
+    def axis(values: np.ndarray) -> str:
+        return f"{values[0]:g} to {values[-1]:g} ({len(values)})"
+
+    units = (f"{name} [{fields.attributes[name].get('units', '?')}]" for name in fields.variables)
+    return {
+        "variables": ", ".join(units),
+        "latitude": axis(fields.lat),
+        "longitude": axis(fields.lon),
+        "days": len(fields.days),
+        "first": str(fields.days[0]),
+        "last": str(fields.days[-1]),
+        "stretches": len(runs(fields.days)),
+    }
+
+
+def _scan(fields: DailyFields, findings: Findings, progress: Progress) -> dict[str, Any]:
+    """Ranges, missing shares and land from all days; lines on days without any value."""
+    channels, total = len(fields.variables), len(fields.days)
+    low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
+    there = np.zeros((total, channels), np.int64)
+    land = np.zeros((len(fields.lat), len(fields.lon)), bool)
+    for start in range(0, total, BLOCK_DAYS):
+        progress(start, total)
+        block = fields.read(start, min(start + BLOCK_DAYS, total))
+        known = np.isfinite(block)
+        there[start : start + len(block)] = known.sum(axis=(1, 2))
+        land |= known[..., 0].any(axis=0)
+        low = np.minimum(low, np.where(known, block, np.inf).min(axis=(0, 1, 2)))
+        high = np.maximum(high, np.where(known, block, -np.inf).max(axis=(0, 1, 2)))
+    progress(total, total)
+    summary: dict[str, Any] = {"land": f"{land.sum()} of {land.size} cells"}
+    for i, name in enumerate(fields.variables):
+        empty = (there[:, i] == 0) & fields.has(name)
+        if empty.any():
+            _note(findings, "empty", f"{name}: no value at all on {_dates(fields.days[empty])}")
+        share = 1 - there[:, i].sum() / max(total * land.sum(), 1)
+        missing = f"{max(share, 0):.1%} missing on land"
+        summary[name] = f"{low[i]:.4g} to {high[i]:.4g}, {missing}"
+    return summary

@@ -1,0 +1,205 @@
+"""Laws of gridded files: any format and naming, blocks over file borders, faults named."""
+
+import pickle
+import tracemalloc
+
+import h5py
+import numpy as np
+import pytest
+
+from tds_jax.data import grid_record
+from tds_jax.data.grid_record import open_record
+from tds_jax.data.gridded import read_static
+from tds_jax.errors import UserError
+from tests.forecast.files import LAT, LON, dataset, hours, write
+
+TIMES = hours("2020-01-31", 48)
+
+
+@pytest.mark.parametrize("ending", [".nc", ".cdf", ".zarr", ".h5"])
+def test_every_format_reads_the_same(tmp_path, ending):
+    data = dataset(TIMES)
+    if ending == ".h5":  # plain HDF5: no dimension scales
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for name in ("latitude", "longitude", "t2m"):
+                file[name] = data[name].values
+            file["time"] = np.arange(48.0)
+            file["time"].attrs["units"] = "hours since 2020-01-31"
+    else:
+        write(data, tmp_path / f"a{ending}")
+    record = open_record(tmp_path / f"a{ending}", ("t2m",))
+    assert record.shape == (4, 3)
+    np.testing.assert_array_equal(record.steps["t2m"].times, TIMES)
+    np.testing.assert_array_equal(record.read("t2m", 5, 20), data.t2m.values[5:20])
+
+
+@pytest.mark.parametrize(
+    "dims",
+    [("time", "lat", "lon"), ("valid_time", "latitude", "longitude"), ("Time", "LAT", "Lon")],
+)
+def test_axes_go_by_any_usual_name_and_any_order(tmp_path, dims):
+    data = dataset(TIMES, dims=dims)
+    path = write(data.transpose(dims[2], dims[0], dims[1]).expand_dims("number"), tmp_path / "a.nc")
+    record = open_record(path, ("t2m",))
+    assert record.files[0].axes == dims
+    np.testing.assert_array_equal(record.read("t2m", 0, 48), data.t2m.values)
+
+
+def test_axes_go_by_standard_name(tmp_path):
+    data = dataset(TIMES, dims=("t", "y", "x"))
+    for name, standard in (("t", "time"), ("y", "latitude"), ("x", "longitude")):
+        data[name].attrs["standard_name"] = standard
+    record = open_record(write(data, tmp_path / "a.nc"), ("t2m",))
+    assert record.files[0].axes == ("t", "y", "x")
+
+
+def test_blocks_cross_file_borders_in_order_of_time_not_of_names(tmp_path):
+    data = dataset(hours("2020-01-01", 60))
+    for name, part in (("a", slice(40, 60)), ("b", slice(20, 40)), ("c", slice(0, 20))):
+        write(data.isel(valid_time=part), tmp_path / f"{name}.nc")
+    for path in (tmp_path, tmp_path / "*.nc"):
+        record = open_record(path, ("t2m",))
+        np.testing.assert_array_equal(record.read("t2m", 0, 60), data.t2m.values)
+        np.testing.assert_array_equal(record.read("t2m", 3, 59, 7), data.t2m.values[3:59:7])
+        region = slice(1, 3), slice(2, 3)
+        wanted = data.t2m.values[15:45, *region]
+        np.testing.assert_array_equal(record.read("t2m", 15, 45, region=region), wanted)
+
+
+def test_variables_may_live_in_files_of_their_own(tmp_path):
+    data = dataset(TIMES, names=("sm", "tp", "lsm"))
+    write(data[["sm"]], tmp_path / "instant.nc")
+    write(data[["tp"]].isel(valid_time=slice(1, None)), tmp_path / "accum.nc")
+    write(data[["lsm"]].isel(valid_time=0, drop=True), tmp_path / "static.nc")
+    record = open_record(tmp_path, ("sm", "tp"))
+    np.testing.assert_array_equal(record.read("sm", 3, 9), data.sm.values[3:9])
+    np.testing.assert_array_equal(record.read("tp", 3, 9), data.tp.values[4:10])
+    static = read_static(str(tmp_path / "static.nc"), "lsm", LAT, LON)
+    np.testing.assert_array_equal(static, data.lsm.values[0])
+    with pytest.raises(UserError, match="bring the files onto one grid"):
+        read_static(str(tmp_path / "static.nc"), "lsm", LAT[1:], LON)
+
+
+def test_packed_missing_and_infinite_values_become_nan(tmp_path):
+    data = dataset(TIMES)
+    data.t2m[2, 1, 1], data.t2m[3, 0, 0] = np.nan, np.inf
+    packing = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": -9999}
+    finite = data.where(np.isfinite(data.t2m))
+    finite.to_netcdf(tmp_path / "packed.nc", engine="h5netcdf", encoding={"t2m": packing})
+    write(data, tmp_path / "plain.nc")
+    packed, plain = (open_record(tmp_path / f"{n}.nc", ("t2m",)) for n in ("packed", "plain"))
+    first, second = packed.read("t2m", 0, 6), plain.read("t2m", 0, 6)
+    assert np.isnan(first).sum() == np.isnan(second).sum() == 2
+    np.testing.assert_allclose(first, second, atol=0.0051)  # half a unit of the packing
+
+
+def test_a_pickle_holds_no_file_and_reads_again(tmp_path):
+    record = open_record(write(dataset(TIMES), tmp_path / "a.nc"), ("t2m",))
+    before = record.read("t2m", 0, 3)
+    copy = pickle.loads(pickle.dumps(record))
+    assert copy._per_process == {}
+    np.testing.assert_array_equal(copy.read("t2m", 0, 3), before)
+
+
+def test_no_more_files_are_open_than_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid_record, "MAX_OPEN_FILES", 2)
+    data = dataset(hours("2020-01-01", 50))
+    for i in range(5):
+        write(data.isel(valid_time=slice(10 * i, 10 * i + 10)), tmp_path / f"{i}.nc")
+    record = open_record(tmp_path, ("t2m",))
+    for i in range(50):
+        np.testing.assert_array_equal(record.read("t2m", i, i + 1)[0], data.t2m.values[i])
+        assert len(record._held().datasets) <= 2
+
+
+def test_reading_a_step_does_not_read_the_record(tmp_path):
+    grid = np.arange(64.0)
+    data = dataset(hours("2020-01-01", 600), lat=grid, lon=grid)  # 600 × 64 × 64 × 4 B = 9.8 MB
+    path = write(data, tmp_path / "a.nc")
+    open_record(path, ("t2m",)).read("t2m", 0, 1)  # what libraries load once
+    tracemalloc.start()
+    try:
+        open_record(path, ("t2m",)).read("t2m", 300, 301)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2e6
+
+
+def _unsorted(data):
+    return data.isel(valid_time=[0, 2, 1, 3])
+
+
+def _repeated(data):
+    return data.isel(valid_time=[0, 1, 1, 2])
+
+
+FAULTS = {
+    "latitude neither rises nor falls": lambda d: d.isel(latitude=[0, 2, 1]),
+    "no time axis": lambda d: d.isel(valid_time=0, drop=True),
+    "no latitude axis": lambda d: d.rename(latitude="row"),
+    "is not a time": lambda d: d.assign_coords(valid_time=np.arange(48.0)),
+    "runs backwards at step 2": _unsorted,
+    "repeats at step 2": _repeated,
+    "does not lie over time": lambda d: d.assign(t2m=d.t2m.isel(latitude=0, drop=True)),
+    "'t2m' is missing; found .*other": lambda d: d.rename(t2m="other"),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_a_file_with_a_fault_is_refused_by_name(tmp_path, message):
+    path = write(FAULTS[message](dataset(TIMES)), tmp_path / "faulty.nc")
+    with pytest.raises(UserError, match=message) as caught:
+        open_record(path, ("t2m",))
+    assert "\n" not in str(caught.value)
+
+
+def _metres(data):
+    data.t2m.attrs["units"] = "m"
+    return data
+
+
+CLASHES = {
+    "times occur twice, the first 2020-02-01T12:00:00 in .*a.nc and in .*b.nc": lambda d: d,
+    "b.nc: lat is 51..49": lambda d: d.isel(latitude=slice(1, None)),
+    "b.nc: lon is 5.5..7.5": lambda d: d.assign_coords(longitude=d.longitude + 0.5),
+    "t2m is in 'K' in .*a.nc, but in 'm'": _metres,
+}
+
+
+@pytest.mark.parametrize("message", CLASHES)
+def test_files_that_do_not_fit_together_are_refused_by_name(tmp_path, message):
+    first = dataset(TIMES)
+    first.t2m.attrs["units"] = "K"
+    write(first, tmp_path / "a.nc")
+    write(CLASHES[message](dataset(hours("2020-02-01T12", 48))), tmp_path / "b.nc")
+    with pytest.raises(UserError, match=message):
+        open_record(tmp_path, ("t2m",))
+
+
+def test_paths_without_data_are_refused_by_name(tmp_path):
+    (tmp_path / "text.nc").write_text("no data at all")
+    for path, message in (
+        (tmp_path / "nothing.nc", "no such file, folder or pattern"),
+        (tmp_path / "*.zarr", "no such file, folder or pattern"),
+        (tmp_path / "text.nc", "cannot be opened"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_record(path, ("t2m",))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no \.nc"):
+        open_record(tmp_path / "empty", ("t2m",))
+
+
+def test_a_truncated_file_is_refused_by_name(tmp_path):
+    path = write(dataset(hours("2020-01-01", 600)), tmp_path / "a.nc")
+    path.write_bytes(path.read_bytes()[:-20_000])
+    with pytest.raises(UserError, match=r"a\.nc"):
+        open_record(path, ("t2m",)).read("t2m", 0, 600)
+
+
+def test_fields_in_units_of_time_stay_numbers(tmp_path):
+    data = dataset(TIMES)
+    data.t2m.attrs["units"] = "days"
+    record = open_record(write(data, tmp_path / "a.nc"), ("t2m",))
+    np.testing.assert_array_equal(record.read("t2m", 0, 2), data.t2m.values[:2])
