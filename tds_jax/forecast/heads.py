@@ -1,0 +1,32 @@
+"""From features per pixel to one map per lead."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.config import require_choice
+from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.linear import Linear
+
+HEADS = ("leads", "repeat")
+
+
+class LeadHead(nnx.Module):
+    """(B, ..., F) -> (B, L, ...), f32: a linear map of the features at every pixel.
+
+    head 'leads' has weights of its own for every lead; 'repeat' makes one map and copies it, which
+    is what the published models do: whatever the lead, the same forecast.
+    """
+
+    def __init__(
+        self, in_features: int, leads: int, head: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        require_choice("model.head", head, HEADS)
+        self.leads = leads
+        maps = leads if head == "leads" else 1
+        self.linear = Linear(in_features, maps, dtype=dtype, rngs=rngs)
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        maps = jnp.moveaxis(self.linear(features), -1, 1)
+        maps = maps.astype(at_least_f32(maps.dtype))
+        return jnp.broadcast_to(maps, (maps.shape[0], self.leads, *maps.shape[2:]))
