@@ -19,7 +19,6 @@ MATERIALS = {
     "vehicle": (20.0, 2.5, 90.0),
 }
 KINDS = tuple(MATERIALS)
-_BIN = np.deg2rad(1.0)  # of the depth buffer that decides what hides what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,18 +136,23 @@ def visible_surface(boxes: Boxes, spacing: float) -> Surface:
     if not pieces:
         return Surface(np.zeros((0, 3)), np.zeros(0, np.int64))
     points, box = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    distance = np.linalg.norm(points, axis=1)
-    azimuth = np.round(np.arctan2(points[:, 1], points[:, 0]) / _BIN).astype(np.int64)
-    elevation = np.round(np.arcsin(points[:, 2] / distance) / _BIN).astype(np.int64)
-    order = np.argsort(distance)
-    _, first, bins = np.unique(
-        (azimuth * 1000 + elevation)[order], return_index=True, return_inverse=True
-    )
-    # Of each direction the box of the nearest point is seen, with all its points there: a face at
-    # a grazing angle covers a long stretch in one bin.
-    seen = np.empty(len(points), bool)
-    seen[order] = box[order][first][bins] == box[order]
-    return Surface(points[seen], box[seen])
+    ways = points.T.copy()
+    for i in np.argsort(np.abs(boxes.centre).sum(axis=1)):  # the near ones hide most
+        seen = (box == i) | ~_passes(ways, boxes.centre[i], boxes.size[i])
+        ways, box = ways[:, seen], box[seen]
+    return Surface(ways.T, box)
+
+
+def _passes(ways: np.ndarray, centre: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(N,) whether the way from the origin to each of (3, N) points goes through a box."""
+    low, high = ((centre + sign * size / 2)[:, None] for sign in (-1, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Shares of the way at which each pair of opposite faces is crossed. NaN for a way within
+        # a face's plane: it compares as False, hence does not pass.
+        first, second = low / ways, high / ways
+    enters = np.maximum.reduce(np.minimum(first, second), axis=0)
+    leaves = np.minimum.reduce(np.maximum(first, second), axis=0)
+    return (enters < leaves) & (leaves > 0) & (enters < 1)
 
 
 def _faces(centre: np.ndarray, size: np.ndarray, spacing: float) -> list[np.ndarray]:

@@ -1,0 +1,71 @@
+"""Renders show every volume in its place, alike coloured, and never fail on an empty one."""
+
+import numpy as np
+import pytest
+
+from tds_jax.voxel import figures
+from tds_jax.voxel.resize import Geometry
+
+SHAPE = (4, 6, 8)
+GEOMETRY = Geometry.of((0, 12, -8, 8, -2, 6), (6, 8, 4))  # 2 m voxels
+
+
+def volume(*places):
+    array = np.zeros((*SHAPE, 4), np.float32)
+    for place in places:
+        array[place] = (1, 30, -4, 1)
+    return array
+
+
+def drawn(tmp_path, monkeypatch, volumes):
+    pyplot, seen = figures._pyplot(), {}
+    close = pyplot.close
+
+    def look(figure):
+        seen["axes"] = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+        close(figure)
+
+    monkeypatch.setattr(pyplot, "close", look)
+    figures.draw_frames(tmp_path / "a.png", volumes, GEOMETRY, "title")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    views = len(figures.VIEWS)
+    return [seen["axes"][i : i + views] for i in range(0, len(seen["axes"]), views)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_every_volume_is_a_row_in_metres(tmp_path, monkeypatch):
+    volumes = {"radar": volume((3, 5, 0)), "truth": volume((1, 2, 7), (1, 0, 7))}
+    rows = drawn(tmp_path, monkeypatch, volumes)
+    assert [row[0].get_ylabel().splitlines()[:2] for row in rows] == [
+        ["radar", "1 voxels"],
+        ["truth", "2 voxels"],
+    ]
+    above, layer, side, space, doppler = rows[0]
+    image = above.get_images()[0]
+    # y runs to the left: the picture's first column is y = 8 m, array column 7
+    assert tuple(image.get_extent()) == (8, -8, 0, 12)
+    places = np.argwhere(~np.ma.getmaskarray(image.get_array()))
+    assert places.tolist() == [[5, 7]]
+    assert image.get_array()[5, 7] == 5  # centre of the highest of four 2 m voxels from -2 m
+    assert tuple(side.get_images()[0].get_extent()) == (0, 12, -2, 6)
+    assert layer.get_title() == "slice at z = 1 m"  # where the truth is
+    offsets = np.stack(space.collections[0]._offsets3d, axis=1)
+    np.testing.assert_allclose(offsets, [[11, -7, 5]])
+    assert doppler.get_images()[0].get_array()[5, 7] == -4
+    scales = [row[k].get_images()[0].get_clim() for row in rows for k in (0, 1, 4)]
+    assert scales == [(-2, 6), (0, 30), (-4, 4)] * 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_empty_and_full_volumes_are_drawn(tmp_path, monkeypatch):
+    full = np.ones((*SHAPE, 4), np.float32)
+    rows = drawn(tmp_path, monkeypatch, {"none": volume(), "all": full, "truth": volume()})
+    assert len(rows) == 3
+    assert np.ma.getmaskarray(rows[0][0].get_images()[0].get_array()).all()
+    assert not np.ma.getmaskarray(rows[1][0].get_images()[0].get_array()).any()
+
+
+def test_a_scatter_has_a_bounded_number_of_points(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MAX_POINTS", 50)
+    rows = drawn(tmp_path, monkeypatch, {"all": np.ones((*SHAPE, 4), np.float32)})
+    assert 25 <= len(rows[0][3].collections[0]._offsets3d[0]) <= 50
