@@ -190,8 +190,9 @@ class DailyFields:
 
     def origin(self, start: int, stop: int) -> str:
         """Fingerprint of days[start:stop], what they are made of and the files they are in."""
-        digest = hashlib.blake2b(self.digest().encode(), digest_size=8)
-        digest.update(self.days[start:stop].tobytes())
+        digest = hashlib.blake2b(repr(self.variables).encode(), digest_size=8)
+        for part in (self.days[start:stop], self.lat, self.lon):
+            digest.update(np.ascontiguousarray(part).tobytes())
         for name, table in self._tables.items():
             there = table.count[start:stop] > 0
             first = table.first[start:stop][there]

@@ -1,0 +1,139 @@
+"""Laws of the generated record: water is kept, files are ERA5-Land's, all of it repeats."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tds_jax.errors import UserError
+from tds_jax.forecast.days import runs
+from tds_jax.forecast.fields import open_fields
+from tds_jax.forecast.synthetic import (
+    ACCUMULATED,
+    DEPTH,
+    SATURATION,
+    VARIABLES,
+    Simulation,
+    cached,
+    grid,
+    land,
+    simulate,
+    synthesize,
+)
+
+SMALL = Simulation(
+    start="2019-12", months=3, missing_month="2020-01", height=6, width=8, land=0.6, seed=3
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return synthesize(tmp_path_factory.mktemp("data") / "small", SMALL)
+
+
+def opened(folder):
+    return open_fields(
+        folder, tuple(VARIABLES), "swvl1", accumulated=(), land_mask="", downsample=1
+    )
+
+
+def test_files_have_the_layout_of_era5_land(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "2019-12.nc",
+        "2020-02.nc",
+        "land.nc",
+        "simulation.json",
+    ]
+    lat, lon = grid(SMALL)
+    with xr.open_dataset(folder / "2020-02.nc", engine="h5netcdf") as data:
+        assert dict(data.sizes) == {"valid_time": 29 * 24, "latitude": 6, "longitude": 8}
+        assert (np.diff(data.latitude) < 0).all()
+        np.testing.assert_array_equal(data.longitude, lon)
+        np.testing.assert_array_equal(data.latitude, lat)
+        assert set(data.data_vars) == set(VARIABLES)
+        for name in VARIABLES:
+            kind = "accum" if name in ACCUMULATED else "instant"
+            assert data[name].attrs["GRIB_stepType"] == kind
+            assert data[name].attrs["units"] == VARIABLES[name]["units"]
+            there = np.isfinite(data[name].values)
+            np.testing.assert_array_equal(there, np.broadcast_to(land(SMALL), there.shape))
+    assert land(SMALL).sum() == round(0.6 * 48)
+
+
+def test_totals_run_from_midnight_and_soil_stays_between_dry_and_saturated(folder):
+    with xr.open_dataset(folder / "2019-12.nc", engine="h5netcdf") as data:
+        ground = land(SMALL)
+        rain = data.tp.values[:, ground].reshape(31, 24, -1)
+        assert (np.diff(rain[:, 1:], axis=1) >= 0).all()
+        assert (rain[1:, 0] >= rain[:-1, 23]).all()  # at midnight still the day before's
+        assert (rain[:, 1] <= rain[:, 0] + 0.05).all()
+        assert rain.max() > 0
+        soil = data.swvl1.values[:, ground]
+        # f32 rounding of a value held at saturation in f64
+        assert 0 < soil.min() < soil.max() <= SATURATION * (1 + 1e-6)
+
+
+def test_daily_totals_close_the_water_balance_and_daily_means_do_not(folder):
+    """Soil at two midnights differs by what the day between brought and took."""
+    with xr.open_dataset(folder / "2019-12.nc", engine="h5netcdf") as data:
+        ground = land(SMALL)
+        midnights = data.swvl1.values[::24, ground].astype(np.float64)
+        hourly = {n: data[n].values[:, ground].reshape(31, 24, -1) for n in ACCUMULATED}
+    fields = opened(folder).read(0, 30)[:, ground].astype(np.float64)
+    total = dict(zip(VARIABLES, np.moveaxis(fields, -1, 0), strict=True))
+    change = np.diff(midnights, axis=0) * DEPTH
+    closed = total["tp"] + total["e"] - total["ro"] - change
+    assert np.abs(closed).max() < 1e-8  # f32 of soil: .07 m × .4 × 6e-8 × 2 = 3e-9 m
+    means = {name: values.mean(axis=1)[:30] for name, values in hourly.items()}
+    assert np.abs(means["tp"] + means["e"] - means["ro"] - change).max() > 1e-3
+
+
+def test_a_missing_month_is_a_gap_and_the_day_before_it_has_no_total(folder):
+    fields = opened(folder)
+    assert runs(fields.days) == [(0, 31), (31, 60)]
+    there = np.isfinite(fields.read(29, 33)[:, land(SMALL)]).all(axis=1)
+    wanted = [[True] * 4, [True, False, False, False], [True] * 4, [True] * 4]
+    np.testing.assert_array_equal(there, wanted)
+
+
+def test_soil_remembers_for_days_and_rain_does_not(folder):
+    values = opened(folder).read(0, 30)[:, land(SMALL)]
+    values = values - values.mean(axis=0)
+
+    def memory(channel, lag):
+        x = values[..., channel]
+        return (x[:-lag] * x[lag:]).sum() / np.square(x).sum()
+
+    assert memory(0, 1) > 0.7
+    assert memory(0, 3) > 0.2
+    assert memory(3, 3) < 0.2
+
+
+def test_the_record_depends_on_its_parameters_alone():
+    one, two = (next(simulate(SMALL))[1]["swvl1"] for _ in range(2))
+    other = next(simulate(dataclasses.replace(SMALL, seed=4)))[1]["swvl1"]
+    np.testing.assert_array_equal(one, two)
+    assert (np.nan_to_num(one) != np.nan_to_num(other)).any()
+
+
+def test_the_cache_builds_once_per_parameters(tmp_path):
+    calls = []
+    tiny = dataclasses.replace(SMALL, months=2, missing_month="")
+    first = cached(tmp_path, tiny, lambda done, total: calls.append((done, total)))
+    assert cached(tmp_path, tiny, lambda done, total: pytest.fail("built again")) == first
+    assert calls == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"months": 0}, "months=0 is too small"),
+        ({"land": 0.0}, "land=0.0 must be above 0"),
+        ({"start": "spring"}, "'spring' must look like"),
+        ({"missing_month": "2031-01"}, "2031-01 is not between"),
+    ],
+)
+def test_impossible_simulations_are_refused_by_name_and_value(change, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(SMALL, **change)
