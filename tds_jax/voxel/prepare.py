@@ -35,7 +35,7 @@ def _option(default: Any, text: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Voxelisation:
+class Prepare:
     """What the volumes depend on, and how they are stored; the defaults are NTU4DRadLM's."""
 
     radar: str = _option("radar_pcl", "Folder of radar clouds in each scene; '' = LiDAR alone.")

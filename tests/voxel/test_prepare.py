@@ -11,7 +11,7 @@ from tds_jax.errors import UserError
 from tds_jax.voxel import prepare as preparing
 from tds_jax.voxel.clouds import read_cloud
 from tds_jax.voxel.pairing import nearest_pairs, pair_clouds
-from tds_jax.voxel.prepare import Voxelisation, read_calibration
+from tds_jax.voxel.prepare import Prepare, read_calibration
 from tds_jax.voxel.resize import Grid
 from tds_jax.voxel.source import VoxelPairs, native_geometry, native_shape
 from tds_jax.voxel.volumes import VolumeFiles, find_scenes
@@ -19,7 +19,7 @@ from tds_jax.voxel.voxelise import NTU_ROTATION, VoxelGrid, radar_volume, target
 from tests.voxel.files import write_kitti, write_vod_radar
 
 RANGES = (0.0, 8.0, -4.0, 4.0, -2.0, 2.0)
-JOB = Voxelisation(ranges=RANGES, resolution=0.5, frames_per_file=2)
+JOB = Prepare(ranges=RANGES, resolution=0.5, frames_per_file=2)
 VOD = dataclasses.replace(
     JOB, radar="radar", lidar="lidar", radar_layout="vod_radar", lidar_layout="vod_lidar"
 )

@@ -8,7 +8,7 @@ import pytest
 from tds_jax.errors import UserError
 from tds_jax.voxel import synthetic
 from tds_jax.voxel.metrics import compare, dilated
-from tds_jax.voxel.prepare import Voxelisation
+from tds_jax.voxel.prepare import Prepare
 from tds_jax.voxel.resize import Geometry, Grid
 from tds_jax.voxel.source import VoxelPairs, native_geometry
 from tds_jax.voxel.streets import GROUND, KINDS, Boxes, RadarNoise, radar_cloud, visible_surface
@@ -169,7 +169,7 @@ def test_raw_clouds_prepare_to_the_volumes(tmp_path):
     clouds = synthetic.synthesize(
         tmp_path / "clouds", dataclasses.replace(SMALL, clouds=True), None
     )
-    job = Voxelisation(ranges=SMALL.ranges, resolution=0.5)
+    job = Prepare(ranges=SMALL.ranges, resolution=0.5)
     assert job.run(clouds, tmp_path / "store", lambda *args: None) == (6, 0, [])
     differ = total = 0
     for a, b in zip(examples(volumes), examples(tmp_path / "store"), strict=True):
