@@ -12,6 +12,7 @@ from tds_jax.config import require, require_at_least, require_choice
 from tds_jax.data.hdf5_write import write_tables
 from tds_jax.errors import UserError
 from tds_jax.voxel.clouds import LAYOUTS, Cloud, read_cloud
+from tds_jax.voxel.ground import without_ground
 from tds_jax.voxel.pairing import Pair, pair_clouds
 from tds_jax.voxel.volumes import CHANNELS, FRAME_ROW, KINDS, VOXEL_ROW, Volume, write_npz
 from tds_jax.voxel.voxelise import (
@@ -50,6 +51,9 @@ class Prepare:
     translation: tuple[float, ...] = _option((), "Radar to LiDAR in metres, 3 numbers; as above.")
     radar_calibration: str = _option("", "KITTI-style file of the radar (Tr_velo_to_cam).")
     lidar_calibration: str = _option("", "KITTI-style file of the LiDAR; goes with the radar's.")
+    ground_m: float = _option(
+        0.0, "Leave out LiDAR points lower than this above the road; 0 = keep all."
+    )
     reach: int = _option(1, "Voxels around a LiDAR voxel whose radar Doppler it takes.")
     max_gap_s: float = _option(0.0, "Time between paired frames, at most; 0 = any.")
     store: str = _option("hdf5", "'hdf5', chunked, or 'npz', a file per frame and sensor.")
@@ -63,7 +67,7 @@ class Prepare:
         require_choice("--store", self.store, ("hdf5", "npz"))
         require_choice("--compression", self.compression, ("gzip", "lzf", ""))
         require_at_least("--frames_per_file", self.frames_per_file, 1)
-        for name in ("reach", "max_gap_s"):
+        for name in ("reach", "max_gap_s", "ground_m"):
             require_at_least(f"--{name}", getattr(self, name), 0)
         require(
             bool(self.radar_calibration) == bool(self.lidar_calibration),
@@ -87,9 +91,10 @@ class Prepare:
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
         """Every scene of a folder, or the folder itself as one scene.
 
-        Returns frames written, frames that an earlier call had written, and one line for each frame
-        that was skipped. A file appears when whole, and is written again when a cloud of it is
-        newer. UserError when the target holds something else, or was made with other settings.
+        Returns the number of files written, of files that an earlier call had written, and one line
+        for each frame that was skipped. A file appears when whole, and is written again when a
+        cloud of it is newer. UserError when the target holds something else, or was made with other
+        settings.
         """
         source = source.resolve()  # a scene is named after its folder, also when that is '.'
         if target.resolve() == source:
@@ -108,10 +113,10 @@ class Prepare:
             for first, names in self._files(len(pairs)):
                 part = pairs[first : first + self._frames_at_once]
                 if _is_newer([place / name for name in names], part):
-                    kept += len(part)
+                    kept += len(names)
                 else:
-                    lines = self._write(place, names, first, part)
-                    written, skipped = written + len(part) - len(lines), skipped + lines
+                    skipped += self._write(place, names, first, part)
+                    written += sum((place / name).exists() for name in names)
                 done += len(part)
                 progress(done, total)
             self._sweep(place, len(pairs))
@@ -181,7 +186,7 @@ class Prepare:
         nothing = Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
         points = read_cloud(radar_path, self.radar_layout) if radar_path else nothing
         radar = radar_volume(points, self.grid, self.matrix())
-        lidar = read_cloud(lidar_path, self.lidar_layout)
+        lidar = without_ground(read_cloud(lidar_path, self.lidar_layout), self.ground_m)
         target = target_volume(lidar, radar, self.grid, self.reach)
         if not len(target.coords):
             raise UserError(

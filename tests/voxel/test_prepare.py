@@ -67,7 +67,9 @@ def pairs_of(root):
 def test_both_stores_hold_what_voxelising_gives(tmp_path, store):
     write_vod(tmp_path / "in" / "delft")
     job = dataclasses.replace(VOD, store=store)
-    assert job.run(tmp_path / "in", tmp_path / "out", quiet) == (3, 0, [])
+    files = {"hdf5": 2, "npz": 6}[store]
+    assert job.run(tmp_path / "in", tmp_path / "out", quiet) == (files, 0, [])
+    assert job.run(tmp_path / "in", tmp_path / "out", quiet) == (0, files, [])
     source = pairs_of(tmp_path / "out")
     assert [frame.name for frame in source.frames] == ["000000", "000001", "000002"]
     grid = VoxelGrid.of(RANGES, 0.5)
@@ -88,20 +90,20 @@ def test_both_stores_hold_what_voxelising_gives(tmp_path, store):
 def test_a_second_call_writes_what_is_missing_or_has_changed(tmp_path):
     write_ntu(tmp_path / "in" / "a", [0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5])
     source, target = tmp_path / "in", tmp_path / "out"
-    assert JOB.run(source, target, quiet) == (5, 0, [])
+    assert JOB.run(source, target, quiet) == (3, 0, [])
     names = ["000000-000001.h5", "000002-000003.h5", "000004-000004.h5"]
     assert sorted(path.name for path in (target / "a").iterdir()) == names
-    assert JOB.run(source, target, quiet) == (0, 5, [])
+    assert JOB.run(source, target, quiet) == (0, 3, [])
     (target / "a" / names[0]).unlink()
     later = os.stat(target / "a" / names[1]).st_mtime_ns + 10**9
     os.utime(source / "a" / "livox_lidar" / "0.300000.npy", ns=(later, later))
-    assert JOB.run(source, target, quiet) == (4, 1, [])
+    assert JOB.run(source, target, quiet) == (2, 1, [])
     # Another frame: the last store ends elsewhere, and the old one goes.
     rows = np.load(source / "a" / "livox_lidar" / "0.100000.npy")
     np.save(source / "a" / "livox_lidar" / "0.600000.npy", rows)
     np.save(source / "a" / "radar_pcl" / "0.600000.npy", np.zeros((1, 5)))
     written, _, _ = JOB.run(source, target, quiet)
-    assert written >= 2
+    assert written >= 1
     assert sorted(path.name for path in (target / "a").iterdir()) == [
         *names[:2],
         "000004-000005.h5",
@@ -123,7 +125,7 @@ def test_a_killed_call_leaves_whole_files_only(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         JOB.run(tmp_path / "in", tmp_path / "out", quiet)
     monkeypatch.undo()
-    assert JOB.run(tmp_path / "in", tmp_path / "out", quiet) == (2, 2, [])
+    assert JOB.run(tmp_path / "in", tmp_path / "out", quiet) == (1, 1, [])
 
 
 def failing(write):
@@ -140,7 +142,7 @@ def test_a_cloud_that_cannot_be_read_or_is_elsewhere_costs_its_frame_only(tmp_pa
     (scene / "radar_pcl" / "0.100000.npy").write_bytes(b"broken")
     np.save(scene / "livox_lidar" / "0.210000.npy", np.full((5, 4), 100.0))
     written, kept, skipped = JOB.run(tmp_path / "in", tmp_path / "out", quiet)
-    assert (written, kept) == (1, 0)
+    assert (written, kept) == (2, 0)
     assert [line.split(":")[0].split("/")[-1] for line in skipped] == [
         "0.100000.npy",
         "0.210000.npy",
@@ -152,13 +154,21 @@ def test_a_cloud_that_cannot_be_read_or_is_elsewhere_costs_its_frame_only(tmp_pa
 def test_one_folder_is_one_scene_and_lidar_alone_is_enough(tmp_path):
     write_ntu(tmp_path / "drive")
     job = dataclasses.replace(JOB, radar="")
-    assert job.run(tmp_path / "drive", tmp_path / "out", quiet) == (3, 0, [])
+    assert job.run(tmp_path / "drive", tmp_path / "out", quiet) == (2, 0, [])
     source = pairs_of(tmp_path / "out")
     assert {frame.scene for frame in source.frames} == {"drive"}
     example = source.example(0, None)
     assert not example["radar"].any()
     assert example["target"][..., 0].any()
     assert not example["target"][..., 2:].any()
+
+
+def test_the_ground_is_left_out_when_asked(tmp_path):
+    write_ntu(tmp_path / "drive", [0.1], [0.1])
+    job = dataclasses.replace(JOB, ground_m=10.0)  # higher than the ranges
+    written, _, skipped = job.run(tmp_path / "drive", tmp_path / "out", quiet)
+    assert (written, len(skipped)) == (1, 1)
+    assert "none of its 0 points" in skipped[0]
 
 
 def test_frames_pair_by_the_nearest_time_the_earlier_of_two_as_near():

@@ -170,7 +170,7 @@ def test_raw_clouds_prepare_to_the_volumes(tmp_path):
         tmp_path / "clouds", dataclasses.replace(SMALL, clouds=True), None
     )
     job = Prepare(ranges=SMALL.ranges, resolution=0.5)
-    assert job.run(clouds, tmp_path / "store", lambda *args: None) == (6, 0, [])
+    assert job.run(clouds, tmp_path / "store", lambda *args: None) == (2, 0, [])
     differ = total = 0
     for a, b in zip(examples(volumes), examples(tmp_path / "store"), strict=True):
         differ += (a["radar"][..., 0] != b["radar"][..., 0]).sum()
