@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.errors import UserError
+from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.voxel import tiling
 from tds_jax.voxel.blocks import ONE, RESAMPLING, Attention, Block, Conv, Out, Res, Up
 
@@ -188,3 +189,8 @@ class Autoencoder(nnx.Module):
             )
         small = (n // f for n, f in zip(space, self.factors, strict=True))
         return (batch, *small, self.latent_channels)
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """x in f32 (f64 stays): what leaves a model."""
+    return x.astype(at_least_f32(x.dtype))

@@ -25,11 +25,13 @@ _RULES = (
     (r"(?P<layer>quant_conv|post_quant_conv)", "{layer}"),
 )
 _PATTERNS = tuple((re.compile(rf"{name}\.(?P<leaf>weight|bias)"), path) for name, path in _RULES)
-_CODEBOOK = {  # of the VQ-VAE
-    "quantizer.embedding.weight": "codebook codes",
-    "quantizer.cluster_size": "codebook sizes",
-    "quantizer.embed_avg": "codebook sums",
-}
+_CODES = re.compile(r"(?:\w+\.)?embedding\.weight")
+# Buffers of the original's codebook, which nothing ever writes to.
+_UNUSED = ("cluster_size", "embed_avg")
+# State of our codebook that no original has: it keeps its neutral start.
+_OURS = tuple(
+    f"codebook {name}" for name in ("sizes", "seen", "counts", "sums", "priority", "candidates")
+)
 _PREFIX = "module."  # put before every name by data-parallel training
 
 
@@ -43,7 +45,8 @@ def import_params(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(params, rest) with every leaf replaced by its counterpart in `tensors`, f64 kept as it is.
 
-    tensors: name -> array in PyTorch's layout; a leading "module." is dropped.
+    tensors: name -> array in PyTorch's layout; a leading "module." is dropped. A codebook's
+    running statistics, which no original has, stay as they are.
     Raises UserError for a name without a counterpart, a leaf that nothing or more than one tensor
     fills, and shapes that do not fit, naming the tensor and both shapes.
     """
@@ -51,6 +54,8 @@ def import_params(
 
     def take(path: tuple[Any, ...], leaf: Any) -> Any:
         key = " ".join(str(part.key) for part in path[1:])
+        if key in _OURS:
+            return leaf
         if key not in found:
             raise UserError(
                 f"checkpoint has nothing for parameter {key!r} of shape {leaf.shape}; "
@@ -77,6 +82,8 @@ def _converted(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.nda
     """path -> (name, value in our layout)."""
     found: dict[str, tuple[str, np.ndarray]] = {}
     for name, tensor in tensors.items():
+        if name.endswith(_UNUSED):
+            continue
         path, value = convert(name, np.asarray(tensor))
         if path in found:
             raise UserError(
@@ -90,8 +97,8 @@ def _converted(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.nda
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     """(path of the leaf, words separated by spaces; its value in our layout)."""
     bare = name.removeprefix(_PREFIX)
-    if bare in _CODEBOOK:
-        return _CODEBOOK[bare], tensor
+    if _CODES.fullmatch(bare):
+        return "codebook codes", tensor
     for pattern, path in _PATTERNS:
         if match := pattern.fullmatch(bare):
             words = path.format(**match.groupdict())

@@ -12,7 +12,7 @@ from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dtypes import at_least_f32
-from tds_jax.voxel.coder import Autoencoder
+from tds_jax.voxel.coder import Autoencoder, wide
 
 LOGVAR_RANGE = (-30.0, 20.0)
 NOISE = 0x5A  # stream of an example's key that the sampling noise is drawn from
@@ -89,7 +89,7 @@ class VAE3D(Autoencoder):
         logvar is held within LOGVAR_RANGE.
         """
         self.latent_shape(x.shape)
-        mean, logvar = jnp.split(_wide(self.encoder(x)), 2, axis=-1)
+        mean, logvar = jnp.split(wide(self.encoder(x)), 2, axis=-1)
         return mean, jnp.clip(logvar, *LOGVAR_RANGE)
 
     def quantize(
@@ -101,7 +101,7 @@ class VAE3D(Autoencoder):
         """
         if keys is not None:
             mean = mean + jnp.exp(0.5 * logvar) * noise(keys, mean.shape[1:]).astype(mean.dtype)
-        return _wide(self.quant_conv(mean))
+        return wide(self.quant_conv(mean))
 
     def latent(self, x: jax.Array) -> jax.Array:
         """x (B, D, H, W, in) -> the latent of its mean (B, d, h, w, latent), f32."""
@@ -109,7 +109,7 @@ class VAE3D(Autoencoder):
 
     def decode(self, z: jax.Array) -> jax.Array:
         """Latents (B, d, h, w, latent) -> (B, D, H, W, out), f32."""
-        return _wide(self.decoder(self.post_quant_conv(z)))
+        return wide(self.decoder(self.post_quant_conv(z)))
 
     def __call__(
         self, x: jax.Array, keys: jax.Array | None = None
@@ -135,7 +135,3 @@ def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
     """
     each = -0.5 * (1 + logvar - mean**2 - jnp.exp(logvar))
     return jnp.mean(each, axis=tuple(range(1, mean.ndim)), dtype=at_least_f32(mean.dtype))
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(at_least_f32(x.dtype))
