@@ -294,9 +294,9 @@ CASES = [
             says=("--input={d} holds no .hdf5 or .h5 file",)),
     Case("plan: unknown remat", "plan", (f"--config={CONFIG}", "--config.memory.remat=some"),
          ("memory.remat='some'", "none, dots, names, full")),
-    Case("synthesize: too few sessions", "synthesize", ("--output={d}/o", "--sessions=2"),
+    Case("synthesize: too few sessions", "synthesize", ("--task=pose", "--output={d}/o", "--sessions=2"),
          ("sessions=2", "3")),
-    Case("synthesize: folder in use", "synthesize", ("--output={d}/data",),
+    Case("synthesize: folder in use", "synthesize", ("--task=pose", "--output={d}/data",),
          ("{d}/data exists", "another folder")),
     # what training goes on with: counted warnings, exit 0
     train("truncated file", prepare=truncate, code=0, says=("s1.hdf5: truncated HDF5 file",)),

@@ -1,11 +1,12 @@
 """Looks through a folder of your data before you train on it.
 
-    python -m tds_jax.check --task=pose --input=DIR [--group=emg2pose] [--json=FILE]
+    python -m tds_jax.check --task=pose|forecast|voxel --input=DIR [--json=FILE]
 
 Reads every file once and shows what there is, and a line for everything that training would skip,
 refuse or suffer from. Exit status 2 if nothing is usable.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax import cli, tasks
+from tds_jax import cli, jobs
 from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 
@@ -25,8 +26,9 @@ def main() -> None:
     """Flags -> the task's check, printed."""
     cli.require_writable("--json", flags.FLAGS.json)
     folder = Path(flags.FLAGS.input)
+    job = jobs.asked("check")
     with progress_bar("reading") as progress:
-        checked = tasks.check(flags.FLAGS.task)(folder, flags.FLAGS.group, progress)
+        checked = job.run(folder, progress)
     _show(checked.summary, checked.findings)
     if flags.FLAGS.json:
         found = {"input": str(folder), "summary": checked.summary, "findings": checked.findings}
@@ -53,8 +55,6 @@ def _show(summary: dict[str, Any], findings: dict[str, list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("task", None, "Kind of data, such as pose.", required=True)
     flags.DEFINE_string("input", None, "Folder of the files.", required=True)
-    flags.DEFINE_string("group", "emg2pose", "HDF5 group that holds `timeseries` (data.group).")
     flags.DEFINE_string("json", None, "Also write summary and findings to this file.")
-    cli.launch(main)
+    cli.launch(main, functools.partial(jobs.define, "check"))

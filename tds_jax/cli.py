@@ -26,14 +26,19 @@ KINDS = {
 }
 
 
-def launch(main: Callable[[], None]) -> NoReturn:
-    """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else."""
+def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -> NoReturn:
+    """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else.
+
+    define: defines flags that depend on others.
+    """
     absl_logging.set_verbosity(absl_logging.WARNING)
     program = sys.modules["__main__"].__spec__
     if program and program.name.startswith("tds_jax."):  # not a test that calls us
         heap.use_huge_pages()
     heap.limit_arenas()
     try:
+        if define:
+            define()
         _parse(sys.argv)
         main()
     except UserError as error:

@@ -1,17 +1,21 @@
-"""Rewrites recordings at one sample rate, so that they can be trained on together.
+"""Converts your data once into a store that trains fast and without surprises.
 
     python -m tds_jax.prepare --task=pose --input=DIR --output=DIR --rate_hz=2000
+    python -m tds_jax.prepare --task=forecast --input='DIR/*.nc' --output=DIR
+    python -m tds_jax.prepare --task=voxel --input=DIR --output=DIR
 
-Anti-aliased (scipy's resample_poly), contiguous float32, metadata.csv included; memory does not
-grow with a file. Killed? The same command goes on with the files that are missing or have changed.
+pose: recordings at one sample rate, anti-aliased. forecast: hours to days, in blocks. voxel: point
+clouds to grids. Memory does not grow with the data. Killed? The same command goes on with what is
+missing or has changed.
 """
 
+import functools
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from tds_jax import cli, tasks
+from tds_jax import cli, jobs
 from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 
@@ -20,9 +24,9 @@ def main() -> None:
     """Flags -> the task's prepare."""
     values = flags.FLAGS
     source, target = Path(values.input), Path(values.output)
-    convert = tasks.prepare(values.task)
+    job = jobs.asked("prepare")
     with progress_bar("preparing") as progress:
-        written, kept, skipped = convert(source, target, values.rate_hz, values.group, progress)
+        written, kept, skipped = job.run(source, target, progress)
     for line in skipped:
         print(f"warning: {line}", file=sys.stderr)
     if not written + kept:
@@ -31,9 +35,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("task", None, "Kind of data, such as pose.", required=True)
-    flags.DEFINE_string("input", None, "Folder of recordings.", required=True)
+    flags.DEFINE_string("input", None, "Folder of your data.", required=True)
     flags.DEFINE_string("output", None, "Folder to write; may exist.", required=True)
-    flags.DEFINE_float("rate_hz", None, "Samples per second.", lower_bound=1e-3, required=True)
-    flags.DEFINE_string("group", "emg2pose", "HDF5 group that holds `timeseries` (data.group).")
-    cli.launch(main)
+    cli.launch(main, functools.partial(jobs.define, "prepare"))

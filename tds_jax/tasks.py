@@ -100,13 +100,31 @@ class Task(Protocol):
 
 
 class Domain(NamedTuple):
-    """A registry line: where a task's class, its config groups and its doors' functions live."""
+    """A registry line: where a task's class, its config groups and its doors' jobs live.
+
+    check, prepare, synthesize: dataclasses of their options (see `jobs`), with a method run:
+      check.run(folder, progress) -> Checked
+      prepare.run(source, target, progress) -> files written, files kept, lines on what was skipped
+      synthesize.run(target, progress) -> what was written
+    """
 
     task: str
     groups: dict[str, str]
     inputs_of: str
     check: str
     prepare: str
+    synthesize: str
+
+
+class Checked(NamedTuple):
+    """What `check` found. usable: files or frames. summary: name -> value, shown as a table.
+
+    findings: by kind, one line for everything that training would skip, refuse or suffer from.
+    """
+
+    usable: int
+    summary: dict[str, Any]
+    findings: dict[str, list[str]]
 
 
 DOMAINS = {
@@ -119,8 +137,9 @@ DOMAINS = {
             "eval": "tds_jax.pose.config:PoseEvalConfig",
         },
         inputs_of="tds_jax.pose.torch_names:inputs_of",
-        check="tds_jax.pose.checking:check",
-        prepare="tds_jax.pose.prepare:prepare",
+        check="tds_jax.pose.checking:Check",
+        prepare="tds_jax.pose.prepare:Prepare",
+        synthesize="tds_jax.pose.synthetic:Simulation",
     ),
     "forecast": Domain(
         task="tds_jax.forecast.task:ForecastTask",
@@ -130,8 +149,22 @@ DOMAINS = {
             "loss": "tds_jax.forecast.config:ForecastLossConfig",
         },
         inputs_of="tds_jax.forecast.torch_names:inputs_of",
-        check="tds_jax.forecast.checking:check",
-        prepare="tds_jax.forecast.prepare:prepare",
+        check="tds_jax.forecast.checking:Check",
+        prepare="tds_jax.forecast.prepare:Prepare",
+        synthesize="tds_jax.forecast.synthetic:Simulation",
+    ),
+    "voxel": Domain(
+        task="tds_jax.voxel.task:VoxelTask",
+        groups={
+            "model": "tds_jax.voxel.config:VoxelModelConfig",
+            "data": "tds_jax.voxel.config:VoxelDataConfig",
+            "loss": "tds_jax.voxel.config:VoxelLossConfig",
+            "eval": "tds_jax.voxel.config:VoxelEvalConfig",
+        },
+        inputs_of="tds_jax.voxel.task:inputs_of",
+        check="tds_jax.voxel.checking:Check",
+        prepare="tds_jax.voxel.prepare:Prepare",
+        synthesize="tds_jax.voxel.synthetic:Simulation",
     ),
 }
 
@@ -152,16 +185,9 @@ def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:
     return _load(DOMAINS[config.task].task)(config, inputs)
 
 
-def check(task: str) -> Any:
-    """(folder, group, progress) -> `usable`, `summary` and `findings` of a user's data."""
-    require_choice("--task", task, tuple(DOMAINS))
-    return _load(DOMAINS[task].check)
-
-
-def prepare(task: str) -> Any:
-    """(source, target, rate_hz, group, progress) -> files written, files kept, lines on skips."""
-    require_choice("--task", task, tuple(DOMAINS))
-    return _load(DOMAINS[task].prepare)
+def job(door: str, task: str) -> Any:
+    """The class of a task's `check`, `prepare` or `synthesize`."""
+    return _load(getattr(DOMAINS[task], door))
 
 
 def inputs_of(task: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -59,3 +59,20 @@ def test_prepare_makes_mixed_rates_one_and_does_it_once(folder, tmp_path):
     assert again.stdout.endswith("out: 0 files written, 3 were there, 0 skipped\n")
     after = door("check", "--task=pose", f"--input={tmp_path / 'out'}")
     assert "different rates" not in after.stdout
+
+
+@pytest.mark.parametrize("name", ["check", "prepare", "synthesize"])
+def test_help_shows_the_options_of_the_task_that_is_named(name):
+    shown = door(name, "--task=pose", "--help").stdout
+    option = {"check": "--group", "prepare": "--rate_hz", "synthesize": "--users"}[name]
+    assert option in shown
+    general = door(name, "--help").stdout
+    assert "--task: Kind of data: pose, forecast" in general
+    assert option not in general.split("\n\n\n")[1]
+
+
+def test_a_value_below_its_least_is_one_line(folder, tmp_path):
+    command = ["--task=pose", f"--input={folder}", f"--output={tmp_path / 'out'}", "--rate_hz=0"]
+    done = door("prepare", *command)
+    assert done.returncode == 2
+    assert done.stderr == "error: --rate_hz=0.0 is too small; use 0.001 or more\n"

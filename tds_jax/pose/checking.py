@@ -15,7 +15,8 @@ from tds_jax.data.scan import Scan, scan_file
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import FILE, SPLITS, Metadata, read_metadata, session_files
 from tds_jax.pose.quality import Quality
-from tds_jax.pose.sessions import DATASET, RATE_RTOL, layout, session_groups
+from tds_jax.pose.sessions import DATASET, GROUP, RATE_RTOL, layout, session_groups
+from tds_jax.tasks import Checked
 
 RATE_TOLERANCE = 0.01  # of the mean rate by time stamps against the stated one
 UNSEEN_USER = ("user", "user_stage")  # generalizations that promise users train does not have
@@ -50,12 +51,16 @@ class Recording:
 
 
 @dataclasses.dataclass(frozen=True)
-class Checked:
-    """summary: the table, name -> value. findings: one line each, by kind."""
+class Check:
+    """The options of `check`."""
 
-    usable: int
-    summary: dict[str, Any]
-    findings: dict[str, list[str]]
+    group: str = dataclasses.field(
+        default=GROUP, metadata={"help": "HDF5 group that holds `timeseries` (data.group)."}
+    )
+
+    def run(self, folder: Path, progress: Progress) -> Checked:
+        """Every file of the folder, read once."""
+        return check(folder, self.group, progress)
 
 
 def check(path: Path, group: str, progress: Progress) -> Checked:

@@ -1,5 +1,6 @@
 """Recordings of any rate rewritten at one rate, a block at a time and each file once."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,13 +16,27 @@ from tds_jax.data.index import Progress
 from tds_jax.data.scan import sample_rate
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import FILE, session_files
-from tds_jax.pose.sessions import DATASET, FIELDS, layout, valid_rows
+from tds_jax.pose.sessions import DATASET, FIELDS, GROUP, layout, valid_rows
 
 BLOCK_ROWS = 65_536  # of the source: 10 MB at 16 channels and 20 joints
 MAX_FACTOR = 1000  # of the ratio of two rates: 2222.22 Hz -> 2000 Hz is 9/10
 RATIO_RTOL = 1e-4  # by which the ratio may miss the rate asked for
 HALF_TAPS = 10  # of the filter that scipy's resample_poly designs, per max(up, down)
 ORIGIN = "prepared_from"  # attribute: file, size, time of change and ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """The options of `prepare`."""
+
+    rate_hz: float = dataclasses.field(metadata={"help": "Samples per second.", "least": 1e-3})
+    group: str = dataclasses.field(
+        default=GROUP, metadata={"help": "HDF5 group that holds `timeseries` (data.group)."}
+    )
+
+    def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
+        """See `prepare`."""
+        return prepare(source, target, self.rate_hz, self.group, progress)
 
 
 def prepare(

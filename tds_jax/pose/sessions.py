@@ -23,6 +23,7 @@ from tds_jax.pose.selection import (
 )
 
 GROUPS = ("user", "session", "stage", "side", "generalization")
+GROUP = "emg2pose"  # of the benchmark's files, which holds
 DATASET = "timeseries"
 FIELDS = ("emg", "joint_angles")
 FAILURE_ATOL = 1e-8  # rad; inverse kinematics marks a failed row with all angles zero

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import signal
@@ -19,8 +20,8 @@ from tds_jax.data.cache import build_once, cached_folder
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.errors import UserError
 from tds_jax.pose import gestures, motor_units
+from tds_jax.pose.sessions import GROUP
 
-GROUP = "emg2pose"
 _RECIPE = 1  # raise when the same Simulation would give other numbers
 _CONTROL_RATE = 500.0  # Hz at which muscle drive and firing rates are evaluated
 _HIGH_PASS = 40.0  # Hz, of the amplifier
@@ -42,29 +43,26 @@ _COLUMNS = (
 _MOST_THREADS = 8  # each holds a session: about .4 kB per sample of it at the peak
 
 
+def _option(default: Any, help: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 @dataclasses.dataclass(frozen=True)
 class Simulation:
-    """Everything the generated data depend on.
+    """Everything the generated data depend on; also the options of `synthesize`."""
 
-    users: seen in training. sessions: per seen user, the last for test, the one before for val.
-    seconds: per session. sample_rate: Hz, > 200. units: motor units per muscle compartment.
-    noise_uv: RMS of the white noise, which becomes about 1 in the files. user_rotation_deg,
-    session_rotation_deg: largest rotation of the band. user_gain, session_gain: SD of the log of
-    each channel's gain.
-    """
-
-    users: int = 3
-    sessions: int = 7
-    seconds: float = 40.0
-    sample_rate: float = 2000.0
-    num_channels: int = 16
-    seed: int = 0
-    units: int = 30
-    noise_uv: float = 2.46
-    user_rotation_deg: float = 12.0
-    session_rotation_deg: float = 5.0
-    user_gain: float = 0.3
-    session_gain: float = 0.05
+    users: int = _option(3, "Users seen in training.")
+    sessions: int = _option(7, "Sessions per user: the last for test, the one before for val.")
+    seconds: float = _option(40.0, "Seconds per session.")
+    sample_rate: float = _option(2000.0, "Hz, above 200.")
+    num_channels: int = _option(16, "Electrodes around the wrist.")
+    seed: int = _option(0, "The same gives the same bytes.")
+    units: int = _option(30, "Motor units per muscle compartment.")
+    noise_uv: float = _option(2.46, "RMS of the white noise; becomes about 1 in the files.")
+    user_rotation_deg: float = _option(12.0, "Largest rotation of a user's band.")
+    session_rotation_deg: float = _option(5.0, "Largest rotation from session to session.")
+    user_gain: float = _option(0.3, "SD of the log of each channel's gain among users.")
+    session_gain: float = _option(0.05, "The same from session to session.")
 
     def __post_init__(self) -> None:
         least = {"users": 1, "sessions": 3, "seconds": 1, "num_channels": 1, "units": 1}
@@ -77,6 +75,10 @@ class Simulation:
             raise UserError(
                 f"synthetic sample_rate={self.sample_rate} Hz cannot carry EMG; use more than 200"
             )
+
+    def run(self, target: Path, progress: Callable[[int, int], None]) -> Path:
+        """The door `synthesize`."""
+        return synthesize(target, self, progress)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""Doors whose options differ by task: a job is a frozen dataclass whose fields are the flags.
+
+A field's metadata hold `help`, and `least` if the value must not be smaller than that; a field
+without a default is a flag that must be given. What a job does is its method `run`.
+"""
+
+import dataclasses
+import re
+import sys
+import typing
+from typing import Any
+
+from absl import flags
+
+from tds_jax import tasks
+from tds_jax.config import require_at_least, require_choice
+from tds_jax.errors import UserError
+
+WORDS = {int: "whole numbers", float: "numbers"}
+TASK = "Kind of data: {}. --task=NAME --help shows its options."
+
+
+def define(door: str) -> None:
+    """Defines --task and the flags of its job; without a task, as for --help, --task alone."""
+    names = tuple(tasks.DOMAINS)
+    flags.DEFINE_string("task", None, TASK.format(", ".join(names)), required=True)
+    fields: tuple[dataclasses.Field, ...] = ()
+    task = _task_asked(sys.argv)
+    if task is not None:
+        require_choice("--task", task, names)
+        cls = tasks.job(door, task)
+        hints = typing.get_type_hints(cls)
+        fields = dataclasses.fields(cls)
+    for field in fields:
+        _define_flag(field, hints[field.name])
+    for name in ("task", *(field.name for field in fields)):  # --help shows the door's own flags
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+def asked(door: str) -> Any:
+    """The job of the parsed command line. Raises UserError for wrong or too small values."""
+    cls = tasks.job(door, flags.FLAGS.task)
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for field in dataclasses.fields(cls):
+        value: Any = flags.FLAGS[field.name].value
+        if isinstance(value, list):
+            value = _tuple(field.name, value, hints[field.name])
+        if "least" in field.metadata:
+            require_at_least(f"--{field.name}", value, field.metadata["least"])
+        values[field.name] = value
+    return cls(**values)
+
+
+def _task_asked(argv: list[str]) -> str | None:
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if found := re.fullmatch(r"--?task(=(.*))?", argument):
+            return found[2] if found[1] else following
+    return None
+
+
+def _define_flag(field: dataclasses.Field, kind: Any) -> None:
+    makers = {
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+        bool: flags.DEFINE_bool,
+    }
+    make: Any = makers.get(kind, flags.DEFINE_list)
+    required = field.default is dataclasses.MISSING
+    default = None if required else field.default
+    if isinstance(default, tuple):
+        default = [str(item) for item in default]
+    make(field.name, default, field.metadata["help"], required=required)
+
+
+def _tuple(name: str, items: list[str], kind: Any) -> tuple[Any, ...]:
+    """Items of a comma-separated flag, in the type of the tuple's entries."""
+    of = typing.get_args(kind)[0]
+    try:
+        return tuple(of(item) for item in items if item)
+    except ValueError:
+        text = ",".join(items)
+        raise UserError(f"--{name}={text} has the wrong type; use {WORDS[of]}, as 1,2") from None
