@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
 from tds_jax.engine.metrics import Mean, divide
@@ -248,13 +247,21 @@ def dilated(volume: np.ndarray, radius: int) -> np.ndarray:
     """A volume whose every occupied voxel fills its (2 radius + 1)³ neighbours.
 
     (D, H, W, 4) -> the same; a filled voxel takes the mean of the occupied voxels around it. The
-    baseline that gains recall from raw radar without learning anything.
+    baseline that gains recall from raw radar without learning anything. Memory grows with the
+    occupied voxels.
     """
-    occupied = (volume[..., :1] > 0).astype(np.float32)
-    size = (2 * radius + 1, 2 * radius + 1, 2 * radius + 1, 1)
-    share = uniform_filter(occupied, size, mode="constant")
-    filled = share > 0.5 / (2 * radius + 1) ** 3
-    sums = uniform_filter(volume * occupied, size, mode="constant")
-    result = np.where(filled, sums / np.where(filled, share, 1), 0).astype(np.float32)
-    result[..., :1] = filled
+    steps = np.arange(-radius, radius + 1)
+    offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    occupied = volume[..., 0] > 0
+    near = (np.argwhere(occupied)[:, None] + offsets).reshape(-1, 3)
+    values = np.repeat(volume[occupied], len(offsets), axis=0)
+    shape = volume.shape[:3]
+    inside = ((near >= 0) & (near < shape)).all(axis=1)
+    flat = np.ravel_multi_index(tuple(near[inside].T), shape)
+    cells, of_cell, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    result = np.zeros_like(volume)
+    rows = result.reshape(-1, volume.shape[3])
+    for c in range(1, volume.shape[3]):
+        rows[cells, c] = np.bincount(of_cell, values[inside, c], minlength=len(cells)) / counts
+    rows[cells, 0] = 1
     return result
