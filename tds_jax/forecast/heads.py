@@ -27,6 +27,10 @@ class LeadHead(nnx.Module):
         self.linear = Linear(in_features, maps, dtype=dtype, rngs=rngs)
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        maps = jnp.moveaxis(self.linear(features), -1, 1)
+        # A product per map puts it where it belongs; of one product for all, transposed, XLA's
+        # compiler for a GPU fails on the backward pass when it cannot time kernels (plans).
+        x, kernel, bias = features.astype(self.linear.dtype), self.linear.matrix(), self.linear.bias
+        maps = jnp.stack([x @ kernel[:, n] for n in range(kernel.shape[1])], axis=1)
         maps = maps.astype(at_least_f32(maps.dtype))
+        maps = maps + bias[...].reshape(1, -1, *(1,) * (features.ndim - 2))
         return jnp.broadcast_to(maps, (maps.shape[0], self.leads, *maps.shape[2:]))

@@ -13,6 +13,9 @@ from tests.forecast.published import NETWORKS, build, filled, inputs, recorded, 
 # f32: eps 6e-8 times some tens of summed roundings per layer; f64: eps 1e-16, the same.
 PRECISIONS = [(np.float32, 1e-5), (np.float64, 1e-10)]
 STORED_IN_F32 = 1.2e-7  # the recorded gradients: two roundings
+# One number before a ReLU is 2e-7 here, where all are of order 1: in f32 it is 0, and its gradient
+# another. Elsewhere f32 has the gradients of f64, as the test after the next says.
+TIED = ("cnn3d_lstm_lite", np.float32)
 
 
 def relative_error(ours, theirs, scale=0.0):
@@ -21,13 +24,14 @@ def relative_error(ours, theirs, scale=0.0):
     return np.abs(np.asarray(ours, np.float64) - theirs).max() / scale
 
 
-def trained(name, dtype):
+def trained(name, dtype, factor=1.0):
     """((loss, (train output, rest)), gradients) of the original's masked loss, and eval's output.
 
-    rest: running statistics after the step.
+    rest: running statistics after the step. factor: of the recorded input.
     """
     graphdef, params, rest = split(filled(build(name, dtype=dtype), weights_by_rule(name), dtype))
     x, target, mask = (jnp.asarray(array, dtype) for array in inputs())
+    x = factor * x
     weight = jnp.broadcast_to(mask[None, None], target.shape)
 
     def loss(params):
@@ -61,7 +65,8 @@ def test_published_networks_are_reproduced(name, dtype, tolerance):
             error = relative_error(ours, theirs, largest if nothing else 0.0)
             assert error <= max(tolerance, STORED_IN_F32), (jax.tree_util.keystr(path), error)
 
-        jax.tree_util.tree_map_with_path(check, gradients, wanted_gradients)
+        if (name, dtype) != TIED:
+            jax.tree_util.tree_map_with_path(check, gradients, wanted_gradients)
         jax.tree.map(lambda a, b: _close(a, b, tolerance), rest, wanted_rest)
 
 
@@ -73,6 +78,16 @@ def _close(ours, theirs, tolerance):
 def test_published_networks_have_the_published_parameters(name):
     params = jax.eval_shape(lambda: split(build(name))[1])
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == NETWORKS[name][1]
+
+
+def test_f32_has_the_gradients_of_f64():
+    ours = jax.device_get(trained("cnn3d_lstm_lite", np.float32, 1.1)[1])
+    with jax.enable_x64(True):
+        wanted = jax.device_get(trained("cnn3d_lstm_lite", np.float64, 1.1)[1])
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(wanted))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
+        nothing = np.abs(b).max() < 1e-7 * largest
+        assert relative_error(a, b, largest if nothing else 0.0) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["cnn3d_lstm", "cnn3d_lstm_lite"])
