@@ -22,9 +22,13 @@ from tds_jax.forecast.metrics import AREA, States
 if TYPE_CHECKING:
     from tds_jax.forecast.task import ForecastTask
 
-SKILL = "skill_"
-SKILLS = tuple(f"{SKILL}{name}" for name in baselines.NAMES)
-HEADLINE = ("rmse", f"rmse{AREA}", "mae", "bias", "ubrmse", "acc", "r2", *SKILLS)
+# Skill against each baseline, under names that fit a table.
+SKILLS = {
+    "persistence": "skill_pers",
+    "climatology": "skill_clim",
+    "damped_persistence": "skill_damp",
+}
+HEADLINE = ("rmse", f"rmse{AREA}", "ubrmse", "acc", *SKILLS.values())
 
 
 def fitted_baselines(task: "ForecastTask", split: str, workdir: Path | None) -> Fitted:
@@ -50,8 +54,8 @@ def evaluate(task: "ForecastTask", model: nnx.Module, split: str, workdir: Path 
     found: dict[str, States] = {}
     sample: Sample | None = None
     for batch, prediction, states in _compared(task, model, split, fitted, area):
-        for method, new in states.items():
-            new = states_of.to_host(new)
+        for method in (MODEL, *baselines.NAMES):
+            new = states_of.to_host(states[method])
             found[method] = states_of.merge(found[method], new) if method in found else new
         sample = sample or _sample(task, batch, prediction)
     report = Report(_rows(split, found, area), HEADLINE, ("lead",), notes=_notes(task, found, area))
@@ -101,8 +105,8 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
         for name, own in values.items():
             count = found[name]["plain"].weight[slice(None) if lead is None else lead].sum()
             skills = {
-                f"{SKILL}{other}{suffix}": metrics.skill(own, values[other], suffix)
-                for other in baselines.NAMES
+                f"{name_of_skill}{suffix}": metrics.skill(own, values[other], suffix)
+                for other, name_of_skill in SKILLS.items()
                 for suffix in ("", AREA)
             }
             rows += [
@@ -116,7 +120,10 @@ def _notes(task: "ForecastTask", found: Mapping[str, States], area: np.ndarray) 
     """RMSE of every method at every lead, a line each."""
     target = task.fields.target
     unit = unit_of(task)
-    lines = [f"errors are of {target} [{unit}] where it is known; {AREA[1:]}: weighted by area"]
+    lines = [
+        f"errors are of {target} [{unit}]; skill is 1 - MSE / MSE of the baseline; mae, bias, r2 "
+        "and area-weighted values of all are in the files"
+    ]
     for name, states in found.items():
         leads = len(states["plain"].weight)
         each = [f"{metrics.values(states, area, lead)['rmse']:.3f}" for lead in range(leads)]
