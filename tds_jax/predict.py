@@ -26,6 +26,7 @@ def main() -> None:
     config = cli.resolve(workdir.read_config(folder))
     task = tasks.get(config, workdir.read_inputs(folder))
     model, _ = workdir.load_model(task, config, folder)
+    tasks.recall(config, task, folder)
     if flags.FLAGS.stream:
         print(_stream(task, model), file=sys.stderr)
         return

@@ -106,6 +106,7 @@ class Domain(NamedTuple):
       check.run(folder, progress) -> Checked
       prepare.run(source, target, progress) -> files written, files kept, lines on what was skipped
       synthesize.run(target, progress) -> what was written
+    recall: a function (task, workdir), where predictions need what `evaluate` left in the workdir.
     """
 
     task: str
@@ -114,6 +115,7 @@ class Domain(NamedTuple):
     check: str
     prepare: str
     synthesize: str
+    recall: str = ""
 
 
 class Checked(NamedTuple):
@@ -162,9 +164,10 @@ DOMAINS = {
             "eval": "tds_jax.voxel.config:VoxelEvalConfig",
         },
         inputs_of="tds_jax.voxel.task:inputs_of",
-        check="tds_jax.voxel.checking:Check",
-        prepare="tds_jax.voxel.prepare:Prepare",
+        check="tds_jax.voxel.checking:VolumeCheck",
+        prepare="tds_jax.voxel.prepare:Voxelisation",
         synthesize="tds_jax.voxel.synthetic:Simulation",
+        recall="tds_jax.voxel.task:recall",
     ),
 }
 
@@ -183,6 +186,12 @@ def groups(task: str) -> dict[str, type]:
 def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:
     """The task a config names; with the `inputs` of a run it builds a model without data."""
     return _load(DOMAINS[config.task].task)(config, inputs)
+
+
+def recall(config: Config, task: Task, workdir: Path) -> None:
+    """Lets a task take up what its `evaluate` left in a workdir, before it predicts."""
+    if reference := DOMAINS[config.task].recall:
+        _load(reference)(task, workdir)
 
 
 def job(door: str, task: str) -> Any:

@@ -172,10 +172,6 @@ class VoxelTask:
         )
         return params | {"network": network}, rest | ({"network": codes} if codes else {})
 
-    def recall(self, workdir: Path) -> None:
-        """Takes up the thresholds that an evaluation left in a workdir, for predictions."""
-        self.thresholds = Thresholds.read(workdir)
-
     def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
         """Volumes for one file or every file of a folder; see `voxel.prediction`."""
         return prediction.predict(self, model, source, target)
@@ -196,3 +192,13 @@ class VoxelTask:
     def export(self, model: nnx.Module, target: Path) -> str:
         """Not written for volumes."""
         raise UserError("export is for task 'pose'; use predict for 'voxel'")
+
+
+def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Nothing: weights tell no grid. It comes from data.path, or from generated volumes."""
+    return {}
+
+
+def recall(task: VoxelTask, workdir: Path) -> None:
+    """Takes up the thresholds that the evaluation of a workdir calibrated, for predictions."""
+    task.thresholds = Thresholds.read(workdir)
