@@ -198,8 +198,6 @@ def _fluxes(
     wet = soil / SATURATION
     sun = max(0.0, np.sin(np.pi * (hour - 6) / 12)) * (1 + 0.8 * _summer(day)) / 1.8
     runoff = rain * wet**3 + _DRAINAGE * wet**6
-    filled = soil + (rain - runoff) / DEPTH
-    runoff = runoff + np.maximum(filled - SATURATION, 0) * DEPTH
     return {"tp": rain, "ro": runoff, "e": -_EVAPORATION * sun * np.minimum(wet / 0.6, 1)}
 
 

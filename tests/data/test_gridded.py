@@ -66,6 +66,16 @@ def test_blocks_cross_file_borders_in_order_of_time_not_of_names(tmp_path):
         np.testing.assert_array_equal(record.read("t2m", 15, 45, region=region), wanted)
 
 
+def test_files_may_take_turns(tmp_path):
+    data = dataset(TIMES)
+    for start in range(3):
+        write(data.isel(valid_time=slice(start, None, 3)), tmp_path / f"{start}.nc")
+    record = open_record(tmp_path, ("t2m",))
+    for every in (1, 2, 3, 6):
+        found = record.read("t2m", 4, 40, every)
+        np.testing.assert_array_equal(found, data.t2m.values[4:40:every])
+
+
 def test_variables_may_live_in_files_of_their_own(tmp_path):
     data = dataset(TIMES, names=("sm", "tp", "lsm"))
     write(data[["sm"]], tmp_path / "instant.nc")

@@ -49,6 +49,8 @@ def test_a_day_that_lacks_a_step_is_no_day(tmp_path):
     fields = opened(write(data, tmp_path / "a.nc"))
     np.testing.assert_array_equal(fields.days, dates("2020-01-01", 6)[[0, 1, 3, 4, 5]])
     assert runs(fields.days) == [(0, 2), (2, 5)]
+    whole = [data.t2m.sel(valid_time=str(day)).values.mean(axis=0) for day in fields.days]
+    np.testing.assert_allclose(fields.read(0, 5)[..., 0], whole, atol=1e-6)  # f32 sum of 24
 
 
 def test_a_cell_that_lacks_a_step_is_missing_that_day_and_no_other_cell_is(tmp_path):

@@ -1,6 +1,8 @@
 """Laws of windows: none crosses a gap, no split shares a target, nothing missing counts."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -175,6 +177,12 @@ def test_the_same_generator_gives_the_same_example_also_after_a_pickle():
 def test_crops_that_do_not_fit_are_refused_by_name(crop):
     with pytest.raises(UserError, match=rf"data\.crop=\({crop[0]}, {crop[1]}\) does not fit"):
         ForecastWindows(random_fields(), SPEC, np.arange(3), crop)
+
+
+def test_reading_windows_does_not_import_jax():
+    """A data worker must not: it costs memory there, and would start a device."""
+    code = "import sys, tds_jax.forecast.windows; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_loader_takes_them_and_pads_with_weight_zero():
