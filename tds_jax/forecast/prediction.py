@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.data.gridded import find_files, header, open_dataset
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, time_axis
 from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
@@ -46,12 +45,9 @@ def predict(task: "ForecastTask", model: nnx.Module, source: Path, target: Path)
         )
     if target.is_dir():
         raise UserError(f"--output={target} is a folder; name a file, such as forecast.nc")
-    first = find_files(source)[0]
-    with open_dataset(first) as data:
-        names = header(data, first).dims[1:]
     with progress_bar("predicting") as progress:
         blocks = forecasts(task, model, fields, last)
-        _write(task, fields, last, names, target, blocks, progress)
+        _write(task, fields, last, target, blocks, progress)
     return [target]
 
 
@@ -94,7 +90,6 @@ def _write(
     task: "ForecastTask",
     fields: Fields,
     last: np.ndarray,
-    names: tuple[str, ...],
     target: Path,
     blocks: Iterator[np.ndarray],
     progress: Callable[[int, int], None],
@@ -104,8 +99,8 @@ def _write(
     axes = {
         "time": (time, told | {"standard_name": "forecast_reference_time"}),
         LEAD: (np.arange(1, leads + 1), {"standard_name": "forecast_period", "units": "days"}),
-        names[0]: (fields.lat, AXES["latitude"]),
-        names[1]: (fields.lon, AXES["longitude"]),
+        fields.axes[0]: (fields.lat, AXES["latitude"]),
+        fields.axes[1]: (fields.lon, AXES["longitude"]),
     }
     own = fields.attributes[fields.target]
     described = {key: own[key] for key in KEPT if key in own} | {

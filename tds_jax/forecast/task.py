@@ -244,7 +244,8 @@ class ForecastTask:
         if "land_mask" in self.config.model.extra_inputs:
             maps.append(fields.land.astype(np.float32))
         if "coordinates" in self.config.model.extra_inputs:
-            lat, lon = np.meshgrid(*np.radians((fields.lat, fields.lon)), indexing="ij")
+            axes = np.radians(fields.lat), np.radians(fields.lon)
+            lat, lon = np.meshgrid(*axes, indexing="ij")
             maps += [np.sin(lat), np.sin(lon), np.cos(lon)]
         maps += [_standard(fields.static(name)) for name in self.config.data.static]
         return np.stack(maps, axis=-1)
