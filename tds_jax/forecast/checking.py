@@ -149,7 +149,7 @@ def _grid_summary(fields: DailyFields) -> dict[str, Any]:
     def axis(values: np.ndarray) -> str:
         return f"{values[0]:g} to {values[-1]:g} ({len(values)})"
 
-    units = (f"{name} [{fields.attributes[name].get('units', '?')}]" for name in fields.variables)
+    units = (f"{name} ({fields.attributes[name].get('units', '?')})" for name in fields.variables)
     return {
         "variables": ", ".join(units),
         "latitude": axis(fields.lat),

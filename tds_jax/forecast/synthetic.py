@@ -36,6 +36,7 @@ _DRIFT = (-0.04, 0.15)  # rows, columns per hour
 _RAIN = 1.4e-3  # m per hour for each standard deviation above the threshold
 _DRAINAGE = 1.5e-3  # m per hour at saturation
 _EVAPORATION = 7e-4  # m per hour at noon in midsummer from wet soil
+_WILTING, _WET = 0.08, 0.3  # m³ per m³ between which evaporation grows from none to full
 
 
 def _option(default: Any, text: str) -> Any:
@@ -198,7 +199,8 @@ def _fluxes(
     wet = soil / SATURATION
     sun = max(0.0, np.sin(np.pi * (hour - 6) / 12)) * (1 + 0.8 * _summer(day)) / 1.8
     runoff = rain * wet**3 + _DRAINAGE * wet**6
-    return {"tp": rain, "ro": runoff, "e": -_EVAPORATION * sun * np.minimum(wet / 0.6, 1)}
+    supply = np.clip((soil - _WILTING) / (_WET - _WILTING), 0, 1)
+    return {"tp": rain, "ro": runoff, "e": -_EVAPORATION * sun * supply}
 
 
 def _build(

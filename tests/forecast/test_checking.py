@@ -30,7 +30,7 @@ def test_a_sound_record_has_a_table_and_no_line(tmp_path):
     assert checked.usable == 10
     assert checked.findings == {}
     summary = checked.summary
-    assert summary["variables"] == "sm [m3 m-3]"
+    assert summary["variables"] == "sm (m3 m-3)"
     assert (summary["days"], summary["stretches"]) == (10, 1)
     assert (summary["first"], summary["last"]) == ("2020-01-01", "2020-01-10")
     assert summary["latitude"] == "52 to 49 (4)"

@@ -70,7 +70,7 @@ def test_totals_run_from_midnight_and_soil_stays_between_dry_and_saturated(folde
         assert (rain[:, 1] <= rain[:, 0] + 0.05).all()
         assert rain.max() > 0
         soil = data.swvl1.values[:, ground]
-        assert 0 < soil.min() < soil.max() < SATURATION
+        assert 0.05 < soil.min() < soil.max() < SATURATION
 
 
 def test_daily_totals_close_the_water_balance_and_daily_means_do_not(folder):
