@@ -33,11 +33,16 @@ def write(task: "ForecastTask", model: nnx.Module, target: Path) -> str:
     shape = (spec.input_days, recorded.height, recorded.width, len(recorded.variables))
 
     def offline(weights: Weights, fields: jax.Array, phase: jax.Array) -> jax.Array:
-        known = jnp.isfinite(fields)
-        origin = jnp.zeros((fields.shape[0], 2), jnp.int32)
-        example = {"fields": jnp.where(known, fields, 0), "present": known}
         model = nnx.merge(graphdef, artefact.nested(weights))
-        return model(example | {"phase": phase, "origin": origin}, False)
+
+        def one(fields: jax.Array, phase: jax.Array) -> jax.Array:
+            known = jnp.isfinite(fields)[None]
+            example = {"fields": jnp.where(known, fields[None], 0), "present": known}
+            origin = jnp.zeros((1, 2), jnp.int32)
+            return model(example | {"phase": phase[None], "origin": origin}, False)[0]
+
+        # Networks cut their batch into chunks, for which its size must be known.
+        return jax.vmap(one)(fields, phase)
 
     inputs = (
         jax.ShapeDtypeStruct((batch, *shape), jnp.float32),

@@ -1,0 +1,115 @@
+"""Predictions are CF files that tell what they are of; exported files compute the same."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from flax import nnx
+
+from tds_jax.engine import artefact, step
+from tds_jax.errors import UserError
+from tds_jax.forecast.days import year_fraction
+from tests.forecast.small import LAT, LON, SEA, record, small_task, write_record
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(task, model, input file with a gap, folder)."""
+    folder = tmp_path_factory.mktemp("prediction")
+    write_record(folder / "train.nc")
+    task = small_task(folder / "train.nc", folder)
+    graphdef, params, rest = step.split(task.init(nnx.Rngs(0)))
+    rest = step.replace_leaves(rest, task.fit_statistics())
+    model = nnx.merge(graphdef, params, rest)
+    source = write_record(folder / "new.nc", gap=(10, 13), count=30, first="2021-03-01", seed=5)
+    return task, model, source, folder
+
+
+@pytest.fixture(scope="module")
+def written(made):
+    task, model, source, folder = made
+    known = type(task)(task.config, task.inputs())  # as the door does: without the training data
+    assert known.predict(model, source, folder / "out.nc") == [folder / "out.nc"]
+    assert "fields" not in vars(known)
+    with xr.open_dataset(folder / "out.nc", decode_timedelta=True) as data:
+        return data.load()
+
+
+def test_there_is_a_forecast_after_every_unbroken_stretch_of_input_days(written):
+    days = np.datetime64("2021-03-01") + np.arange(30)
+    ends = np.concatenate([days[3:10], days[16:]])  # 4 input days; 10, 11, 12 are missing
+    np.testing.assert_array_equal(written.time.values.astype("datetime64[D]"), ends)
+    lead = written.prediction_timedelta.values / np.timedelta64(1, "D")
+    assert lead.tolist() == [1, 2, 3]
+    valid = written.valid_time.values.astype("datetime64[D]")
+    np.testing.assert_array_equal(valid, ends[:, None] + np.arange(1, 4))
+
+
+def test_the_file_says_what_it_is_of_as_cf_wants_it(written):
+    assert written.swvl1.dims == ("time", "prediction_timedelta", "lat", "lon")
+    np.testing.assert_array_equal(written.lat, LAT)  # north first, as in the input
+    np.testing.assert_array_equal(written.lon, LON)
+    assert written.swvl1.attrs["units"] == "m**3 m**-3"
+    names = {n: written[n].attrs["standard_name"] for n in ("time", "prediction_timedelta", "lat")}
+    assert names == {
+        "time": "forecast_reference_time",
+        "prediction_timedelta": "forecast_period",
+        "lat": "latitude",
+    }
+    assert written.attrs["Conventions"].startswith("CF-")
+    assert "valid_time" in written.coords
+    assert np.isnan(written.swvl1.encoding["_FillValue"])
+
+
+def test_the_sea_is_nan_and_the_land_is_the_models_forecast(made, written):
+    model = made[1]
+    assert np.isnan(written.swvl1.values[..., SEA]).all()
+    assert np.isfinite(written.swvl1.values[..., ~SEA]).all()
+    data = record(count=30, first="2021-03-01", seed=5).isel(time=slice(17, 21))
+    fields = np.stack([data.swvl1.values, data.tp.values], axis=-1)[None]
+    dates = np.datetime64("2021-03-18") + np.arange(7)
+    batch = {
+        "fields": np.nan_to_num(fields),
+        "present": np.isfinite(fields).astype(np.uint8),
+        "phase": year_fraction(dates)[None].astype("f4"),
+        "origin": np.zeros((1, 2), np.int32),
+    }
+    expected = np.asarray(model(batch, False))[0]
+    found = written.swvl1.sel(time="2021-03-21").values
+    # The same operations, jitted or not: rounding of numbers near 0.3.
+    np.testing.assert_allclose(found[..., ~SEA], expected[..., ~SEA], atol=1e-5)
+
+
+def test_what_does_not_fit_is_one_line(made):
+    task, model, source, folder = made
+    data = record(count=10)
+    data.isel(lat=slice(None, None, -1)).to_netcdf(folder / "south.nc", engine="h5netcdf")
+    with pytest.raises(UserError, match=r"lies on lat 56\.\.60.*was trained on lat 60\.\.56"):
+        task.predict(model, folder / "south.nc", folder / "no.nc")
+    data.isel(time=[0, 1, 2, 5, 6]).to_netcdf(folder / "short.nc", engine="h5netcdf")
+    with pytest.raises(UserError, match=r"has no 4 days in a row; give a longer record"):
+        task.predict(model, folder / "short.nc", folder / "no.nc")
+    with pytest.raises(UserError, match="is a folder; name a file"):
+        task.predict(model, source, folder)
+    with pytest.raises(UserError, match="no such file, folder or pattern"):
+        task.predict(model, folder / "none.nc", folder / "no.nc")
+    assert not (folder / "no.nc").exists()
+
+
+def test_an_exported_file_gives_the_models_forecast_with_holes(made):
+    task, model, _, folder = made
+    words = task.export(model, folder / "model.npz")
+    assert "offline for cpu, cuda, tpu" in words
+    file = artefact.read(folder / "model.npz")
+    assert (file.about["target"], file.about["lead_days"]) == ("swvl1", 3)
+    data = record(count=4, first="2021-03-01")
+    fields = np.stack([data.swvl1.values, data.tp.values], axis=-1)[None]
+    phase = year_fraction(np.datetime64("2021-03-01") + np.arange(7))[None].astype("f4")
+    found = np.asarray(file.functions["offline"](np.repeat(fields, 3, 0), np.repeat(phase, 3, 0)))
+    assert found.shape == (3, 3, 5, 6)
+    batch = {
+        "fields": np.nan_to_num(fields),
+        "present": np.isfinite(fields).astype(np.uint8),
+        "phase": phase,
+        "origin": np.zeros((1, 2), np.int32),
+    }
+    np.testing.assert_allclose(found[:1], model(batch, False), atol=1e-5)
