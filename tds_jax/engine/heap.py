@@ -6,8 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-# malloc.h
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+_M_ARENA_MAX = -8  # malloc.h
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -32,25 +31,8 @@ def limit_arenas(count: int = 2) -> None:
     By default each of the compiler's threads gets an arena of its own and keeps its peak: with
     two, compiling the low_memory step peaks 80 MiB lower and takes no longer.
     """
-    _mallopt(_M_ARENA_MAX, count)
-
-
-def keep() -> None:
-    """What is freed from now on stays for the next step; call once compiled and trimmed.
-
-    Otherwise the temporaries of a step go back to the system at its end and are asked for again by
-    the next. That costs 1 000 page faults for the full-size pose network; where free memory is in
-    small pieces, so that the system must first make huge pages, each takes 1 ms and the step twice
-    as long. The peak stays as it was.
-    """
-    _mallopt(_M_MMAP_MAX, 0)
-    _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    _mallopt(_M_TOP_PAD, 64 * 2**20)
-
-
-def _mallopt(parameter: int, value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(parameter, value)
+        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, count)
 
 
 def trim() -> None:

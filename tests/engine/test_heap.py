@@ -33,30 +33,3 @@ def test_the_second_start_has_huge_pages_and_the_same_arguments():
 
 def test_a_setting_of_the_users_wins():
     assert run(GLIBC_TUNABLES="glibc.malloc.hugetlb=0")[0] == "glibc.malloc.hugetlb=0"
-
-
-KEEP = """
-import ctypes, resource, sys
-from tds_jax.engine import heap
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-if sys.argv[1] == "keep":
-    heap.keep()
-for _ in range(2):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    block = libc.malloc(64_000_000)
-    ctypes.memset(block, 1, 64_000_000)
-    libc.free(block)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-def test_memory_that_is_kept_is_not_asked_for_again():
-    def faults(how):
-        command = [sys.executable, "-c", KEEP, how]
-        environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
-        return int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
-
-    if faults("give back") < 10_000:
-        pytest.skip("this system's malloc keeps 64 MB blocks anyway")
-    assert faults("keep") < 500  # 64 MB are 15 625 pages
