@@ -137,13 +137,15 @@ def fit_damping(
     recent: deque[tuple[np.datetime64, np.ndarray]] = deque(maxlen=leads)
     for indices, block in _blocks(fields, days, (fields.target,)):
         dates = fields.days[indices]
-        for date, anomaly in zip(dates, (block - climatology.at(dates))[..., 0], strict=True):
+        anomalies = (block - climatology.at(dates))[..., 0]
+        known = np.isfinite(anomalies)
+        anomalies[~known] = 0  # adds nothing to either sum
+        for date, anomaly, there in zip(dates, anomalies, known, strict=True):
             for earlier, before in recent:
                 lead = int((date - earlier) / DAY)
                 if lead <= leads:  # more when days between are not in the record
-                    both = np.isfinite(anomaly) & np.isfinite(before)
-                    products[lead - 1][both] += anomaly[both] * before[both]
-                    squares[lead - 1][both] += np.square(before[both])
+                    products[lead - 1] += anomaly * before
+                    squares[lead - 1] += np.square(before) * there
             recent.append((date, anomaly))
     return products / np.where(squares > 0, squares, 1)
 

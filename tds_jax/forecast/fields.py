@@ -142,8 +142,10 @@ class DailyFields:
                 begin, end = block.first, block.first + block.days * block.every
                 every = block.every if block.count == 1 else 1
                 steps = self._record.read(name, begin, end, every, region)
-                whole = steps.reshape(block.days, block.count, *shape)
-                days[place, ..., channel] = whole.mean(axis=1, dtype=np.float64)
+                if block.count > 1:
+                    whole = steps.reshape(block.days, block.count, *shape)
+                    steps = whole.mean(axis=1, dtype=np.float64)
+                days[place, ..., channel] = steps
             if name == self.target and self._land_mask:
                 days[:, ~self.land[region], channel] = np.nan
         return days
