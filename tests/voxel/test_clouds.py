@@ -87,7 +87,7 @@ def pcd(old, new):
     [
         (lambda folder: None, "a.bin", "no such file"),
         (write("a.bin", b"1" * 36), "a.bin", "36 bytes are no whole points of 4 float32"),
-        (write("a.bin", b"1" * 15), "a.bin", "15 bytes are no whole points"),
+        (write("a.bin", b"1" * 18), "a.bin", "18 bytes are no whole points"),
         (write("a.npy", b"broken"), "a.npy", "not a .npy array"),
         (write("a.txt", b"1 2 3 4"), "a.txt", "unknown ending"),
         (write("a.pcd", b"FIELDS x y z\n"), "a.pcd", "no DATA line"),

@@ -58,7 +58,7 @@ def test_recall_counts_true_points_not_predicted_ones():
     assert (found["near_precision"], found["near_recall"]) == (1, 0.5)
     assert found["count_ratio"] == 1.5
     at_limit = Points.of(np.array([[0.5, 0, 0]]), np.array([[0.0, 0, 0]])).compute("points")
-    assert at_limit["near_recall"] == 1
+    assert (at_limit["near_precision"], at_limit["near_recall"]) == (1, 1)
 
 
 def test_random_point_sets_agree_with_all_distances():

@@ -34,6 +34,35 @@ def test_resizing_is_the_originals(side, pooled):
     np.testing.assert_allclose(found, np.moveaxis(expected, 0, -1), rtol=0, atol=7e-6)
 
 
+def linear(array, axis, size):
+    """numpy's interpolation between half-pixel centres along one axis."""
+    count = array.shape[axis]
+    old, new = np.arange(count) + 0.5, (np.arange(size) + 0.5) * count / size
+    return np.apply_along_axis(lambda line: np.interp(new, old, line), axis, array)
+
+
+def bins(count, size):
+    """Bins that together cover all voxels, each wide enough to leave none out."""
+    return [slice(i * count // size, -(-(i + 1) * count // size)) for i in range(size)]
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (3, 9, 8), (4, 5, 11)])
+def test_resizing_is_by_its_definition_voxel_by_voxel(shape):
+    volume = make_volume(3)
+    dense = volume.dense().astype(np.float64)
+    found, share = resized(volume, shape, (3,)), dense[..., 0]
+    for axis, size in enumerate(shape):
+        share = linear(share, axis, size)
+        dense = linear(dense, axis, size)
+    expected = dense[..., 1:3] / np.maximum(share, 1e-6)[..., None]
+    np.testing.assert_allclose(found[..., 1:3], expected, rtol=1e-5, atol=1e-5)  # f32, values ~10
+    flags = volume.dense()[..., [0, 3]]
+    parts = [bins(count, size) for count, size in zip(flags.shape, shape, strict=False)]
+    for d, h, w in np.ndindex(shape):
+        here = flags[parts[0][d], parts[1][h], parts[2][w]].max(axis=(0, 1, 2))
+        np.testing.assert_array_equal(found[d, h, w, [0, 3]], here)
+
+
 def test_resizing_to_the_same_grid_changes_nothing():
     volume = make_volume(0)
     np.testing.assert_allclose(resized(volume, (4, 6, 8), (3,)), volume.dense(), rtol=1e-6)

@@ -48,6 +48,16 @@ def test_an_example_is_the_pair_on_the_models_grid(tmp_path):
     assert not example["target"][example["weight"] == 0].any()
 
 
+def test_resizing_keeps_the_targets_flag_a_flag_and_the_radars_variance_a_value(tmp_path):
+    write_scenes(tmp_path, count=1, frames=6)
+    source = open_pairs(tmp_path, Grid("resize", (2, 4, 4), (2, 4, 4)))
+    found = [source.example(i, None) for i in range(6)]
+    assert {*np.unique([one["target"][..., 3] for one in found])} == {0, 1}
+    # make_volume's last channel is 0 or 1, so only interpolation gives anything between
+    assert len(np.unique([one["radar"][..., 3] for one in found])) > 2
+    assert all((one["weight"] == 1).all() for one in found)
+
+
 def test_workers_read_what_one_process_reads(tmp_path):
     source = open_pairs(write_scenes(tmp_path, count=1), augment=AUGMENT)
     batches = []
