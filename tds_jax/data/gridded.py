@@ -77,7 +77,7 @@ def open_dataset(path: str) -> xr.Dataset:
 def _engine(path: str) -> tuple[str | None, dict[str, Any]]:
     """xarray's engine for a file by its first bytes; None lets xarray choose."""
     if is_zarr(path):
-        return "zarr", {}
+        return "zarr", {"consolidated": False}  # a local folder lists itself fast enough
     try:
         with open(path, "rb") as file:
             start = file.read(8)
@@ -167,7 +167,8 @@ def _span(axis: np.ndarray) -> str:
 def read_static(path: str, variable: str, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
     """(H, W) f32: a variable without time, such as the share of land; axes of length 1 dropped.
 
-    UserError unless the file is on the grid `lat`, `lon`.
+    The file may hold more cells than `lat`, `lon`, in another order, and longitudes from 0 to 360
+    or from -180 to 180; UserError if one of the cells is not in it.
     """
     with open_dataset(path) as data:
         if variable not in data.variables:
@@ -178,7 +179,17 @@ def read_static(path: str, variable: str, lat: np.ndarray, lon: np.ndarray) -> n
         array = data[variable].squeeze(drop=True)
         if set(array.dims) != set(order):
             raise UserError(f"{path}: {variable} lies over {array.dims}, expected {order}")
-        none, dims = np.zeros(0), ("", *order)
-        here = GridFile(path, none, rows.values, columns.values, dims, dims, {})
-        require_same_grid(GridFile("the record", none, lat, lon, dims, dims, {}), here)
-        return array.transpose(*order).values.astype(np.float32)
+        where = _places(rows, lat, path), _places(columns, lon, path)
+        return array.transpose(*order).values[np.ix_(*where)].astype(np.float32)
+
+
+def _places(axis: xr.DataArray, wanted: np.ndarray, path: str) -> np.ndarray:
+    """Where on an axis the wanted degrees are, up to a whole turn."""
+    apart = np.abs(axis.values.astype(np.float64) - wanted[:, None])
+    apart = np.minimum(apart, np.abs(apart - 360))
+    if (apart.min(axis=1) > GRID_ATOL).any():
+        raise UserError(
+            f"{path}: {axis.name} is {_span(axis.values)}, the fields have {_span(wanted)}; "
+            "bring it onto their grid"
+        )
+    return apart.argmin(axis=1)

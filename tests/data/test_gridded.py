@@ -86,8 +86,19 @@ def test_variables_may_live_in_files_of_their_own(tmp_path):
     np.testing.assert_array_equal(record.read("tp", 3, 9), data.tp.values[4:10])
     static = read_static(str(tmp_path / "static.nc"), "lsm", LAT, LON)
     np.testing.assert_array_equal(static, data.lsm.values[0])
-    with pytest.raises(UserError, match="bring the files onto one grid"):
-        read_static(str(tmp_path / "static.nc"), "lsm", LAT[1:], LON)
+
+
+def test_static_fields_are_found_in_any_order_turn_and_extent(tmp_path):
+    """A global mask from -180 to 180 serves a region from 0 to 360."""
+    lat, lon = np.arange(-90.0, 91, 10), np.arange(-180.0, 180, 20)
+    mask = dataset(TIMES[:1], lat=lat, lon=lon, names=("lsm",)).isel(valid_time=0, drop=True)
+    path = str(write(mask, tmp_path / "mask.nc"))
+    rows, columns = np.array([60.0, 50, 40]), np.array([320.0, 340, 360 - 1e-6, 380])
+    wanted = mask.lsm.sel(latitude=rows, longitude=[-40.0, -20, 0, 20]).values
+    np.testing.assert_array_equal(read_static(path, "lsm", rows, columns), wanted)
+    for wrong in (rows + 1, np.array([50.0, 55.0])):
+        with pytest.raises(UserError, match=r"latitude is -90\.\.90"):
+            read_static(path, "lsm", wrong, columns)
 
 
 def test_packed_missing_and_infinite_values_become_nan(tmp_path):
