@@ -1,0 +1,115 @@
+"""The report: baselines as published for the real record, every number where it is looked for."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import forecast_air_temperature
+from tds_jax import config as configuration
+from tds_jax import tasks
+from tds_jax.engine import step
+from tds_jax.forecast import baselines, evaluation, figures
+from tests.forecast.small import SEA, small_task, write_record
+
+RECORD = pathlib.Path(__file__).parents[3] / "shared/data/air_temperature/air_temperature.nc"
+# RMSE in K at leads 1 ... 10 and over all, test windows of the last 20 % of days.
+PUBLISHED = {
+    "persistence": "2.580 3.608 4.008 4.338 4.514 4.611 4.749 4.903 5.061 5.140 4.414",
+    "climatology": "3.641 3.655 3.669 3.688 3.708 3.722 3.735 3.753 3.783 3.810 3.717",
+    "damped_persistence": "2.405 3.126 3.352 3.500 3.580 3.624 3.666 3.703 3.746 3.776 3.471",
+}
+BY_AREA = {"persistence": 3.962, "climatology": 3.338, "damped_persistence": 3.122}
+
+
+def fresh(task):
+    graphdef, params, rest = step.split(task.init(nnx.Rngs(0)))
+    return nnx.merge(graphdef, params, step.replace_leaves(rest, task.fit_statistics()))
+
+
+def test_baselines_of_the_real_record_are_the_published_ones_to_three_decimals(tmp_path):
+    if not RECORD.exists():
+        pytest.skip(f"{RECORD.name} is not beside this checkout")
+    values = forecast_air_temperature.get_config()
+    values.data.path = str(RECORD)
+    values.model.hidden, values.model.lstm_hidden, values.model.groups = 4, 1, 1
+    values.eval.batch_size = 69
+    task = tasks.get(configuration.resolve(values.to_dict(), tasks.groups("forecast")))
+    assert len(task.source("test")) == 137
+    report = task.evaluate(fresh(task), "test", None)
+    for name, numbers in PUBLISHED.items():
+        groups = [f"lead/{n}" for n in range(1, 11)] + ["all"]
+        found = [f"{report.value('rmse', name, group):.3f}" for group in groups]
+        assert found == numbers.split(), name
+        assert f"{report.value('rmse_area', name):.3f}" == f"{BY_AREA[name]:.3f}"
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """(task, model, report, workdir) of a small record with sea."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    task = small_task(write_record(folder / "daily.nc"), folder)
+    (folder / "run").mkdir()
+    model = fresh(task)
+    report = task.evaluate(model, "test", folder / "run")
+    report.write(folder / "run")
+    return task, model, report, folder / "run"
+
+
+def test_the_report_has_every_method_at_every_lead(evaluated):
+    task, _, report, workdir = evaluated
+    stored = json.loads((workdir / "report.json").read_text())["splits"]["test"]
+    assert set(stored["baselines"]) == set(baselines.NAMES)
+    for lead in (1, 2, 3):
+        group = stored["groups"][f"lead/{lead}"]
+        assert group["model"]["rmse"] == report.value("rmse", group=f"lead/{lead}")
+        assert set(group["baselines"]) == set(baselines.NAMES)
+    names = ("rmse", "mae", "bias", "ubrmse", "r2", *evaluation.SKILLS.values())
+    wanted = {name + suffix for name in names for suffix in ("", "_area")} | {"acc"}
+    assert set(stored["model"]) == wanted
+    assert stored["baselines"]["persistence"]["skill_pers"] == 0
+    assert stored["baselines"]["climatology"]["acc"] is None  # it has no anomalies
+    counted = {row.count for row in report.rows if row.group == "all"}
+    windows = len(task.source("test"))
+    assert counted == {windows * 3 * (~SEA).sum()}  # the last batch's padding left out
+
+
+def test_all_leads_together_are_the_mean_square_of_each(evaluated):
+    _, _, report, _ = evaluated
+    for method in ("model", *baselines.NAMES):
+        each = [report.value("rmse", method, f"lead/{n}") ** 2 for n in (1, 2, 3)]
+        assert report.value("rmse", method) ** 2 == pytest.approx(np.mean(each), rel=1e-6)
+        skill = 1 - report.value("rmse", method) ** 2 / report.value("rmse", "persistence") ** 2
+        assert report.value("skill_pers", method) == pytest.approx(skill, abs=1e-9)
+
+
+def test_baselines_are_fitted_on_the_days_before_a_split_and_kept(evaluated, monkeypatch):
+    task, _, _, workdir = evaluated
+    kept = evaluation.fitted_baselines(task, "test", workdir)
+    before = baselines.fit(task.fields, range(task.split["test"].start), 3, 1)
+    np.testing.assert_array_equal(kept.coefficients, before.coefficients)
+    np.testing.assert_array_equal(kept.damping, before.damping)
+    monkeypatch.setattr(baselines, "fit", lambda *_: pytest.fail("fitted again"))
+    evaluation.fitted_baselines(task, "test", workdir)
+    monkeypatch.undo()
+    train = evaluation.fitted_baselines(task, "train", None)
+    assert train.digest.endswith(f"0..{task.split['train'].stop}")
+
+
+def test_pictures_and_notes_show_what_the_rows_hold(evaluated):
+    _, _, report, workdir = evaluated
+    for name in ("leads", "maps", "rmse"):
+        assert (workdir / "plots" / f"test_{name}.png").stat().st_size > 5000
+    (line,) = [note for note in report.notes if note.startswith("rmse by lead, model:")]
+    numbers = [f"{report.value('rmse', group=f'lead/{n}'):.3f}" for n in (1, 2, 3)]
+    assert line.split(": ")[1].split() == numbers
+
+
+def test_a_map_of_nothing_is_drawn_too(tmp_path):
+    canvas = figures.Canvas(np.array([1.0, 0.0]), np.array([0.0, 1.0]), "x", "1")
+    nothing = np.full((3, 2, 2), np.nan)
+    figures.draw_maps(tmp_path / "a.png", figures.Sample(nothing, nothing, "never"), canvas)
+    figures.draw_error_map(tmp_path / "b.png", nothing[0], canvas, "test")
+    assert (tmp_path / "b.png").exists()
