@@ -1,6 +1,7 @@
 """Convolutions over two or three axes of space, channels last."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
@@ -30,8 +31,65 @@ def conv_nd(
         padding = [(size // 2, size // 2) for size in sizes]
     elif padding == "valid":
         padding = [(0, 0)] * len(sizes)
+    zeros = tuple((before, after) for before, after in padding)
+    if len(axes) == 3:
+        return _volume_conv(strides, zeros, x, kernel)
+    return _native(strides, zeros, x, kernel)
+
+
+Strides = tuple[int, ...]
+Zeros = tuple[tuple[int, int], ...]
+
+
+def _native(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    axes = _AXES[x.ndim - 2]
     numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers)
+    return jax.lax.conv_general_dilated(x, kernel, strides, zeros, dimension_numbers=numbers)
+
+
+def _by_depth(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One convolution over height and width for each of the kernel's layers, added up.
+
+    XLA's three-dimensional convolutions are slow on CPU. Milliseconds of one core for forward,
+    gradient of x, of the kernel, (1, 8, 32, 32, 16) to 16: 9.9, 9.1, 17.4; like this 1.5, 1.5, 2.5.
+    """
+    x = jnp.pad(x, ((0, 0), zeros[0], (0, 0), (0, 0), (0, 0)))
+    batch, depth, *plane = x.shape
+    count = (depth - len(kernel)) // strides[0] + 1
+    parts = []
+    for k, layer in enumerate(kernel):
+        rows = x[:, k : k + (count - 1) * strides[0] + 1 : strides[0]]
+        rows = rows.reshape(batch * count, *plane)
+        parts.append(_native(strides[1:], zeros[1:], rows, layer))
+    y = sum(parts[1:], parts[0])
+    return y.reshape(batch, count, *y.shape[1:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _volume_conv(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`_native`, on CPU `_by_depth`; keeps x and kernel for the backward pass, whichever it is."""
+    cpu, default = (functools.partial(form, strides, zeros) for form in (_by_depth, _native))
+    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+def _forward(
+    strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, Pair]:
+    return _volume_conv(strides, zeros, x, kernel), (x, kernel)
+
+
+def _backward(strides: Strides, zeros: Zeros, saved: Pair, g: jax.Array) -> Pair:
+    def pull(form: Callable[..., jax.Array]) -> Callable[..., Pair]:
+        f = functools.partial(form, strides, zeros)
+        return lambda x, kernel, g: jax.vjp(f, x, kernel)[1](g)
+
+    return jax.lax.platform_dependent(*saved, g, cpu=pull(_by_depth), default=pull(_native))
+
+
+_volume_conv.defvjp(_forward, _backward)
 
 
 class ConvNd(nnx.Module):
