@@ -1,7 +1,6 @@
 """What gridded files hold and what is wrong with them, from one pass over every day."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tds_jax.data.gridded import (
     require_same_grid,
 )
 from tds_jax.errors import UserError
-from tds_jax.forecast.days import DAY, runs
+from tds_jax.forecast.days import gap_lines, runs
 from tds_jax.forecast.fields import DailyFields
 from tds_jax.tasks import Checked
 
@@ -121,11 +120,8 @@ def _daily(
 
 
 def _time_lines(fields: DailyFields, findings: Findings) -> None:
-    stretches = runs(fields.days)
-    for (_, stop), (start, _) in itertools.pairwise(stretches):
-        before, after = fields.days[stop - 1], fields.days[start]
-        missing = int((after - before) / DAY) - 1
-        _note(findings, "gap", f"{missing} days missing between {before} and {after}")
+    for line in gap_lines(fields.days):
+        _note(findings, "gap", line)
     for name in fields.variables:
         absent = fields.days[~fields.has(name)]
         if len(absent):

@@ -84,6 +84,17 @@ def runs(days: np.ndarray) -> list[tuple[int, int]]:
     return list(itertools.pairwise([0, *breaks.tolist(), len(days)])) if len(days) else []
 
 
+def gap_lines(days: np.ndarray) -> list[str]:
+    """A line for each gap between days."""
+    edges = [
+        (days[stop - 1], days[start]) for (_, stop), (start, _) in itertools.pairwise(runs(days))
+    ]
+    return [
+        f"{int((after - before) / DAY) - 1} days missing between {before} and {after}"
+        for before, after in edges
+    ]
+
+
 def year_fraction(days: np.ndarray) -> np.ndarray:
     """Share of its calendar year that has passed when a day begins, f64 in [0, 1)."""
     years = days.astype("datetime64[Y]")

@@ -21,6 +21,7 @@ from tds_jax.forecast.synthetic import (
     simulate,
     synthesize,
 )
+from tds_jax.forecast.windows import ForecastWindows, WindowSpec, window_starts
 
 SMALL = Simulation(
     start="2019-12", months=3, missing_month="2020-01", height=6, width=8, land=0.6, seed=3
@@ -94,6 +95,29 @@ def test_a_missing_month_is_a_gap_and_the_day_before_it_has_no_total(folder):
     there = np.isfinite(fields.read(29, 33)[:, land(SMALL)]).all(axis=1)
     wanted = [[True] * 4, [True, False, False, False], [True] * 4, [True] * 4]
     np.testing.assert_array_equal(there, wanted)
+
+
+def test_windows_hold_the_days_that_followed_and_a_planted_one_over_the_gap_does_not(folder):
+    """Against the simulation itself, which knows the month that no file has."""
+    fields, ground, spec = opened(folder), land(SMALL), WindowSpec(6, 4)
+    soil = np.stack([day["swvl1"].mean(axis=0) for _, day in simulate(SMALL)])[:, ground]
+    everything = range(len(fields.days))
+
+    def wrong(starts):
+        source = ForecastWindows(fields, spec, starts)
+        examples = [(start, source.example(i, None)) for i, start in enumerate(starts)]
+        return [
+            int(start)
+            for start, e in examples
+            if not np.allclose(
+                np.concatenate([e["fields"][..., 0], e["target"]])[:, ground],
+                soil[(fields.days[start] - fields.days[0]).astype(int) :][:10],
+                atol=1e-6,
+            )
+        ]
+
+    assert wrong(window_starts(fields.days, spec, everything, 0)) == []
+    assert wrong(np.arange(51)) == list(range(22, 31))  # those that begin before February
 
 
 def test_soil_remembers_for_days_and_rain_does_not(folder):
