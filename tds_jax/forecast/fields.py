@@ -97,6 +97,12 @@ class DailyFields:
         tables = {name: self._table(name) for name in self.variables}
         self.days = tables[target].days
         self._tables = {name: table.at(self.days) for name, table in tables.items()}
+        for name, table in self._tables.items():
+            if not table.count.any():
+                raise UserError(
+                    f"{name}: there is no day for which both it and {target} are whole; its files "
+                    f"have {tables[name].days[0]} to {tables[name].days[-1]}"
+                )
 
     def _runs(self, name: str, accumulated: Sequence[str]) -> bool:
         """Whether days are the values at 00 UTC of the next ones; never so of daily steps."""

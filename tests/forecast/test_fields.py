@@ -190,6 +190,9 @@ def test_settings_that_make_no_fields_are_refused_by_name(tmp_path):
             assert opened(path, **options).land.any()
     with pytest.raises(UserError, match=r"data\.target='x' must be one of"):
         open_fields(path, ("t2m",), "x", accumulated=(), land_mask="", downsample=1)
+    write(dataset(hours("2021-01-01", 48), names=("tp",)), tmp_path / "c.nc")
+    with pytest.raises(UserError, match="tp: there is no day for which both"):
+        opened(tmp_path, ("t2m", "tp"))
     noon = dataset(np.delete(hours("2020-01-01", 40), [0, 24]))
     with pytest.raises(UserError, match="no day is complete"):
         opened(write(noon, tmp_path / "b.nc"), accumulated=("t2m",))
