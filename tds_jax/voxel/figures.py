@@ -1,6 +1,6 @@
 """Pictures of volumes side by side: from above, from the side, along the road, and in space."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from tds_jax.voxel.resize import Geometry
 
+MAX_CELLS = 200  # across a picture: finer ones would fall between its pixels
 MAX_POINTS = 6000  # of a scatter: more only blacken it
 VIEWS = (
     "from above: highest voxel",
-    "slice at z = {height:.2g} m",
+    "slice at z = {level:.2g} m",
     "from the left: voxels in line",
     "in space",
     "mean Doppler from above",
@@ -41,11 +42,13 @@ def draw_frames(
     """
     pyplot = _pyplot()
     rows = len(volumes)
-    figure = pyplot.figure(figsize=(19, 3.3 * rows + 0.7), layout="constrained")
+    _, x, y = (n * size for n, size in zip(geometry.shape, geometry.size, strict=True))
+    height = 3.3 * min(max(x / y, 1.0), 2.0)
+    figure = pyplot.figure(figsize=(19, height * rows + 0.7), layout="constrained")
     grid = figure.add_gridspec(rows, len(VIEWS), width_ratios=(1, 1, 1.2, 1.25, 1))
     fastest, brightest = (_largest(volumes, channel) for channel in (2, 1))
     layer = int((list(volumes.values())[-1][..., 0] > 0).sum(axis=(1, 2)).argmax())
-    height = geometry.lower[0] + (layer + 0.5) * geometry.size[0]
+    level = geometry.lower[0] + (layer + 0.5) * geometry.size[0]
     for i, (name, volume) in enumerate(volumes.items()):
         occupied = volume[..., 0] > 0
         axes = [figure.add_subplot(grid[i, k]) for k in (0, 1, 2)]
@@ -62,16 +65,10 @@ def draw_frames(
             figure.colorbar(image, ax=axis, label=label, shrink=0.8)
         axes[0].set_ylabel(f"{name}\n{int(occupied.sum()):,} voxels\n\nx forward [m]")
         for axis, text in zip(axes, VIEWS if i == 0 else (), strict=False):
-            axis.set_title(text.format(height=height), fontsize=10)
+            axis.set_title(text.format(level=level), fontsize=10)
     figure.suptitle(title)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
-
-
-def _extent(geometry: Geometry, across: int, along: int) -> tuple[float, float, float, float]:
-    """(left, right, bottom, top) metres of two array axes."""
-    low, high = geometry.lower, _upper(geometry)
-    return low[across], high[across], low[along], high[along]
 
 
 def _upper(geometry: Geometry) -> list[float]:
@@ -100,15 +97,23 @@ def _draw_doppler(axis: Any, volume: np.ndarray, geometry: Geometry, fastest: fl
     known = (volume[..., 0] > 0) & (volume[..., 2] != 0)
     mean = (volume[..., 2] * known).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     seen = np.where((volume[..., 0] > 0).any(axis=0), mean, np.nan)
-    return _map(axis, seen, geometry, vmin=-fastest, vmax=fastest, cmap="coolwarm")
+    return _map(axis, seen, geometry, by=np.abs, vmin=-fastest, vmax=fastest, cmap="coolwarm")
 
 
-def _map(axis: Any, values: np.ndarray, geometry: Geometry, **colours: Any) -> Any:
-    left, right, bottom, top = _extent(geometry, across=2, along=1)
-    # Columns run to the left (y), so the picture is mirrored to look like the road ahead.
+def _map(
+    axis: Any,
+    values: np.ndarray,
+    geometry: Geometry,
+    by: Callable[[np.ndarray], np.ndarray] = np.positive,
+    **colours: Any,
+) -> Any:
+    """(H, W) values from above; y runs to the left, as the driver sees the road."""
+    coarse, factor = _coarse(values, by)
+    top = geometry.lower[1] + geometry.size[1] * factor * coarse.shape[0]
+    left = geometry.lower[2] + geometry.size[2] * factor * coarse.shape[1]
     image = axis.imshow(
-        values[:, ::-1], origin="lower", extent=(right, left, bottom, top), aspect="equal",
-        interpolation="nearest", **colours,
+        coarse[:, ::-1], origin="lower", extent=(left, geometry.lower[2], geometry.lower[1], top),
+        aspect="equal", interpolation="nearest", **colours,
     )  # fmt: skip
     axis.set_facecolor(_SKY)
     axis.set_xlabel("y left [m]")
@@ -117,14 +122,31 @@ def _map(axis: Any, values: np.ndarray, geometry: Geometry, **colours: Any) -> A
 
 def _draw_side(axis: Any, occupied: np.ndarray, geometry: Geometry) -> None:
     counts = occupied.sum(axis=2).astype(np.float64)
+    coarse, factor = _coarse(np.where(counts > 0, np.log1p(counts), np.nan), np.positive)
+    top = geometry.lower[0] + geometry.size[0] * factor * coarse.shape[0]
+    right = geometry.lower[1] + geometry.size[1] * factor * coarse.shape[1]
     axis.imshow(
-        np.where(counts > 0, np.log1p(counts), np.nan), origin="lower", cmap="magma_r",
-        extent=_extent(geometry, across=1, along=0), aspect="auto", interpolation="nearest",
+        coarse, origin="lower", extent=(geometry.lower[1], right, geometry.lower[0], top),
+        aspect="auto", interpolation="nearest", cmap="magma_r",
         vmin=0, vmax=np.log1p(occupied.shape[2] / 4),
     )  # fmt: skip
     axis.set_facecolor(_SKY)
     axis.set_xlabel("x forward [m]")
     axis.set_ylabel("z [m]")
+
+
+def _coarse(values: np.ndarray, by: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
+    """Squares of cells as the one among them that is largest `by`, and the cells along a square.
+
+    So many that no side has more than MAX_CELLS squares. NaN where all cells are NaN.
+    """
+    factor = -(-max(values.shape) // MAX_CELLS)
+    ends = [(0, -n % factor) for n in values.shape]
+    h, w = ((n + end) // factor for n, (_, end) in zip(values.shape, ends, strict=True))
+    padded = np.pad(values, ends, constant_values=np.nan)
+    blocks = padded.reshape(h, factor, w, factor).swapaxes(1, 2).reshape(h, w, -1)
+    rank = np.where(np.isnan(blocks), -np.inf, by(blocks)).argmax(axis=-1)
+    return np.take_along_axis(blocks, rank[..., None], axis=-1)[..., 0], factor
 
 
 def _draw_space(axis: Any, occupied: np.ndarray, geometry: Geometry) -> None:

@@ -56,6 +56,21 @@ def test_every_volume_is_a_row_in_metres(tmp_path, monkeypatch):
     assert scales == [(-2, 6), (0, 30), (-4, 4)] * 2
 
 
+def test_fine_grids_are_drawn_in_squares_that_lose_no_voxel(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MAX_CELLS", 3)  # 6 x 8 cells become 2 x 3 squares of 3 x 3
+    fast = volume((3, 5, 0), (0, 0, 7), (0, 1, 6))
+    fast[0, 0, 7, 2] = 2  # beside -4 in its square
+    (row,) = drawn(tmp_path, monkeypatch, {"radar": fast})
+    above, doppler = (row[k].get_images()[0] for k in (0, 4))
+    # the last column of squares is one cell wider than the grid: y to 10 m
+    assert tuple(above.get_extent()) == (10, -8, 0, 12)
+    np.testing.assert_array_equal(
+        above.get_array().filled(np.nan), [[-1, np.nan, np.nan], [np.nan, np.nan, 5]]
+    )
+    assert doppler.get_array()[0, 0] == -4
+    assert tuple(row[2].get_images()[0].get_extent()) == (0, 12, -2, 6)
+
+
 @pytest.mark.filterwarnings("error")
 def test_empty_and_full_volumes_are_drawn(tmp_path, monkeypatch):
     full = np.ones((*SHAPE, 4), np.float32)
