@@ -1,4 +1,10 @@
-"""Point clouds voxelised once into a store that training reads; goes on where it was killed."""
+"""Point clouds voxelised once into a store that training reads; goes on where it was killed.
+
+Options for the public data sets, beside --task=voxel --input=DIR --output=DIR:
+NTU4DRadLM: none. View-of-Delft: --radar=radar/training/velodyne --radar_layout=vod_radar
+--lidar=lidar/training/velodyne --lidar_layout=vod_lidar --radar_calibration=FILE
+--lidar_calibration=FILE. KITTI: --radar= --lidar=training/velodyne --lidar_layout=kitti.
+"""
 
 import dataclasses
 import json

@@ -191,7 +191,7 @@ def channel_statistics(
     """Streaming, over at most max_frames frames spread over the split; one frame in memory."""
     chosen = np.unique(np.linspace(0, len(source) - 1, min(max_frames, len(source))).astype(int))
     radar, target = _ChannelMoments(flags=()), _ChannelMoments(flags=(3,))
-    prior = np.zeros((*source.shape, 4))
+    prior = np.zeros((*source.shape, 4), np.float32)
     occupied = total = 0.0
     empty = 0
     for done, index in enumerate(chosen.tolist()):
@@ -199,14 +199,13 @@ def channel_statistics(
         counts = [radar.add(example["radar"]), target.add(example["target"])]
         empty += 0 in counts
         occupied, total = occupied + counts[1], total + float(example["weight"].sum())
-        prior += example["target"] * (example["target"][..., :1] > 0)
+        seen = example["target"][..., 0] > 0
+        prior[seen] += example["target"][seen]
         if progress:
             progress(done + 1, len(chosen))
     prior[..., 1:] /= np.maximum(prior[..., :1], 1)
     prior[..., 0] /= len(chosen)
-    return Statistics(
-        *radar.result(), *target.result(), occupied / total, empty, prior.astype(np.float32)
-    )
+    return Statistics(*radar.result(), *target.result(), occupied / total, empty, prior)
 
 
 class _ChannelMoments:
