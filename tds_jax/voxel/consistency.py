@@ -6,7 +6,7 @@ exact. As in Song & Dhariwal (2023), the answer aimed at is the student's own, w
 without an average over past weights, and distances are pseudo-Huber.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -59,18 +59,20 @@ def distillation(
 
 
 def sample(
-    student: Denoise,
-    levels: Sequence[float],
-    lowest: float,
-    draw: Callable[[int], jax.Array],
+    student: Denoise, levels: np.ndarray, lowest: float, draw: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
-    """One jump from each of the falling levels; between jumps, noise up to the next one.
+    """One jump from each of the falling levels (N,), each from the answer before with new noise.
 
-    draw(n): the n-th unit Gaussians (B, ...). One level is one evaluation.
+    draw(n): the n-th unit Gaussians (B, ...). The first jump is from noise alone. One level is one
+    evaluation; at level sigma the noise added to an answer is sqrt(sigma^2 - lowest^2), as answers
+    are at the lowest level.
     """
-    first = draw(0)
-    x = student(first * levels[0], jnp.full((first.shape[0],), levels[0]))
-    for n, level in enumerate(levels[1:], start=1):
-        noisy = x + np.float32(level**2 - lowest**2) ** 0.5 * draw(n)
-        x = student(noisy, jnp.full((first.shape[0],), level))
-    return x
+
+    def jump(x: jax.Array, this: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        n, sigma = this
+        noisy = x + jnp.sqrt(sigma**2 - lowest**2) * draw(n)
+        return student(noisy, jnp.full((x.shape[0],), sigma)), None
+
+    start = jax.eval_shape(draw, jnp.int32(0))
+    each = jnp.arange(len(levels)), jnp.asarray(levels)
+    return jax.lax.scan(jump, jnp.zeros(start.shape, start.dtype), each)[0]

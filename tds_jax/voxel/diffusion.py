@@ -93,7 +93,7 @@ def rows(values: jax.Array, like: jax.Array) -> jax.Array:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def noise(keys: jax.Array, draw: int, shape: tuple[int, ...]) -> jax.Array:
+def noise(keys: jax.Array, draw: int | jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """(B, *shape) unit Gaussians; row b depends on keys[b] (2,) and the number `draw` alone."""
 
     def one(key: jax.Array) -> jax.Array:

@@ -10,10 +10,10 @@ from flax import nnx
 from tds_jax.config import Config
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
-from tds_jax.voxel import build, consistency, diffusion, trained
+from tds_jax.voxel import build, consistency, diffusion, generation, trained
 from tds_jax.voxel.config import settings
 from tds_jax.voxel.dataset import VoxelData
-from tds_jax.voxel.generation import LEAVES, Diffusion, average, stored_latents
+from tds_jax.voxel.generation import LEAVES, stored_latents
 from tds_jax.voxel.model import Distilled, LatentDenoiser
 
 TEACHER = "teacher"
@@ -72,26 +72,28 @@ class Distillation:
 
     def volumes(self, model: Distilled, batch: Batch) -> dict[str, jax.Array]:
         """Samples in each number of jumps ('model' the largest), and the teacher's; raw values."""
-        student = model.student()
+        student, jumps = model.student(), sorted(self._config.model.jumps)
         jump = self._jump(student, student.condition(batch["radar"]))
-        shape = student.autoencoder.network.latent_shape(batch["radar"].shape)[1:]
-        counts = sorted(self._config.model.jumps)
+        names = [f"{count}_step{'s' * (count > 1)}" for count in jumps[:-1]] + [MODEL, TEACHER]
+        teacher = generation.sampler(self._config, model.teacher, batch)
 
-        def sample(count: int, draw: int) -> jax.Array:
-            def noise(n: int) -> jax.Array:
-                return diffusion.noise(batch["key"], draw + n * STRIDE, shape)
+        def one(draw: int) -> jax.Array:
+            latents = [self._sample(jump, batch, count, draw) for count in jumps] + [teacher(draw)]
+            # Decoded together: a decoder is compiled once, not once for each.
+            return student.decode(jnp.concatenate(latents))
 
-            grid = self._levels.grid(count + 1)[:-1].tolist()
-            return student.decode(consistency.sample(jump, grid, self._levels.lowest, noise))
+        volumes = generation.average(one, settings(self._config).samples)
+        return dict(zip(names, jnp.split(volumes, len(names)), strict=True))
 
-        found = {
-            MODEL if count == counts[-1] else f"{count}_step": average(
-                lambda draw, count=count: sample(count, draw), settings(self._config).samples
-            )
-            for count in reversed(counts)
-        }
-        teacher = Diffusion(self._config).volumes(model.teacher, batch)
-        return found | {TEACHER: teacher[MODEL]}
+    def _sample(self, jump: diffusion.Denoise, batch: Batch, count: int, draw: int) -> jax.Array:
+        """Scaled latents after `count` jumps."""
+        shape = generation.latent_shape(self._config, batch)
+
+        def noise(n: jax.Array) -> jax.Array:
+            return diffusion.noise(batch["key"], draw + n * STRIDE, shape)
+
+        levels = self._levels.grid(count + 1)[:-1]
+        return consistency.sample(jump, levels, self._levels.lowest, noise)
 
 
 STRIDE = 2**16  # between the draws of one sample: more than samples are ever averaged

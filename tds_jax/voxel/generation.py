@@ -1,6 +1,7 @@
 """Learning what the target looks like where the radar is what was seen: diffusion of latents."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,30 @@ class Diffusion:
 
     def volumes(self, model: LatentDenoiser, batch: Batch) -> dict[str, jax.Array]:
         """{'model': samples by Heun's method given the radar}, raw values."""
-        grid = self._levels.grid(self._config.model.sampler_steps)
-        denoise = model.denoise(model.condition(batch["radar"]))
-        shape = model.autoencoder.network.latent_shape(batch["radar"].shape)[1:]
-
-        def one(draw: int) -> jax.Array:
-            start = diffusion.noise(batch["key"], draw, shape)
-            return model.decode(diffusion.sample(denoise, start, grid))
-
-        return {MODEL: average(one, settings(self._config).samples)}
+        sample = sampler(self._config, model, batch)
+        samples = settings(self._config).samples
+        return {MODEL: average(lambda draw: model.decode(sample(draw)), samples)}
 
 
-def average(one: Any, samples: int) -> jax.Array:
+def sampler(config: Config, model: LatentDenoiser, batch: Batch) -> Callable[[int], jax.Array]:
+    """draw -> scaled latents given a batch's radar, from noise of the examples' keys."""
+    denoise = model.denoise(model.condition(batch["radar"]))
+    levels = build.levels(config.model).grid(config.model.sampler_steps)
+    shape = latent_shape(config, batch)
+    return lambda draw: diffusion.sample(
+        denoise, diffusion.noise(batch["key"], draw, shape), levels
+    )
+
+
+def latent_shape(config: Config, batch: Batch) -> tuple[int, ...]:
+    """(d, h, w, C) of the latents of a batch."""
+    cells = build.cells_per_latent(config.model)
+    grid = batch["radar"].shape[1:4]
+    small = (n // m for n, m in zip(grid, cells, strict=True))
+    return (*small, config.model.latent_channels)
+
+
+def average(one: Callable[[int], jax.Array], samples: int) -> jax.Array:
     """The mean of one(1) … one(samples): volumes of that many independent draws."""
     total = one(1)
     for draw in range(2, samples + 1):

@@ -82,8 +82,9 @@ def test_one_jump_asks_the_network_once():
     calls = []
 
     def student(x, sigma):
-        calls.append(float(sigma[0]))
-        return x
+        calls.append(x.shape)
+        return sigma[:, None] + x
 
-    consistency.sample(student, [80.0], 0.002, lambda n: jnp.ones((1, 2)))
-    assert calls == [80.0]
+    got = consistency.sample(student, np.float32([80]), 0.002, lambda n: jnp.ones((1, 2)))
+    assert calls == [(1, 2)]
+    np.testing.assert_allclose(got, 160.0)
