@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
     config.data.synthetic_seed = 0
 
     config.optim.batch_size = 8
-    config.optim.steps = 300
+    config.optim.steps = 200
     config.optim.learning_rate = 3e-3
     config.optim.warmup_steps = 20
     config.eval.every = 50

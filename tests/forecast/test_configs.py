@@ -1,0 +1,50 @@
+"""Every forecast preset, and every network in it, gives a program of known shapes."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import forecast_air_temperature, forecast_soil_moisture
+from tds_jax import config as configuration
+from tds_jax import tasks
+from tds_jax.engine import workdir
+
+PRESETS = {"air_temperature": forecast_air_temperature, "soil_moisture": forecast_soil_moisture}
+# Published, with 4 channels and one repeated map; hidden, lstm_hidden.
+NETWORKS = {
+    "convlstm": (16, 1, 11_601),
+    "cnn3d_lstm": (64, 32, 114_833),
+    "cnn3d_lstm_lite": (32, 16, 8_777),
+    "cnn3d_lstm_micro": (16, 8, 2_617),
+}
+
+
+def shapes(values, variables):
+    """(task, shapes of its training state) on a grid of 8 x 9 cells; needs no data."""
+    config = configuration.resolve(values.to_dict(), tasks.groups("forecast"))
+    grid = {"height": 8, "width": 9, "variables": variables, "grid": "lat 7..0, lon 0..8"}
+    task = tasks.get(config, grid | {"land": 0})
+    return task, jax.eval_shape(workdir.make_init(task, config), jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_gives_a_training_state_without_data(name):
+    values = PRESETS[name].get_config()
+    values.data.crop = (0, 0)  # of the preset's own grid
+    task, state = shapes(values, list(values.data.variables))
+    assert all(leaf.size for leaf in jax.tree.leaves(state.params))
+    spec = task.batch_spec(task.config.optim.micro_batch)
+    assert spec["target"].shape[1:] == (values.data.lead_days, 8, 9)
+    assert "fields" not in vars(task)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_networks_published_form_is_a_matter_of_settings(name):
+    values = forecast_soil_moisture.get_config()
+    hidden, lstm_hidden, parameters = NETWORKS[name]
+    values.model.name, values.model.hidden, values.model.lstm_hidden = name, hidden, lstm_hidden
+    values.model.layout, values.model.head, values.model.norm = "reference", "repeat", "batch"
+    values.model.normalize, values.model.prior, values.model.extra_inputs = "none", "none", ()
+    _, state = shapes(values, list(values.data.variables))
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state.params))
+    assert count == parameters
