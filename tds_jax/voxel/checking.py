@@ -65,7 +65,7 @@ class Check:
 def _look(files: VolumeFiles, frame: Frame, kind: str) -> _Seen:
     place = getattr(frame, kind)
     volume = files.read(place, kind)
-    where = place.path if place.stop < 0 else f"{place.path} frame {frame.name}"
+    where = place.path if place.stop < 0 else f"{place.path} frame {frame.name} ({kind})"
     values, count = volume.features, len(volume.coords)
     means = values.mean(axis=0, dtype=np.float64) if count else np.full(len(RADAR), np.nan)
     distinct = len(np.unique(np.ravel_multi_index(tuple(volume.coords.T), volume.shape)))
