@@ -24,6 +24,9 @@ def get_config() -> ConfigDict:
     config.optim.end_factor = 0.0  # last learning rate / peak
     config.optim.weight_decay = 0.01  # not on norms and biases
     config.optim.clip_norm = 1.0  # global norm of the mean gradient; 0 = off
+    # Evaluate and use a moving average of the parameters over about 1 / (1 - ema_decay) updates
+    # (0.999: 1000; fewer while young); costs their size once more. 0 = off.
+    config.optim.ema_decay = 0.0
 
     config.memory = ConfigDict()
     # '' = train as the settings below say. A size ('1GiB') or 'auto' (what the device has): the

@@ -86,6 +86,7 @@ class OptimConfig:
     end_factor: float
     weight_decay: float
     clip_norm: float
+    ema_decay: float
 
     def __post_init__(self) -> None:
         require_choice("optim.optimizer", self.optimizer, OPTIMIZERS)
@@ -95,6 +96,7 @@ class OptimConfig:
         for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps"):
             require_at_least(f"optim.{name}", getattr(self, name), 0)
         require_between("optim.end_factor", self.end_factor, 0, 1)
+        require_between("optim.ema_decay", self.ema_decay, 0, 0.999999)
         k, batch = self.accumulate, self.batch_size
         below, above = batch // k * k, (batch // k + 1) * k
         require(

@@ -56,9 +56,9 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     def like(old: Any, new: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), old, new)
 
-    state = dataclasses.replace(
-        state, params=like(state.params, params), rest=like(state.rest, rest)
-    )
+    params = like(state.params, params)
+    ema = jax.tree.map(jnp.copy, params) if state.ema else {}
+    state = dataclasses.replace(state, params=params, rest=like(state.rest, rest), ema=ema)
     workdir.claim(folder, config, task.inputs(), task.digest() if seen else "")
     progress = Progress(0, 0, EarlyStopping(config.eval.min_delta, config.eval.patience))
     remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}

@@ -124,6 +124,22 @@ class Optimizer:
     init: Callable[[Params], Any]
     update: Callable[[Sums, Any, Params], tuple[Params, Any]]
     flush: Callable[[Any, Params], tuple[Params, Any]]
+    ema_decay: float
+
+    def average(self, ema: Params, params: Params, after: Any, before: Any) -> Params:
+        """ema moved towards params if an update was applied between opt_states before and after.
+
+        Update t (1, 2 …) keeps min(ema_decay, (1 + t) / (10 + t)) of the average, so that the
+        first parameters are soon forgotten. {} stays {}.
+        """
+        t = after.gradient_step.astype(jnp.float32)
+        keep = jnp.minimum(self.ema_decay, (1 + t) / (10 + t))
+        applied = after.gradient_step > before.gradient_step
+
+        def move(e: jax.Array, p: jax.Array) -> jax.Array:
+            return jnp.where(applied, keep * e + (1 - keep) * p, e)
+
+        return jax.tree.map(move, ema, params) if self.ema_decay else {}
 
 
 def reaccumulate(opt_state: Any, params: Params, before: int, after: int) -> Any:
@@ -159,7 +175,9 @@ def make_optimizer(config: OptimConfig) -> Optimizer:
     (`skip_state['should_skip']` says so); the window then takes one more.
     """
     rule = divide_by_weight(make_update_rule(config))
-    return _single(rule) if config.accumulate == 1 else _accumulating(rule, config.accumulate)
+    if config.accumulate == 1:
+        return _single(rule, config.ema_decay)
+    return _accumulating(rule, config.accumulate, config.ema_decay)
 
 
 def _as_sums(params: Params) -> Sums:
@@ -170,7 +188,7 @@ def _select(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _single(rule: optax.GradientTransformation) -> Optimizer:
+def _single(rule: optax.GradientTransformation, ema_decay: float) -> Optimizer:
     def init(params: Params) -> SingleState:
         sums = _as_sums(params)
         count = jnp.zeros((), jnp.int32)
@@ -185,10 +203,10 @@ def _single(rule: optax.GradientTransformation) -> Optimizer:
         count = state.gradient_step + jnp.logical_not(skip).astype(jnp.int32)
         return _select(skip, params, applied), SingleState(count, inner, skip_state)
 
-    return Optimizer(init, update, lambda state, params: (params, state))
+    return Optimizer(init, update, lambda state, params: (params, state), ema_decay)
 
 
-def _accumulating(rule: optax.GradientTransformation, every: int) -> Optimizer:
+def _accumulating(rule: optax.GradientTransformation, every: int, ema_decay: float) -> Optimizer:
     multi = optax.MultiSteps(
         rule, every, use_grad_mean=False, should_skip_update_fn=optax.skip_not_finite
     )
@@ -214,4 +232,4 @@ def _accumulating(rule: optax.GradientTransformation, every: int) -> Optimizer:
         applied = optax.apply_updates(params, updates.grad)
         return _select(filled, applied, params), _select(filled, flushed, state)
 
-    return Optimizer(init, update, flush)
+    return Optimizer(init, update, flush, ema_decay)

@@ -67,10 +67,9 @@ class Program:
         self.compile_seconds = time.perf_counter() - started
         self.predicted = memory.predict(self.train_step)
         heap.trim()
-        heap.keep()
         self.gauges = jax.jit(_make_gauges(optim.make_schedule(config.optim)))
         self._eval_step = step.make_eval_step(graphdef, task.loss)
-        self._flush = jax.jit(optimizer.flush, donate_argnums=(0, 1))
+        self._flush = jax.jit(_make_flush(optimizer), donate_argnums=(0, 1, 2))
 
     def metric_names(self) -> tuple[str, ...]:
         """What `evaluate` will return; traced, not run."""
@@ -87,13 +86,21 @@ class Program:
 
     def flush(self, state: TrainState) -> TrainState:
         """The state after a partly filled accumulation window is applied with its true weight."""
-        params, opt_state = self._flush(state.opt_state, state.params)
-        return dataclasses.replace(state, params=params, opt_state=opt_state)
+        params, opt_state, ema = self._flush(state.opt_state, state.params, state.ema)
+        return dataclasses.replace(state, params=params, opt_state=opt_state, ema=ema)
 
     def evaluate(self, state: TrainState, batches: Iterable[Batch]) -> dict[str, float]:
         """Values over all batches, merged on the host in float64."""
-        states = (self._eval_step(state.params, state.rest, batch) for batch in batches)
+        states = (self._eval_step(state.weights, state.rest, batch) for batch in batches)
         return metrics.compute(metrics.merge_all(states))
+
+
+def _make_flush(optimizer: optim.Optimizer) -> Any:
+    def flush(opt_state: Any, params: Any, ema: Any) -> tuple[Any, Any, Any]:
+        params, after = optimizer.flush(opt_state, params)
+        return params, after, optimizer.average(ema, params, after, opt_state)
+
+    return flush
 
 
 def _make_gauges(schedule: optax.Schedule) -> Any:

@@ -40,6 +40,7 @@ class TrainState:
     """Everything a step changes.
 
     params, rest: pure dicts with string keys; rest is every Variable that is not a Param.
+    ema: the moving average of params over the updates, {} when optim.ema_decay is 0.
     window: metric states since the last log line, so that a line never depends on interruptions.
     skipped: () int32, micro-batches left out because their gradient was not finite.
     """
@@ -49,6 +50,12 @@ class TrainState:
     opt_state: Any
     window: dict[str, Any]
     skipped: jax.Array
+    ema: dict[str, Any]
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The parameters that are evaluated and used: averaged ones if there are any."""
+        return self.ema or self.params
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
@@ -88,6 +95,7 @@ def make_init(
             opt_state=optimizer.init(params),
             window=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), window),
             skipped=jnp.zeros((), jnp.int32),
+            ema=jax.tree.map(jnp.copy, params) if optimizer.ema_decay else {},
         )
 
     return init
@@ -118,7 +126,8 @@ def make_train_step(
             (state.window, state.rest),
         )
         skipped = state.skipped + skip.astype(jnp.int32)
-        return TrainState(params, rest, opt_state, window, skipped), objective
+        ema = optimizer.average(state.ema, params, opt_state, state.opt_state)
+        return TrainState(params, rest, opt_state, window, skipped, ema), objective
 
     return jax.jit(train_step, donate_argnums=0)
 

@@ -116,5 +116,5 @@ def load_model(task: Task, config: Config, workdir: Path) -> tuple[nnx.Module, R
     finally:
         checkpoints.close()
     graphdef = step.graphdef_of(task.init)
-    model = nnx.merge(graphdef, restored.state.params, restored.state.rest)
+    model = nnx.merge(graphdef, restored.state.weights, restored.state.rest)
     return model, restored

@@ -270,3 +270,14 @@ def test_nothing_is_compiled_after_the_first_steps(tmp_path):
         counts.append(len(seen))
     assert counts[0] > 0
     assert counts[1] <= counts[0]
+
+
+def test_what_is_evaluated_and_loaded_is_the_average_of_the_parameters(tmp_path):
+    config = toy.config(optim__steps=6, optim__ema_decay=0.9)
+    loop.fit(toy.ToyTask(), config, tmp_path)
+    model, restored = workdir.load_model(toy.ToyTask(), config, tmp_path)
+    kernel = model.up.kernel.get_value()
+    np.testing.assert_array_equal(kernel, restored.state.ema["up"]["kernel"])
+    assert np.abs(kernel - restored.state.params["up"]["kernel"]).max() > 0
+    again = loop.fit(toy.ToyTask(), config, tmp_path)
+    assert again.complete

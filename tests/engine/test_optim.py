@@ -191,3 +191,18 @@ def test_a_window_that_no_other_split_can_finish_is_refused():
     state, _ = train({k: v[:16] for k, v in toy.data(64).items()}, size=16)
     with pytest.raises(UserError, match=r"1 of 4 micro-batches into an update.* a multiple of 4"):
         optim.reaccumulate(state.opt_state, state.params, 4, 2)
+
+
+def test_the_average_moves_once_per_update_by_its_rule():
+    examples = toy.data(64 * 3)
+    steps = [train({k: v[: 64 * n] for k, v in examples.items()}, size=64)[0] for n in range(4)]
+    expected = steps[0].params
+    for t, state in enumerate(steps[1:], start=1):
+        keep = min(0.3, (1 + t) / (10 + t))
+        expected = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, expected, state.params)  # noqa: B023
+    for size in (64, 16):
+        state, _ = train(examples, size=size, ema_decay=0.3)
+        assert toy.relative(state.ema, expected) < GRADIENT_TOLERANCE
+        assert state.weights is state.ema
+    assert steps[1].ema == {}
+    assert steps[1].weights is steps[1].params

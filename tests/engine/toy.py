@@ -84,6 +84,7 @@ def optim_config(**changes: Any) -> OptimConfig:
         "end_factor": 0.0,
         "weight_decay": 0.0,
         "clip_norm": 0.0,
+        "ema_decay": 0.0,
     }
     return OptimConfig(**values | changes)
 

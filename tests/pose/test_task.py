@@ -252,6 +252,7 @@ def train(task, rule, accumulate):
         learning_rate=rate,
         accumulate=accumulate,
         clip_norm=0.0,
+        ema_decay=0.0,
     )
     optimizer = make_optimizer(config)
     _, params, rest = split(task.init(nnx.Rngs(0)))
