@@ -8,9 +8,9 @@ velocities from a given pose, windows of 11,790 samples, 250 decoder steps), L1 
 clipped at 1, Adam; f32 on both sides. PyTorch: nn.Conv1d, nn.LSTM called once per step, autograd,
 as one would write it, also under `torch.compile`. tds_jax: `PoseModel` and the engine's train step,
 with malloc as every door of tds_jax sets it (huge pages, two arenas); PyTorch is also shown with
-the same huge pages. Each side lives in a process of its own and makes a few steps in its turn. Others on
-the machine slow both, PyTorch's two threads much more (each waits for the other at every loop):
-the minimum on a quiet machine counts, and CPU seconds on one core hardly depend on the others.
+the same huge pages. Each side lives in a process of its own and makes a few steps in its turn.
+Others on the machine slow both, PyTorch's two threads much more (each waits for the other at every
+loop): the minimum on a quiet machine counts, and CPU seconds on one core hardly depend on them.
 Memory: peak resident set while stepping, less what the process held once its libraries were
 imported.
 """
@@ -299,7 +299,7 @@ class Side:
         self.cpu = []
 
     def run(self, task):
-        """A burst; its first call finds the memory as the other sides left it and does not count."""
+        """A burst; its first call finds memory as the other sides left it and does not count."""
         for n in range(BURST):
             self.child.stdin.write(f"{task}\n")
             self.child.stdin.flush()

@@ -1,11 +1,23 @@
-"""Two CPU devices for every test; no silent broadcasting over missing axes."""
+"""Two CPU devices for every test; no silent broadcasting over missing axes; compile once.
 
+Many tests compile the same programs, also in doors that they start: a folder keeps them until the
+run of the tests ends.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 ).strip()
+_COMPILED = tempfile.mkdtemp(prefix="tds_jax_compiled_")
+atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 from absl import flags
