@@ -18,11 +18,10 @@ def get_config() -> ConfigDict:
     config.task = "forecast"
 
     config.model = ConfigDict()
-    # 'convlstm' | 'cnn3d_lstm' | 'cnn3d_lstm_lite' | 'cnn3d_lstm_micro'. Published widths (hidden,
-    # lstm_hidden): (16, -) | (64, 32) | (32, 16) | (16, 8); dropout - | 0.1 | 0.15 | 0.2.
+    # 'convlstm' | 'cnn3d_lstm' | 'cnn3d_lstm_lite' | 'cnn3d_lstm_micro'.
     config.model.name = "cnn3d_lstm_lite"
-    config.model.hidden = 32
-    config.model.lstm_hidden = 16  # not of 'convlstm'
+    config.model.hidden = 0  # 0 = as published: 16 | 64 | 32 | 16
+    config.model.lstm_hidden = 0  # 0 = as published: none | 32 | 16 | 8
     # 'pixels': the LSTM reads the days of one pixel. 'reference': as published, space and time
     # mixed up; for published weights and comparison only.
     config.model.layout = "pixels"
@@ -32,7 +31,7 @@ def get_config() -> ConfigDict:
     # 'batch' (as published; not exact with optim.accumulate > 1) | 'group' | 'none'.
     config.model.norm = "group"
     config.model.groups = 4  # of 'group'; divides every width
-    config.model.dropout = 0.15  # of whole channels
+    config.model.dropout = 0.15  # of whole channels; published: none | 0.1 | 0.15 | 0.2
     config.model.land_only = False  # True: LSTM and head on land cells only; same result on land
     # What the network sees is (field - centre) / scale, measured on train days. 'none' | 'scalar':
     # one mean per variable | 'cell': one per cell | 'anomaly': each cell's climatology.

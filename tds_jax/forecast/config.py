@@ -53,9 +53,9 @@ class ForecastModelConfig:
         require_choice("model.normalize", self.normalize, NORMALIZATIONS)
         require_choice("model.prior", self.prior, PRIORS)
         require_between("model.dropout", self.dropout, 0, 0.95)
-        for name in ("hidden", "lstm_hidden", "groups", "harmonics"):
+        for name in ("groups", "harmonics"):
             require_at_least(f"model.{name}", getattr(self, name), 1)
-        for name in ("local_kernel", "local_days"):
+        for name in ("hidden", "lstm_hidden", "local_kernel", "local_days"):
             require_at_least(f"model.{name}", getattr(self, name), 0)
         for name in self.extra_inputs:
             require_choice("model.extra_inputs", name, EXTRA_INPUTS)

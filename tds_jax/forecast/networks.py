@@ -10,6 +10,14 @@ from tds_jax.forecast.cnn3d_lstm import CNN3DLSTM, structure
 from tds_jax.forecast.config import ForecastModelConfig
 from tds_jax.forecast.convlstm import ConvLSTM
 
+# (hidden, lstm_hidden) as published.
+PUBLISHED = {
+    "convlstm": (16, 0),
+    "cnn3d_lstm": (64, 32),
+    "cnn3d_lstm_lite": (32, 16),
+    "cnn3d_lstm_micro": (16, 8),
+}
+
 
 def make_network(
     model: ForecastModelConfig,
@@ -20,18 +28,21 @@ def make_network(
     cells: int,
     rngs: nnx.Rngs,
 ) -> ConvLSTM | CNN3DLSTM:
-    """A fresh network. cells: how many land cells its LSTM runs on, 0 for all of the grid.
+    """A fresh network; widths of 0 are those published.
 
+    cells: how many land cells its LSTM runs on, 0 for all of the grid.
     memory.decoder_chunk counts days for 'convlstm' and sequences (pixels of all examples) for the
     others, which then also take their convolutions one example at a time.
     """
     dtype = compute_dtype(memory.dtype)
     chunk = memory.decoder_chunk
+    hidden, lstm_hidden = PUBLISHED[model.name]
+    hidden, lstm_hidden = model.hidden or hidden, model.lstm_hidden or lstm_hidden
     if model.name == "convlstm":
         return ConvLSTM(
             num_channels=num_channels,
             leads=leads,
-            hidden=model.hidden,
+            hidden=hidden,
             head=model.head,
             day_chunk=chunk,
             remat=memory.remat,
@@ -41,7 +52,7 @@ def make_network(
     return CNN3DLSTM(
         num_channels=num_channels,
         leads=leads,
-        **dataclasses.asdict(structure(model.name, model.hidden, model.lstm_hidden)),
+        **dataclasses.asdict(structure(model.name, hidden, lstm_hidden)),
         head=model.head,
         layout=model.layout,
         norm=model.norm,

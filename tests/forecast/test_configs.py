@@ -10,12 +10,12 @@ from tds_jax import tasks
 from tds_jax.engine import workdir
 
 PRESETS = {"air_temperature": forecast_air_temperature, "soil_moisture": forecast_soil_moisture}
-# Published, with 4 channels and one repeated map; hidden, lstm_hidden.
+# Published parameters, with 4 channels and one repeated map.
 NETWORKS = {
-    "convlstm": (16, 1, 11_601),
-    "cnn3d_lstm": (64, 32, 114_833),
-    "cnn3d_lstm_lite": (32, 16, 8_777),
-    "cnn3d_lstm_micro": (16, 8, 2_617),
+    "convlstm": 11_601,
+    "cnn3d_lstm": 114_833,
+    "cnn3d_lstm_lite": 8_777,
+    "cnn3d_lstm_micro": 2_617,
 }
 
 
@@ -41,10 +41,9 @@ def test_a_preset_gives_a_training_state_without_data(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_networks_published_form_is_a_matter_of_settings(name):
     values = forecast_soil_moisture.get_config()
-    hidden, lstm_hidden, parameters = NETWORKS[name]
-    values.model.name, values.model.hidden, values.model.lstm_hidden = name, hidden, lstm_hidden
+    values.model.name = name
     values.model.layout, values.model.head, values.model.norm = "reference", "repeat", "batch"
     values.model.normalize, values.model.prior, values.model.extra_inputs = "none", "none", ()
     _, state = shapes(values, list(values.data.variables))
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state.params))
-    assert count == parameters
+    assert count == NETWORKS[name]
