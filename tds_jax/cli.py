@@ -16,6 +16,7 @@ from tds_jax.engine import heap
 from tds_jax.errors import UserError
 
 USER_ERROR = 2
+INTERRUPTED = 130  # as the shell says of Ctrl-C
 # What absl and ml_collections say of a value, and what it should have been.
 KINDS = {
     "invalid literal for int()": "a whole number",
@@ -43,6 +44,8 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
         main()
     except UserError as error:
         _complain(str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 
 import jax
-import psutil
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
@@ -132,7 +131,7 @@ def _present(name: str) -> Target:
     platform = device.platform
     stats = device.memory_stats() or {}
     margin, least = _MARGINS.get(platform, _MARGINS["gpu"])
-    cores = len(psutil.Process().cpu_affinity())
+    cores = _cores()
     cpu = Speed(_CORE.flops * cores, _CORE.bandwidth, _CORE.latency)
     return Target(
         name=name,
@@ -144,6 +143,12 @@ def _present(name: str) -> Target:
         speed={"cpu": cpu, "tpu": _V5E}.get(platform, _H100),
         on_host=platform == "cpu",
     )
+
+
+def _cores() -> int:
+    """Processors this process may use; macOS does not tell."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _described(name: str, device: jax.Device, limit: int, kind: str, speed: Speed) -> Target:

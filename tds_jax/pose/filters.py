@@ -7,8 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-FILTERS = ("none", "speed_adaptive")
-
 Carry = dict[str, jax.Array]
 """raw, pose (B, J): the last pose as it came and as it left, NaN before the first; speed (B, J):
 low-passed, rad/s."""
@@ -59,5 +57,5 @@ def _share(cutoff: Any, rate: float) -> Any:
 def make_filter(
     name: str, *, cutoff: float, gain: float, speed_cutoff: float, rate: float
 ) -> SpeedAdaptiveFilter | None:
-    """The filter of that name from `FILTERS`; None for 'none'."""
+    """'speed_adaptive': the filter; 'none': None."""
     return None if name == "none" else SpeedAdaptiveFilter(cutoff, gain, speed_cutoff, rate)

@@ -119,6 +119,8 @@ def play_pipe(
     start = _initial(stream.model, initial)
     if target == PIPE:
         return _pipe(task, stream, start, sys.stdout)
+    if not Path(target).absolute().parent.is_dir():
+        raise UserError(f"--output={target}: its folder does not exist; create it or name another")
     with open(target, "w") as file:
         return _pipe(task, stream, start, file)
 
@@ -136,10 +138,10 @@ def _initial(model: PoseModel, initial: Sequence[float] | None) -> np.ndarray | 
             f"--initial_pose is given, but the model was trained with model.initial_pose="
             f"{model.initial_pose!r} and starts by itself; leave it out"
         )
-    if len(initial) != model.num_joints:
+    if len(initial) != model.num_joints or not np.isfinite(initial).all():
         raise UserError(
-            f"--initial_pose has {len(initial)} angles, the model has {model.num_joints}; "
-            "give one per joint"
+            f"--initial_pose={','.join(map(str, initial))} has {len(initial)} angles, the model "
+            f"has {model.num_joints}; give a finite number for each joint"
         )
     return np.asarray([initial], np.float32)
 

@@ -11,12 +11,12 @@ from tds_jax.errors import UserError
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.resample import interpolate
+from tds_jax.pose.config import INITIAL_POSES
 from tds_jax.pose.decoders import Carry, Decoder, LSTMCore, MLPCore, num_outputs
 from tds_jax.pose.filters import SpeedAdaptiveFilter
 from tds_jax.pose.tds import TDSNetwork
 
 DECODERS = ("lstm", "mlp")
-INITIAL_POSES = ("zeros", "learned", "given", "mixed")
 ALIGNMENTS = ("fixed", "reference")
 START_LAYER = 200  # of the draw of 'mixed'; dropout layers count below
 POSITION_SECONDS = 0.25  # of a 'hybrid' rollout

@@ -113,6 +113,7 @@ def test_a_pipe_gives_a_line_per_pose_wherever_its_bytes_are_cut(
 WRONG = {
     "no pose": ({"model__initial_pose": "given"}, "-", None, "initial_pose is missing: .* give 3"),
     "short pose": ({"model__initial_pose": "given"}, "-", [1.0], "has 1 angles, the model has 3"),
+    "nan pose": ({"model__initial_pose": "given"}, "-", [1.0, float("nan"), 0.0], "finite"),
     "needless pose": ({}, "-", [1.0] * 3, "initial_pose='zeros' and starts by itself; leave"),
     "folder": ({}, ".", None, "is a folder; --stream plays one recording, name a file"),
     "windowed": ({"model__reference_rate": True}, "-", None, "reference_rate=True .* cannot be"),
