@@ -2,12 +2,10 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from tds_jax.config import require_choice
@@ -163,30 +161,22 @@ def sequences(maps: jax.Array, cells: jax.Array | None, *, bins: int, layout: st
     layout: see `CNN3DLSTM`.
     """
     batch, days, height, width, features = maps.shape
-    inside, counts = bin_days(days, bins)
-    flat, wide = maps.reshape(batch, days, -1), at_least_f32(maps.dtype)
-    # 0 and 1 are exact in bf16, 1 / 3 is not.
-    sums = jnp.einsum(
-        "ot,btn->bon", jnp.asarray(inside, flat.dtype), flat, preferred_element_type=wide
-    )
-    means = (sums / jnp.asarray(counts, wide)[None, :, None]).astype(flat.dtype)
+    wide = at_least_f32(maps.dtype)
+    # Slices and not a product with a matrix: they fuse with what makes the maps.
+    means = [jnp.mean(maps[:, a:b], axis=1, dtype=wide) for a, b in bin_days(days, bins)]
+    shape = (batch, height * width, features)
+    flat = [mean.astype(maps.dtype).reshape(shape) for mean in means]
     if layout == "reference":
-        return means.reshape(batch, height * width, bins, features)
-    means = jnp.swapaxes(means.reshape(batch, bins, height * width, features), 1, 2)
-    return _taken(means, cells)
+        return jnp.stack(flat, axis=1).reshape(batch, -1, bins, features)
+    return jnp.stack([_taken(mean, cells) for mean in flat], axis=2)
 
 
-def bin_days(days: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bins, days) of 0 and 1: which days bin i averages, floor(i T / O) ... ceil((i + 1) T / O).
+def bin_days(days: int, bins: int) -> list[tuple[int, int]]:
+    """Which days bin i averages, as PyTorch's adaptive pooling: (floor(i T/O), ceil((i + 1) T/O)).
 
-    As PyTorch's adaptive pooling does: neighbouring bins may share a day; more bins than days
-    repeat them. Also the number of days in each bin (bins,).
+    Neighbouring bins may share a day; where there are more bins than days, bins repeat days.
     """
-    first = [i * days // bins for i in range(bins)]
-    last = [math.ceil((i + 1) * days / bins) for i in range(bins)]
-    day = np.arange(days)
-    inside = np.stack([(a <= day) & (day < b) for a, b in zip(first, last, strict=True)])
-    return inside, inside.sum(axis=1)
+    return [(i * days // bins, -(-(i + 1) * days // bins)) for i in range(bins)]
 
 
 def _taken(values: jax.Array, cells: jax.Array | None) -> jax.Array:

@@ -9,25 +9,25 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.config import require_choice
-from tds_jax.engine.remat import checkpoint
+from tds_jax.engine.step import split
+from tds_jax.forecast.chunks import loop, places, put, take
 from tds_jax.nn import batch_norm
 from tds_jax.nn.batch_norm import BatchNorm, Moments
-from tds_jax.nn.conv_nd import ConvNd, conv_nd
+from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dropout import keep_scale
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm
-from tds_jax.nn.linear import add_bias
 
 NORMS = ("batch", "group", "none")
-Then = Callable[..., jax.Array]
-"""(maps (B, *space, F), cells or None) -> anything with leading B: what becomes of the maps."""
+Then = Callable[[jax.Array, jax.Array | None], jax.Array]
+"""(maps (B, *space, F), cells or None) -> (B, ...): what becomes of the maps of each example."""
 
 
 def divisor(total: int, limit: int) -> int:
@@ -44,10 +44,10 @@ class ConvBlock(nnx.Module):
     example_chunk: examples taken at once (rounded down to a divisor of the batch; 0: all). The
     results are the same, BatchNorm's statistics those of the whole batch; beside input and output
     only a chunk's values are alive. remat says what is kept for the backward pass beside the input:
-    'none' and 'dots' the convolution's result; 'names' nothing, the convolution is done again and
-    its result held for the whole batch while the block goes backward; 'full' nothing, BatchNorm's
-    convolution runs once for each of the four passes: six convolutions in an update instead of
-    three. XLA on CPU undoes 'names' and 'full' when there is only one chunk.
+    'none' and 'dots' the convolution's result; 'names' nothing, the convolution is done again, with
+    BatchNorm its result held for the whole batch while the block goes backward; 'full' nothing, and
+    BatchNorm's convolution runs once for each of the four passes: six convolutions in an update
+    instead of three. XLA on CPU undoes 'names' and 'full' when there is only one chunk.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ConvBlock(nnx.Module):
         self.dropout = dropout
         self.remat = remat
         self.example_chunk = example_chunk
-        self.dtype = dtype
+        self.dtype = jnp.dtype(dtype)
         self.conv = ConvNd(in_features, out_features, kernel, dtype=dtype, rngs=rngs)
         self.norm = _make_norm(norm, out_features, groups, dtype)
 
@@ -81,39 +81,37 @@ class ConvBlock(nnx.Module):
         then: Then,
         cells: jax.Array | None = None,
     ) -> jax.Array:
-        """then(the block's maps, cells), example by example; BatchNorm's statistics move if train.
+        """then(the block's maps, cells), by example; BatchNorm's statistics move if train.
 
         keys (B, 2) uint32: dropout, separated from other layers by `layer`; None: none. `then` must
         close over no traced values.
         """
-        scales = self._scales(x, keys, layer)
-        chunk = divisor(len(x), self.example_chunk)
-        if not (train and isinstance(self.norm, BatchNorm)):
-            one = checkpoint(lambda x, scales: self._one(x, scales, then, cells), self.remat)
-            return _joined(_chunkwise(one, *_split(chunk, x, scales)))
-        plan = _Plan(chunk, self.remat, jnp.dtype(self.dtype), then)
-        conv, norm = self.conv, self.norm
-        weights = _Weights(conv.kernel[...], conv.bias[...], norm.scale[...], norm.bias[...])
-        y, found = _batch_normalized(plan, weights, x, scales, cells)
-        count = math.prod(x.shape[:-1])
-        norm.update(batch_norm.unbiased(jax.lax.stop_gradient(found), count))
+        graphdef, params, rest = split(self)
+        by_batch = train and isinstance(self.norm, BatchNorm)
+        plan = _Plan(graphdef, divisor(len(x), self.example_chunk), self.remat, by_batch, then)
+        y, found = _run(plan, params, rest, x, self._scales(keys, layer), cells)
+        if isinstance(self.norm, BatchNorm) and found is not None:
+            count = math.prod(x.shape[:-1])
+            self.norm.update(batch_norm.unbiased(jax.lax.stop_gradient(found), count))
         return y
 
-    def _scales(self, x: jax.Array, keys: jax.Array | None, layer: int) -> jax.Array | None:
+    def finish(self, z: jax.Array, by: Moments | None, scales: jax.Array | None) -> jax.Array:
+        """What follows the convolution's z. by: moments for BatchNorm; scales (B, O) or None."""
+        if isinstance(self.norm, BatchNorm):
+            assert by is not None
+            z = batch_norm.normalize(z, by, self.norm.scale[...], self.norm.bias[...])
+        y = self.norm(z) if isinstance(self.norm, GroupNorm) else jax.nn.relu(z)
+        if scales is not None:
+            wide = (scales.shape[0], *(1,) * (y.ndim - 2), scales.shape[1])
+            y = y * scales.reshape(wide).astype(y.dtype)
+        return y.astype(self.dtype)
+
+    def _scales(self, keys: jax.Array | None, layer: int) -> jax.Array | None:
         """(B, O) factors of dropout, or None."""
         if keys is None or self.dropout == 0:
             return None
-        features = self.conv.bias.shape
-        return keep_scale(keys, layer, features, self.dropout, at_least_f32(self.dtype))
-
-    def _one(
-        self, x: jax.Array, scales: jax.Array | None, then: Then, cells: jax.Array | None
-    ) -> jax.Array:
-        y = self.conv(x)
-        if isinstance(self.norm, BatchNorm):
-            y = self.norm(y, train=False)[0]
-        y = y if isinstance(self.norm, GroupNorm) else jax.nn.relu(y)
-        return then(_drop(y, scales).astype(self.dtype), cells)
+        wide = at_least_f32(self.dtype)
+        return keep_scale(keys, layer, self.conv.bias.shape, self.dropout, wide)
 
 
 def _make_norm(
@@ -126,18 +124,14 @@ def _make_norm(
     return None
 
 
-class _Weights(NamedTuple):
-    kernel: jax.Array
-    bias: jax.Array
-    scale: jax.Array
-    shift: jax.Array
-
-
 @dataclasses.dataclass(frozen=True)
 class _Plan:
+    """What is static about a pass. by_batch: normalise by the batch's own moments."""
+
+    graphdef: nnx.GraphDef
     chunk: int
     remat: str
-    dtype: jnp.dtype
+    by_batch: bool
     then: Then
 
     @property
@@ -148,111 +142,108 @@ class _Plan:
     @property
     def holds(self) -> bool:
         """Whether it stays from the first to the second pass, in either direction."""
-        return self.remat != "full"
+        return self.by_batch and self.remat != "full"
 
-    def convolve(self, weights: _Weights, x: jax.Array) -> jax.Array:
-        y = conv_nd(x.astype(self.dtype), weights.kernel.astype(self.dtype), 1, "same")
-        return add_bias(y, weights.bias)
+    def convolve(self, params: Any, rest: Any, x: jax.Array) -> jax.Array:
+        return nnx.merge(self.graphdef, params, rest).conv(x)
 
     def finish(
-        self,
-        weights: _Weights,
-        by: Moments,
-        z: jax.Array,
-        scales: jax.Array | None,
-        cells: jax.Array | None,
+        self, params: Any, by: Moments | None, z: jax.Array, rest: Any, scales: Any, cells: Any
     ) -> jax.Array:
-        """What follows once the moments of all z are known."""
-        y = jax.nn.relu(batch_norm.normalize(z, by, weights.scale, weights.shift))
-        return self.then(_drop(y, scales).astype(self.dtype), cells)
+        block = nnx.merge(self.graphdef, params, rest)
+        if isinstance(block.norm, BatchNorm) and by is None:
+            by = block.norm.running()
+        return self.then(block.finish(z, by, scales), cells)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _batch_normalized(
-    plan: _Plan,
-    weights: _Weights,
-    x: jax.Array,
-    scales: jax.Array | None,
-    cells: jax.Array | None,
-) -> tuple[jax.Array, Moments]:
-    """(finished convolution of x, its moments over the whole batch); no gradient by the latter."""
-    return _forward(plan, weights, x, scales, cells)[0]
+def _run(
+    plan: _Plan, params: Any, rest: Any, x: jax.Array, scales: Any, cells: Any
+) -> tuple[jax.Array, Moments | None]:
+    """(y, moments of the batch if it is normalised by them); no gradient flows by the latter."""
+    return _forward(plan, params, rest, x, scales, cells)[0]
 
 
 def _forward(
-    plan: _Plan,
-    weights: _Weights,
-    x: jax.Array,
-    scales: jax.Array | None,
-    cells: jax.Array | None,
-) -> tuple[tuple[jax.Array, Moments], tuple[Any, ...]]:
-    def look(x: jax.Array) -> tuple[Moments, jax.Array | None]:
-        z = plan.convolve(weights, x)
+    plan: _Plan, params: Any, rest: Any, x: jax.Array, scales: Any, cells: Any
+) -> tuple[tuple[jax.Array, Moments | None], tuple[Any, ...]]:
+    by, z = None, None
+    if plan.by_batch:
+        by, z = _first_pass(plan, params, rest, x)
+
+    def finish(x: jax.Array, scales: Any, z: Any) -> tuple[jax.Array, Any]:
+        z = plan.convolve(params, rest, x) if z is None else z
+        y = plan.finish(params, by, z, rest, scales, cells)
+        return y, z if plan.keeps and not plan.holds else None
+
+    def body(start: Any, rows: int, made: Any) -> Any:
+        return put(made, finish(*take((x, scales, z), start, rows)), start)
+
+    shapes = jax.eval_shape(finish, x, scales, z)
+    y, kept = loop(len(x), plan.chunk, body, places(len(x), shapes, x if by is None else by.mean))
+    kept = z if plan.keeps and plan.holds else kept
+    return (y, by), (params, rest, x, scales, cells, by, kept)
+
+
+def _first_pass(plan: _Plan, params: Any, rest: Any, x: jax.Array) -> tuple[Moments, Any]:
+    """(moments of the convolution over all examples, its result if it is held)."""
+
+    def look(x: jax.Array) -> tuple[Moments, Any]:
+        z = plan.convolve(params, rest, x)
         return batch_norm.moments(z), z if plan.holds else None
 
-    def finish(z: jax.Array | None, x: jax.Array, scales: jax.Array | None) -> jax.Array:
-        z = plan.convolve(weights, x) if z is None else z
-        return plan.finish(weights, by, z, scales, cells)
+    def body(start: Any, rows: int, carry: Any) -> Any:
+        parts, held = carry
+        found, z = look(take(x, start, rows))
+        parts = put(parts, jax.tree.map(lambda part: part[None], found), start // plan.chunk)
+        return parts, put(held, z, start)
 
-    parts, z = _chunkwise(look, *_split(plan.chunk, x))
-    by = batch_norm.merge(parts)
-    y = _joined(_chunkwise(finish, z, *_split(plan.chunk, x, scales)))
-    return (y, by), (weights, x, scales, cells, z if plan.keeps else None, by)
+    found, z = jax.eval_shape(look, x)
+    parts = jax.tree.map(lambda s: jnp.zeros((len(x) // plan.chunk, *s.shape), s.dtype), found)
+    parts, held = loop(len(x), plan.chunk, body, (parts, places(len(x), z, x)))
+    return batch_norm.merge(parts), held
 
 
 def _backward(
-    plan: _Plan, saved: tuple[Any, ...], cotangents: tuple[jax.Array, Moments]
+    plan: _Plan, saved: tuple[Any, ...], cotangents: tuple[jax.Array, Any]
 ) -> tuple[Any, ...]:
-    weights, x, scales, cells, z, by = saved
-    count = math.prod(x.shape[:-1])
-    x, scales, g = _split(plan.chunk, x, scales, cotangents[0])
+    params, rest, x, scales, cells, by, z = saved
+    g, count = cotangents[0], math.prod(x.shape[:-1])
 
-    def pull(z: jax.Array, scales: jax.Array | None, g: jax.Array) -> tuple[Any, Moments, Any]:
-        """Cotangents of weights, moments and z by `finish`, the latter not yet rounded."""
-        finish = functools.partial(plan.finish, scales=scales, cells=cells)
-        return jax.vjp(finish, weights, by, z.astype(at_least_f32(z.dtype)))[1](g)
+    def pull(z: jax.Array, scales: Any, g: jax.Array) -> tuple[Any, Any, jax.Array]:
+        """Cotangents of params, moments and z by `finish`, the latter not yet rounded."""
+        finish = functools.partial(plan.finish, rest=rest, scales=scales, cells=cells)
+        return jax.vjp(finish, params, by, z.astype(at_least_f32(z.dtype)))[1](g)
 
-    def first(d_by: Moments, chunk: Any) -> tuple[Moments, jax.Array | None]:
-        z, x, scales, g = chunk
-        remade = plan.convolve(weights, x) if z is None else None
-        _, more, _ = pull(z if remade is None else remade, scales, g)
-        return jax.tree.map(jnp.add, d_by, more), remade if plan.holds else None
+    def first(start: Any, rows: int, carry: Any) -> Any:
+        d_by, held = carry
+        x_, scales_, g_, z_ = take((x, scales, g, z), start, rows)
+        remade = plan.convolve(params, rest, x_) if z_ is None else None
+        more = pull(z_ if remade is None else remade, scales_, g_)[1]
+        return jax.tree.map(jnp.add, d_by, more), put(held, remade if hold else None, start)
 
-    def second(d_weights: _Weights, chunk: Any) -> tuple[_Weights, jax.Array]:
-        z, x, scales, g = chunk
-        remade, pull_conv = jax.vjp(plan.convolve, weights, x)
-        z = remade if z is None else z
-        by_finish, _, dz = pull(z, scales, g)
-        dz = dz + batch_norm.pull_moments(d_by, by, z, count)
-        by_conv, dx = pull_conv(dz.astype(z.dtype))
-        return jax.tree.map(lambda *parts: sum(parts), d_weights, by_finish, by_conv), dx
+    def second(start: Any, rows: int, carry: Any) -> Any:
+        d_params, dx = carry
+        x_, scales_, g_, z_ = take((x, scales, g, z), start, rows)
+        remade, pull_conv = jax.vjp(lambda p, x: plan.convolve(p, rest, x), params, x_)
+        z_ = remade if z_ is None else z_
+        by_finish, _, dz = pull(z_, scales_, g_)
+        if by is not None:
+            dz = dz + batch_norm.pull_moments(d_by, by, z_, count)
+        by_conv, dx_ = pull_conv(dz.astype(z_.dtype))
+        d_params = jax.tree.map(lambda *parts: sum(parts), d_params, by_finish, by_conv)
+        return d_params, put(dx, dx_, start)
 
-    zeros = jax.tree.map(jnp.zeros_like, (by, weights))
-    d_by, held = jax.lax.scan(first, zeros[0], (z, x, scales, g))
-    z = held if z is None else z
-    d_weights, dx = jax.lax.scan(second, zeros[1], (z, x, scales, g))
-    return d_weights, _joined(dx), None, None
-
-
-_batch_normalized.defvjp(_forward, _backward)
-
-
-def _drop(y: jax.Array, scales: jax.Array | None) -> jax.Array:
-    """y (B, *space, F) times scales (B, F)."""
-    if scales is None:
-        return y
-    wide = (scales.shape[0], *(1,) * (y.ndim - 2), scales.shape[1])
-    return y * scales.reshape(wide).astype(y.dtype)
+    hold = z is None and plan.holds
+    d_by = jax.tree.map(jnp.zeros_like, by)
+    if by is not None:
+        shape = jax.eval_shape(plan.convolve, params, rest, x) if hold else None
+        d_by, held = loop(len(x), plan.chunk, first, (d_by, places(len(x), shape, g)))
+        z = held if hold else z
+    after = g if by is None else d_by.mean
+    carry = jax.tree.map(jnp.zeros_like, params), places(len(x), x, after)
+    d_params, dx = loop(len(x), plan.chunk, second, carry)
+    return d_params, None, dx, None, None
 
 
-def _split(chunk: int, *trees: Any) -> Any:
-    """(B, ...) leaves -> (B / chunk, chunk, ...)."""
-    return jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), trees)
-
-
-def _joined(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, *x.shape[2:])
-
-
-def _chunkwise(f: Callable[..., Any], *xs: Any) -> Any:
-    return jax.lax.map(lambda chunk: f(*chunk), xs)
+_run.defvjp(_forward, _backward)

@@ -1,13 +1,14 @@
 """An LSTM over short sequences, one per pixel, of which only the last output is read."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.engine.remat import in_chunks
-from tds_jax.forecast.conv_block import divisor
+from tds_jax.engine.step import split
+from tds_jax.forecast.chunks import mapped
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias, uniform
 from tds_jax.nn.lstm import update_cell
@@ -53,9 +54,8 @@ class PixelLSTM(nnx.Module):
 
     The reverse direction of a bidirectional layer has seen one element when its last output is
     read, so it takes that one step only. pixel_chunk: sequences taken at once and redone for the
-    backward pass (0: all, kept), rounded down to a divisor of N; where that costs more than half,
-    the last chunk is smaller and the sequences are copied. Bytes then do not grow with N but for
-    the sequences themselves; time grows by the forward products of the layer.
+    backward pass (0: all, kept). Bytes then do not grow with N but for the sequences themselves;
+    time grows by the forward products of the layer.
     """
 
     def __init__(
@@ -79,13 +79,17 @@ class PixelLSTM(nnx.Module):
 
     def __call__(self, sequences: jax.Array) -> jax.Array:
         """Last outputs of sequences (N, O, F)."""
+        if self.pixel_chunk == 0:
+            return self._all(sequences)
+        graphdef, params, rest = split(self)
 
-        def run(carry: tuple[()], x: jax.Array) -> tuple[tuple[()], jax.Array]:
-            parts = [self.forward(x, self.dtype)]
-            if self.reverse is not None:
-                parts.append(self.reverse(x[:, -1:], self.dtype))
-            return carry, jnp.concatenate(parts, axis=-1)
+        def run(params: Any, x: jax.Array) -> jax.Array:
+            return nnx.merge(graphdef, params, rest)._all(x)
 
-        even = divisor(len(sequences), self.pixel_chunk)
-        chunk = even if 2 * even > self.pixel_chunk else self.pixel_chunk
-        return in_chunks(run, (), sequences, chunk if self.pixel_chunk else 0)[1]
+        return mapped(run, params, sequences, min(self.pixel_chunk, len(sequences)))
+
+    def _all(self, x: jax.Array) -> jax.Array:
+        parts = [self.forward(x, self.dtype)]
+        if self.reverse is not None:
+            parts.append(self.reverse(x[:, -1:], self.dtype))
+        return jnp.concatenate(parts, axis=-1)

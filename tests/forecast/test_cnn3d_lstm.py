@@ -61,37 +61,48 @@ def trained(x, keys=None, **changes):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
 
-def close(a, b, atol=1e-5):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), a, b)
+def close(ours, wanted):
+    """Entries agree to 1e-5 of the largest of the tree: sums over all positions, in f32.
+
+    A bias before BatchNorm has no gradient of its own to compare with.
+    """
+    ours, wanted = jax.tree.leaves(ours), jax.tree.leaves(wanted)
+    largest = max(np.abs(leaf).max() for leaf in wanted)
+    for a, b in zip(ours, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * largest)
 
 
 @functools.cache
-def plain(norm, head_width):
-    return trained(fields(), keys(), norm=norm, head_width=head_width, dropout=0.5)
+def plain(norm):
+    return trained(fields(), keys(), norm=norm, widths=(3,), head_width=2, dropout=0.5)
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize(
-    ("remat", "example_chunk", "pixel_chunk"),
-    [("names", 1, 7), ("full", 2, 60), ("none", 1, 50)],
+    ("norm", "remat", "example_chunk", "pixel_chunk"),
+    [("batch", "names", 1, 7), ("batch", "full", 2, 60), ("group", "full", 1, 50)],
 )
 def test_chunks_and_recomputation_change_neither_loss_nor_gradients_nor_statistics(
     norm, remat, example_chunk, pixel_chunk
 ):
     changes = {"remat": remat, "example_chunk": example_chunk, "pixel_chunk": pixel_chunk}
-    ours = trained(fields(), keys(), norm=norm, head_width=2, dropout=0.5, **changes)
-    close(ours, plain(norm, 2), atol=3e-5)  # sums over 4 * 6 * 30 positions in f32
+    changes |= {"norm": norm, "widths": (3,), "head_width": 2, "dropout": 0.5}
+    ((loss, rest), gradients) = trained(fields(), keys(), **changes)
+    ((plain_loss, plain_rest), plain_gradients) = plain(norm)
+    np.testing.assert_allclose(loss, plain_loss, rtol=1e-5)
+    close(gradients, plain_gradients)
+    close(rest or {"none": 1.0}, plain_rest or {"none": 1.0})
 
 
 def block_by_autodiff(block, x, keys):
     """A training pass of a block written down once more, all at once, for autodiff."""
     y, _ = block.norm(block.conv(x), train=True)
-    scales = block._scales(x, keys, 3)
+    scales = block._scales(keys, 3)
     return jax.nn.relu(y) * scales[:, None, None]
 
 
-@pytest.mark.parametrize("remat", ["none", "names", "full"])
-@pytest.mark.parametrize("example_chunk", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("remat", "example_chunk"), [("none", 0), ("dots", 1), ("names", 2), ("full", 1), ("full", 0)]
+)
 def test_gradients_of_a_block_are_those_of_autodiff(remat, example_chunk):
     own = BLOCK | {"remat": remat, "example_chunk": example_chunk}
     block = ConvBlock(2, 3, (3, 3), **own, rngs=nnx.Rngs(0))
@@ -105,7 +116,7 @@ def test_gradients_of_a_block_are_those_of_autodiff(remat, example_chunk):
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
 
     ours = run(lambda block, x: block(x, True, keys(), 3, unchanged))
-    close(ours, run(lambda block, x: block_by_autodiff(block, x, keys())), atol=3e-5)
+    close(ours, run(lambda block, x: block_by_autodiff(block, x, keys())))
 
 
 def test_running_statistics_are_of_the_whole_batch_as_pytorch_counts_them():
@@ -153,16 +164,13 @@ def test_the_published_layout_reads_other_pixels_on_few_days():
     ],
 )
 def test_bins_of_days_are_pytorchs(days, bins, expected):
-    inside, counts = bin_days(days, bins)
-    wanted = [[a <= day < b for day in range(days)] for a, b in expected]
-    np.testing.assert_array_equal(inside, wanted)
-    np.testing.assert_array_equal(counts, [b - a for a, b in expected])
+    assert bin_days(days, bins) == expected
 
 
 def test_sequences_are_means_of_days_of_one_pixel_or_the_published_scramble():
     maps = fields()
-    inside, counts = bin_days(6, 4)
-    means = np.einsum("ot,bthwf->bohwf", inside / counts[:, None], np.asarray(maps, np.float64))
+    parts = [np.asarray(maps[:, a:b], np.float64) for a, b in ((0, 2), (1, 3), (3, 5), (4, 6))]
+    means = np.stack([part.mean(1) for part in parts], axis=1)
     found = sequences(maps, None, bins=4, layout="pixels")
     wanted = means.transpose(0, 2, 3, 1, 4).reshape(4, 30, 4, 2)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
@@ -234,9 +242,8 @@ def test_an_lstm_in_chunks_covers_every_sequence_once(total):
     """97 is prime: the last chunk is smaller."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(total, 3, 2)), jnp.float32)
     own = {"bidirectional": True, "published": False, "dtype": jnp.float32}
-    found = [
-        PixelLSTM(2, 4, 3, **own, pixel_chunk=chunk, rngs=nnx.Rngs(0))(x) for chunk in (0, 16, 200)
-    ]
+    nets = [PixelLSTM(2, 4, 3, **own, pixel_chunk=n, rngs=nnx.Rngs(0)) for n in (0, 16, 200)]
+    found = [jax.jit(lambda x, net=net: net(x))(x) for net in nets]
     np.testing.assert_allclose(found[1], found[0], atol=1e-6)
     np.testing.assert_allclose(found[2], found[0], atol=1e-6)
     assert [divisor(96, limit) for limit in (0, 16, 17, 200)] == [96, 16, 16, 96]
