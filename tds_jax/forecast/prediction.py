@@ -33,10 +33,11 @@ def predict(task: "ForecastTask", model: nnx.Module, source: Path, target: Path)
     lacks counts as usual there.
     """
     fields = task.open(str(source))
-    if (words := task.grid_words(fields)) != task.recorded.grid:
+    found, wanted = task.grid_of(fields), task.recorded
+    if found != (wanted.height, wanted.width, wanted.grid):
         raise UserError(
-            f"--input={source} lies on {words}, the model was trained on {task.recorded.grid}; "
-            "bring it onto that grid"
+            f"--input={source} has {found[0]} x {found[1]} cells, {found[2]}; the model was "
+            f"trained on {wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid"
         )
     last = last_days(fields.days, task.spec.input_days)
     if not len(last):

@@ -53,7 +53,7 @@ class ForecastTask:
         names = {field.name for field in dataclasses.fields(ForecastInputs)}
         known = {name: value for name, value in (inputs or {}).items() if name in names}
         if names - set(known):
-            known = self._inputs_of_fields() | known
+            known = self._inputs_of_data() | known
         self.recorded = ForecastInputs(**known | {"variables": tuple(known["variables"])})
         require(
             not (config.model.land_only and any(data.crop)),
@@ -91,19 +91,25 @@ class ForecastTask:
         """Indices of the days of train, val and test."""
         return split_days(len(self.fields.days), self.config.data.split_ratio)
 
-    def grid_words(self, fields: Fields) -> str:
-        """The axes of a grid, to compare and to read."""
-        return f"lat {_span(fields.lat)}, lon {_span(fields.lon)}"
-
-    def _inputs_of_fields(self) -> dict[str, Any]:
-        fields = self.fields
+    def _inputs_of_data(self) -> dict[str, Any]:
+        data, land_only = self.config.data, self.config.model.land_only
+        if data.path or data.downsample > 1:
+            lat, lon = self.fields.lat, self.fields.lon
+            land = self.fields.land if land_only else np.zeros(0)
+        else:  # known before the fields are generated
+            made = _simulation(self.config)
+            (lat, lon), land = synthetic.grid(made), synthetic.land(made)
         return {
-            "height": len(fields.lat),
-            "width": len(fields.lon),
-            "variables": fields.variables,
-            "grid": self.grid_words(fields),
-            "land": int(fields.land.sum()) if self.config.model.land_only else 0,
+            "height": len(lat),
+            "width": len(lon),
+            "variables": data.variables,
+            "grid": grid_words(lat, lon),
+            "land": int(land.sum()) if land_only else 0,
         }
+
+    def grid_of(self, fields: Fields) -> tuple[int, int, str]:
+        """Rows, columns and axes of fields, to compare with those recorded."""
+        return len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
 
     @property
     def target(self) -> int:
@@ -308,6 +314,11 @@ class ForecastTask:
         return export.write(self, model, target)
 
 
+def grid_words(lat: np.ndarray, lon: np.ndarray) -> str:
+    """The axes of a grid, to compare and to read."""
+    return f"lat {_span(lat)}, lon {_span(lon)}"
+
+
 def _span(axis: np.ndarray) -> str:
     return f"{axis[0]:g}..{axis[-1]:g}"
 
@@ -320,9 +331,15 @@ def _standard(values: np.ndarray) -> np.ndarray:
 
 def _generated(config: Config) -> str:
     """The folder of generated files, built on first use."""
+    cache = Path(config.data.cache_dir or Path.home() / ".cache" / "tds_jax")
+    with progress_bar("generating fields (data.path is not set)") as progress:
+        return str(synthetic.cached(cache / "generated", _simulation(config), progress))
+
+
+def _simulation(config: Config) -> synthetic.Simulation:
     data = config.data
     height, width = data.synthetic_grid
-    simulation = synthetic.Simulation(
+    return synthetic.Simulation(
         months=data.synthetic_months,
         missing_month=data.synthetic_missing_month,
         height=height,
@@ -330,6 +347,3 @@ def _generated(config: Config) -> str:
         land=data.synthetic_land,
         seed=data.synthetic_seed,
     )
-    cache = Path(data.cache_dir or Path.home() / ".cache" / "tds_jax")
-    with progress_bar("generating fields (data.path is not set)") as progress:
-        return str(synthetic.cached(cache / "generated", simulation, progress))

@@ -4,12 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from configs import forecast_air_temperature, forecast_soil_moisture
+from configs import forecast_air_temperature, forecast_published, forecast_soil_moisture
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.engine import workdir
 
-PRESETS = {"air_temperature": forecast_air_temperature, "soil_moisture": forecast_soil_moisture}
+PRESETS = {
+    "air_temperature": forecast_air_temperature,
+    "published": forecast_published,
+    "soil_moisture": forecast_soil_moisture,
+}
 # Published parameters, with 4 channels and one repeated map.
 NETWORKS = {
     "convlstm": 11_601,
@@ -39,11 +43,9 @@ def test_a_preset_gives_a_training_state_without_data(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_networks_published_form_is_a_matter_of_settings(name):
-    values = forecast_soil_moisture.get_config()
+def test_the_published_preset_has_the_published_parameters(name):
+    values = forecast_published.get_config()
     values.model.name = name
-    values.model.layout, values.model.head, values.model.norm = "reference", "repeat", "batch"
-    values.model.normalize, values.model.prior, values.model.extra_inputs = "none", "none", ()
     _, state = shapes(values, list(values.data.variables))
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state.params))
     assert count == NETWORKS[name]

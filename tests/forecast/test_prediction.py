@@ -83,7 +83,9 @@ def test_what_does_not_fit_is_one_line(made):
     task, model, source, folder = made
     data = record(count=10)
     data.isel(lat=slice(None, None, -1)).to_netcdf(folder / "south.nc", engine="h5netcdf")
-    with pytest.raises(UserError, match=r"lies on lat 56\.\.60.*was trained on lat 60\.\.56"):
+    with pytest.raises(
+        UserError, match=r"5 x 6 cells, lat 56\.\.60.*trained on 5 x 6, lat 60\.\.56"
+    ):
         task.predict(model, folder / "south.nc", folder / "no.nc")
     data.isel(time=[0, 1, 2, 5, 6]).to_netcdf(folder / "short.nc", engine="h5netcdf")
     with pytest.raises(UserError, match=r"has no 4 days in a row; give a longer record"):
