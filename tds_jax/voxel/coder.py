@@ -165,6 +165,8 @@ class Autoencoder(nnx.Module):
             )
         if not 0 <= blocks <= 2:
             raise UserError(f"model.blocks={blocks} residual blocks per level; use 0, 1 or 2")
+        if tile < 0:
+            raise UserError(f"model.tile={tile} voxels is negative; use 0 (whole) or a number")
         given: dict[str, Any] = {"base": base, "blocks": blocks, "attention": attention}
         given |= {"execution": Execution(span, remat, tile), "dtype": dtype, "rngs": rngs}
         self.in_channels = in_channels

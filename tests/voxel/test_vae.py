@@ -65,7 +65,9 @@ def test_volumes_that_do_not_fit_are_refused_by_name(shape, message):
         outputs_of("ultra", *shape)
 
 
-@pytest.mark.parametrize(("name", "value"), [("blocks", 3), ("multipliers", ()), ("span", "layer")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("blocks", 3), ("multipliers", ()), ("span", "layer"), ("tile", -1)]
+)
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(UserError, match=rf"model\.{name}="):
         outputs_of("ultra", 1, 4, 8, 8, 4, **{name: value})
