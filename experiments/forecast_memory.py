@@ -103,10 +103,11 @@ def make_step(name, dtype, settings):
     return init, jax.jit(step, donate_argnums=0)
 
 
-def batch_spec(shape, dtype):
+def batch_spec(shape):
+    """Leaves of a batch; the fields are f32 as the data are, whatever the network computes in."""
     batch, days, height, width = shape
     leaves = {
-        "x": ((batch, days, height, width, CHANNELS), dtype),
+        "x": ((batch, days, height, width, CHANNELS), jnp.float32),
         "target": ((batch, LEADS, height, width), jnp.float32),
         "mask": ((height, width), jnp.float32),
         "key": ((batch, 2), jnp.uint32),
@@ -118,7 +119,7 @@ def compiled(name, dtype, settings, shape, mesh):
     """The training step compiled for a mesh of one device."""
     init, step = make_step(name, dtype, settings)
     state = sharding.abstract(jax.eval_shape(init), mesh)
-    batch = sharding.abstract(batch_spec(shape, dtype), mesh)
+    batch = sharding.abstract(batch_spec(shape), mesh)
     return step.lower(state, batch).compile()
 
 
@@ -130,7 +131,7 @@ def measured(name, dtype, settings, shape, steps=2):
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     run = compiled(name, dtype, settings, shape, mesh)
     rng = np.random.default_rng(0)
-    spec = batch_spec(shape, dtype)
+    spec = batch_spec(shape)
     fill = {"key": lambda s: rng.integers(2**32, size=s.shape, dtype=np.uint32)}
     draw = functools.partial(rng.standard_normal, dtype=np.float32)
     batch = {n: fill.get(n, lambda s: draw(s.shape).astype(s.dtype))(s) for n, s in spec.items()}

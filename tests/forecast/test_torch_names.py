@@ -64,7 +64,9 @@ def test_both_layouts_read_the_same_weights():
 
 def test_what_does_not_fit_is_named_with_both_shapes():
     tensors = weights_by_rule("convlstm")
-    message = r"'out.weight' gives 'out linear kernel' the shape \(16, 1\).*\(16, 10\).*'repeat'"
+    message = (
+        r"'out.bias' gives 'out linear bias' the shape \(1,\) but.*\(10,\); set model.head='repeat'"
+    )
     with pytest.raises(UserError, match=message):
         imported(build("convlstm", head="leads"), tensors)
     message = r"'cell.conv.bias' gives 'cell bias' the shape \(64,\) but the model has \(32,\)"
