@@ -13,13 +13,13 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """A 3-D convolution, then an LSTM over the days of every pixel, in the repaired layout."""
+    """A 3-D convolution, then an LSTM over the times of every cell, in the repaired layout."""
     config = base.get_config()
     config.task = "forecast"
 
     config.model = ConfigDict()
     # 'convlstm' | 'cnn3d_lstm' | 'cnn3d_lstm_lite' | 'cnn3d_lstm_micro'.
-    config.model.name = "cnn3d_lstm_lite"
+    config.model.name = "cnn3d_lstm_micro"
     config.model.hidden = 0  # 0 = as published: 16 | 64 | 32 | 16
     config.model.lstm_hidden = 0  # 0 = as published: none | 32 | 16 | 8
     # 'pixels': the LSTM reads the days of one pixel. 'reference': as published, space and time

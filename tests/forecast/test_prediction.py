@@ -92,6 +92,10 @@ def test_what_does_not_fit_is_one_line(made):
         task.predict(model, folder / "short.nc", folder / "no.nc")
     with pytest.raises(UserError, match="is a folder; name a file"):
         task.predict(model, source, folder)
+    with pytest.raises(UserError, match="is the input itself"):
+        task.predict(model, source, source)
+    with pytest.raises(UserError, match="its folder cannot be made"):
+        task.predict(model, source, source / "out.nc")
     with pytest.raises(UserError, match="no such file, folder or pattern"):
         task.predict(model, folder / "none.nc", folder / "no.nc")
     assert not (folder / "no.nc").exists()
