@@ -1,4 +1,18 @@
-"""Ten days of air temperature over North America."""
+"""Ten days of daily air temperature over North America, from ten: a small record, real weather.
+
+    python -m tds_jax.train --config=configs/forecast_air_temperature.py \\
+        --config.data.path=air_temperature.nc
+
+The record is NCEP's reanalysis of 2013-2014 on 25 x 53 cells, as xarray's tutorial has it. Test:
+the last 20 % of its days, 137 forecasts, every cell alike. RMSE in K over leads 1-10: 3.407, 3.409,
+3.409 with seeds 0, 1, 2, and 2.178, 2.178, 2.180 a day ahead; damped persistence 3.471 and 2.405, a
+ridge of the same 5 x 5 cells and 2 days per cell 3.442 and 2.143, climatology 3.717, persistence
+4.414. 2 minutes of CPU time; 57 MiB predicted on the device, 516 MiB measured on the host.
+
+Settings were chosen with the last 15 % of the other days as val (split_ratio 0.65, 0.15, 0.2;
+eval.every 100): 2.428 K there, damped persistence 2.501. The model is then trained on all days
+before the test, for as many steps; nothing is selected on val or test, there is no val.
+"""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +22,6 @@ from configs import forecast_soil_moisture
 def get_config() -> ConfigDict:
     """The smallest network, beside a linear map of the last two days around each cell."""
     config = forecast_soil_moisture.get_config()
-    config.model.name = "cnn3d_lstm_micro"
     config.model.extra_inputs = ()
     config.model.local_kernel = 5
     config.model.local_days = 2
@@ -17,9 +30,9 @@ def get_config() -> ConfigDict:
     config.data.accumulated = ()
     config.data.input_days = 10
     config.data.split_ratio = (0.8, 0.0, 0.2)
-    config.data.split_gap = 0
+    config.data.split_gap = 0  # inputs may reach back into train days, targets not
     config.optim.batch_size = 16
     config.optim.steps = 300
-    config.eval.every = 0
+    config.eval.every = 0  # there is no val
     config.eval.batch_size = 32
     return config
