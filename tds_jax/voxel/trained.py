@@ -40,8 +40,11 @@ def denoiser(config: Config, folder: Path) -> LatentDenoiser:
 
 
 def leaves(model: nnx.Module) -> dict[str, Any]:
-    """Every array of a model, as a nested dict: what its frozen copy has in `rest`."""
-    return nnx.to_pure_dict(nnx.state(model))
+    """Every array of a model, as a nested dict: what its frozen copy has in `rest`.
+
+    On the host: a training step donates its `rest`, and would take the model's own arrays with it.
+    """
+    return jax.device_get(nnx.to_pure_dict(nnx.state(model)))
 
 
 def _load(

@@ -1,0 +1,46 @@
+"""A small voxel run on small generated scenes, shared by the tests of the task."""
+
+from configs import voxel_base
+from tds_jax import config as configuration
+from tds_jax import tasks
+from tds_jax.voxel.task import VoxelTask
+
+SETTINGS = {
+    "data.synthetic_scenes": 4,
+    "data.synthetic_frames": 3,
+    "data.synthetic_shape": (4, 8, 8),
+    "model.base": 2,
+    "model.multipliers": (1, 2),
+    "model.blocks": 0,
+    "model.latent_channels": 2,
+    "model.width": 4,
+    "model.unet_multipliers": (1,),
+    "model.condition_channels": 2,
+    "model.condition_base": 2,
+    "model.condition_blocks": 0,
+    "model.sampler_steps": 3,
+    "model.distillation_levels": 4,
+    "optim.batch_size": 4,
+    "optim.accumulate": 2,
+    "optim.steps": 2,
+    "optim.warmup_steps": 0,
+    "eval.every": 2,
+    "eval.batch_size": 2,
+    "eval.renders": 1,
+    "log.plots": False,
+}  # latents are (4, 4, 4)
+
+
+def small_config(tmp_path, **changes):
+    """The base config, shrunk; changes are named group__field."""
+    values = voxel_base.get_config()
+    values.data.cache_dir = str(tmp_path / "cache")
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    for name, value in {**SETTINGS, **named}.items():
+        group, field = name.split(".")
+        values[group][field] = value
+    return configuration.resolve(values.to_dict(), tasks.groups("voxel"))
+
+
+def small_task(tmp_path, **changes):
+    return VoxelTask(small_config(tmp_path, **changes))

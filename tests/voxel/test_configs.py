@@ -1,0 +1,82 @@
+"""The voxel presets: sizes as published, and what cannot work is said at once."""
+
+import importlib
+
+import jax
+import pytest
+from flax import nnx
+
+from configs import voxel_base
+from tds_jax import config as configuration
+from tds_jax import tasks
+from tds_jax.engine.program import make_init
+from tds_jax.engine.step import split
+from tds_jax.errors import UserError
+from tds_jax.voxel.task import VoxelTask
+
+PUBLISHED = {"voxel_ultra": 694_788, "voxel_light": 7_652_628, "voxel_standard": 40_847_092}
+OTHERS = ("voxel_base", "voxel_lightweight", "voxel_vqvae", "voxel_diffusion", "voxel_consistency")
+
+
+def resolved(name="voxel_base", **changes):
+    values = importlib.import_module(f"configs.{name}").get_config()
+    for path, value in changes.items():
+        group, field = path.split("__")
+        values[group][field] = value
+    return configuration.resolve(values.to_dict(), tasks.groups("voxel"))
+
+
+def parameters(task):
+    _, params, _ = split(nnx.eval_shape(lambda: task.init(nnx.Rngs(0))))
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_have_the_published_numbers_of_parameters(name):
+    assert parameters(VoxelTask(resolved(name))) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *OTHERS])
+def test_a_preset_trains_as_far_as_shapes_tell(name):
+    config = resolved(name)
+    task = VoxelTask(config)
+    state = jax.eval_shape(make_init(task, config), jax.random.key(0))
+    assert state.window["loss"].sum.shape == ()
+    assert {leaf.shape[0] for leaf in task.batch_spec(3).values()} == {3}
+
+
+def test_residual_blocks_may_be_none_one_or_two():
+    none, one, two = (parameters(VoxelTask(resolved(model__blocks=n))) for n in range(3))
+    assert none < one < two
+
+
+def test_augmentation_is_off_unless_asked_for():
+    data = voxel_base.get_config().data
+    chances = ("flip", "noise", "dropout", "intensity", "doppler")
+    assert not any(data[f"augment_{name}"] for name in chances)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model__blocks": 3}, r"model.blocks=3 is out of range; use 0 to 2"),
+        ({"model__codes": 8}, r"model.codes=8 does not go with model.name='vae'"),
+        ({"model__name": "vqvae"}, r"model.codes=0 does not go with model.name='vqvae'"),
+        ({"model__name": "diffusion"}, r"model.autoencoder='' but .* needs one; train configs/"),
+        ({"model__name": "consistency"}, r"model.teacher='' but .* needs one; train configs/"),
+        ({"model__multipliers": ()}, r"model.multipliers=\(\) must be whole numbers"),
+        ({"model__sigma_min": 90.0}, r"sigma_min=90.0 and model.sigma_max=80.0 must be"),
+        ({"loss__reconstruction": "l2"}, r"loss.reconstruction='l2' is not known; use one of"),
+        ({"loss__bce_weight": 0.0, "loss__dice_weight": 0.0}, r"leave the occupancy unlearned"),
+        ({"loss__channel_weights": (1.0,)}, r"loss.channel_weights=\(1.0,\) must be four"),
+        ({"data__grid": "crop"}, r"data.grid='crop' is not known; use one of native, pad"),
+        ({"data__shape": (8, 8)}, r"data.shape=\(8, 8\) must be three whole numbers"),
+        ({"data__ranges": (0.0, 0.0, 0.0, 1.0, 0.0, 1.0)}, r"data.ranges=.* each pair rising"),
+        ({"data__split_ratio": (0.5, 0.4, 0.2)}, r"data.split_ratio=.* add up to 1"),
+        ({"eval__samples": 0}, r"eval.samples=0 is too small"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(changes, words):
+    with pytest.raises(UserError, match=words) as error:
+        resolved(**changes)
+    assert "\n" not in str(error.value)

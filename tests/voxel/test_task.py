@@ -1,0 +1,235 @@
+"""Autoencoder, diffusion and consistency as runs: one builds on the other."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tds_jax import tasks
+from tds_jax.engine import loop, workdir
+from tds_jax.engine.loop import Progress
+from tds_jax.engine.program import make_init
+from tds_jax.engine.step import replace_leaves, split
+from tds_jax.engine.stopping import EarlyStopping
+from tds_jax.errors import UserError
+from tds_jax.voxel import evaluation, latents, trained
+from tds_jax.voxel.task import recall
+from tds_jax.voxel.volumes import read_volume
+from tests.voxel.small import small_config, small_task
+
+
+def begun(folder, config):
+    """(task, model) of a run in a folder: statistics as training puts them, weights at random.
+
+    Nothing is compiled, which is what takes the time of small runs.
+    """
+    task = tasks.get(config)
+    shapes = jax.eval_shape(make_init(task, config), jax.random.key(0))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    params = jax.tree.map(lambda p: np.float32(0.2 * rng.normal(size=p.shape)), shapes.params)
+    rest = replace_leaves(state.rest, task.fit_statistics())
+    state = jax.tree.map(jnp.asarray, dataclasses.replace(state, params=params, rest=rest))
+    workdir.claim(folder, config, task.inputs(), task.digest())
+    progress = Progress(0, 0, EarlyStopping(0.0, 0))
+    checkpoints = workdir.open_checkpoints(folder, config)
+    remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
+    checkpoints.save(0, state, remembered, score=None)
+    checkpoints.close()
+    return task, workdir.load_model(task, config, folder)[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_fast():
+    """Programs here run a few times on next to nothing: compiling them is the work."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("voxel")
+
+
+@pytest.fixture(scope="module")
+def vae(place):
+    return begun(place / "vae", small_config(place))
+
+
+@pytest.fixture(scope="module")
+def diffusion(place, vae):
+    return begun(place / "diffusion", small_config(place, **on_vae(place)))
+
+
+@pytest.fixture(scope="module")
+def consistency(place, diffusion):
+    return begun(place / "consistency", small_config(place, **on_diffusion(place)))
+
+
+def on_vae(place):
+    return {"model__name": "diffusion", "model__autoencoder": str(place / "vae")}
+
+
+def on_diffusion(place):
+    return {"model__name": "consistency", "model__teacher": str(place / "diffusion")}
+
+
+@pytest.mark.slow
+def test_the_three_train_one_after_the_other(tmp_path):
+    for folder, changes in (
+        ("vae", {}),
+        ("diffusion", on_vae(tmp_path)),
+        ("consistency", on_diffusion(tmp_path)),
+    ):
+        config = small_config(tmp_path, **changes)
+        task = tasks.get(config)
+        workdir.claim(tmp_path / folder, config, task.inputs(), task.digest())
+        assert loop.fit(task, config, tmp_path / folder).complete
+        model, _ = workdir.load_model(task, config, tmp_path / folder)
+        report = task.evaluate(model, "test", tmp_path / folder)
+        assert np.isfinite(report.value("intensity_mae"))
+
+
+def batch_of(task, indices, split="train"):
+    source = task.source(split)
+    keys = np.random.default_rng(0).integers(2**32, size=(len(source), 2), dtype=np.uint32)
+    examples = [source.example(i, None) | {"key": keys[i]} for i in indices]
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *examples)
+
+
+@pytest.mark.parametrize("kind", ["vae", "diffusion", "consistency"])
+def test_the_objective_is_a_sum_over_examples(kind, request):
+    task, model = request.getfixturevalue(kind)
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def objective(state, batch):
+        return task.loss(nnx.merge(graphdef, state), batch, train=True)[0]
+
+    whole = objective(state, batch_of(task, [0, 1, 2]))
+    alone = [objective(state, batch_of(task, [i])) for i in range(3)]
+    np.testing.assert_allclose(whole.sum, sum(one.sum for one in alone), rtol=1e-5)  # f32 sums
+    assert whole.weight == sum(one.weight for one in alone) == 3
+
+
+def test_units_are_those_of_the_train_split(vae):
+    task, model = vae
+    known = task.data.statistics
+    np.testing.assert_array_equal(model.target.mean[...], known.target_mean)
+    target = batch_of(task, range(6))["target"]
+    inside = np.asarray(model.inside(target))
+    full = np.asarray(target[..., 0]) > 0
+    assert not inside[~full].any()
+    # the whole train split
+    np.testing.assert_allclose(inside[full][:, 1].mean(), 0, atol=1e-3)
+    np.testing.assert_allclose(inside[full][:, 1].std(), 1, atol=1e-3)
+
+
+def test_a_generator_carries_the_autoencoder_frozen(vae, diffusion):
+    theirs, model = vae[1], diffusion[1]
+    ours = trained.leaves(model.autoencoder.network)
+    jax.tree.map(np.testing.assert_array_equal, ours, trained.leaves(theirs.network))
+    _, params, rest = split(model)
+    assert set(params) == {"encoder", "unet"}
+    assert {"autoencoder", "latent", "radar"} <= set(rest)
+
+
+def test_latents_are_stored_once_and_are_of_unit_size(vae, diffusion):
+    task, model = diffusion
+    path = task.method.latents(task.data, "train")
+    stored = np.load(path)
+    pairs = task.data.pairs("train")
+    target = jnp.asarray(pairs.example(2, None)["target"])[None]
+    np.testing.assert_allclose(stored[2], vae[1].latent(target)[0], atol=1e-5)
+    scaled = np.asarray(model.scaled(jnp.asarray(stored)))
+    axes = (0, 1, 2, 3)
+    np.testing.assert_allclose(scaled.mean(axes), 0, atol=1e-4)
+    np.testing.assert_allclose(scaled.std(axes), task.config.model.sigma_data, rtol=1e-3)
+    before = path.stat().st_mtime_ns
+    again = latents.cached(path.parent, vae[1], pairs, f"{task.digest()} train", lambda *_: None)
+    assert again == path
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_student_without_changes_is_its_teacher(diffusion, consistency):
+    teacher, model = diffusion[1], consistency[1]
+    jax.tree.map(
+        np.testing.assert_array_equal, trained.leaves(model.teacher), trained.leaves(teacher)
+    )
+    _, params, _ = split(model)
+    assert set(params) == {"change"}
+    still = jax.tree.map(jnp.zeros_like, params["change"])
+    nnx.update(model.change, still)
+    jax.tree.map(
+        np.testing.assert_array_equal, trained.leaves(model.student()), trained.leaves(teacher)
+    )
+
+
+def test_evaluation_lists_methods_and_baselines_and_keeps_thresholds(place, vae):
+    task, model = vae
+    report = task.evaluate(model, "test", place / "vae")
+    baselines = {"radar", "radar_dilated", "prior", "mean", "empty"}
+    assert {row.method for row in report.rows} == {"model", *baselines}
+    kept = evaluation.Thresholds.read(place / "vae")
+    assert set(kept.value) == {"model", "prior"}
+    assert report.value("iou", "empty") == 0
+    assert report.value("iou", "radar_dilated") >= 0
+    assert len(list((place / "vae" / "plots").glob("test_*.png"))) == 1
+
+
+def test_few_steps_are_reported_beside_the_teacher(consistency):
+    task, model = consistency
+    batch = {name: batch_of(task, [0])[name] for name in ("radar", "key")}
+    volumes = evaluation.runner(task, model)(batch)
+    assert list(volumes) == ["1_step", "2_steps", "model", "teacher"]
+    assert {volume.shape for volume in volumes.values()} == {(1, 4, 8, 8, 4)}
+    assert all(np.isfinite(volume).all() for volume in volumes.values())
+
+
+def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path):
+    task, model = diffusion
+    folder = next((place / "cache" / "generated").rglob("radar_voxel"))
+    evaluation.Thresholds({"model": 0.9}, {}).write(tmp_path)
+    recall(task, tmp_path)
+    written = task.predict(model, folder, tmp_path / "out")
+    assert [path.name for path in written] == ["000000.npz", "000001.npz", "000002.npz"]
+    made = read_volume(str(written[0]))
+    assert made.shape == task.data.volume_shape
+    assert (made.features[:, 0] > 0.9).all()
+    task.thresholds = None
+    with np.load(task.predict(model, folder / "000000.npz", tmp_path / "one.npz")[0]) as one:
+        assert set(one) == {"coords", "features", "shape"}
+        assert len(one["coords"]) >= len(made.coords)
+
+
+def test_a_run_needs_no_other_folder_once_it_is_trained(place, diffusion, tmp_path):
+    config = dataclasses.replace(
+        diffusion[0].config,
+        model=dataclasses.replace(diffusion[0].config.model, autoencoder=str(tmp_path / "gone")),
+    )
+    inputs = json.loads((place / "diffusion" / "inputs.json").read_text())["inputs"]
+    task = tasks.get(config, inputs)
+    model, _ = workdir.load_model(task, config, place / "diffusion")
+    jax.tree.map(np.testing.assert_array_equal, split(model)[2], split(diffusion[1])[2])
+
+
+def test_another_architecture_than_the_autoencoders_is_refused(place, vae):
+    task = small_task(place, **on_vae(place), model__base=4)
+    with pytest.raises(UserError, match=r"model.base=4 but .*vae was trained with 2"):
+        task.source("train")
+    wrong = {"model__name": "consistency", "model__teacher": str(place / "vae")}
+    with pytest.raises(UserError, match=r"model.teacher=.* was trained as voxel 'vae'"):
+        small_task(place, **wrong).source("train")
+
+
+def test_a_grid_that_does_not_divide_is_refused_with_the_way_out(tmp_path):
+    changes = {"model__name": "diffusion", "model__autoencoder": "x", "data__multiple": (1, 1, 1)}
+    with pytest.raises(UserError, match=r"\(4, 8, 6\) is not divisible by \(2, 4, 4\).*'pad'"):
+        small_task(
+            tmp_path, **changes, data__synthetic_shape=(4, 8, 6), model__unet_multipliers=(1, 1)
+        )
