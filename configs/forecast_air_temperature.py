@@ -23,8 +23,6 @@ def get_config() -> ConfigDict:
     """The smallest network, beside a linear map of the last two days around each cell."""
     config = forecast_soil_moisture.get_config()
     config.model.extra_inputs = ()
-    config.model.local_kernel = 5
-    config.model.local_days = 2
     config.data.variables = ("air",)
     config.data.target = "air"
     config.data.accumulated = ()

@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.model.norm = "batch"
     config.model.normalize = "none"
     config.model.prior = "none"
+    config.model.local_days = 0
     config.model.extra_inputs = ()
     config.optim.batch_size = 2
     config.optim.optimizer = "adam"

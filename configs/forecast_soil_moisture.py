@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.model.prior = "damped"
     # A linear map of the last `local_days` days in a square of `local_kernel` cells, added too.
     config.model.local_kernel = 5
-    config.model.local_days = 0  # 0 = none
+    config.model.local_days = 2  # 0 = none
     config.model.extra_inputs = ("land_mask", "day_of_year")  # also 'coordinates'
 
     config.loss = ConfigDict()
@@ -79,10 +79,10 @@ def get_config() -> ConfigDict:
     config.data.synthetic_seed = 0
 
     config.optim.batch_size = 8
-    config.optim.steps = 200
+    config.optim.steps = 100
     config.optim.learning_rate = 3e-3
     config.optim.warmup_steps = 20
-    config.eval.every = 50
+    config.eval.every = 25
     config.eval.batch_size = 8
     config.eval.metric = "rmse"
     config.eval.min_delta = 0.0

@@ -126,7 +126,7 @@ def _notes(task: "ForecastTask", found: Mapping[str, States], area: np.ndarray) 
     ]
     for name, states in found.items():
         leads = len(states["plain"].weight)
-        each = [f"{metrics.values(states, area, lead)['rmse']:.3f}" for lead in range(leads)]
+        each = [f"{metrics.values(states, area, lead)['rmse']:.4g}" for lead in range(leads)]
         lines.append(f"rmse by lead, {name}: {' '.join(each)}")
     return tuple(lines)
 

@@ -16,6 +16,7 @@ SETTINGS = {
     "model.groups": 2,
     "model.dropout": 0.0,
     "model.extra_inputs": (),
+    "model.local_days": 0,
     "data.variables": ("swvl1", "tp"),
     "data.accumulated": (),
     "data.input_days": 4,

@@ -103,7 +103,7 @@ def test_pictures_and_notes_show_what_the_rows_hold(evaluated):
     for name in ("leads", "maps", "rmse"):
         assert (workdir / "plots" / f"test_{name}.png").stat().st_size > 5000
     (line,) = [note for note in report.notes if note.startswith("rmse by lead, model:")]
-    numbers = [f"{report.value('rmse', group=f'lead/{n}'):.3f}" for n in (1, 2, 3)]
+    numbers = [f"{report.value('rmse', group=f'lead/{n}'):.4g}" for n in (1, 2, 3)]
     assert line.split(": ")[1].split() == numbers
 
 
