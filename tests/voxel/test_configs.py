@@ -3,6 +3,7 @@
 import importlib
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -13,6 +14,7 @@ from tds_jax.engine.program import make_init
 from tds_jax.engine.step import split
 from tds_jax.errors import UserError
 from tds_jax.voxel.task import VoxelTask
+from tests.voxel import golden
 
 PUBLISHED = {"voxel_ultra": 694_788, "voxel_light": 7_652_628, "voxel_standard": 40_847_092}
 OTHERS = ("voxel_base", "voxel_lightweight", "voxel_vqvae", "voxel_diffusion", "voxel_consistency")
@@ -80,3 +82,32 @@ def test_what_cannot_work_is_said_in_one_line(changes, words):
     with pytest.raises(UserError, match=words) as error:
         resolved(**changes)
     assert "\n" not in str(error.value)
+
+
+def abstract(task):
+    _, params, rest = split(nnx.eval_shape(lambda: task.init(nnx.Rngs(0))))
+    return params, rest
+
+
+def test_the_originals_autoencoder_comes_in_and_statistics_stay():
+    task = VoxelTask(resolved("voxel_ultra", loss__reconstruction="mse"))
+    tensors = golden.fill(golden.shapes("ultra"))
+    params, rest = task.import_params(*abstract(task), tensors)
+    kernel = np.moveaxis(tensors["decoder.conv_out.weight"], (0, 1), (4, 3))
+    ours = params["network"]["decoder"]["out"]["conv"]["kernel"]
+    np.testing.assert_array_equal(ours, kernel)
+    assert rest == abstract(task)[1]
+
+
+def test_the_originals_u_net_comes_in_and_the_radars_encoder_stays():
+    task = VoxelTask(resolved("voxel_diffusion", model__unet_multipliers=(1, 2, 3)))
+    before = abstract(task)
+    params, rest = task.import_params(*before, golden.fill(golden.shapes("ldm_unet_main")))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params["unet"]))
+    assert (params["encoder"], rest) == (before[0]["encoder"], before[1])
+
+
+def test_a_student_is_not_imported():
+    task = VoxelTask(resolved("voxel_consistency"))
+    with pytest.raises(UserError, match="learns changes of a teacher"):
+        task.import_params({}, {}, {})

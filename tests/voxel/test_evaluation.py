@@ -1,0 +1,83 @@
+"""Thresholds, baselines and cut volumes, where the right answer is known."""
+
+import numpy as np
+import pytest
+
+from tds_jax.errors import UserError
+from tds_jax.voxel import evaluation, prediction
+from tds_jax.voxel.evaluation import Thresholds
+from tests.voxel.small import small_task
+
+
+class Blurred:
+    """A method that answers 0.3 where the target is occupied, 0.2 elsewhere, and its values."""
+
+    leaves = ("target", "weight")
+
+    def volumes(self, model, batch):
+        target = batch["target"]
+        occupancy = 0.2 + 0.1 * (target[..., :1] > 0)
+        return {"model": np.concatenate([occupancy, target[..., 1:]], axis=-1)}
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    task = small_task(tmp_path)
+    task.method = Blurred()
+    monkeypatch.setattr(
+        evaluation, "runner", lambda task, model: lambda batch: task.method.volumes(model, batch)
+    )
+    return task
+
+
+def test_calibration_finds_what_separates_and_the_table_uses_it(task, tmp_path):
+    report = task.evaluate(None, "test", tmp_path)
+    kept = Thresholds.read(tmp_path)
+    assert 0.2 <= kept.value["model"] < 0.3
+    assert kept.iou["model"] == report.value("iou") == 1
+    assert report.value("chamfer_m") == report.value("intensity_mae") == 0
+    # at the threshold that is not calibrated nothing would be occupied
+    assert evaluation.FIXED > 0.3
+    assert report.value("iou", "radar") < 1
+
+
+def test_the_mean_and_the_prior_are_those_of_the_train_split(task):
+    known = task.data.statistics
+    frame = task.data.pairs("test").example(0, None)
+    found = evaluation.baselines(task, frame)
+    np.testing.assert_allclose(found["mean"][..., 0], known.occupancy)
+    np.testing.assert_allclose(found["mean"][0, 0, 0, 1:], known.target_mean[1:])
+    pairs = task.data.pairs("train")
+    often = np.mean([pairs.example(i, None)["target"][..., 0] > 0 for i in range(len(pairs))], 0)
+    np.testing.assert_allclose(found["prior"][..., 0], often, atol=1e-6)
+    np.testing.assert_array_equal(found["radar"], frame["radar"])
+
+
+def test_a_cut_volume_is_empty_below_the_threshold_and_in_padding():
+    volume = np.full((1, 1, 3, 4), 7.0, np.float32)
+    volume[0, 0, :, 0] = 0.2, 0.8, 0.8
+    cut = evaluation.cut(volume, np.float32([[[1, 1, 0]]]), 0.5)
+    np.testing.assert_array_equal(cut[0, 0], [[0, 0, 0, 0], [1, 7, 7, 7], [0, 0, 0, 0]])
+
+
+def test_thresholds_survive_and_unknown_methods_have_the_fixed_one(tmp_path):
+    assert Thresholds.read(tmp_path) is None
+    kept = Thresholds({"model": 0.25}, {"model": 0.5})
+    kept.write(tmp_path)
+    assert Thresholds.read(tmp_path) == kept
+    assert (kept.of("model"), kept.of("radar")) == (0.25, evaluation.FIXED)
+
+
+def test_predictions_want_files_that_exist_and_another_place(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"")
+    for source, target, words in (
+        ("no.npz", "b.npz", "no such file"),
+        ("a.npz", "b.npy", r"must end with \.npz"),
+        ("a.npz", "a.npz", "is the input itself"),
+        (".", ".", "must be another folder"),
+    ):
+        with pytest.raises(UserError, match=words):
+            prediction.pair_files(tmp_path / source, tmp_path / target)
+    (tmp_path / "a.npz").unlink()
+    with pytest.raises(UserError, match=r"holds no \.npz or \.npy file"):
+        prediction.pair_files(tmp_path, tmp_path / "out")
