@@ -33,6 +33,9 @@ CASES = (
     ("high_performance", {"optim__accumulate": 8}),
     ("high_performance", {"optim__accumulate": 16, "memory__remat": "dots"}),
     ("emg2pose_tracking", {"optim__accumulate": 64}),
+    ("forecast_air_temperature", {}),
+    ("forecast_soil_moisture", {}),
+    ("voxel_ultra", {}),
 )
 
 
