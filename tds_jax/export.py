@@ -3,7 +3,7 @@
     python -m tds_jax.export --workdir=runs/a --output=FILE.npz
 
 For cpu, cuda and tpu and any batch size; read back and compared with the checkpoint before it gets
-its name. README.md has a consumer. Needs the extra `export`.
+its name. tds_jax/pose/README.md has a consumer. Needs the extra `export`.
 """
 
 import importlib.util

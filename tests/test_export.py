@@ -14,7 +14,7 @@ from tds_jax.pose import export
 from tests.data.sessions import make_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[1] / "tds_jax" / "pose" / "README.md"
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,6 @@ def loop(total: int, chunk: int, body: Body, carry: Any) -> Any:
 def take(tree: Any, start: Any, rows: int) -> Any:
     """Rows start ... start + rows of every leaf."""
 
-
     def one(x: jax.Array) -> jax.Array:
         return _as(jax.lax.dynamic_slice_in_dim(_bits(x), start, rows), x.dtype)
 
