@@ -58,7 +58,9 @@ def get_config() -> ConfigDict:
     config.loss.occupied_weight = 4.0  # of an occupied cell; an empty one weighs 1 (original: 8)
     config.loss.focal_gamma = 0.0  # above 0: cells that are right already weigh less
     config.loss.dice_weight = 1.0
-    config.loss.feature_weight = 0.25  # of values in occupied cells
+    # Of values in occupied cells. On voxel_ultra's streets 0.25 gives an IoU of 0.84 instead of
+    # 0.76, and reflectivity 15.8 off instead of 7.1.
+    config.loss.feature_weight = 1.0
     config.loss.feature_squared = False  # squared instead of absolute errors
     config.loss.kl_weight = 1e-6  # per latent element
     config.loss.commitment_weight = 0.25  # of a latent to its code

@@ -151,3 +151,16 @@ def test_an_example_without_occupied_cells_has_no_feature_error():
     found = every_loss(*volumes())
     assert found["absolute"][2] == found["squares"][2] == 0
     assert found["absolute"][1] > 0
+
+
+def test_occupancy_aware_weighs_inside_border_and_surroundings():
+    truth = np.zeros((1, 7, 7, 7, 1), np.float32)
+    truth[0, 2:5, 2:5, 2:5] = 1
+
+    def weight(*cell):
+        output = truth.copy()
+        output[(0, *cell, 0)] += 1
+        return float(losses.occupancy_aware(output, truth)[0]) * 7**3
+
+    cells = {(3, 3, 3): 5, (2, 3, 3): 7, (1, 3, 3): 3, (0, 0, 0): 1}
+    assert {cell: round(weight(*cell), 3) for cell in cells} == cells
