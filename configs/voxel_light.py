@@ -13,7 +13,6 @@ def get_config() -> ConfigDict:
     config = voxel_base.get_config()
     config.model.base = 32
     config.model.multipliers = (1, 2, 4)
-    config.model.span = "coder"
     config.model.tile = 1 << 20
     config.memory.remat = "full"
     config.memory.dtype = "bfloat16"
