@@ -18,7 +18,7 @@ from tests.forecast.test_parity import relative_error
 
 
 def furthest(ours, theirs):
-    """The largest relative error of any leaf; leaves that are rounding alone count by the largest."""
+    """The largest relative error of a leaf; one that is rounding alone, by the largest leaf."""
     scale = 1e-7 * max(np.abs(leaf).max() for leaf in jax.tree.leaves(theirs))
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     return max(relative_error(a, b, 1e7 * scale * (np.abs(b).max() < scale)) for a, b in pairs)
