@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
     # The codebook: 0 codes = a VAE.
     config.model.codes = 0
     config.model.codebook_decay = 0.99  # running means of a code's latents; 0 = by gradient
-    config.model.restart_below = 1.0  # codes with fewer tokens per update begin anew; 0 = never
+    # Codes whose running mean of tokens per update, 1 at first, falls below begin anew; 0 = never.
+    config.model.restart_below = 0.5
     # The generators (not used by 'vae' and 'vqvae').
     config.model.autoencoder = ""  # workdir of a trained autoencoder of the settings above
     config.model.teacher = ""  # workdir of a trained diffusion, for 'consistency'

@@ -22,6 +22,7 @@ REMAT_POLICIES = ("none", "dots", "names", "full")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
+RISING = ("r2", "iou", "skill", "perplexity")  # metrics of which more is better
 
 # A run may go on with other values of these. None of them changes the trajectory beyond rounding,
 # except that optim.steps moves the end of a schedule that has one.
@@ -156,7 +157,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         require_choice("eval.mode", self.mode, ("min", "max"))
-        rises = self.metric.startswith("r2")
+        rises = self.metric.startswith(RISING)
         require(
             rises == (self.mode == "max"),
             f"eval.metric={self.metric} should {'rise' if rises else 'fall'}, but eval.mode="

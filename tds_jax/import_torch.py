@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from tds_jax import cli, tasks
 from tds_jax.config import Config
-from tds_jax.engine import torch_format, workdir
+from tds_jax.engine import step, torch_format, workdir
 from tds_jax.engine.loop import Progress
 from tds_jax.engine.program import RUNS_ONCE, make_init
 from tds_jax.engine.step import TrainState
@@ -43,16 +43,20 @@ def main() -> None:
 def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> TrainState:
     """Writes a workdir whose step 0 has the parameters `tensors`; returns its state.
 
-    Channels, joints and rate come from the data if data.path names some, else from the tensors.
+    What a model must know of its data, and statistics of them, come from data.path; without, the
+    first from the tensors, and statistics stay as in a fresh model. Where tensors tell nothing
+    (volumes), generated data stand in.
     Raises UserError if the folder has a checkpoint already or the tensors are another model's.
     """
     if workdir.has_checkpoint(folder):
         raise UserError(f"--workdir={folder} has checkpoints already; name a new folder")
-    seen = bool(config.data.path)
-    task = tasks.get(config, None if seen else tasks.inputs_of(config.task, tensors))
+    told = tasks.inputs_of(config.task, tensors)
+    seen = bool(config.data.path) or not told
+    task = tasks.get(config, None if seen else told)
     init = jax.jit(make_init(task, config), compiler_options=RUNS_ONCE)
     state = init(jax.random.key(config.seed))
-    params, rest = task.import_params(state.params, state.rest, tensors)
+    rest = step.replace_leaves(state.rest, task.fit_statistics() if seen else {})
+    params, rest = task.import_params(state.params, rest, tensors)
 
     def like(old: Any, new: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), old, new)

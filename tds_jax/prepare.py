@@ -1,7 +1,7 @@
 """Converts your data once into a store that trains fast and without surprises.
 
     python -m tds_jax.prepare --task=pose --input=DIR --output=DIR --rate_hz=2000
-    python -m tds_jax.prepare --task=forecast --input='DIR/*.nc' --output=DIR
+    python -m tds_jax.prepare --task=forecast --input='DIR/*.nc' --output=DIR --variables=swvl1,tp
     python -m tds_jax.prepare --task=voxel --input=DIR --output=DIR
 
 pose: recordings at one sample rate, anti-aliased. forecast: hours to days, in blocks. voxel: point

@@ -1,5 +1,6 @@
 """What a forecast must beat: the last day, the usual value, and the damped mixture of the two."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +24,10 @@ class Fitted(NamedTuple):
     damping: np.ndarray
 
     def write(self, path: Path) -> None:
-        """As .npz."""
-        np.savez(path, **self._asdict())
+        """As .npz, which appears whole."""
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, **self._asdict())
+        os.replace(temporary, path)
 
     @classmethod
     def read(cls, path: Path) -> "Fitted | None":

@@ -1,4 +1,4 @@
-"""What a forecast run can be told about its model, data and loss; see configs/forecast_base.py."""
+"""What a forecast run can be told about its model, data and loss; see forecast_soil_moisture.py."""
 
 import dataclasses
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require_choice
+from tds_jax.config import require, require_choice
 from tds_jax.engine.step import split
 from tds_jax.forecast.chunks import loop, places, put, take
 from tds_jax.nn import batch_norm
@@ -120,6 +120,10 @@ def _make_norm(
     if norm == "batch":
         return BatchNorm(features)
     if norm == "group":
+        require(
+            features % groups == 0,
+            f"model.groups={groups} does not divide a width of {features}; use one that does",
+        )
         return GroupNorm(features, groups, dtype=dtype, activation=jax.nn.relu)
     return None
 

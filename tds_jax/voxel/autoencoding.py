@@ -59,6 +59,10 @@ class Autoencoding:
             return {}
         return {"target": data.statistics.leaves()["target"]}
 
+    def digest(self) -> str:
+        """Nothing is frozen."""
+        return ""
+
     def latents(self, data: VoxelData, split: str) -> None:
         """Nothing is stored for training."""
 

@@ -56,7 +56,7 @@ def autoencoder(config: Config, rngs: nnx.Rngs) -> ScaledAutoencoder:
             *sizes,
             codes=model.codes,
             decay=model.codebook_decay,
-            accumulate=config.optim.accumulate,
+            window=config.optim.batch_size,
             restart_below=model.restart_below,
             commitment=loss.commitment_weight,
             **given,

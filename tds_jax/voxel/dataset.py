@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,14 @@ class VoxelData:
         for split, frames in self._opened[1].items():
             names = (f"{split} {frame.scene} {frame.name}\n" for frame in frames)
             digest.update("".join(names).encode())
+        return digest.hexdigest()
+
+    def contents(self, split: str) -> str:
+        """Changes when a file of the split's targets does, by name, size or time of change."""
+        digest = hashlib.blake2b(digest_size=8)
+        for frame in self._opened[1][split]:
+            place, file = frame.target, os.stat(frame.target.path)
+            digest.update(f"{place} {file.st_size} {file.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
     def pairs(self, split: str, augment: Augment | None = None) -> VoxelPairs:

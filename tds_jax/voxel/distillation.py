@@ -1,5 +1,6 @@
 """Learning to sample in few steps from a trained diffusion."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax import nnx
 from tds_jax.config import Config
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
-from tds_jax.voxel import build, consistency, diffusion, generation, trained
+from tds_jax.voxel import build, consistency, diffusion, generation, latents, trained
 from tds_jax.voxel.config import settings
 from tds_jax.voxel.dataset import VoxelData
 from tds_jax.voxel.generation import LEAVES, stored_latents
@@ -32,16 +33,22 @@ class Distillation:
         """A student that is its teacher, which is random until `statistics` are put in."""
         return build.distilled(self._config, rngs)
 
+    @functools.cached_property
     def _teacher(self) -> LatentDenoiser:
         return trained.denoiser(self._config, Path(self._config.model.teacher))
 
+    def digest(self) -> str:
+        """Of the teacher's weights."""
+        return latents.fingerprint(self._teacher)
+
     def latents(self, data: VoxelData, split: str) -> Path:
         """The stored latents of a split's targets, by the teacher's autoencoder."""
-        return stored_latents(self._teacher().autoencoder, data, split)
+        autoencoder = self._teacher.autoencoder
+        return stored_latents(autoencoder, data, split, self._config.memory.dtype)
 
     def statistics(self, data: VoxelData) -> dict[str, Any]:
         """The frozen teacher with everything it holds."""
-        return {"teacher": trained.leaves(self._teacher())}
+        return {"teacher": trained.leaves(self._teacher)}
 
     def loss(self, model: Distilled, batch: Batch, train: bool) -> tuple[Objective, dict[str, Any]]:
         """How far the student's answers at two points of the teacher's path are apart."""

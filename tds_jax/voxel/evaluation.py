@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,9 @@ class Thresholds:
 
     def write(self, workdir: Path) -> None:
         """Keeps them in a workdir."""
-        (workdir / THRESHOLDS).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        temporary = workdir / f"{THRESHOLDS}.tmp"
+        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        os.replace(temporary, workdir / THRESHOLDS)
 
 
 def calibrate(task: "VoxelTask", model: nnx.Module) -> Thresholds:
@@ -139,13 +142,19 @@ def frames(
                 )
 
 
-def runner(task: "VoxelTask", model: nnx.Module) -> Callable[[Mapping[str, np.ndarray]], Volumes]:
-    """batch -> {method: volumes (B, D, H, W, 4)}, compiled once per shape."""
+def runner(
+    task: "VoxelTask", model: nnx.Module, only: str | None = None
+) -> Callable[[Mapping[str, np.ndarray]], Volumes]:
+    """batch -> {method: volumes (B, D, H, W, 4)}, compiled once per shape.
+
+    only: of this method; what it does not need is then not computed.
+    """
     graphdef, state = nnx.split(model)
 
     @jax.jit
     def run(state: Any, batch: Batch) -> dict[str, jax.Array]:
-        return task.method.volumes(nnx.merge(graphdef, state), batch)
+        found = task.method.volumes(nnx.merge(graphdef, state), batch)
+        return {only: found[only]} if only else found
 
     def call(batch: Mapping[str, np.ndarray]) -> Volumes:
         found = run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})

@@ -39,9 +39,13 @@ class Diffusion:
     def _autoencoder(self) -> ScaledAutoencoder:
         return trained.autoencoder(self._config, Path(self._config.model.autoencoder))
 
+    def digest(self) -> str:
+        """Of the autoencoder's weights: latents of others would not fit the checkpoint's."""
+        return latents.fingerprint(self._autoencoder)
+
     def latents(self, data: VoxelData, split: str) -> Path:
         """The stored latents of a split's targets."""
-        return stored_latents(self._autoencoder, data, split)
+        return stored_latents(self._autoencoder, data, split, self._config.memory.dtype)
 
     def statistics(self, data: VoxelData) -> dict[str, Any]:
         """The frozen autoencoder, units of the radar, and mean and scale of the latents."""
@@ -102,8 +106,8 @@ def average(one: Callable[[int], jax.Array], samples: int) -> jax.Array:
     return total / samples
 
 
-def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str) -> Path:
-    """Latents of a split's targets, computed where they are not yet."""
+def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str, dtype: str) -> Path:
+    """Latents of a split's targets, computed in dtype where they are not yet."""
     with progress_bar(f"encoding the {split} split") as progress:
-        digest = f"{data.digest()} {split}"
+        digest = f"{data.contents(split)} {data.shape} {dtype}"
         return latents.cached(data.cache / "latents", model, data.pairs(split), digest, progress)

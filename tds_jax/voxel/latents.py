@@ -27,19 +27,22 @@ def cached(
     The file's name is of the weights and of digest, which must tell the pairs; an existing one is
     taken as it is. It appears under its name only when whole; one frame is in memory at a time.
     """
-    path = folder / f"{_fingerprint(model, digest)}.npy"
+    path = folder / f"{fingerprint(model, digest)}.npy"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     encode = _encoder(model)
     shape = model.network.latent_shape((len(pairs), *pairs.shape, 4))
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    stored = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-    for index in range(len(pairs)):
-        stored[index] = encode(pairs.example(index, None)["target"])
-        progress(index + 1, len(pairs))
-    stored.flush()
-    os.replace(temporary, path)
+    try:
+        stored = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        for index in range(len(pairs)):
+            stored[index] = encode(pairs.example(index, None)["target"])
+            progress(index + 1, len(pairs))
+        stored.flush()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -53,7 +56,8 @@ def _encoder(model: ScaledAutoencoder) -> Callable[[np.ndarray], np.ndarray]:
     return lambda volume: np.asarray(encode(state, jnp.asarray(volume)[None])[0])
 
 
-def _fingerprint(model: ScaledAutoencoder, digest: str) -> str:
+def fingerprint(model: nnx.Module, digest: str = "") -> str:
+    """Changes with any weight of a model, and with `digest`."""
     found = hashlib.blake2b(digest.encode(), digest_size=16)
     _, params, rest = split(model)
     for leaf in jax.tree.leaves((params, rest)):

@@ -27,7 +27,7 @@ def predict(task: "VoxelTask", model: nnx.Module, source: Path, target: Path) ->
     units with the occupancy's probability as channel 0. Noise depends on the place in the folder.
     """
     pairs = pair_files(source, target)
-    run = evaluation.runner(task, model)
+    run = evaluation.runner(task, model, only=MODEL)
     threshold = (task.thresholds or Thresholds({}, {})).of(MODEL)
     weight = task.data.grid.weight(task.data.volume_shape)
     leaf = "radar" if task.generates else "target"

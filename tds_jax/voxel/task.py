@@ -40,6 +40,10 @@ class Method(Protocol):
         """Leaves of `rest`: of the train split, and models that other runs have trained."""
         ...
 
+    def digest(self) -> str:
+        """Of the weights that other runs have trained; '' without."""
+        ...
+
     def latents(self, data: VoxelData, split: str) -> Path | None:
         """Where the latents of a split's targets are, made if need be; None without."""
         ...
@@ -89,8 +93,8 @@ class VoxelTask:
         return self.data.inputs()
 
     def digest(self) -> str:
-        """Changes with any frame's name or split."""
-        return self.data.digest()
+        """Changes with any frame's name or split, and with the frozen networks trained against."""
+        return self.data.digest() + self.method.digest()
 
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model."""
@@ -191,7 +195,7 @@ class VoxelTask:
 
     def export(self, model: nnx.Module, target: Path) -> str:
         """Not written for volumes."""
-        raise UserError("export is for task 'pose'; use predict for 'voxel'")
+        raise UserError("export is not offered for task 'voxel'; use predict")
 
 
 def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

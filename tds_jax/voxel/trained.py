@@ -50,6 +50,10 @@ def leaves(model: nnx.Module) -> dict[str, Any]:
 def _load(
     config: Config, folder: Path, setting: str, names: tuple[str, ...], settings: tuple[str, ...]
 ) -> Any:
+    require(
+        workdir.has_checkpoint(folder),
+        f"{setting}={folder} has no checkpoint; train it first, or name the workdir of another",
+    )
     values = workdir.read_config(folder)
     theirs = configuration.resolve(values, tasks.groups(values["task"]))
     require(

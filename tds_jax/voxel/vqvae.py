@@ -38,8 +38,8 @@ class Codebook(nnx.Module):
 
     decay: share of the old mean that one update leaves; 0 makes codes a parameter instead, learned
     through `Quantized.codebook` as the reference does (whose running means are never updated).
-    accumulate: micro-batches in one update, as many as the optimizer's: codes move once the last
-    has been seen, by the counts of all, so that the split into micro-batches does not matter.
+    window: examples in one update, as many as the optimizer's: codes move once the last has been
+    seen, by the counts of all, so that the split into micro-batches does not matter.
     restart_below: an average number of tokens per update; a code with fewer becomes a latent of
     the batch, drawn by the examples' keys. 0 never does.
     """
@@ -50,7 +50,7 @@ class Codebook(nnx.Module):
         channels: int,
         *,
         decay: float,
-        accumulate: int,
+        window: int,
         restart_below: float,
         rngs: nnx.Rngs,
     ) -> None:
@@ -59,7 +59,7 @@ class Codebook(nnx.Module):
                 f"model.codebook_decay={decay} is not in [0, 1); use 0.99, or 0 for off"
             )
         self.size, self.decay = size, decay
-        self.accumulate, self.restart_below = accumulate, restart_below
+        self.window, self.restart_below = window, restart_below
         codes = jax.random.uniform(
             rngs.params(), (size, channels), jnp.float32, -1 / size, 1 / size
         )
@@ -96,9 +96,10 @@ class Codebook(nnx.Module):
         counts = self.counts[...].at[flat].add(1.0)
         sums = self.sums[...].at[flat].add(tokens)
         priority, candidates = self._candidates(z.reshape(len(z), -1, z.shape[-1]), keys)
-        full = self.seen[...] + 1 == self.accumulate
+        seen = self.seen[...] + len(z)
+        full = seen >= self.window
         sizes, codes = self._moved(counts, sums, candidates)
-        self.seen[...] = jnp.where(full, 0, self.seen[...] + 1)
+        self.seen[...] = jnp.where(full, 0, seen)
         self.sizes[...] = jnp.where(full, sizes, self.sizes[...])
         self.codes[...] = jnp.where(full, codes, self.codes[...])
         self.counts[...] = jnp.where(full, 0, counts)
@@ -164,7 +165,7 @@ class VQVAE3D(Autoencoder):
         attention: bool,
         codes: int,
         decay: float,
-        accumulate: int,
+        window: int,
         restart_below: float,
         commitment: float,
         span: str,
@@ -193,7 +194,7 @@ class VQVAE3D(Autoencoder):
             codes,
             latent_channels,
             decay=decay,
-            accumulate=accumulate,
+            window=window,
             restart_below=restart_below,
             rngs=rngs,
         )

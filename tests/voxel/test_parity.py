@@ -20,7 +20,7 @@ from tests.voxel import golden, original
 
 RUN = {"span": "block", "remat": "none", "tile": 0, "dtype": jnp.float64}
 SMALL = {"multipliers": (1, 2, 2), "blocks": 1, "attention": True}
-CODEBOOK = {"codes": 64, "decay": 0.0, "accumulate": 1, "restart_below": 0.0, "commitment": 0.25}
+CODEBOOK = {"codes": 64, "decay": 0.0, "window": 1, "restart_below": 0.0, "commitment": 0.25}
 
 
 def filled(kind, options, tensors, run=RUN):

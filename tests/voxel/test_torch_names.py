@@ -17,7 +17,7 @@ SETTINGS = {
     "base": 4, "multipliers": (1, 2), "blocks": 1, "attention": True, "span": "block",
     "remat": "none", "tile": 0, "dtype": jnp.float32,
 }  # fmt: skip
-CODEBOOK = {"codes": 8, "decay": 0.9, "accumulate": 1, "restart_below": 0.0, "commitment": 0.25}
+CODEBOOK = {"codes": 8, "decay": 0.9, "window": 1, "restart_below": 0.0, "commitment": 0.25}
 
 
 def states(build):

@@ -11,7 +11,7 @@ from tds_jax.voxel import vqvae
 from tds_jax.voxel.vqvae import VQVAE3D, Codebook, nearest, perplexity, usage
 from tests.voxel.networks import SMALL, random, volume
 
-OFF = {"decay": 0.9, "accumulate": 1, "restart_below": 0.0}
+OFF = {"decay": 0.9, "window": 1, "restart_below": 0.0}
 
 
 def codebook(size=8, **options):
@@ -101,10 +101,10 @@ def test_an_update_does_not_depend_on_how_its_examples_are_split():
     options = {"size": 16, "restart_below": 0.95}
     whole = followed(codebook(**options), [(z, k)])
     parts = [(z[n : n + 1], k[n : n + 1]) for n in (2, 0, 3, 1)]
-    split = followed(codebook(accumulate=4, **options), parts)
+    split = followed(codebook(window=4, **options), parts)
     for name, value in whole.items():
         np.testing.assert_allclose(split[name], value, atol=1e-6)
-    early = followed(codebook(accumulate=4, **options), parts[:3])
+    early = followed(codebook(window=4, **options), parts[:3])
     np.testing.assert_array_equal(early["codes"], codebook(**options).codes[...])
 
 
@@ -142,7 +142,7 @@ def test_a_decay_outside_its_range_is_refused():
 
 
 def test_training_moves_the_codebook_but_only_its_own_state():
-    options = SMALL | {"codes": 16, "commitment": 0.25, "decay": 0.9, "accumulate": 1}
+    options = SMALL | {"codes": 16, "commitment": 0.25, "decay": 0.9, "window": 1}
     options["restart_below"] = 0.0
     graphdef, params, rest = random(lambda: VQVAE3D(2, 2, 3, **options, rngs=nnx.Rngs(0)))
     assert set(rest) == {"codebook"}
