@@ -79,7 +79,7 @@ def on_diffusion(place):
     return {"model__name": "consistency", "model__teacher": str(place / "diffusion")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_three_train_one_after_the_other(tmp_path):
     for folder, changes in (
         ("vae", {}),
