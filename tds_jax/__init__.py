@@ -6,13 +6,14 @@ The way of the data:
     Config.task -> tasks.get -> Task: init, loss, source(split), batch_spec, evaluate, predict
     memory.budget -> compile candidates on shapes -> the cheapest that fits  engine.planner, budget
     eval_shape(init) -> sharding -> compile(step) -> predicted bytes         engine.program
-    recordings -> data.pipeline.Loader(position) -> device batches           engine.feed
+    examples -> data.pipeline.Loader(position) -> device batches             engine.feed
     loop: [evaluate?] -> [save?] -> next batch -> step -> log                engine.loop
     stop: steps done | early stop | SIGTERM -> save, close, exit 0
     out of memory -> smaller micro-batch, on from the last checkpoint        engine.budget
 
 The rooms: `engine` trains and knows no domain; `nn` holds layers two domains share; `data` is the
-only place that reads files; `pose` is a domain. The modules beside this file are the doors.
+only place that imports h5py and grain; `pose`, `forecast` and `voxel` are domains. The modules
+beside this file are the doors.
 
 What always holds:
 - a checkpoint's name is the number of examples its state has seen (saved before the next is drawn);
