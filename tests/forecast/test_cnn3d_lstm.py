@@ -79,7 +79,11 @@ def plain(norm):
 
 @pytest.mark.parametrize(
     ("norm", "remat", "example_chunk", "pixel_chunk"),
-    [("batch", "names", 1, 7), ("batch", "full", 2, 60), ("group", "full", 1, 50)],
+    [
+        pytest.param("batch", "names", 1, 7, marks=pytest.mark.long),
+        ("batch", "full", 2, 60),
+        ("group", "full", 1, 50),
+    ],
 )
 def test_chunks_and_recomputation_change_neither_loss_nor_gradients_nor_statistics(
     norm, remat, example_chunk, pixel_chunk

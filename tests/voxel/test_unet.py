@@ -52,6 +52,7 @@ def test_a_fresh_network_answers_zero():
     assert np.any(fresh["middle_0"]["conv_in"]["kernel"])
 
 
+@pytest.mark.long
 def test_recomputation_gives_the_same_values_and_gradients():
     rng = np.random.default_rng(0)
     x = jnp.float32(rng.normal(size=(2, 2, 4, 4, 8)))
