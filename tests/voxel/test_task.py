@@ -16,7 +16,7 @@ from tds_jax.engine.program import make_init
 from tds_jax.engine.step import replace_leaves, split
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
-from tds_jax.voxel import evaluation, latents, trained
+from tds_jax.voxel import evaluation, generation, trained
 from tds_jax.voxel.task import recall
 from tds_jax.voxel.volumes import read_volume
 from tests.voxel.small import small_config, small_task
@@ -151,7 +151,7 @@ def test_latents_are_stored_once_and_are_of_unit_size(vae, diffusion):
     np.testing.assert_allclose(scaled.mean(axes), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.std(axes), task.config.model.sigma_data, rtol=1e-3)
     before = path.stat().st_mtime_ns
-    again = latents.cached(path.parent, vae[1], pairs, f"{task.digest()} train", lambda *_: None)
+    again = generation.stored_latents(vae[1], task.data, "train", "float32")
     assert again == path
     assert path.stat().st_mtime_ns == before
 
