@@ -73,6 +73,14 @@ def require_between(name: str, value: float, low: float, high: float) -> None:
     require(low <= value <= high, f"{name}={value} is out of range; use {low} to {high}")
 
 
+def require_shares(name: str, shares: tuple[float, ...]) -> None:
+    """Raises UserError unless there are three shares, of train, val and test, that add up to 1."""
+    require(
+        len(shares) == 3 and abs(sum(shares) - 1) < 1e-6,
+        f"{name}={shares} must be three shares (train, val, test) that add up to 1",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """The update rule. `batch_size` is the effective batch; micro-batch = batch_size/accumulate."""

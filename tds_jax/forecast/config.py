@@ -8,6 +8,7 @@ from tds_jax.config import (
     require_at_least,
     require_between,
     require_choice,
+    require_shares,
 )
 
 NETWORKS = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
@@ -119,11 +120,7 @@ class ForecastDataConfig(LoaderConfig):
         for name in ("downsample", "input_days", "lead_days"):
             require_at_least(f"data.{name}", getattr(self, name), 1)
         require_at_least("data.split_gap", self.split_gap, WHOLE_WINDOW)
-        require(
-            len(self.split_ratio) == 3 and abs(sum(self.split_ratio) - 1) < 1e-6,
-            f"data.split_ratio={self.split_ratio} must be three shares (train, val, test) that "
-            "add up to 1",
-        )
+        require_shares("data.split_ratio", self.split_ratio)
         for name in ("crop", "synthetic_grid"):
             value = getattr(self, name)
             require(len(value) == 2, f"data.{name}={value} must be rows and columns of cells")

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from tds_jax.engine import torch_fill
+from tds_jax.engine.torch_fill import Found, Remedies
 from tds_jax.errors import UserError
 
 # Whatever stands before these parts of a name is free; n counts from 1 in the originals.
@@ -23,8 +25,13 @@ _LEAVES = r"\.(?P<leaf>weight|bias|running_mean|running_var)"
 _PATTERNS = tuple((re.compile(rf"(?:.*\.)?{core}{_LEAVES}"), path) for core, path in _RULES)
 _LSTM = re.compile(r"(?:.*\.)?lstm\.((?:weight|bias)_[ih]h)_l0(_reverse)?")
 _KINDS = {"weight_ih": "wx", "weight_hh": "wh", "bias_ih": "bias", "bias_hh": "bias_h"}
-_COUNTER = "num_batches_tracked"
+_COUNTER = "num_batches_tracked"  # of BatchNorm; nothing depends on it with a fixed momentum
 _OURS = ("cells",)  # which no original has
+_REMEDIES = Remedies(
+    missing="set model.name, model.hidden and model.norm as its model has them",
+    shape="set model.head='repeat' and its channels and widths",
+    extra="set model.name and model.norm as its model has them",
+)
 _DEAD = "lstm reverse wh"  # its output is read after one step, before it could matter
 _NAMES = {1: ("cnn3d_lstm_micro", 1), 2: ("cnn3d_lstm_lite", 2), 3: ("cnn3d_lstm", 1)}
 
@@ -41,34 +48,10 @@ def import_params(
     Raises UserError for a name without a counterpart, a leaf that nothing or more than one tensor
     fills, and shapes that do not fit, naming the tensor and both shapes.
     """
-    found = _converted(tensors)
+    found = torch_fill.converted(tensors, convert, _COUNTER)
     ours = jax.tree_util.tree_leaves_with_path({"params": params, "rest": rest})
-    _without_effect(found, {_key(path) for path, _ in ours})
-
-    def take(path: tuple[Any, ...], leaf: Any) -> Any:
-        key = _key(path)
-        if key in _OURS:
-            return leaf
-        if key not in found:
-            raise UserError(
-                f"checkpoint has nothing for parameter {key!r} of shape {leaf.shape}; set "
-                "model.name, model.hidden and model.norm as its model has them"
-            )
-        name, value = found.pop(key)
-        if value.shape != leaf.shape:
-            raise UserError(
-                f"checkpoint tensor {name!r} gives {key!r} the shape {value.shape} but the model "
-                f"has {leaf.shape}; set model.head='repeat' and its channels and widths"
-            )
-        return value
-
-    filled = jax.tree_util.tree_map_with_path(take, {"params": params, "rest": rest})
-    for key, (name, value) in found.items():
-        raise UserError(
-            f"checkpoint tensor {name!r} is {key!r} of shape {value.shape}, which the model does "
-            "not have; set model.name and model.norm as its model has them"
-        )
-    return filled["params"], filled["rest"]
+    _without_effect(found, {torch_fill.path_of(path) for path, _ in ours})
+    return torch_fill.fill(params, rest, found, _REMEDIES, _OURS)
 
 
 def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -76,7 +59,8 @@ def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     The size of the map, days and leads do not show.
     """
-    shapes = {key: value.shape for key, (_, value) in _converted(tensors).items()}
+    found = torch_fill.converted(tensors, convert, _COUNTER)
+    shapes = {key: value.shape for key, (_, value) in found.items()}
     if "cell kernel" in shapes:
         *_, inputs, gates = shapes["cell kernel"]
         return _inputs("convlstm", inputs - gates // 4, gates // 4, 0)
@@ -97,27 +81,7 @@ def _inputs(name: str, num_channels: int, hidden: int, lstm_hidden: int) -> dict
     return {"name": name, "num_channels": num_channels, **sizes}
 
 
-def _key(path: tuple[Any, ...]) -> str:
-    return " ".join(str(part.key) for part in path[1:])
-
-
-def _converted(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    """path -> (name, value in our layout)."""
-    found: dict[str, tuple[str, np.ndarray]] = {}
-    for name, tensor in tensors.items():
-        if name.endswith(_COUNTER):  # of BatchNorm; nothing depends on it with a fixed momentum
-            continue
-        path, value = convert(name, np.asarray(tensor))
-        if path in found:
-            raise UserError(
-                f"checkpoint tensors {found[path][0]!r} and {name!r} both give {path!r}; "
-                "keep one of the models in the file"
-            )
-        found[path] = name, value
-    return found
-
-
-def _without_effect(found: dict[str, tuple[str, np.ndarray]], ours: set[str]) -> None:
+def _without_effect(found: Found, ours: set[str]) -> None:
     """Sums two biases into one and drops dead weights where our network has left them out."""
     if _DEAD not in ours:
         found.pop(_DEAD, None)

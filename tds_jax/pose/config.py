@@ -9,6 +9,7 @@ from tds_jax.config import (
     require_at_least,
     require_between,
     require_choice,
+    require_shares,
 )
 from tds_jax.pose.selection import Selection
 
@@ -169,11 +170,7 @@ class PoseDataConfig(LoaderConfig):
             f"data.channels={self.channels} must name each electrode once, numbered from 0",
         )
         require_between("data.chunk_cache_preemption", self.chunk_cache_preemption, 0, 1)
-        require(
-            len(self.split_ratio) == 3 and abs(sum(self.split_ratio) - 1) < 1e-6,
-            f"data.split_ratio={self.split_ratio} must be three shares (train, val, test) that "
-            "add up to 1",
-        )
+        require_shares("data.split_ratio", self.split_ratio)
         require_at_least("data.synthetic_users", self.synthetic_users, 1)
         require_at_least("data.synthetic_sessions", self.synthetic_sessions, 3)
         require_at_least("data.synthetic_seconds", self.synthetic_seconds, 5)

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
+from tds_jax.engine import torch_fill
+from tds_jax.engine.torch_fill import Found, Remedies
 from tds_jax.errors import UserError
 
 SAMPLE_RATE = 2000.0  # Hz, of every published checkpoint; the files do not say
@@ -42,9 +43,11 @@ _LEAVES = r"\.(?P<leaf>weight|bias|running_mean|running_var)"
 _PATTERNS = tuple((re.compile(rf"(?:.*\.)?{core}{_LEAVES}"), path) for core, path in _RULES)
 _LSTM = re.compile(r"(?:.*\.)?lstm\.((?:weight|bias)_[ih]h)_l(\d+)")
 _KINDS = {"weight_ih": "wx", "weight_hh": "wh", "bias_ih": "bias ih", "bias_hh": "bias hh"}
-_COUNTER = "num_batches_tracked"
+_COUNTER = "num_batches_tracked"  # of BatchNorm; nothing depends on it with a fixed momentum
 # Leaves that no original has: they keep their neutral start (no normalisation, the zero pose).
 _OURS = ("normalizer mean", "normalizer scale", "start")
+_CHOOSE = "choose the config of its model"
+_REMEDIES = Remedies(_CHOOSE, f"{_CHOOSE} (sizes, kernels, output)", _CHOOSE)
 
 
 def import_params(
@@ -58,32 +61,7 @@ def import_params(
     Raises UserError for a name without a counterpart, a leaf that nothing or more than one tensor
     fills, and shapes that do not fit, naming the tensor and both shapes.
     """
-    found = _converted(tensors)
-
-    def take(path: tuple[Any, ...], leaf: Any) -> Any:
-        key = " ".join(str(part.key) for part in path[1:])
-        if key in _OURS:
-            return leaf
-        if key not in found:
-            raise UserError(
-                f"checkpoint has nothing for parameter {key!r} of shape {leaf.shape}; "
-                "choose the config of its model"
-            )
-        name, value = found.pop(key)
-        if value.shape != leaf.shape:
-            raise UserError(
-                f"checkpoint tensor {name!r} gives {key!r} the shape {value.shape} but the model "
-                f"has {leaf.shape}; choose the config of its model (sizes, kernels, output)"
-            )
-        return value
-
-    filled = jax.tree_util.tree_map_with_path(take, {"params": params, "rest": rest})
-    for key, (name, value) in found.items():
-        raise UserError(
-            f"checkpoint tensor {name!r} is {key!r} of shape {value.shape}, which the model does "
-            "not have; choose the config of its model"
-        )
-    return filled["params"], filled["rest"]
+    return torch_fill.fill(params, rest, _converted(tensors), _REMEDIES, _OURS)
 
 
 def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -112,19 +90,9 @@ def _last_stage(shapes: Mapping[str, Any]) -> str:
     return f"encoder stage_{max(stages, default=0)} conv kernel"
 
 
-def _converted(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    """path -> (name, value in our layout)."""
-    found: dict[str, tuple[str, np.ndarray]] = {}
-    for name, tensor in tensors.items():
-        if name.endswith(_COUNTER):  # of BatchNorm; nothing depends on it with a fixed momentum
-            continue
-        path, value = convert(name, np.asarray(tensor))
-        if path in found:
-            raise UserError(
-                f"checkpoint tensors {found[path][0]!r} and {name!r} both give {path!r}; "
-                "keep one of the models in the file"
-            )
-        found[path] = name, value
+def _converted(tensors: Mapping[str, np.ndarray]) -> Found:
+    """path -> (name, value in our layout), the two biases of an LSTM layer summed."""
+    found = torch_fill.converted(tensors, convert, _COUNTER)
     for path in [path for path in found if path.endswith(" bias ih")]:
         name, value = found.pop(path)
         _, other = found.pop(path[:-2] + "hh", ("", np.zeros_like(value)))

@@ -11,6 +11,7 @@ from tds_jax.config import (
     require_at_least,
     require_between,
     require_choice,
+    require_shares,
 )
 from tds_jax.voxel.resize import MODES
 
@@ -160,11 +161,7 @@ class VoxelDataConfig(LoaderConfig):
             len(self.ranges) == 6 and all(a < b for a, b in zip(low, high, strict=True)),
             f"data.ranges={self.ranges} must be (x0, x1, y0, y1, z0, z1) metres, each pair rising",
         )
-        require(
-            len(self.split_ratio) == 3 and abs(sum(self.split_ratio) - 1) < 1e-6,
-            f"data.split_ratio={self.split_ratio} must be three shares (train, val, test) that "
-            "add up to 1",
-        )
+        require_shares("data.split_ratio", self.split_ratio)
         for name in ("max_statistics_frames", "max_open_files", "synthetic_frames"):
             require_at_least(f"data.{name}", getattr(self, name), 1)
         require_at_least("data.chunk_cache_bytes", self.chunk_cache_bytes, 0)

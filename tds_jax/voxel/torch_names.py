@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
+from tds_jax.engine import torch_fill
+from tds_jax.engine.torch_fill import Remedies
 from tds_jax.errors import UserError
 
 # Names of modules: the original's -> ours, words of a path separated by spaces. Named groups of a
@@ -32,12 +33,9 @@ _UNUSED = ("cluster_size", "embed_avg")
 _OURS = tuple(
     f"codebook {name}" for name in ("sizes", "seen", "counts", "sums", "priority", "candidates")
 )
+_CHOOSE = "choose the config of its model"
+_REMEDIES = Remedies(_CHOOSE, f"{_CHOOSE} (channels, levels, blocks)", _CHOOSE)
 _PREFIX = "module."  # put before every name by data-parallel training
-
-
-def state_dict_of(content: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-    """The tensors of a checkpoint: its `model_state_dict` if it has one, else itself."""
-    return content.get("model_state_dict", content)
 
 
 def import_params(
@@ -50,48 +48,8 @@ def import_params(
     Raises UserError for a name without a counterpart, a leaf that nothing or more than one tensor
     fills, and shapes that do not fit, naming the tensor and both shapes.
     """
-    found = _converted(tensors)
-
-    def take(path: tuple[Any, ...], leaf: Any) -> Any:
-        key = " ".join(str(part.key) for part in path[1:])
-        if key in _OURS:
-            return leaf
-        if key not in found:
-            raise UserError(
-                f"checkpoint has nothing for parameter {key!r} of shape {leaf.shape}; "
-                "choose the config of its model"
-            )
-        name, value = found.pop(key)
-        if value.shape != leaf.shape:
-            raise UserError(
-                f"checkpoint tensor {name!r} gives {key!r} the shape {value.shape} but the model "
-                f"has {leaf.shape}; choose the config of its model (channels, levels, blocks)"
-            )
-        return value
-
-    filled = jax.tree_util.tree_map_with_path(take, {"params": params, "rest": rest})
-    for key, (name, value) in found.items():
-        raise UserError(
-            f"checkpoint tensor {name!r} is {key!r} of shape {value.shape}, which the model does "
-            "not have; choose the config of its model"
-        )
-    return filled["params"], filled["rest"]
-
-
-def _converted(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    """path -> (name, value in our layout)."""
-    found: dict[str, tuple[str, np.ndarray]] = {}
-    for name, tensor in tensors.items():
-        if name.endswith(_UNUSED):
-            continue
-        path, value = convert(name, np.asarray(tensor))
-        if path in found:
-            raise UserError(
-                f"checkpoint tensors {found[path][0]!r} and {name!r} both give {path!r}; "
-                "keep one of the models in the file"
-            )
-        found[path] = name, value
-    return found
+    found = torch_fill.converted(tensors, convert, _UNUSED)
+    return torch_fill.fill(params, rest, found, _REMEDIES, _OURS)
 
 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
+from tds_jax.engine import torch_fill
+from tds_jax.engine.torch_fill import Remedies
 from tds_jax.errors import UserError
 
 # Names of that project's residual block and attention, and ours.
@@ -31,6 +32,8 @@ _FIXED = {
     "out.0": "norm_out",
     "out.2": "conv_out",
 }
+_CHOOSE = "choose the config of its model"
+_REMEDIES = Remedies(_CHOOSE, f"{_CHOOSE} (width, channels)", _CHOOSE)
 _MIDDLE = ("middle_0", "attention", "middle_1")
 _BLOCK = re.compile(r"(input|middle|output)_blocks?\.(\d+)(?:\.([01]))?\.(\D.*)")
 
@@ -38,29 +41,10 @@ _BLOCK = re.compile(r"(input|middle|output)_blocks?\.(\d+)(?:\.([01]))?\.(\D.*)"
 def import_params(params: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The U-Net's params, every leaf replaced by its counterpart in `tensors`.
 
-    Raises UserError for a name without a counterpart, a leaf without a tensor, and shapes that do
-    not fit.
+    Raises UserError as `torch_fill.converted` and `torch_fill.fill` do.
     """
-    pairs = [(name, convert(name, np.asarray(tensor))) for name, tensor in tensors.items()]
-    found = {path: (name, value) for name, (path, value) in pairs}
-
-    def take(path: tuple[Any, ...], leaf: Any) -> Any:
-        key = " ".join(str(part.key) for part in path)
-        name, value = found.pop(key, ("", np.zeros(0)))
-        if value.shape != leaf.shape:
-            raise UserError(
-                f"checkpoint tensor {name!r} gives {key!r} the shape {value.shape} but the model "
-                f"has {leaf.shape}; choose the config of its model (width, channels)"
-            )
-        return value
-
-    filled = jax.tree_util.tree_map_with_path(take, params)
-    for key, (name, value) in found.items():
-        raise UserError(
-            f"checkpoint tensor {name!r} is {key!r} of shape {value.shape}, which the model does "
-            "not have; choose the config of its model"
-        )
-    return filled
+    found = torch_fill.converted(tensors, convert)
+    return torch_fill.fill(params, {}, found, _REMEDIES)[0]
 
 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:

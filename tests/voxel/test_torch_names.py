@@ -8,7 +8,7 @@ from flax import nnx
 
 from tds_jax.engine.step import split
 from tds_jax.errors import UserError
-from tds_jax.voxel.torch_names import import_params, state_dict_of
+from tds_jax.voxel.torch_names import import_params
 from tds_jax.voxel.vae import VAE3D
 from tds_jax.voxel.vqvae import VQVAE3D
 from tests.voxel import original
@@ -53,11 +53,10 @@ def test_kernels_are_turned_to_channels_last():
     assert ours[0, 1, 2, 3, 4] == theirs[4, 3, 0, 1, 2]
 
 
-def test_the_prefix_of_parallel_training_and_the_wrapping_do_not_matter():
+def test_the_prefix_of_parallel_training_does_not_matter():
     given = tensors(original.vae(4, (1, 2), attended=True))
-    wrapped = {"epoch": 3, "model_state_dict": {f"module.{k}": v for k, v in given.items()}}
-    bare = import_params(*vae(), state_dict_of(given))[0]
-    other = import_params(*vae(), state_dict_of(wrapped))[0]
+    bare = import_params(*vae(), given)[0]
+    other = import_params(*vae(), {f"module.{k}": v for k, v in given.items()})[0]
     jax.tree.map(np.testing.assert_array_equal, bare, other)
 
 
