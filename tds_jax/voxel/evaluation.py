@@ -19,6 +19,7 @@ from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.voxel import figures
 from tds_jax.voxel.config import settings
+from tds_jax.voxel.latents import fingerprint
 from tds_jax.voxel.metrics import States, ThresholdSweep, compare, dilated, split_groups
 from tds_jax.voxel.source import VoxelPairs
 
@@ -41,11 +42,12 @@ Volumes = dict[str, np.ndarray]
 class Thresholds:
     """Occupancy above which a method's voxel is occupied, by method; of the validation split.
 
-    iou: what each reached there.
+    iou: what each reached there. weights: fingerprint of the model that was calibrated.
     """
 
     value: dict[str, float]
     iou: dict[str, float]
+    weights: str
 
     def of(self, method: str) -> float:
         """The method's own, or FIXED."""
@@ -75,6 +77,7 @@ def calibrate(task: "VoxelTask", model: nnx.Module) -> Thresholds:
     return Thresholds(
         {name: sweep.best(GRID, "iou") for name, sweep in sweeps.items()},
         {name: float(sweep.scores()["iou"].max()) for name, sweep in sweeps.items()},
+        fingerprint(model),
     )
 
 

@@ -1,5 +1,6 @@
 """Volumes for files: sparse .npz in, sparse .npz with the same keys out."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.report import MODEL
 from tds_jax.errors import UserError
 from tds_jax.voxel import evaluation
-from tds_jax.voxel.evaluation import Thresholds
+from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
+from tds_jax.voxel.latents import fingerprint
 from tds_jax.voxel.volumes import ENDINGS, Volume, read_volume, write_npz
 
 if TYPE_CHECKING:
@@ -23,12 +25,13 @@ def predict(task: "VoxelTask", model: nnx.Module, source: Path, target: Path) ->
     """Sparse volumes on the model's grid for a file or every file of a folder.
 
     Generators read radar volumes, autoencoders targets, which they reconstruct. Written are the
-    voxels above the threshold that the workdir's evaluation calibrated, features in the files'
-    units with the occupancy's probability as channel 0. Noise depends on the place in the folder.
+    voxels above the threshold that the workdir's evaluation calibrated for these weights (without
+    one: above 0.5, with a warning), features in the files' units with the occupancy's probability
+    as channel 0. Noise depends on the place in the folder.
     """
     pairs = pair_files(source, target)
     run = evaluation.runner(task, model, only=MODEL)
-    threshold = (task.thresholds or Thresholds({}, {})).of(MODEL)
+    threshold = _threshold(task.thresholds, model)
     weight = task.data.grid.weight(task.data.volume_shape)
     leaf = "radar" if task.generates else "target"
     with progress_bar("predicting") as progress:
@@ -40,6 +43,17 @@ def predict(task: "VoxelTask", model: nnx.Module, source: Path, target: Path) ->
             batch = {leaf: seen[None], "weight": weight[None], "key": key[None]}
             _write(place, run(batch)[MODEL][0], weight, threshold)
     return [place for _, place in pairs]
+
+
+def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
+    if known and known.weights == fingerprint(model):
+        return known.of(MODEL)
+    why = "was calibrated for other weights" if known else "is not there yet"
+    print(
+        f"warning: {THRESHOLDS} {why}; voxels above {FIXED} are written, run evaluate to calibrate",
+        file=sys.stderr,
+    )
+    return FIXED
 
 
 def pair_files(source: Path, target: Path) -> list[tuple[Path, Path]]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from tds_jax.errors import UserError
 from tds_jax.voxel import evaluation, prediction
@@ -31,7 +32,7 @@ def task(tmp_path, monkeypatch):
 
 
 def test_calibration_finds_what_separates_and_the_table_uses_it(task, tmp_path):
-    report = task.evaluate(None, "test", tmp_path)
+    report = task.evaluate(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "test", tmp_path)
     kept = Thresholds.read(tmp_path)
     assert 0.2 <= kept.value["model"] < 0.3
     assert kept.iou["model"] == report.value("iou") == 1
@@ -62,7 +63,7 @@ def test_a_cut_volume_is_empty_below_the_threshold_and_in_padding():
 
 def test_thresholds_survive_and_unknown_methods_have_the_fixed_one(tmp_path):
     assert Thresholds.read(tmp_path) is None
-    kept = Thresholds({"model": 0.25}, {"model": 0.5})
+    kept = Thresholds({"model": 0.25}, {"model": 0.5}, "these")
     kept.write(tmp_path)
     assert Thresholds.read(tmp_path) == kept
     assert (kept.of("model"), kept.of("radar")) == (0.25, evaluation.FIXED)

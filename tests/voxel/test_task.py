@@ -17,6 +17,7 @@ from tds_jax.engine.step import replace_leaves, split
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
 from tds_jax.voxel import evaluation, generation, trained
+from tds_jax.voxel.latents import fingerprint
 from tds_jax.voxel.task import recall
 from tds_jax.voxel.volumes import read_volume
 from tests.voxel.small import small_config, small_task
@@ -191,20 +192,22 @@ def test_few_steps_are_reported_beside_the_teacher(consistency):
     assert all(np.isfinite(volume).all() for volume in volumes.values())
 
 
-def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path):
+def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, capsys):
     task, model = diffusion
     folder = next((place / "cache" / "generated").rglob("radar_voxel"))
-    evaluation.Thresholds({"model": 0.9}, {}).write(tmp_path)
+    evaluation.Thresholds({"model": 0.9}, {}, fingerprint(model)).write(tmp_path)
     recall(task, tmp_path)
     written = task.predict(model, folder, tmp_path / "out")
     assert [path.name for path in written] == ["000000.npz", "000001.npz", "000002.npz"]
     made = read_volume(str(written[0]))
     assert made.shape == task.data.volume_shape
     assert (made.features[:, 0] > 0.9).all()
-    task.thresholds = None
+    assert capsys.readouterr().err == ""
+    task.thresholds = evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint")
     with np.load(task.predict(model, folder / "000000.npz", tmp_path / "one.npz")[0]) as one:
         assert set(one) == {"coords", "features", "shape"}
         assert len(one["coords"]) >= len(made.coords)
+    assert "thresholds.json was calibrated for other weights" in capsys.readouterr().err
 
 
 def test_a_run_needs_no_other_folder_once_it_is_trained(place, diffusion, tmp_path):
