@@ -14,6 +14,7 @@ from absl import flags
 from tds_jax import cli, tasks
 from tds_jax.config import require
 from tds_jax.engine import workdir
+from tds_jax.errors import UserError
 
 
 def main() -> None:
@@ -26,6 +27,8 @@ def main() -> None:
     folder = Path(flags.FLAGS.workdir)
     config = cli.resolve(workdir.read_config(folder))
     task = tasks.get(config, workdir.read_inputs(folder))
+    if not isinstance(task, tasks.Exporting):
+        raise UserError(f"export is not offered for task {config.task!r}; use predict")
     model, _ = workdir.load_model(task, config, folder)
     print(f"written: {task.export(model, Path(flags.FLAGS.output))}")
 

@@ -25,16 +25,19 @@ def main() -> None:
     folder = Path(flags.FLAGS.workdir)
     config = cli.resolve(workdir.read_config(folder))
     task = tasks.get(config, workdir.read_inputs(folder))
-    model, _ = workdir.load_model(task, config, folder)
-    tasks.recall(config, task, folder)
     if flags.FLAGS.stream:
+        if not isinstance(task, tasks.Streaming):
+            raise UserError(f"--stream is not offered for task {config.task!r}; leave it out")
+        model, _ = workdir.load_model(task, config, folder)
         print(_stream(task, model), file=sys.stderr)
         return
+    model, _ = workdir.load_model(task, config, folder)
+    tasks.recall(config, task, folder)
     written = task.predict(model, Path(flags.FLAGS.input), Path(flags.FLAGS.output))
     print(f"written: {len(written)} file{'s' * (len(written) != 1)}, the last is {written[-1]}")
 
 
-def _stream(task: tasks.Task, model: nnx.Module) -> str:
+def _stream(task: tasks.Streaming, model: nnx.Module) -> str:
     given = flags.FLAGS.initial_pose
     try:
         initial = None if given is None else [float(angle) for angle in given.split(",")]

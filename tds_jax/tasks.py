@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from flax import nnx
@@ -81,6 +81,20 @@ class Task(Protocol):
         """Predictions for one file or every file of a folder; returns what was written."""
         ...
 
+
+@runtime_checkable
+class Exporting(Protocol):
+    """A task whose models can be written as files that run without the project."""
+
+    def export(self, model: nnx.Module, target: Path) -> str:
+        """Writes functions that need no project to run, checked; returns a line on them."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A task whose predictions can also be made as samples come."""
+
     def stream(
         self,
         model: nnx.Module,
@@ -92,10 +106,6 @@ class Task(Protocol):
         paced: bool,
     ) -> str:
         """Predicts as samples come, from a file or '-' (stdin); returns a line on latency."""
-        ...
-
-    def export(self, model: nnx.Module, target: Path) -> str:
-        """Writes functions that need no project to run, checked; returns a line on them."""
         ...
 
 

@@ -151,7 +151,8 @@ def test_plan_counts_the_bytes_of_the_step_that_trains(trained, base):
     plan = json.loads((base / "plan.json").read_text())
     asked = plan["configured"]
     assert (asked["micro_batch"], asked["accumulate"], asked["from"]) == (2, 2, "compiled")
-    step = asked["argument_bytes"] + asked["output_bytes"] + asked["temporary_bytes"]
+    kinds = ("argument", "output", "temporary", "scratch")
+    step = sum(asked[f"{kind}_bytes"] for kind in kinds)
     logged = {line.get("perf/device_predicted_bytes") for line in lines(run)} - {None}
     assert logged == {step}
     assert set(plan["chosen"]) >= {

@@ -185,6 +185,7 @@ def _row(plan: Plan, row: Row) -> dict[str, Any]:
         "argument_bytes": row.step.arguments,
         "output_bytes": row.step.outputs,
         "temporary_bytes": row.step.temporaries,
+        "scratch_bytes": row.step.scratch,
         "device_peak_bytes": row.training,
         "host_peak_bytes": plan.host_of(row).total,
         "relative_cost": round(row.seconds / plan.baseline, 3),

@@ -10,27 +10,31 @@ from typing import Any
 import jax
 import psutil
 
+from tds_jax.engine.packing import scratch_bytes
+
 
 @dataclasses.dataclass(frozen=True)
 class DeviceBytes:
     """XLA's own account of one compiled program, in bytes of device memory.
 
     arguments: inputs (state and batch). temporaries: activations, gradients, workspace.
-    outputs: results that do not reuse an argument's buffer.
+    outputs: results that do not reuse an argument's buffer. scratch: what one product takes beside
+    XLA's account (on CPU; elsewhere 0, see a target's margin).
     """
 
     arguments: int
     outputs: int
     temporaries: int
+    scratch: int
 
     @property
     def total(self) -> int:
-        """Arguments + outputs + temporaries, the peak of the step."""
-        return self.arguments + self.outputs + self.temporaries
+        """All of them, the peak of the step."""
+        return self.arguments + self.outputs + self.temporaries + self.scratch
 
 
 def predict(compiled: jax.stages.Compiled) -> DeviceBytes:
-    """Bytes a compiled step needs, from its buffer assignment; nothing is allocated.
+    """Bytes a compiled step needs, from its buffer assignment and text; nothing is allocated.
 
     `peak_memory_in_bytes` is not used: on CPU it leaves the temporaries out.
     """
@@ -40,7 +44,15 @@ def predict(compiled: jax.stages.Compiled) -> DeviceBytes:
         arguments=stats.argument_size_in_bytes,
         outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
         temporaries=stats.temp_size_in_bytes,
+        scratch=scratch_bytes(compiled.as_text()) if _on_cpu(compiled) else 0,
     )
+
+
+def _on_cpu(compiled: jax.stages.Compiled) -> bool:
+    """Whether it runs on CPU; a program without arguments holds nothing worth telling."""
+    shardings = jax.tree.leaves(compiled.input_shardings)
+    devices = {device for sharding in shardings for device in sharding.device_set}
+    return {device.platform for device in devices} == {"cpu"}
 
 
 class Exhausted(Exception):

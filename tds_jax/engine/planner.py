@@ -141,7 +141,7 @@ class Planner:
             self._say(f"compiling {describe(config)}")
             step = self._compile(self._trace(config))
             origin = "compiled" if step else "refused"
-            step = step or DeviceBytes(arguments=0, outputs=0, temporaries=self._target.limit)
+            step = step or DeviceBytes(0, outputs=0, temporaries=self._target.limit, scratch=0)
             self._rows[config] = Row(config, step, batch, seconds, origin)
         return self._rows[config]
 
@@ -200,6 +200,7 @@ class Planner:
             arguments=state + batch,
             outputs=_on_line(size, family, lambda row: row.step.outputs),
             temporaries=_on_line(size, family, lambda row: row.step.temporaries),
+            scratch=_on_line(size, family, lambda row: row.step.scratch),
         )
         return Row(config, step, batch, self.estimate(config), "line")
 
@@ -216,7 +217,7 @@ class Planner:
         size = sharding.rounded_up(config.eval.batch_size, mesh)
         batch = _tree_bytes(task.batch_spec(size, train=False)) // mesh.size
         waiting = DEVICE_PREFETCH * row.batch
-        return row.state + waiting + need.temporaries + need.outputs + 2 * batch
+        return row.state + waiting + need.temporaries + need.scratch + need.outputs + 2 * batch
 
     def host(self, row: Row, config: Config, device: int) -> HostBytes:
         """Host bytes of a run with this row, its device's share included where that is the host."""

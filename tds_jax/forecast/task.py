@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -295,19 +295,6 @@ class ForecastTask:
     def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
         """Forecasts from every day of a record; see `forecast.prediction`."""
         return prediction.predict(self, model, source, target)
-
-    def stream(
-        self,
-        model: nnx.Module,
-        source: str,
-        target: str,
-        *,
-        initial_pose: Sequence[float] | None,
-        chunk: float,
-        paced: bool,
-    ) -> str:
-        """Forecasts are made once a day: there is no stream."""
-        raise UserError("--stream is for poses; forecasts are made from files, without --stream")
 
     def export(self, model: nnx.Module, target: Path) -> str:
         """The forecast as a function of raw fields and days; see `forecast.export`."""

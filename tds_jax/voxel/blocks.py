@@ -14,6 +14,7 @@ from tds_jax.engine.remat import keep
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm, Moments
+from tds_jax.voxel.config import ATTENTION_HEADS
 
 State = tuple[jax.Array, ...]
 """What flows through a chain: the volume (B, D, H, W, C) and, inside a block, its skip."""
@@ -24,7 +25,6 @@ RESAMPLING: tuple[Scale, ...] = ((1, 2, 2), (2, 2, 2), (1, 2, 2))
 """Of depth, height, width after level 0, 1, 2: of the encoder down, of the decoder up."""
 
 QUERIES = 1024  # rows of the attention matrix alive at once
-HEADS = 4
 
 
 class Step(NamedTuple):
@@ -136,8 +136,9 @@ class Attention(nnx.Module):
     def _attend(self, state: State, moments: Moments | None) -> State:
         (x,) = state
         batch, channels = x.shape[0], x.shape[-1]
-        # (B, D, H, W, 3C) -> three of (B, tokens, heads, C / heads)
-        qkv = self.qkv(self.norm(x, moments)).reshape(batch, -1, 3, HEADS, channels // HEADS)
+        # (B, D, H, W, 3C) -> three of (B, tokens, heads, size)
+        size = channels // ATTENTION_HEADS
+        qkv = self.qkv(self.norm(x, moments)).reshape(batch, -1, 3, ATTENTION_HEADS, size)
         attended = attend(*(qkv[:, :, n] for n in range(3)))
         return (keep(x + self.proj(attended.reshape(x.shape))),)
 

@@ -20,6 +20,7 @@ GENERATORS = ("diffusion", "consistency")
 SPANS = ("block", "stage", "coder")
 RECONSTRUCTIONS = ("occupancy", "mse", "weighted", "composite")
 MAX_LEVELS = 4  # the original's strides are known for so many
+ATTENTION_HEADS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,16 @@ class VoxelModelConfig:
             self.name in GENERATORS or (self.codes > 0) == (self.name == "vqvae"),
             f"model.codes={self.codes} does not go with model.name={self.name!r}; use 0 for 'vae' "
             "and the number of codes for 'vqvae'",
+        )
+        deepest = self.base * self.multipliers[-1]
+        require(
+            not self.attention or deepest % ATTENTION_HEADS == 0,
+            f"model.base={self.base} times model.multipliers[-1]={self.multipliers[-1]} must be "
+            f"divisible by {ATTENTION_HEADS}, the heads of model.attention",
+        )
+        require(
+            self.width % 2 == 0,
+            f"model.width={self.width} must be even: half of the waves of time are sines",
         )
         self._check_levels()
         self._check_sources()

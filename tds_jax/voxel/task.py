@@ -1,7 +1,7 @@
 """The voxel task: pairs of radar and LiDAR volumes -> a method -> volumes, and their worth."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -179,23 +179,6 @@ class VoxelTask:
     def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
         """Volumes for one file or every file of a folder; see `voxel.prediction`."""
         return prediction.predict(self, model, source, target)
-
-    def stream(
-        self,
-        model: nnx.Module,
-        source: str,
-        target: str,
-        *,
-        initial_pose: Sequence[float] | None,
-        chunk: float,
-        paced: bool,
-    ) -> str:
-        """Volumes are not streamed."""
-        raise UserError("--stream is for task 'pose'; leave it out for 'voxel'")
-
-    def export(self, model: nnx.Module, target: Path) -> str:
-        """Not written for volumes."""
-        raise UserError("export is not offered for task 'voxel'; use predict")
 
 
 def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def test_arguments_and_outputs_are_counted_byte_for_byte():
     assert found.arguments == 4 * (64 * 32 + 32 * 16)
     # 16 B for the table of the two outputs
     assert 0 <= found.outputs - 4 * (64 * 16 + 1) <= 16
-    assert found.total == found.arguments + found.outputs + found.temporaries
+    assert found.scratch == 4 * 32 * (64 + 16)  # both sides of the product
+    assert found.total == found.arguments + found.outputs + found.temporaries + found.scratch
 
 
 def test_a_donated_argument_is_not_counted_twice():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax import tasks
+from tds_jax import export, predict, tasks
 from tds_jax.engine import loop, workdir
 from tds_jax.engine.loop import Progress
 from tds_jax.engine.program import make_init
@@ -208,6 +209,20 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
         assert set(one) == {"coords", "features", "shape"}
         assert len(one["coords"]) >= len(made.coords)
     assert "thresholds.json was calibrated for other weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("door", "given", "words"),
+    [
+        (predict, {"stream": True}, "--stream is not offered for task 'voxel'; leave it out"),
+        (export, {}, "export is not offered for task 'voxel'; use predict"),
+    ],
+)
+def test_what_volumes_cannot_do_is_one_line(place, vae, monkeypatch, door, given, words):
+    values = {"workdir": str(place / "vae"), "input": ".", "output": str(place / "out.npz")}
+    monkeypatch.setattr(door, "flags", SimpleNamespace(FLAGS=SimpleNamespace(**values | given)))
+    with pytest.raises(UserError, match=words):
+        door.main()
 
 
 def test_a_run_needs_no_other_folder_once_it_is_trained(place, diffusion, tmp_path):
