@@ -44,7 +44,7 @@ def predict(compiled: jax.stages.Compiled) -> DeviceBytes:
         arguments=stats.argument_size_in_bytes,
         outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
         temporaries=stats.temp_size_in_bytes,
-        scratch=scratch_bytes(compiled.as_text()) if _on_cpu(compiled) else 0,
+        scratch=scratch_bytes(compiled.as_text() or "") if _on_cpu(compiled) else 0,
     )
 
 
