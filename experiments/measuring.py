@@ -86,7 +86,7 @@ def times(seconds):
     return f"{min(seconds):.3f} ({statistics.median(seconds):.3f})"
 
 
-def measured_peak(config, steps=3):
+def measured_peak(config, steps=10):
     """(predicted total, measured peak of resident memory) of training steps, in bytes.
 
     Measured: the state and the batch, as their arrays say, and by how much the resident set rises

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -26,7 +26,10 @@ SETTLE_SECONDS = 9.0
 
 
 class Feed:
-    """Training and validation batches of one run. waited: seconds the loop stood still for input.
+    """Training and validation batches of one run.
+
+    waited: seconds in which the devices had nothing to do but wait for a batch, at most: when a
+    step ends while its successor's batch is being fetched, the whole fetch counts.
 
     Training batches are iterated once; the Feed remembers how many have been handed out, so that
     its workers can be stopped and started again in between.
@@ -62,8 +65,11 @@ class Feed:
             process_count=jax.process_count(),
         )
 
-    def train(self, position: int) -> Iterator[Batch]:
-        """Endless training batches on the devices, from the given number of examples on."""
+    def train(self, position: int, busy: Callable[[], bool]) -> Iterator[Batch]:
+        """Endless training batches on the devices, from the given number of examples on.
+
+        busy: whether the devices are at work, so that fetching costs no time.
+        """
         self._position = position
         ahead: collections.deque[Batch] = collections.deque()
         while True:
@@ -73,7 +79,8 @@ class Feed:
                 self._source = self._train.train_batches(self._position)
             while len(ahead) < DEVICE_PREFETCH:
                 ahead.append(sharding.put_batch(next(self._source), self._mesh))
-            self.waited += time.perf_counter() - started
+            if not busy():
+                self.waited += time.perf_counter() - started
             self._position += self._config.optim.micro_batch
             yield ahead.popleft()
 

@@ -157,6 +157,10 @@ class Run:
         state, self._previous = self.program.train_step(state, batch)
         return state
 
+    def busy(self) -> bool:
+        """Whether the devices still work on the last step."""
+        return not all(leaf.is_ready() for leaf in jax.tree.leaves(self._previous))
+
     def close(self) -> None:
         """Stops workers and finishes writing."""
         self.feed.close()
@@ -175,7 +179,7 @@ def fit(task: Task, config: Config, folder: Path) -> Finished:
         contextlib.closing(Run(task, config, folder, log)) as run,
     ):
         state, progress = run.start()
-        batches = run.feed.train(progress.position)
+        batches = run.feed.train(progress.position, run.busy)
         while True:
             if progress.position >= run.total:
                 state = run.program.flush(state)
