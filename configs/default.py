@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     # 'fixed': step n is the pose at sample left_context + n * step; causal, can be streamed.
     # 'reference': as emg2pose computes; frames and poses are spread over the whole window.
     config.model.alignment = "fixed"
-    config.model.reference_rate = False  # True repeats the seed system's decoding defect
+    config.model.reference_rate = False  # True repeats a decoding defect of the original
     # What leaves the decoder outside training: 'none' | 'speed_adaptive' (causal, `pose.filters`;
     # Hadidi et al., arXiv 2603.08212, smooth so). quick_demo on unseen sessions: jerk / 3, mean
     # speed 41.9 -> 29.3 deg/s (labels: 27.8), for 3.60 instead of 3.56 deg of error; gain 0 at 4 Hz

@@ -1,7 +1,7 @@
 """Every setting of the voxel task, with its unit; other configs/voxel_*.py choose from here.
 
-Runs by itself, too, with the settings of configs/voxel_ultra.py at the full size of generated
-scenes, (16, 64, 64): slow on a CPU.
+Runs by itself, too: the network of configs/voxel_ultra.py for 200 updates at the full size of
+generated scenes, (16, 64, 64), slow on a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@ preset: the plan that training under `memory.budget=auto` would choose there.
 """
 
 import argparse
+import functools
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +35,8 @@ def main():
     for title in ("preset", "parameters", "micro-batch", "arguments", "temporaries", "device peak"):
         table.add_column(title, justify="right")
     for name in options.presets:
-        planner = Planner(make_task, load(name), target, lambda words: None)
+        say = functools.partial(print, f"{name}:", file=sys.stderr, flush=True)
+        planner = Planner(make_task, load(name), target, say)
         plan = planner.choose(target.limit, None)
         optim, step = plan.config.optim, plan.chosen.step
         table.add_row(

@@ -8,7 +8,7 @@ recommendation is the planner's: the most capable preset with a plan within that
 the step on the device (CPU) and for the whole process.
 
 --train also trains each through the doors, on generated recordings: host peak of the whole process
-tree, errors on held-out sessions of seen users beside the ridge baseline. Targets of the seed
+tree, errors on held-out sessions of seen users beside the ridge baseline. Targets of the original
 system: R2 > 0.85, MAE < 0.15 rad; its memory claims 1, 2, 4 and 8 GB, smallest preset first.
 """
 

@@ -1,5 +1,6 @@
 """What all doors share: parse, resolve, run, and one clear line when the user can fix it."""
 
+import errno
 import os
 import re
 import sys
@@ -17,6 +18,11 @@ from tds_jax.errors import UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130  # as the shell says of Ctrl-C
+# Of a place that the user has named and that cannot be read or written.
+PLACE_ERRORS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+}
 # What absl and ml_collections say of a value, and what it should have been.
 KINDS = {
     "invalid literal for int()": "a whole number",
@@ -48,6 +54,10 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in PLACE_ERRORS or not error.filename:
+            raise
+        _complain(f"{error.filename}: {error.strerror}; name another place or make room for it")
     sys.exit(0)
 
 
@@ -136,6 +146,8 @@ def _config_path(argv: list[str]) -> str:
 
 
 def require_writable(flag: str, path: str | None) -> None:
-    """Raises UserError if a file to be written at the end has no folder to go to; None passes."""
+    """Raises UserError if a file cannot be written there at the end; None passes."""
+    if path and Path(path).is_dir():
+        raise UserError(f"{flag}={path} is a folder; name a file in it")
     if path and not Path(path).absolute().parent.is_dir():
         raise UserError(f"{flag}={path}: its folder does not exist; create it or name another")

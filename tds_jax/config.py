@@ -74,10 +74,11 @@ def require_between(name: str, value: float, low: float, high: float) -> None:
 
 
 def require_shares(name: str, shares: tuple[float, ...]) -> None:
-    """Raises UserError unless there are three shares, of train, val and test, that add up to 1."""
+    """Raises UserError unless shares of train (above 0), val and test add up to 1."""
     require(
-        len(shares) == 3 and abs(sum(shares) - 1) < 1e-6,
-        f"{name}={shares} must be three shares (train, val, test) that add up to 1",
+        len(shares) == 3 and abs(sum(shares) - 1) < 1e-6 and min(shares) >= 0 < shares[0],
+        f"{name}={shares} must be three shares (train, val, test) that add up to 1, none negative "
+        "and train above 0",
     )
 
 

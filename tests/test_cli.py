@@ -72,6 +72,22 @@ def test_done_is_0_and_a_users_error_is_2(monkeypatch, capfd):
     assert outcome(wrong, monkeypatch, capfd) == (2, "error: two lines\n")
 
 
+def test_a_place_that_cannot_be_written_is_one_line(monkeypatch, capfd, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    code, text = outcome(lambda: (file / "runs").mkdir(), monkeypatch, capfd)
+    assert (code, text.count("\n")) == (2, 1)
+    assert text.startswith(f"error: {file}/runs: Not a directory; name another place")
+
+
+def test_a_file_to_write_is_no_folder_and_has_one(tmp_path):
+    with pytest.raises(cli.UserError, match=r"--json=.* is a folder; name a file in it"):
+        cli.require_writable("--json", str(tmp_path))
+    with pytest.raises(cli.UserError, match="its folder does not exist"):
+        cli.require_writable("--json", str(tmp_path / "none" / "a.json"))
+    cli.require_writable("--json", str(tmp_path / "a.json"))
+
+
 def test_anything_else_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(cli, "_parse", lambda argv: None)
     with pytest.raises(ZeroDivisionError):

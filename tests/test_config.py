@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from configs import base, default
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.config import differences
+from tds_jax.config import differences, require_shares
 from tds_jax.errors import UserError
 
 GROUPS = tasks.groups("pose")
@@ -229,3 +230,10 @@ def test_a_setting_that_is_new_or_gone_is_a_difference():
         "eval.mode: None -> min",
         "optim.schedule: warmup_cosine -> None",
     ]
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.4, 0.2)])
+def test_wrong_shares_are_named(shares):
+    with pytest.raises(UserError, match=r"data\.split_ratio=" + re.escape(str(shares))):
+        require_shares("data.split_ratio", shares)
+    require_shares("data.split_ratio", (0.8, 0.2, 0.0))

@@ -168,7 +168,7 @@ def test_without_data_the_shapes_say_what_recordings_it_needs(base, tmp_path):
     # The first data it sees may be any that fit; from then on they are its own.
     seen = resolved(base, **{"data.stride": 40})
     workdir.claim(folder, seen, inputs, "a")
-    with pytest.raises(UserError, match="sessions: a -> b"):
+    with pytest.raises(UserError, match="begun with other data"):
         workdir.claim(folder, seen, inputs, "b")
     with pytest.raises(UserError, match=r"data\.stride: 40 -> 60"):
         workdir.claim(folder, config, inputs, "a")

@@ -44,8 +44,8 @@ def in_chunks(
 
     scan: `jax.lax.scan` or `deferred.scan` of some step; xs leaves are (N, ...). chunk 0 keeps
     everything. Otherwise N / chunk carries + one chunk's intermediates are alive instead of N
-    intermediates (fewest near chunk = sqrt(N)), for about a quarter more time. N need not be a
-    multiple.
+    intermediates (fewest near chunk = sqrt(N)), for at most one more forward pass. N need not
+    be a multiple.
     """
     total = jax.tree.leaves(xs)[0].shape[0]
     if chunk < 0:

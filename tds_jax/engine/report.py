@@ -81,7 +81,7 @@ class Report:
         return {"splits": splits}
 
     def write(self, workdir: Path) -> None:
-        """report.json (splits evaluated earlier are kept) and report.csv."""
+        """report.json (splits evaluated earlier are kept) and report_<split>.csv."""
         path = workdir / "report.json"
         stored = json.loads(path.read_text()) if path.exists() else {"splits": {}}
         stored["splits"] |= self.to_dict()["splits"]

@@ -36,7 +36,12 @@ def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) ->
         if not before["sessions"]:
             changed = [line for line in changed if not line.startswith("data.")]
             before["sessions"] = digest
-        changed += configuration.differences(before, {"inputs": inputs, "sessions": digest})
+        changed += configuration.differences({"inputs": before["inputs"]}, {"inputs": inputs})
+        if not changed and before["sessions"] != digest:
+            raise UserError(
+                f"{workdir} was begun with other data (files added, removed, changed or split "
+                "otherwise); use the same data to go on, or another --workdir"
+            )
         if changed:
             raise UserError(
                 f"{workdir} was begun with another config ({'; '.join(changed)}); "

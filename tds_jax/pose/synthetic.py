@@ -66,6 +66,7 @@ class Simulation:
 
     def __post_init__(self) -> None:
         least = {"users": 1, "sessions": 3, "seconds": 1, "num_channels": 1, "units": 1}
+        least["seed"] = 0
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise UserError(

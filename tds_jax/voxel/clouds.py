@@ -100,10 +100,10 @@ def _read_pcd(path: Path) -> dict[str, np.ndarray]:
         points, kind = int(header["POINTS"][0]), header["DATA"][0]
         types = [f"<{t.lower()}{size}" for t, size in zip(header["TYPE"], sizes, strict=True)]
         fields = list(zip(header["FIELDS"], types, [(n,) for n in counts], strict=True))
-    except (KeyError, ValueError, IndexError) as error:
+        # The same name may come twice (padding fields are all called '_').
+        row = np.dtype([(f"{i} {name}", *rest) for i, (name, *rest) in enumerate(fields)])
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path}: the PCD header is wrong ({error}); write it again") from error
-    # The same name may come twice (padding fields are all called '_').
-    row = np.dtype([(f"{i} {name}", *rest) for i, (name, *rest) in enumerate(fields)])
     if kind == "binary":
         if len(body) < points * row.itemsize:
             raise UserError(

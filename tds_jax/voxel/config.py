@@ -115,11 +115,6 @@ class VoxelModelConfig:
             "voxel_diffusion.py and name its workdir",
         )
 
-    @property
-    def unet_stride(self) -> int:
-        """What the latent's D, H and W must be multiples of for a generator."""
-        return 2 ** (len(self.unet_multipliers) - 1)
-
 
 @dataclasses.dataclass(frozen=True)
 class VoxelDataConfig(LoaderConfig):

@@ -1,7 +1,7 @@
 """A U-Net over latent volumes that is told the noise level.
 
-At its defaults in configs/voxel_diffusion.py (8 channels in, 4 out, width 32, multipliers 1, 2, 3)
-it has the 4,732,548 parameters of the 4D-Radar project's.
+With the settings of configs/voxel_base.py (8 channels in, 4 out, width 32, multipliers 1, 2, 3) it
+has the 4,732,548 parameters of the 4D-Radar project's.
 """
 
 import math
@@ -78,7 +78,7 @@ class UNet(nnx.Module):
 
     One residual block per level going down, two going up; level i has width * multipliers[i]
     channels and half the cells of the one above along every axis, so D, H and W must be multiples
-    of `stride`. The middle has linear attention. remat: see `engine.remat`, per residual block.
+    of 2 ** (levels - 1). The middle has linear attention. remat: see `engine.remat`, per block.
     """
 
     def __init__(
@@ -118,11 +118,6 @@ class UNet(nnx.Module):
                 setattr(self, f"grow_{n}", _conv(c, c, dtype=dtype, rngs=rngs))
         self.norm_out = norm_of(before, dtype)
         self.conv_out = _zero(_conv(before, out_channels, dtype=dtype, rngs=rngs))
-
-    @property
-    def stride(self) -> int:
-        """Cells of the input along an axis / cells of the deepest level."""
-        return 2 ** (self.levels - 1)
 
     def __call__(self, x: jax.Array, times: jax.Array) -> jax.Array:
         time = self.time_out(jax.nn.silu(self.time_in(embed(times, self.width))))

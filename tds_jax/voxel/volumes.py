@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -109,7 +110,7 @@ def read_volume(path: str) -> Volume:
             return _checked(path, arrays["coords"], arrays["features"], arrays["shape"])
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read ({text}); copy the file again") from error
 

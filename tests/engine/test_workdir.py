@@ -35,7 +35,7 @@ def test_a_folder_begun_with_other_data_is_refused(tmp_path):
     folder = begun(tmp_path, toy.config())
     with pytest.raises(UserError, match=r"inputs\.features: 4 -> 5"):
         workdir.claim(folder, toy.config(), {"features": 5}, "a")
-    with pytest.raises(UserError, match="sessions: a -> b"):
+    with pytest.raises(UserError, match="begun with other data"):
         workdir.claim(folder, toy.config(), INPUTS, "b")
     with pytest.raises(UserError, match="features: 4 -> 5"):
         workdir.require_inputs(folder, {"features": 5})
