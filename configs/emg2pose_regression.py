@@ -5,7 +5,7 @@
 No true pose is given: it begins at zeros, outputs positions for 0.25 s and velocities afterwards.
 Published on the real recordings: 12.24 / 15.22 / 15.63 degrees for unseen users / stages / both
 (constant pose: 16.86 / 19.18 / 18.87). 5,980,328 parameters in PyTorch, 5,976,232 here (one LSTM
-bias instead of two that are summed). Predicted for the CPU: 1011 MiB on the device.
+bias instead of two that are summed). Predicted for the CPU: 822 MiB on the device.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
     python -m tds_jax.train --config=configs/emg2pose_regression_mlp.py --config.data.path=DIR
 
 Published on the real recordings: 12.57 / 15.17 / 15.57 degrees for unseen users / stages / both
-(constant pose: 16.86 / 19.18 / 18.87). 2,952,340 parameters. Predicted for the CPU: 1.33 GiB on
-the device; 370 MiB with --config.optim.accumulate=4, and the same result.
+(constant pose: 16.86 / 19.18 / 18.87). 2,952,340 parameters. Predicted for the CPU: 998 MiB on
+the device; 292 MiB with --config.optim.accumulate=4, and the same result.
 """
 
 from ml_collections import ConfigDict

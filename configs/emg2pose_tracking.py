@@ -7,7 +7,7 @@
 Tracking begins at the true pose of the first supervised sample. Published on the real recordings:
 7.70 / 11.20 / 11.03 degrees for unseen users / stages / both (mean over users; holding the first
 pose: 10.48 / 14.86 / 14.29). Here it was trained on generated recordings only, see
-experiments/emg2pose_small.py. Predicted for the CPU: 1011 MiB on the device; 549 MiB with
+experiments/emg2pose_small.py. Predicted for the CPU: 820 MiB on the device; 472 MiB with
 --config.optim.accumulate=8, and the same result. 5,970,068 parameters in PyTorch, 5,965,972 here
 (its LSTM has two biases per gate that are only ever summed).
 """

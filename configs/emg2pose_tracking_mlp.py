@@ -4,7 +4,7 @@
 
 Published on the real recordings: 11.33 / 15.39 / 15.05 degrees for unseen users / stages / both,
 which is worse than holding the first pose (10.48 / 14.86 / 14.29): its output scale of 0.01 keeps
-positions small (arXiv 2603.08212). 2,952,340 parameters. Predicted for the CPU: 1.33 GiB on the
+positions small (arXiv 2603.08212). 2,952,340 parameters. Predicted for the CPU: 999 MiB on the
 device.
 """
 

@@ -5,7 +5,7 @@
 Hadidi et al. 2026 (arXiv 2603.08212), on the real recordings, unseen users / stages / both:
 regression 11.54 / 14.02 / 14.58 degrees (published recipe 12.24 / 15.22 / 15.63), tracking
 7.36 / 10.28 / 10.29 (7.70 / 11.20 / 11.03). Each change is a setting of its own below. What it
-gives on generated recordings: experiments/emg2pose_small.py. Predicted for the CPU: 1011 MiB on
+gives on generated recordings: experiments/emg2pose_small.py. Predicted for the CPU: 820 MiB on
 the device.
 """
 
