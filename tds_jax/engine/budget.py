@@ -6,8 +6,6 @@ the question, the changes and the table behind them.
 
 import dataclasses
 import gc
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +16,7 @@ from rich.table import Table
 
 from tds_jax import config as configuration
 from tds_jax.config import Config
-from tds_jax.engine import planner, targets
+from tds_jax.engine import json_file, planner, targets
 from tds_jax.engine.logs import table_console
 from tds_jax.engine.memory import Exhausted
 from tds_jax.engine.planner import Build, Plan, Planner, Row
@@ -90,9 +88,7 @@ def keep(folder: Path, asked: Config, config: Config, plan: Plan | None) -> None
         "device": _device(),
         "changes": {name: after[name] for name in after if after[name] != before[name]},
     }
-    temporary = (folder / PLAN).with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=1) + "\n")
-    os.replace(temporary, folder / PLAN)
+    json_file.write(folder / PLAN, values)
 
 
 def _same_question(stored: dict[str, Any], config: Config) -> bool:
@@ -103,7 +99,7 @@ def _same_question(stored: dict[str, Any], config: Config) -> bool:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / PLAN
-    return json.loads(path.read_text()) if path.exists() else None
+    return json_file.read(path, "delete it to plan anew") if path.exists() else None
 
 
 def _device() -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import math
 import operator
 import os
@@ -11,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tds_jax.engine import json_file
 from tds_jax.engine.logs import table_console
 
 MODEL = "model"
@@ -83,9 +83,9 @@ class Report:
     def write(self, workdir: Path) -> None:
         """report.json (splits evaluated earlier are kept) and report_<split>.csv."""
         path = workdir / "report.json"
-        stored = json.loads(path.read_text()) if path.exists() else {"splits": {}}
+        stored = json_file.read(path, "delete it") if path.exists() else {"splits": {}}
         stored["splits"] |= self.to_dict()["splits"]
-        _replace(path, json.dumps(stored, indent=1) + "\n")
+        json_file.write(path, stored)
         for split in {row.split for row in self.rows}:
             temporary = workdir / "report.csv.tmp"
             with temporary.open("w", newline="") as file:
@@ -158,9 +158,3 @@ def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
     for name in numbers:
         table.add_column(name, justify="right")
     return table
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -1,7 +1,5 @@
 """A run's folder: which config it belongs to, and the model in its checkpoints."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from jax.sharding import Mesh
 
 from tds_jax import config as configuration
 from tds_jax.config import Config
-from tds_jax.engine import sharding, step
+from tds_jax.engine import json_file, sharding, step
 from tds_jax.engine.checkpoint import Checkpoints, Restored
 from tds_jax.engine.program import make_init
 from tds_jax.errors import UserError
@@ -47,8 +45,8 @@ def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) ->
                 f"{workdir} was begun with another config ({'; '.join(changed)}); "
                 "use the same settings to go on, or another --workdir"
             )
-    _write(workdir / CONFIG, new)
-    _write(workdir / INPUTS, {"inputs": inputs, "sessions": digest})
+    json_file.write(workdir / CONFIG, new)
+    json_file.write(workdir / INPUTS, {"inputs": inputs, "sessions": digest})
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -76,20 +74,11 @@ def require_inputs(workdir: Path, inputs: dict[str, Any]) -> None:
         )
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=1) + "\n")
-    os.replace(temporary, path)
-
-
 def _read(workdir: Path, name: str) -> dict[str, Any]:
     path = workdir / name
     if not path.exists():
         raise UserError(f"--workdir={workdir} has no {name}; give a folder that train wrote")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); restore it or train anew") from error
+    return json_file.read(path, "restore it or train anew")
 
 
 def open_checkpoints(workdir: Path, config: Config) -> Checkpoints:

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.data.pipeline import Loader
-from tds_jax.engine import metrics
+from tds_jax.engine import json_file, metrics
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.voxel import figures
@@ -57,13 +55,11 @@ class Thresholds:
     def read(cls, workdir: Path) -> "Thresholds | None":
         """Those that an evaluation left in a workdir; None if there was none."""
         path = workdir / THRESHOLDS
-        return cls(**json.loads(path.read_text())) if path.exists() else None
+        return cls(**json_file.read(path, "run evaluate anew")) if path.exists() else None
 
     def write(self, workdir: Path) -> None:
         """Keeps them in a workdir."""
-        temporary = workdir / f"{THRESHOLDS}.tmp"
-        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
-        os.replace(temporary, workdir / THRESHOLDS)
+        json_file.write(workdir / THRESHOLDS, dataclasses.asdict(self))
 
 
 def calibrate(task: "VoxelTask", model: nnx.Module) -> Thresholds:
