@@ -1,8 +1,8 @@
 """Bytes that products and convolutions on CPU take beside the compiler's account.
 
 XLA on CPU leaves both to Eigen, as (M, K) x (K, N). It copies ("packs") both sides, a slice of K
-at a time, into memory that it takes from malloc and gives back itself. With the slice as below the
-rise of the resident set is explained to within 20 MiB (experiments/planner_accuracy.py).
+at a time, into memory that it takes from malloc and gives back itself. With the slice as below it
+explains most of what the resident set rises above that account (experiments/planner_accuracy.py).
 """
 
 import math
