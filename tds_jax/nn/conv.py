@@ -7,16 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tds_jax.nn.conv_nd import conv_nd
 from tds_jax.nn.linear import add_bias, uniform
 
 BLOCK = 16  # outputs per row of the banded product; 8 and 32 were within 10 %
-
-
-def conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """x (B, T, I), kernel (K, I, O) -> (B, (T - K) // stride + 1, O), no padding."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride,), "VALID", dimension_numbers=("NTC", "TIO", "NTC")
-    )
 
 
 @jax.custom_vjp
@@ -87,7 +81,10 @@ def _banded(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 class Conv1d(nnx.Module):
-    """`conv1d` with a kernel (K, in, out) and optionally a bias, computed in `dtype`."""
+    """x (B, T, in) -> (B, (T - K) // stride + 1, out); kernel (K, in, out), a bias if asked for.
+
+    Computed in `dtype`.
+    """
 
     def __init__(
         self,
@@ -107,5 +104,5 @@ class Conv1d(nnx.Module):
         self.bias = nnx.Param(uniform(rngs, (out_features,), fan)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = conv1d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride)
+        y = conv_nd(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, "valid")
         return y if self.bias is None else add_bias(y, self.bias[...])

@@ -1,4 +1,4 @@
-"""Convolutions over two or three axes of space, channels last."""
+"""Convolutions over one to three axes, channels last."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.nn.linear import add_bias, uniform
+from tds_jax.nn.strided import Pair, Strides, Zeros, convolve, native
 
 Padding = Literal["same", "valid"] | Sequence[tuple[int, int]]
-_AXES = {1: "W", 2: "HW", 3: "DHW"}
 
 
 def conv_nd(
@@ -24,27 +24,15 @@ def conv_nd(
     is k // 2 on both sides whatever the stride, as PyTorch's `padding=k // 2` (Flax's "SAME" pads
     0 and 1 at stride 2 and size 3); "valid" is none. space' = (space + zeros - k) // stride + 1.
     """
-    axes = _AXES[x.ndim - 2]
     sizes = kernel.shape[:-2]
-    strides = (stride,) * len(axes) if isinstance(stride, int) else tuple(stride)
+    strides = (stride,) * len(sizes) if isinstance(stride, int) else tuple(stride)
     if padding == "same":
         padding = [(size // 2, size // 2) for size in sizes]
     elif padding == "valid":
         padding = [(0, 0)] * len(sizes)
     zeros = tuple((before, after) for before, after in padding)
-    if len(axes) == 3:
-        return _volume_conv(strides, zeros, x, kernel)
-    return _native(strides, zeros, x, kernel)
-
-
-Strides = tuple[int, ...]
-Zeros = tuple[tuple[int, int], ...]
-
-
-def _native(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    axes = _AXES[x.ndim - 2]
-    numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
-    return jax.lax.conv_general_dilated(x, kernel, strides, zeros, dimension_numbers=numbers)
+    form = _volume_conv if len(sizes) == 3 else convolve
+    return form(strides, zeros, x, kernel)
 
 
 def _by_depth(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -62,18 +50,15 @@ def _by_depth(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -
     rows = jnp.concatenate([x[:, k : k + end : strides[0]] for k in range(layers)], axis=-1)
     rows = rows.reshape(batch * count, height, width, -1)
     flat = jnp.moveaxis(kernel, 0, 2).reshape(*plane, -1, outputs)
-    y = _native(strides[1:], zeros[1:], rows, flat)
+    y = convolve(strides[1:], zeros[1:], rows, flat)
     return y.reshape(batch, count, *y.shape[1:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _volume_conv(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`_native`, on CPU `_by_depth`; keeps x and kernel for the backward pass, whichever it is."""
-    cpu, default = (functools.partial(form, strides, zeros) for form in (_by_depth, _native))
+    """`native`, on CPU `_by_depth`; keeps x and kernel for the backward pass, whichever it is."""
+    cpu, default = (functools.partial(form, strides, zeros) for form in (_by_depth, native))
     return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
-
-
-Pair = tuple[jax.Array, jax.Array]
 
 
 def _forward(
@@ -87,7 +72,7 @@ def _backward(strides: Strides, zeros: Zeros, saved: Pair, g: jax.Array) -> Pair
         f = functools.partial(form, strides, zeros)
         return lambda x, kernel, g: jax.vjp(f, x, kernel)[1](g)
 
-    return jax.lax.platform_dependent(*saved, g, cpu=pull(_by_depth), default=pull(_native))
+    return jax.lax.platform_dependent(*saved, g, cpu=pull(_by_depth), default=pull(native))
 
 
 _volume_conv.defvjp(_forward, _backward)
@@ -119,6 +104,5 @@ class ConvNd(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        return add_bias(
-            conv_nd(x.astype(self.dtype), kernel, self.stride, self.padding), self.bias[...]
-        )
+        y = conv_nd(x.astype(self.dtype), kernel, self.stride, self.padding)
+        return add_bias(y, self.bias[...])

@@ -1,5 +1,6 @@
-"""Laws of the convolutions over space."""
+"""Laws of the convolutions over time and space."""
 
+import functools
 import itertools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd, conv_nd
+from tds_jax.nn.strided import native
 
 F32 = jnp.float32
 
@@ -34,6 +36,7 @@ def by_definition(x, kernel, stride, pairs):
 @pytest.mark.parametrize(
     ("space", "sizes", "stride", "padding", "pairs"),
     [
+        ((23,), (5,), 5, "valid", [(0, 0)]),
         ((5, 4), (3, 3), 1, "same", [(1, 1)] * 2),
         ((4, 5, 6), (3, 3, 3), (1, 2, 2), "same", [(1, 1)] * 3),
         ((4, 5, 6), (2, 3, 1), 1, [(1, 0), (0, 2), (0, 0)], [(1, 0), (0, 2), (0, 0)]),
@@ -46,6 +49,27 @@ def test_every_output_is_the_product_of_its_window(space, sizes, stride, padding
     ours = conv_nd(x, kernel, stride, padding)
     # sums of at most 81 products of order 1 in f32: 81 * 6e-8 * a few
     np.testing.assert_allclose(ours, by_definition(x, kernel, strides, pairs), atol=3e-5)
+
+
+@pytest.mark.parametrize(
+    ("space", "sizes", "strides", "zeros"),
+    [
+        ((23,), (5,), (2,), ((0, 0),)),  # the last input meets no output
+        ((24,), (17,), (4,), ((0, 0),)),
+        ((9,), (2,), (3,), ((0, 0),)),  # a kernel shorter than the stride: inputs between
+        ((7,), (3,), (2,), ((1, 4),)),
+        ((9, 8), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        ((5, 9, 8), (3, 2, 1), (1, 3, 2), ((1, 0), (0, 2), (0, 0))),
+    ],
+)
+def test_strided_convolutions_have_the_gradients_of_the_native_ones(space, sizes, strides, zeros):
+    x, kernel = normal(2, *space, 3), normal(*sizes, 3, 4, seed=1)
+    plain = functools.partial(native, strides, zeros)
+    g = normal(*plain(x, kernel).shape, seed=2)
+    ours = jax.jit(lambda: jax.vjp(lambda *a: conv_nd(*a, strides, zeros), x, kernel)[1](g))()
+    for a, b in zip(ours, jax.vjp(plain, x, kernel)[1](g), strict=True):
+        # sums of at most 60 products of order 1 in f32: 60 * 6e-8 * a few
+        np.testing.assert_allclose(a, b, atol=3e-5)
 
 
 def test_layer_starts_as_torch_does_and_adds_its_bias():

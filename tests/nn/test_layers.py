@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax.nn.conv import _banded, _native, conv1d, width_conv1d
+from tds_jax.nn.conv import _banded, _native, width_conv1d
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.lstm import LSTM, update_cell
 from tds_jax.nn.norm import LayerNorm, _normalize
@@ -49,16 +49,6 @@ def test_width_convolution_has_the_gradients_of_the_native_one(form):
     theirs = jax.vjp(_native, x, kernel)[1](g)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)  # 3 * 30 * 4 products of order 1
-
-
-@pytest.mark.parametrize("stride", [1, 2, 5])
-def test_strided_convolution_is_a_product_of_every_window(stride):
-    x, kernel = normal(2, 23, 3), normal(5, 3, 4, seed=1)
-    y = conv1d(x, kernel, stride)
-    assert y.shape == (2, (23 - 5) // stride + 1, 4)
-    for t in range(y.shape[1]):
-        window = x[:, t * stride : t * stride + 5]
-        np.testing.assert_allclose(y[:, t], jnp.einsum("bki,kio->bo", window, kernel), atol=1e-5)
 
 
 def test_layer_norm_uses_the_biased_variance_and_torch_eps():
