@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, time_axis
+from tds_jax.data.places import make_folder_for, require_file
 from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, year_fraction
@@ -44,24 +45,12 @@ def predict(task: "ForecastTask", model: nnx.Module, source: Path, target: Path)
         raise UserError(
             f"--input={source} has no {task.spec.input_days} days in a row; give a longer record"
         )
-    _prepare_place(source, target)
+    require_file(source, target)
+    make_folder_for(target)
     with progress_bar("predicting") as progress:
         blocks = forecasts(task, model, fields, last)
         _write(task, fields, last, target, blocks, progress)
     return [target]
-
-
-def _prepare_place(source: Path, target: Path) -> None:
-    if target.is_dir():
-        raise UserError(f"--output={target} is a folder; name a file, such as forecast.nc")
-    if source.resolve() == target.resolve():
-        raise UserError(f"--output={target} is the input itself; choose another file")
-    try:
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output={target}: its folder cannot be made ({error.strerror}); name another place"
-        ) from error
 
 
 def last_days(days: np.ndarray, length: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tds_jax.config import require
 from tds_jax.data.gridded import open_dataset
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
 from tds_jax.errors import UserError
@@ -53,6 +54,7 @@ class Prepare:
         A file appears when whole, so the same call goes on where it was killed, and after new
         months have come it adds those. Memory: some BLOCK_BYTES, whatever the record.
         """
+        require(self.variables != (), "--variables is empty; name one or more, such as swvl1,tp")
         if self.compression not in ("none", "gzip"):
             raise UserError(f"--compression={self.compression!r} must be 'none' or 'gzip'")
         if target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):

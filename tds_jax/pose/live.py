@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from flax import nnx
 
+from tds_jax.data.places import pair_files
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
+from tds_jax.pose.metadata import SUFFIXES
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.stream import Stream
 
@@ -100,7 +102,7 @@ def play_file(
     stream = Stream(model)
     if source.is_dir():
         raise UserError(f"--input={source} is a folder; --stream plays one recording, name a file")
-    ((recording, place),) = prediction.pair_files(source, target)
+    ((recording, place),) = pair_files(source, target, SUFFIXES)
     player = Player(task, stream, max(1, round(chunk * task.recorded.sample_rate)), paced)
     prediction.predict_file(task, stream.model, player, recording, place)
     return summary(task, stream.model, player.latency, player.poses, player.seconds)

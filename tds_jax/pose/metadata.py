@@ -43,10 +43,13 @@ def read_metadata(path: str, names: Sequence[str]) -> Metadata | None:
     file = os.path.join(path, FILE)
     if not os.path.exists(file):
         return None
-    with open(file, newline="", encoding="utf-8-sig") as text:
-        reader = csv.DictReader(text)
-        columns = reader.fieldnames or []
-        rows = list(reader)
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text)
+            columns = reader.fieldnames or []
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        return Metadata({}, [f"{file} is no CSV in UTF-8 ({error}); save it anew as that"])
     missing = [name for name in ("filename", "split") if name not in columns]
     if missing:
         line = (

@@ -11,6 +11,7 @@ from flax import nnx
 
 from tds_jax.data.hdf5 import Header
 from tds_jax.data.hdf5_write import write_prediction
+from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.scan import require_columns
 from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
@@ -41,31 +42,13 @@ def predict(task: "PoseTask", model: nnx.Module, source: Path, target: Path) -> 
     is not finite. Each file is written beside its place and renamed when whole.
     """
     assert isinstance(model, PoseModel | NeuroPose)
-    pairs = pair_files(source, target)
+    pairs = pair_files(source, target, SUFFIXES)
     run = _runner(task, model)
     with progress_bar("predicting") as progress:
         for done, (recording, place) in enumerate(pairs):
             progress(done, len(pairs), recording.name)
             predict_file(task, model, run, recording, place)
     return [place for _, place in pairs]
-
-
-def pair_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """(recording, where its prediction goes) for a file or each file of a folder."""
-    if not source.exists():
-        raise UserError(f"--input={source}: no such file or folder; check the path")
-    if source.is_file():
-        if target.is_dir():
-            raise UserError(f"--output={target} is a folder but --input is a file; name a file")
-        if source.resolve() == target.resolve():
-            raise UserError(f"--output={target} is the input itself; choose another file")
-        return [(source, target)]
-    recordings = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not recordings:
-        raise UserError(f"--input={source} holds no {' or '.join(SUFFIXES)} file")
-    if target.exists() and (not target.is_dir() or target.resolve() == source.resolve()):
-        raise UserError(f"--output={target} must be another folder, since --input is a folder")
-    return [(recording, target / recording.name) for recording in recordings]
 
 
 def predict_file(
@@ -76,18 +59,9 @@ def predict_file(
     header = task.files.header(path, group, DATASET)
     _check(task, model, header, path)
     poses = run(path, header.rows)
-    _make_folder_for(place)
+    make_folder_for(place)
     blocks = _rows(task, model, path, header, poses)
     write_prediction(place, header.rows, task.recorded.num_joints, blocks)
-
-
-def _make_folder_for(place: Path) -> None:
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output={place}: its folder cannot be made ({error.strerror}); name another place"
-        ) from error
 
 
 def _check(task: "PoseTask", model: PoseModel | NeuroPose, header: Header, path: str) -> None:

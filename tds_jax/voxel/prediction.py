@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from flax import nnx
 
+from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.report import MODEL
 from tds_jax.errors import UserError
@@ -29,7 +30,7 @@ def predict(task: "VoxelTask", model: nnx.Module, source: Path, target: Path) ->
     one: above 0.5, with a warning), features in the files' units with the occupancy's probability
     as channel 0. Noise depends on the place in the folder.
     """
-    pairs = pair_files(source, target)
+    pairs = pair_files(source, target, ENDINGS, ".npz")
     run = evaluation.runner(task, model, only=MODEL)
     threshold = _threshold(task.thresholds, model)
     weight = task.data.grid.weight(task.data.volume_shape)
@@ -56,24 +57,6 @@ def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
     return FIXED
 
 
-def pair_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """(volume, where its prediction goes) for a file or each file of a folder."""
-    if not source.exists():
-        raise UserError(f"--input={source}: no such file or folder; check the path")
-    if source.is_file():
-        if target.suffix != ".npz":
-            raise UserError(f"--output={target} must end with .npz; name a file")
-        if source.resolve() == target.resolve():
-            raise UserError(f"--output={target} is the input itself; choose another file")
-        return [(source, target)]
-    files = sorted(path for path in source.iterdir() if path.suffix in ENDINGS)
-    if not files:
-        raise UserError(f"--input={source} holds no {' or '.join(ENDINGS)} file")
-    if target.exists() and (not target.is_dir() or target.resolve() == source.resolve()):
-        raise UserError(f"--output={target} must be another folder, since --input is a folder")
-    return [(file, target / f"{file.stem}.npz") for file in files]
-
-
 def _checked(task: "VoxelTask", file: Path) -> Volume:
     volume = read_volume(str(file))
     if volume.shape != task.data.volume_shape:
@@ -85,12 +68,7 @@ def _checked(task: "VoxelTask", file: Path) -> Volume:
 
 
 def _write(place: Path, volume: np.ndarray, weight: np.ndarray, threshold: float) -> None:
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output={place}: its folder cannot be made ({error.strerror}); name another place"
-        ) from error
+    make_folder_for(place)
     z, x, y = np.nonzero((volume[..., 0] > threshold) & (weight > 0))
     d, h, w = volume.shape[:3]
     write_npz(place, Volume(np.stack([x, y, z], axis=1), volume[z, x, y], (h, w, d)))

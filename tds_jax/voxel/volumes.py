@@ -211,16 +211,24 @@ def _volumes_of(folder: Path) -> dict[str, str]:
 def _stored(name: str, stores: Sequence[Path]) -> Scene:
     files = RowFiles(max_open_files=1, chunk_cache_bytes=2**20, chunk_cache_preemption=1.0)
     frames: list[Frame] = []
+    unpaired: set[str] = set()
     for path in map(str, stores):
         radar, target = (_index(files, path, kind) for kind in KINDS)
-        frames += [Frame(name, frame, radar[frame], target[frame]) for frame in radar]
+        unpaired |= radar.keys() ^ target.keys()
+        frames += [Frame(name, n, radar[n], target[n]) for n in radar if n in target]
     files.close()
-    return Scene(name, tuple(frames), ())
+    return Scene(name, tuple(frames), tuple(sorted(unpaired)))
 
 
 def _index(files: RowFiles, path: str, kind: str) -> dict[str, Place]:
-    count = files.header(path, kind, "frames").rows
-    rows = files.raw(path, kind, "frames", 0, count)
+    index, voxels = files.header(path, kind, "frames"), files.header(path, kind, "voxels")
+    for header, row in ((index, FRAME_ROW), (voxels, VOXEL_ROW)):
+        missing = [name for name in row.names or () if name not in header.fields]
+        if missing or "shape" not in header.attributes:
+            raise UserError(
+                f"{path}: {kind} lacks {(missing or ['shape'])[0]!r}; voxelise with tds_jax.prepare"
+            )
+    rows = files.raw(path, kind, "frames", 0, index.rows)
     return {r["name"].decode(): Place(path, int(r["start"]), int(r["stop"])) for r in rows}
 
 

@@ -119,6 +119,8 @@ def test_a_folder_of_something_else_is_refused(source, tmp_path):
     for wrong in (tmp_path / "mine", source):
         with pytest.raises(UserError, match="--output"):
             JOB.run(source, wrong, quiet)
+    with pytest.raises(UserError, match="--variables is empty; name one"):
+        Prepare(()).run(source, target, quiet)
     with pytest.raises(UserError, match="--compression='zip' must be"):
         Prepare(("sm",), compression="zip").run(source, target, quiet)
 

@@ -210,7 +210,7 @@ def test_a_folder_of_recordings_keeps_its_names(base, tmp_path):
 
 PLACES = {
     "itself": ("x.hdf5", "x.hdf5", r"is the input itself; choose another file"),
-    "a folder": ("x.hdf5", "in", r"is a folder but --input is a file; name a file"),
+    "a folder": ("x.hdf5", "in", r"is a folder; name a file"),
     "under a file": ("x.hdf5", "x.hdf5/o.hdf5", r"its folder cannot be made .*; name another"),
     "folder to itself": ("in", "in", r"must be another folder"),
     "folder to file": ("in", "x.hdf5", r"must be another folder"),

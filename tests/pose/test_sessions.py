@@ -173,8 +173,8 @@ def test_a_bad_session_is_one_line_and_counts_against_the_limit(tmp_path, files,
     assert text in str(error.value)
 
 
-def metadata(text):
-    return lambda folder: (folder / "metadata.csv").write_text(text)
+def metadata(text, encoding="utf-8"):
+    return lambda folder: (folder / "metadata.csv").write_text(text, encoding)
 
 
 # Each spoils a folder of three good sessions beyond what training can go on with.
@@ -204,6 +204,10 @@ FATAL = {
     "column": (
         metadata("filename,user\ns0,a\n"),
         "metadata.csv: missing column split, found ['filename', 'user']; add it or remove",
+    ),
+    "encoding": (
+        metadata("filename,split\nü,train\n", "latin-1"),
+        "metadata.csv is no CSV in UTF-8 ('utf-8' codec can't decode byte 0xfc",
     ),
     "empty metadata": (metadata(""), "metadata.csv: missing column filename, split, found []"),
     "no rows": (metadata("filename,split\n"), "metadata.csv names no session; add one row"),

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax.errors import UserError
-from tds_jax.voxel import evaluation, prediction
+from tds_jax.voxel import evaluation
 from tds_jax.voxel.evaluation import Thresholds
 from tests.voxel.small import small_task
 
@@ -67,18 +66,3 @@ def test_thresholds_survive_and_unknown_methods_have_the_fixed_one(tmp_path):
     kept.write(tmp_path)
     assert Thresholds.read(tmp_path) == kept
     assert (kept.of("model"), kept.of("radar")) == (0.25, evaluation.FIXED)
-
-
-def test_predictions_want_files_that_exist_and_another_place(tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"")
-    for source, target, words in (
-        ("no.npz", "b.npz", "no such file"),
-        ("a.npz", "b.npy", r"must end with \.npz"),
-        ("a.npz", "a.npz", "is the input itself"),
-        (".", ".", "must be another folder"),
-    ):
-        with pytest.raises(UserError, match=words):
-            prediction.pair_files(tmp_path / source, tmp_path / target)
-    (tmp_path / "a.npz").unlink()
-    with pytest.raises(UserError, match=r"holds no \.npz or \.npy file"):
-        prediction.pair_files(tmp_path, tmp_path / "out")

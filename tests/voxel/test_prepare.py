@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 
+import h5py
 import numpy as np
 import pytest
 
@@ -126,6 +127,46 @@ def test_a_killed_call_leaves_whole_files_only(tmp_path, monkeypatch):
         JOB.run(tmp_path / "in", tmp_path / "out", quiet)
     monkeypatch.undo()
     assert JOB.run(tmp_path / "in", tmp_path / "out", quiet) == (1, 1, [])
+
+
+def without(name):
+    return lambda rows: rows[[field for field in rows.dtype.names if field != name]]
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "words"),
+    [
+        ("radar/frames", without("start"), "radar lacks 'start'"),
+        ("target/voxels", without("features"), "target lacks 'features'"),
+        ("target", None, "target lacks 'shape'"),
+    ],
+)
+def test_a_store_of_another_kind_is_named(tmp_path, table, change, words):
+    write_ntu(tmp_path / "in" / "a", [0.1], [0.1])
+    JOB.run(tmp_path / "in", tmp_path / "out", quiet)
+    (path,) = (tmp_path / "out" / "a").glob("*.h5")
+    with h5py.File(path, "r+") as file:
+        if change:
+            rows = change(file[table][:])
+            del file[table]
+            file[table] = rows
+        else:
+            del file[table].attrs["shape"]
+    with pytest.raises(UserError, match=f"{path.name}: {words}; voxelise with"):
+        find_scenes(tmp_path / "out")
+
+
+def test_frames_of_one_side_of_a_store_are_unpaired(tmp_path):
+    write_ntu(tmp_path / "in" / "a", [0.1, 0.2], [0.1, 0.2])
+    JOB.run(tmp_path / "in", tmp_path / "out", quiet)
+    (path,) = (tmp_path / "out" / "a").glob("*.h5")
+    with h5py.File(path, "r+") as file:
+        rows = file["radar/frames"][:]
+        rows["name"][1] = b"other"
+        file["radar/frames"][:] = rows
+    (scene,) = find_scenes(tmp_path / "out")
+    assert [frame.name for frame in scene.frames] == ["000000"]
+    assert scene.unpaired == ("000001", "other")
 
 
 def failing(write):
