@@ -28,6 +28,6 @@ def test_programs_are_kept_beside_the_workdir_or_where_asked_or_nowhere(tmp_path
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     before = jax.config.jax_compilation_cache_dir
-    with pytest.raises(UserError, match="cannot be written .*; name another folder, or off"):
+    with pytest.raises(UserError, match=r"cannot be written .*; name another folder, or off"):
         compilation.keep_programs(str(tmp_path / "file" / "cache"), tmp_path)
     assert jax.config.jax_compilation_cache_dir == before
