@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tds_jax import cli, jobs
-from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 
 SHOWN = 20  # findings of a kind that are printed; the JSON file has all
@@ -24,6 +23,8 @@ SHOWN = 20  # findings of a kind that are printed; the JSON file has all
 
 def main() -> None:
     """Flags -> the task's check, printed."""
+    from tds_jax.engine.logs import progress_bar
+
     cli.require_writable("--json", flags.FLAGS.json)
     folder = Path(flags.FLAGS.input)
     job = jobs.asked("check")

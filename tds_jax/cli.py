@@ -36,7 +36,8 @@ KINDS = {
 def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -> NoReturn:
     """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else.
 
-    define: defines flags that depend on others.
+    define: defines flags that depend on others. The program may start anew here, so doors import
+    what is slow, jax above all, inside functions; --help is quick for it, too.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     program = sys.modules["__main__"].__spec__

@@ -8,19 +8,23 @@ those of the train split, fitted once and kept in the workdir.
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tds_jax import cli, tasks
 from tds_jax.config import Config, require_choice
-from tds_jax.engine import budget, curves, memory, workdir
-from tds_jax.engine.report import Report
+
+if TYPE_CHECKING:
+    from tds_jax.engine.report import Report
 
 SPLITS = ("train", "val", "test")
 
 
-def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> Report:
+def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> "Report":
     """Evaluates the folder's best checkpoint on a split, writes and prints the report."""
+    from tds_jax.engine import curves, memory, workdir
+
     model, restored = workdir.load_model(task, config, folder)
     steps = restored.position // config.optim.batch_size
     with memory.noticing("eval.batch_size"):
@@ -34,6 +38,8 @@ def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> Repo
 
 def main() -> None:
     """Flags -> evaluate."""
+    from tds_jax.engine import budget, workdir
+
     folder = Path(flags.FLAGS.workdir)
     require_choice("--split", flags.FLAGS.split, SPLITS)
     cli.require_writable("--json", flags.FLAGS.json)

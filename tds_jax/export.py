@@ -13,12 +13,13 @@ from absl import flags
 
 from tds_jax import cli, tasks
 from tds_jax.config import require
-from tds_jax.engine import workdir
 from tds_jax.errors import UserError
 
 
 def main() -> None:
     """Flags -> task.export."""
+    from tds_jax.engine import workdir
+
     require(
         importlib.util.find_spec("flatbuffers") is not None,
         "export needs the package flatbuffers, which is missing; pip install 'tds_jax[export]'",

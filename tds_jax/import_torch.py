@@ -9,25 +9,25 @@ workdir, and train, given the same --config, goes on from its parameters.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
 from tds_jax import cli, tasks
 from tds_jax.config import Config
-from tds_jax.engine import step, torch_format, workdir
-from tds_jax.engine.loop import Progress
-from tds_jax.engine.program import RUNS_ONCE, make_init
-from tds_jax.engine.step import TrainState
-from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from tds_jax.engine.step import TrainState
 
 
 def main() -> None:
     """Flags -> import_checkpoint."""
+    import jax
+
+    from tds_jax.engine import torch_format
+
     config = cli.resolve(flags.FLAGS.config.to_dict())
     archive = torch_format.read(Path(flags.FLAGS.checkpoint))
     folder = Path(flags.FLAGS.workdir)
@@ -40,7 +40,7 @@ def main() -> None:
     print(f"written: {folder}, {count:,} parameters, step 0")
 
 
-def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> TrainState:
+def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> "TrainState":
     """Writes a workdir whose step 0 has the parameters `tensors`; returns its state.
 
     What a model must know of its data, and statistics of them, come from data.path; without, the
@@ -48,6 +48,14 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     (volumes), generated data stand in.
     Raises UserError if the folder has a checkpoint already or the tensors are another model's.
     """
+    import jax
+    import jax.numpy as jnp
+
+    from tds_jax.engine import step, workdir
+    from tds_jax.engine.loop import Progress
+    from tds_jax.engine.program import RUNS_ONCE, make_init
+    from tds_jax.engine.stopping import EarlyStopping
+
     if workdir.has_checkpoint(folder):
         raise UserError(f"--workdir={folder} has checkpoints already; name a new folder")
     told = tasks.inputs_of(config.task, tensors)

@@ -18,18 +18,19 @@ from ml_collections import config_flags
 from tds_jax import cli, tasks
 from tds_jax import config as configuration
 from tds_jax.config import require_choice
-from tds_jax.engine import budget, compilation, targets
-from tds_jax.engine.logs import table_console
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 flags.mark_flag_as_required("config")
 flags.DEFINE_string("budget", None, "Device bytes, such as 1GiB; default: memory.budget, or all.")
-flags.DEFINE_string("target", "here", f"Device to plan for, one of {', '.join(targets.NAMES)}.")
+flags.DEFINE_string("target", "here", "Device to plan for: here, cpu, h100 or v5e.")
 flags.DEFINE_string("json", None, "Also write the plan to this file.")
 
 
 def main() -> None:
     """Plan for the config's shapes and show the table."""
+    from tds_jax.engine import budget, compilation, targets
+    from tds_jax.engine.logs import table_console
+
     cli.require_writable("--json", flags.FLAGS.json)
     require_choice("--target", flags.FLAGS.target, targets.NAMES)
     targets.prepare(flags.FLAGS.target)

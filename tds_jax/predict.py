@@ -11,17 +11,21 @@ output: to stdout). Latency goes to stderr.
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
-from flax import nnx
 
 from tds_jax import cli, tasks
-from tds_jax.engine import workdir
 from tds_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 def main() -> None:
     """Flags -> task.predict."""
+    from tds_jax.engine import workdir
+
     folder = Path(flags.FLAGS.workdir)
     config = cli.resolve(workdir.read_config(folder))
     task = tasks.get(config, workdir.read_inputs(folder))
@@ -37,7 +41,7 @@ def main() -> None:
     print(f"written: {len(written)} file{'s' * (len(written) != 1)}, the last is {written[-1]}")
 
 
-def _stream(task: tasks.Streaming, model: nnx.Module) -> str:
+def _stream(task: tasks.Streaming, model: "nnx.Module") -> str:
     given = flags.FLAGS.initial_pose
     try:
         initial = None if given is None else [float(angle) for angle in given.split(",")]

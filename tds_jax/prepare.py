@@ -16,12 +16,13 @@ from pathlib import Path
 from absl import flags
 
 from tds_jax import cli, jobs
-from tds_jax.engine.logs import progress_bar
 from tds_jax.errors import UserError
 
 
 def main() -> None:
     """Flags -> the task's prepare."""
+    from tds_jax.engine.logs import progress_bar
+
     values = flags.FLAGS
     source, target = Path(values.input), Path(values.output)
     job = jobs.asked("prepare")

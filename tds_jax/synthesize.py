@@ -11,11 +11,12 @@ from pathlib import Path
 from absl import flags
 
 from tds_jax import cli, jobs
-from tds_jax.engine.logs import progress_bar
 
 
 def main() -> None:
     """Flags -> the task's simulation."""
+    from tds_jax.engine.logs import progress_bar
+
     job = jobs.asked("synthesize")
     with progress_bar("simulating") as progress:
         folder = job.run(Path(flags.FLAGS.output), progress)

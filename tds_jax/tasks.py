@@ -1,16 +1,20 @@
-"""What the engine asks of a domain, and where the domains are."""
+"""What the engine asks of a domain, and where the domains are; imports none of them."""
+
+from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
-
-import numpy as np
-from flax import nnx
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from tds_jax.config import Config, require_choice
-from tds_jax.engine.report import Report
-from tds_jax.engine.step import Batch, Objective
+
+if TYPE_CHECKING:
+    import numpy as np
+    from flax import nnx
+
+    from tds_jax.engine.report import Report
+    from tds_jax.engine.step import Batch, Objective
 
 
 class Task(Protocol):

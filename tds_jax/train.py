@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import config_flags
 
-from tds_jax import cli
+from tds_jax import cli, tasks
+from tds_jax.config import Config
 from tds_jax.data.workers import leave_out_jax
 from tds_jax.errors import UserError
+from tds_jax.evaluate import SPLITS, evaluate
+from tds_jax.sizes import format_bytes
 
 if TYPE_CHECKING:
-    from tds_jax.config import Config
     from tds_jax.engine.loop import Finished
-    from tds_jax.tasks import Task
 
 # Data workers run this module again. Jax is therefore imported in functions only, which spares
 # each of them 75 MiB.
@@ -35,10 +36,8 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Plan if there is a budget, train, then evaluate the best checkpoint on `test`."""
-    from tds_jax import tasks
     from tds_jax.engine import budget, compilation, loop, workdir
     from tds_jax.engine.memory import HostMeter
-    from tds_jax.evaluate import SPLITS, evaluate
 
     asked = cli.resolve(CONFIG.value.to_dict())
     folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
@@ -48,7 +47,7 @@ def main() -> None:
     build = functools.cache(lambda config: tasks.get(config, task.inputs()))
     warned: set[str] = set()
 
-    def warn(task: "Task") -> None:  # some warnings depend on how the batch is split
+    def warn(task: tasks.Task) -> None:  # some warnings depend on how the batch is split
         for line in task.warnings():
             if line not in warned:
                 print(f"warning: {line}", file=sys.stderr)
@@ -61,7 +60,7 @@ def main() -> None:
     compilation.keep_programs(asked.memory.compile_cache, folder)
     config, plan = budget.settle(build, asked, folder)
 
-    def remember(config: "Config") -> None:
+    def remember(config: Config) -> None:
         workdir.claim(folder, config, task.inputs(), task.digest())
         budget.keep(folder, asked, config, plan)
         warn(build(config))
@@ -83,8 +82,6 @@ def main() -> None:
 
 def memory_words(finished: "Finished", host_peak: int, host_predicted: int | None) -> str:
     """Host and device bytes of a run, each said to be measured or predicted."""
-    from tds_jax.sizes import format_bytes
-
     peak = finished.device_peak
     measured = "" if peak is None else f", {format_bytes(peak)} measured"
     planned = "" if host_predicted is None else f", {format_bytes(host_predicted)} predicted"

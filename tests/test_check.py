@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.data.sessions import make_rows, write_folder, write_rows
-from tests.test_doors import door
+from tests.doors import door
 
 
 @pytest.fixture

@@ -2,16 +2,16 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tds_jax.engine.targets import NAMES
+from tests.doors import ROOT, door
+
 # The smallest network on generated recordings of one user, 5 s each.
 SETTINGS = {
     "model.groups": (2, 2), "model.widths": (2, 2), "model.tds_kernels": (5, 3),
@@ -21,16 +21,10 @@ SETTINGS = {
     "optim.steps": 4, "optim.warmup_steps": 1, "optim.learning_rate": 0.001,
     "eval.every": 2, "log.every": 1,
 }  # fmt: skip
+DOORS = ("train", "evaluate", "predict", "plan", "check", "prepare", "synthesize", "export")
+DOORS += ("import_torch",)
 HEADLINE = {"mae_deg", "mae_rad", "rmse_rad", "mse", "r2"}
 BASELINES = {"constant", "constant_median", "zero", "hold_initial", "ridge"}
-
-
-def door(name, *args):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.run(
-        [sys.executable, "-m", f"tds_jax.{name}", *args],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
 
 
 def train_flags(base, **changes):
@@ -178,14 +172,18 @@ def test_a_failed_start_does_not_claim_the_workdir(base, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["train", "evaluate", "predict", "plan", "synthesize", "import_torch"]
-)
-def test_help_shows_a_command_and_every_flag(name):
+@pytest.mark.parametrize("name", DOORS)
+def test_help_shows_a_command_and_every_flag_and_needs_no_jax(name):
     done = door(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m tds_jax.{name} --" in done.stdout
     assert "\n  --" in done.stdout
+    code = f"import sys, tds_jax.{name}; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_help_of_plan_names_its_targets():
+    assert f"{', '.join(NAMES[:-1])} or {NAMES[-1]}" in door("plan", "--help").stdout
 
 
 WRONG = {

@@ -1,9 +1,6 @@
 """A PyTorch checkpoint becomes a workdir on which the other doors work as on train's own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -14,13 +11,13 @@ import pytest
 from configs import emg2pose_tracking
 from tds_jax import config as configuration
 from tds_jax import import_torch, tasks
-from tds_jax.engine import loop, workdir
+from tds_jax.engine import loop, torch_format, workdir
 from tds_jax.errors import UserError
 from tests.data.sessions import make_rows, write_rows
+from tests.doors import door
 from tests.engine.torch_files import Calls, Tensor, lightning, write_zip
 from tests.pose.small import write_recordings
 
-ROOT = Path(__file__).parents[1]
 # The benchmark's tracking config, shrunk: 200 Hz recordings of 4 channels and 3 joints.
 SETTINGS = {
     "model.conv_kernels": (3, 2), "model.conv_strides": (2, 2), "model.groups": (2, 2),
@@ -80,14 +77,6 @@ def settings(base, data=True):
 
 def flags(values):
     return [f"--config.{name}={value}" for name, value in values.items()]
-
-
-def door(name, *args):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.run(
-        [sys.executable, "-m", f"tds_jax.{name}", *args],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
 
 
 def imported(base, folder, *more, checkpoint="last.ckpt", data=True):
@@ -156,7 +145,7 @@ def test_training_goes_on_from_its_parameters(run, base, tmp_path):
 
 
 def tensors_of(base):
-    return import_torch.torch_format.read(base / "last.ckpt").tensors
+    return torch_format.read(base / "last.ckpt").tensors
 
 
 def test_without_data_the_shapes_say_what_recordings_it_needs(base, tmp_path):
