@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.measuring import Step, interleaved, load, times
+from tds_jax.engine import heap
 from tds_jax.sizes import format_bytes
 
 
@@ -40,4 +41,5 @@ def main():
 
 
 if __name__ == "__main__":
+    heap.use_huge_pages()  # as every door does
     main()

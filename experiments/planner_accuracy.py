@@ -83,4 +83,5 @@ def main():
 
 
 if __name__ == "__main__":
+    heap.use_huge_pages()  # as every door does
     main()

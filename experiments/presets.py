@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tds_jax.engine import heap
 from tds_jax.errors import UserError
 from tds_jax.sizes import GIB, format_bytes
 
@@ -135,4 +136,5 @@ def main():
 
 
 if __name__ == "__main__":
+    heap.use_huge_pages()  # as every door does
     main()

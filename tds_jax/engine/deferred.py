@@ -149,12 +149,12 @@ def _run(
         pull, kept = saved
         *rest, results = pull(g)
         nothing: Any = None  # for the transpose
-        return {n: Joined(_gradient(x, results[n]), nothing) for n, x in kept.items()}, *rest
+        return {n: Joined(matrix_gradient(x, results[n]), nothing) for n, x in kept.items()}, *rest
 
     run.defvjp(forward, backward)
     return run(matrices, constants, init, xs)
 
 
-def _gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+def matrix_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     """Σ xᵀg over all axes but the last: x (N, ..., K), g (N, ..., M) -> (K, M)."""
     return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])

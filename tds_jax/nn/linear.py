@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax.engine.deferred import matrix_gradient
+
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan: int) -> jax.Array:
     """Draws f32 from U(-1/sqrt(fan), 1/sqrt(fan)), PyTorch's start for conv and linear."""
@@ -14,6 +16,22 @@ def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan: int) -> jax.Array:
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """Adds (C,) to (..., C) without relying on rank promotion; the result has x's dtype."""
     return x + jnp.broadcast_to(bias.astype(x.dtype), x.shape)
+
+
+@jax.custom_vjp
+def product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """x (..., K) @ matrix (K, M), differentiated backwards only.
+
+    Autodiff makes the matrix's gradient transposed, for which XLA on CPU first transposes g: two
+    TDS blocks forward and backward, (16, 998, 32): 16.2 -> 14.6 ms; (8, 274, 256): 27 -> 24 ms.
+    """
+    return x @ matrix
+
+
+product.defvjp(
+    lambda x, matrix: (x @ matrix, (x, matrix)),
+    lambda saved, g: (g @ saved[1].T, matrix_gradient(saved[0], g)),
+)
 
 
 class Linear(nnx.Module):
@@ -31,4 +49,4 @@ class Linear(nnx.Module):
         return self.kernel[...].astype(self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return add_bias(x.astype(self.dtype) @ self.matrix(), self.bias[...])
+        return add_bias(product(x.astype(self.dtype), self.matrix()), self.bias[...])

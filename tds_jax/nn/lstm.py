@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.engine.deferred import Matrices, Product, direct
+from tds_jax.nn import linear
 from tds_jax.nn.dropout import keep_scale
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias
@@ -102,8 +103,8 @@ class LSTM(nnx.Module):
     def input_gates(self, x: jax.Array) -> jax.Array:
         """x (..., F) -> (..., 4H): layer 0's gates from its first F inputs, and its bias."""
         layer = self.layer_0
-        product = x.astype(self.dtype) @ layer.wx[: x.shape[-1]].astype(self.dtype)
-        return add_bias(product, layer.bias[...])
+        matrix = layer.wx[: x.shape[-1]].astype(self.dtype)
+        return add_bias(linear.product(x.astype(self.dtype), matrix), layer.bias[...])
 
     def masks(self, batch_keys: jax.Array | None, steps: int, layer: int) -> list[jax.Array]:
         """Dropout factors (N, B, H) between layers, a fresh one per step; [] when off."""

@@ -10,6 +10,7 @@ from flax import nnx
 
 from tds_jax.nn.conv import _banded, _native, width_conv1d
 from tds_jax.nn.dropout import dropout
+from tds_jax.nn.linear import product
 from tds_jax.nn.lstm import LSTM, update_cell
 from tds_jax.nn.norm import LayerNorm, _normalize
 from tds_jax.nn.normalizer import Normalizer, Statistic
@@ -49,6 +50,15 @@ def test_width_convolution_has_the_gradients_of_the_native_one(form):
     theirs = jax.vjp(_native, x, kernel)[1](g)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)  # 3 * 30 * 4 products of order 1
+
+
+def test_a_product_has_the_gradients_of_autodiff():
+    x, matrix, g = normal(2, 7, 3), normal(3, 5, seed=1), normal(2, 7, 5, seed=2)
+    ours = jax.vjp(product, x, matrix)
+    theirs = jax.vjp(jnp.matmul, x, matrix)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    for a, b in zip(ours[1](g), theirs[1](g), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # sums of at most 14 products of order 1
 
 
 def test_layer_norm_uses_the_biased_variance_and_torch_eps():
