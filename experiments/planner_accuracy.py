@@ -17,6 +17,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from tds_jax.engine import heap
 from tds_jax.sizes import MIB, format_bytes
 
 CASES = (
@@ -55,7 +56,6 @@ def main():
     options = parser.parse_args()
     if options.case:
         from experiments.measuring import load, measured_peak
-        from tds_jax.engine import heap
 
         heap.limit_arenas()  # as every door does
         name, changes = options.case
