@@ -39,8 +39,11 @@ def errors(name, dtype):
         model = build(name, dtype)
     model = filled(model, name, dtype)
     emg = jnp.asarray(turn(data["emg"]), dtype)
-    encode = model.frames if name == "regression_neuropose" else model.encoder
-    features = np.swapaxes(jitted(encode, emg), 1, 2)[..., : data["features"].shape[2]]
+    if name == "regression_neuropose":
+        features = jitted(model, emg, method="frames")
+    else:
+        features = jitted(model.encoder, emg)
+    features = np.swapaxes(features, 1, 2)[..., : data["features"].shape[2]]
     poses = turn(jitted(model, emg)[:, ::10])
     return relative_error(features, data["features"]), relative_error(poses, data[output])
 
