@@ -1,5 +1,6 @@
 """Compiled programs on disk, so that a run that goes on need not compile anew."""
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,8 @@ OFF = "off"
 def keep_programs(setting: str, workdir: Path) -> None:
     """Acts on `memory.compile_cache`: 'auto' is .compiled beside the workdir, 'off' none.
 
-    Programs that took less than jax's own limit of one second to compile are not kept. UserError
-    where the folder cannot be written.
+    Programs that took less than jax's own limit of one second to compile are not kept. Where the
+    folder cannot be written: UserError if it was named, a warning if it is 'auto'.
     """
     if setting == OFF:
         return
@@ -24,8 +25,12 @@ def keep_programs(setting: str, workdir: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(
+        words = (
             f"memory.compile_cache={setting}: {folder} cannot be written ({error.strerror}); name "
             f"another folder, or {OFF} to compile at every start"
-        ) from error
+        )
+        if setting != AUTO:
+            raise UserError(words) from error
+        print(f"warning: {words}", file=sys.stderr)
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))

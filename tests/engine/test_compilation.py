@@ -31,3 +31,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot be written .*; name another folder, or off"):
         compilation.keep_programs(str(tmp_path / "file" / "cache"), tmp_path)
     assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_a_run_whose_parent_cannot_be_written_compiles_at_every_start(tmp_path, capsys):
+    (tmp_path / ".compiled").write_text("")
+    before = jax.config.jax_compilation_cache_dir
+    compilation.keep_programs("auto", tmp_path / "run")
+    assert jax.config.jax_compilation_cache_dir == before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: memory.compile_cache=auto: ")
