@@ -98,7 +98,7 @@ class VolumeFiles:
 def read_volume(path: str) -> Volume:
     """A sparse .npz (coords, features, shape) or a dense .npy (X, Y, Z, 4); or UserError."""
     try:
-        if path.endswith(".npy"):
+        if path.lower().endswith(".npy"):
             return _sparse(path, np.load(path, mmap_mode="r", allow_pickle=False))
         with np.load(path, allow_pickle=False) as arrays:
             missing = {"coords", "features", "shape"} - set(arrays)

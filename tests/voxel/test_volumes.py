@@ -25,6 +25,8 @@ def test_sparse_and_dense_files_give_the_volume_written(tmp_path):
     np.save(tmp_path / "a.npy", dense)
     assert same(read_volume(str(tmp_path / "a.npz")), volume)
     assert same(read_volume(str(tmp_path / "a.npy")), volume)
+    (tmp_path / "a.npy").rename(tmp_path / "b.NPY")
+    assert same(read_volume(str(tmp_path / "b.NPY")), volume)
     with np.load(tmp_path / "a.npz") as arrays:
         assert {k: (v.dtype.str, v.shape) for k, v in arrays.items()} == {
             "coords": ("<i8", (12, 3)),
