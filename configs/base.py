@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     # 'bfloat16' halves activations (rms error ~1e-3); parameters, carries and losses stay f32.
     config.memory.dtype = "float32"
     # Recurrent steps recomputed together in the backward pass; 0 keeps all of them.
-    # 32 of 1000 steps: decoder activations ÷18, +9 to +41 % decoder time; for long windows.
+    # 32 of 1000 steps: decoder activations ÷18, +41 to +64 % decoder time; for long windows.
     config.memory.decoder_chunk = 0
     config.memory.matmul_precision = "default"  # 'highest' = true f32 on GPU and TPU, slower
     config.memory.preallocate = True  # take the GPU's memory at once; False to share the card

@@ -19,7 +19,7 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+def matmul(x: jax.Array, matrix: jax.Array) -> jax.Array:
     """x (..., K) @ matrix (K, M), differentiated backwards only.
 
     Autodiff makes the matrix's gradient transposed, for which XLA on CPU first transposes g: two
@@ -28,7 +28,7 @@ def product(x: jax.Array, matrix: jax.Array) -> jax.Array:
     return x @ matrix
 
 
-product.defvjp(
+matmul.defvjp(
     lambda x, matrix: (x @ matrix, (x, matrix)),
     lambda saved, g: (g @ saved[1].T, matrix_gradient(saved[0], g)),
 )
@@ -49,4 +49,4 @@ class Linear(nnx.Module):
         return self.kernel[...].astype(self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return add_bias(product(x.astype(self.dtype), self.matrix()), self.bias[...])
+        return add_bias(matmul(x.astype(self.dtype), self.matrix()), self.bias[...])

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.engine.deferred import Matrices, Product, direct
-from tds_jax.nn import linear
 from tds_jax.nn.dropout import keep_scale
 from tds_jax.nn.dtypes import at_least_f32
-from tds_jax.nn.linear import add_bias
+from tds_jax.nn.linear import add_bias, matmul
 
 Carry = tuple[tuple[jax.Array, jax.Array], ...]
 """One (cell, hidden) pair of (B, H) per layer, f32: sums over thousands of steps need it."""
@@ -104,7 +103,7 @@ class LSTM(nnx.Module):
         """x (..., F) -> (..., 4H): layer 0's gates from its first F inputs, and its bias."""
         layer = self.layer_0
         matrix = layer.wx[: x.shape[-1]].astype(self.dtype)
-        return add_bias(linear.product(x.astype(self.dtype), matrix), layer.bias[...])
+        return add_bias(matmul(x.astype(self.dtype), matrix), layer.bias[...])
 
     def masks(self, batch_keys: jax.Array | None, steps: int, layer: int) -> list[jax.Array]:
         """Dropout factors (N, B, H) between layers, a fresh one per step; [] when off."""

@@ -12,9 +12,8 @@ from tds_jax.engine import deferred
 from tds_jax.engine.deferred import Matrices, Product
 from tds_jax.engine.remat import in_chunks
 from tds_jax.errors import UserError
-from tds_jax.nn import linear
 from tds_jax.nn.dtypes import at_least_f32
-from tds_jax.nn.linear import Linear, add_bias
+from tds_jax.nn.linear import Linear, add_bias, matmul
 from tds_jax.nn.lstm import LSTM
 from tds_jax.nn.norm import LayerNorm
 
@@ -114,9 +113,7 @@ class MLPCore(nnx.Module):
     def prepare(self, features: jax.Array) -> jax.Array:
         """features (..., F) -> their half of the first product, with its bias."""
         kernel = self.linear_0.matrix()[: features.shape[-1]]
-        return add_bias(
-            linear.product(features.astype(kernel.dtype), kernel), self.linear_0.bias[...]
-        )
+        return add_bias(matmul(features.astype(kernel.dtype), kernel), self.linear_0.bias[...])
 
     def masks(self, keys: jax.Array | None, steps: int) -> list[jax.Array]:
         """None: the MLP has no dropout."""

@@ -10,7 +10,7 @@ from flax import nnx
 
 from tds_jax.nn.conv import _banded, _native, width_conv1d
 from tds_jax.nn.dropout import dropout
-from tds_jax.nn.linear import product
+from tds_jax.nn.linear import matmul
 from tds_jax.nn.lstm import LSTM, update_cell
 from tds_jax.nn.norm import LayerNorm, _normalize
 from tds_jax.nn.normalizer import Normalizer, Statistic
@@ -54,7 +54,7 @@ def test_width_convolution_has_the_gradients_of_the_native_one(form):
 
 def test_a_product_has_the_gradients_of_autodiff():
     x, matrix, g = normal(2, 7, 3), normal(3, 5, seed=1), normal(2, 7, 5, seed=2)
-    ours = jax.vjp(product, x, matrix)
+    ours = jax.vjp(matmul, x, matrix)
     theirs = jax.vjp(jnp.matmul, x, matrix)
     np.testing.assert_array_equal(ours[0], theirs[0])
     for a, b in zip(ours[1](g), theirs[1](g), strict=True):
