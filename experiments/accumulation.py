@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.measuring import Step, interleaved, load, times
-from tds_jax.engine import heap
+from tds_jax.budget import heap
 from tds_jax.sizes import format_bytes
 
 

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from experiments.measuring import load
 from tds_jax import tasks
-from tds_jax.engine import budget, loop, workdir
+from tds_jax.budget import settling
+from tds_jax.engine import loop, workdir
 from tds_jax.engine.sharding import make_mesh
 from tds_jax.sizes import format_bytes
 
@@ -29,7 +30,7 @@ BARS = {"sgd": 1e-6, "adamw": 1e-5}
 def run(config, folder):
     """(config as planned, its plan, parameters after the run)."""
     build = functools.cache(tasks.get)
-    planned, plan = budget.settle(build, config, folder)
+    planned, plan = settling.settle(build, config, folder)
     workdir.claim(folder, planned, build(planned).inputs(), build(planned).digest())
     loop.fit(build(planned), planned, folder)
     checkpoints = workdir.open_checkpoints(folder, planned)

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.measuring import load, make_task
-from tds_jax.engine import targets
-from tds_jax.engine.planner import Planner
+from tds_jax.budget import targets
+from tds_jax.budget.planner import Planner
 from tds_jax.sizes import format_bytes
 
 PRESETS = (

@@ -30,8 +30,9 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.engine import heap, sharding, targets
-from tds_jax.engine.memory import predict
+from tds_jax.budget import heap, targets
+from tds_jax.budget.memory import predict
+from tds_jax.engine import sharding
 from tds_jax.engine.step import split
 from tds_jax.forecast.cnn3d_lstm import CNN3DLSTM, structure
 from tds_jax.forecast.convlstm import ConvLSTM

@@ -82,8 +82,8 @@ def windows_per_second(folder, cache, workers, threads, seconds):
     from experiments.measuring import load
     from tds_jax import config as configuration
     from tds_jax import tasks
+    from tds_jax.budget.memory import HostMeter, host_bytes
     from tds_jax.data.pipeline import Loader
-    from tds_jax.engine.memory import HostMeter, host_bytes
 
     config = load("low_memory", data__path=str(folder), data__cache_dir=str(cache))
     config = configuration.replace(config, {"data.workers": workers, "data.threads": threads})

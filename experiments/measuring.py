@@ -13,7 +13,8 @@ import psutil
 
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.engine import heap, sharding
+from tds_jax.budget import heap
+from tds_jax.engine import sharding
 from tds_jax.engine.program import Program
 
 RECORDED = {"num_channels": 16, "num_joints": 20, "sample_rate": 2000.0}

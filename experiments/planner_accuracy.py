@@ -17,7 +17,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.engine import heap
+from tds_jax.budget import heap
 from tds_jax.sizes import MIB, format_bytes
 
 CASES = (

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.engine import heap
+from tds_jax.budget import heap
 from tds_jax.errors import UserError
 from tds_jax.sizes import GIB, format_bytes
 
@@ -65,8 +65,8 @@ def parameters(side):
 def recommended():
     """A table of the most capable preset per memory size, as the planner splits its batch."""
     from experiments.measuring import load, make_task
-    from tds_jax.engine import targets
-    from tds_jax.engine.planner import Planner
+    from tds_jax.budget import targets
+    from tds_jax.budget.planner import Planner
 
     target = targets.find("here")
     planners = {

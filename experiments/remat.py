@@ -21,7 +21,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.engine import heap
+from tds_jax.budget import heap
 from tds_jax.engine.step import split
 from tds_jax.pose.models import PoseModel
 from tds_jax.sizes import format_bytes

@@ -208,8 +208,9 @@ def jax_side(batch):
     import jax
     import jax.numpy as jnp
 
+    from tds_jax.budget import heap, memory
     from tds_jax.config import OptimConfig
-    from tds_jax.engine import heap, memory, optim
+    from tds_jax.engine import optim
     from tds_jax.engine.step import graphdef_of, make_init, make_train_step
 
     heap.limit_arenas()

@@ -23,10 +23,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.engine import memory, targets
+from tds_jax.budget import memory, targets
 from tds_jax.engine.step import split
 from tds_jax.sizes import GIB, format_bytes
-from tds_jax.voxel.vae import PRESETS, VAE3D, kl_divergence
+from tds_jax.voxel.networks.vae import PRESETS, VAE3D, kl_divergence
 
 SMALL, RESIZED, PADDED = (16, 64, 64), (32, 128, 128), (96, 608, 224)
 CHANNELS = 4

@@ -4,16 +4,17 @@ The way of the data:
 
     argv -> config file + overrides -> cli.resolve -> Config (frozen), kept in config.json
     Config.task -> tasks.get -> Task: init, loss, source(split), batch_spec, evaluate, predict
-    memory.budget -> compile candidates on shapes -> the cheapest that fits  engine.planner, budget
+    memory.budget -> compile candidates on shapes -> the cheapest that fits  budget
     eval_shape(init) -> sharding -> compile(step) -> predicted bytes         engine.program
     examples -> data.pipeline.Loader(position) -> device batches             engine.feed
     loop: [evaluate?] -> [save?] -> next batch -> step -> log                engine.loop
     stop: steps done | early stop | SIGTERM -> save, close, exit 0
-    out of memory -> smaller micro-batch, on from the last checkpoint        engine.budget
+    out of memory -> smaller micro-batch, on from the last checkpoint        budget.giving_way
 
-The rooms: `engine` trains and knows no domain; `nn` holds layers two domains share; `data` is the
-only place that imports h5py and grain; `pose`, `forecast` and `voxel` are domains. The modules
-beside this file are the doors.
+The rooms: `engine` trains and `budget` says before what that takes, neither knows a domain; `nn`
+holds layers two domains share; `interchange` foreign formats of models; `data` is the only place
+that imports h5py and grain; `pose`, `forecast` and `voxel` are domains. The modules beside this
+file are the doors.
 
 What always holds:
 - a checkpoint's name is the number of examples its state has seen (saved before the next is drawn);

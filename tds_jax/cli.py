@@ -12,8 +12,8 @@ from absl import flags
 from absl import logging as absl_logging
 
 from tds_jax import config as configuration
+from tds_jax.budget import heap
 from tds_jax.config import Config
-from tds_jax.engine import heap
 from tds_jax.errors import UserError
 
 USER_ERROR = 2
@@ -115,7 +115,7 @@ def resolve(values: Mapping[str, Any]) -> Config:
     """
     # These import jax: not before a data worker knows that it is one.
     from tds_jax import tasks
-    from tds_jax.engine.precision import set_matmul_precision
+    from tds_jax.nn.precision import set_matmul_precision
 
     if "task" not in values:
         raise UserError("task is missing from the config; see configs/default.py")

@@ -254,6 +254,12 @@ def replace(config: Config, changes: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, **changed)
 
 
+def value(config: Config, setting: str) -> Any:
+    """What a config says for 'group.name'."""
+    group, name = setting.split(".")
+    return getattr(getattr(config, group), name)
+
+
 def resolve(values: Mapping[str, Any], groups: Mapping[str, type]) -> Config:
     """The frozen Config for nested values (a ConfigDict's to_dict(), or a parsed config.json).
 

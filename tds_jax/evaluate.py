@@ -23,7 +23,8 @@ SPLITS = ("train", "val", "test")
 
 def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> "Report":
     """Evaluates the folder's best checkpoint on a split, writes and prints the report."""
-    from tds_jax.engine import curves, memory, workdir
+    from tds_jax.budget import memory
+    from tds_jax.engine import curves, workdir
 
     model, restored = workdir.load_model(task, config, folder)
     steps = restored.position // config.optim.batch_size
@@ -38,7 +39,8 @@ def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> "Rep
 
 def main() -> None:
     """Flags -> evaluate."""
-    from tds_jax.engine import budget, workdir
+    from tds_jax.budget import giving_way
+    from tds_jax.engine import workdir
 
     folder = Path(flags.FLAGS.workdir)
     require_choice("--split", flags.FLAGS.split, SPLITS)
@@ -48,7 +50,7 @@ def main() -> None:
     config = cli.resolve(values)
     task = tasks.get(config)
     workdir.require_inputs(folder, task.inputs())
-    report, _ = budget.within_memory(
+    report, _ = giving_way.within_memory(
         lambda config: evaluate(tasks.get(config), config, folder, flags.FLAGS.split),
         config,
         remember=lambda config: None,

@@ -26,7 +26,7 @@ def main() -> None:
     """Flags -> import_checkpoint."""
     import jax
 
-    from tds_jax.engine import torch_format
+    from tds_jax.interchange import torch_format
 
     config = cli.resolve(flags.FLAGS.config.to_dict())
     archive = torch_format.read(Path(flags.FLAGS.checkpoint))

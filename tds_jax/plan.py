@@ -28,7 +28,8 @@ flags.DEFINE_string("json", None, "Also write the plan to this file.")
 
 def main() -> None:
     """Plan for the config's shapes and show the table."""
-    from tds_jax.engine import budget, compilation, targets
+    from tds_jax.budget import settling, table, targets
+    from tds_jax.engine import compilation
     from tds_jax.engine.logs import table_console
 
     cli.require_writable("--json", flags.FLAGS.json)
@@ -41,10 +42,10 @@ def main() -> None:
     console, target = table_console(), targets.find(flags.FLAGS.target)
     inputs = tasks.get(config).inputs()
     build = functools.cache(lambda config: tasks.get(config, inputs))
-    plan = budget.make(build, config, target, console, whole=True)
-    budget.show(plan, console)
+    plan = settling.make(build, config, target, console, whole=True)
+    table.show(plan, console)
     if flags.FLAGS.json:
-        Path(flags.FLAGS.json).write_text(json.dumps(budget.to_dict(plan), indent=1) + "\n")
+        Path(flags.FLAGS.json).write_text(json.dumps(table.to_dict(plan), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ DOMAINS = {
         inputs_of="tds_jax.voxel.task:inputs_of",
         check="tds_jax.voxel.checking:Check",
         prepare="tds_jax.voxel.prepare:Prepare",
-        synthesize="tds_jax.voxel.synthetic:Simulation",
+        synthesize="tds_jax.voxel.data.synthetic:Simulation",
         recall="tds_jax.voxel.task:recall",
     ),
 }

@@ -36,8 +36,9 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Plan if there is a budget, train, then evaluate the best checkpoint on `test`."""
-    from tds_jax.engine import budget, compilation, loop, workdir
-    from tds_jax.engine.memory import HostMeter
+    from tds_jax.budget import giving_way, settling
+    from tds_jax.budget.memory import HostMeter
+    from tds_jax.engine import compilation, loop, workdir
 
     asked = cli.resolve(CONFIG.value.to_dict())
     folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
@@ -58,21 +59,21 @@ def main() -> None:
     for split in SPLITS if asked.eval.every else ("train", "test"):
         task.source(split)
     compilation.keep_programs(asked.memory.compile_cache, folder)
-    config, plan = budget.settle(build, asked, folder)
+    config, plan = settling.settle(build, asked, folder)
 
     def remember(config: Config) -> None:
         workdir.claim(folder, config, task.inputs(), task.digest())
-        budget.keep(folder, asked, config, plan)
+        settling.keep(folder, asked, config, plan)
         warn(build(config))
 
     # After everything that may be wrong with the input, which another try may correct.
     remember(config)
     with HostMeter() as host:
-        finished, config = budget.within_memory(
+        finished, config = giving_way.within_memory(
             lambda config: loop.fit(build(config), config, folder), config, remember
         )
         if finished.complete:
-            budget.within_memory(
+            giving_way.within_memory(
                 lambda config: evaluate(build(config), config, folder, "test"), config, remember
             )
         else:

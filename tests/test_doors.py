@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tds_jax.engine.targets import NAMES
+from tds_jax.budget.targets import NAMES
 from tests.doors import ROOT, door
 
 # The smallest network on generated recordings of one user, 5 s each.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax.engine import artefact
+from tds_jax.interchange import artefact
 from tds_jax.pose import export
 from tests.data.sessions import make_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings

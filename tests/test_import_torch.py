@@ -11,11 +11,12 @@ import pytest
 from configs import emg2pose_tracking
 from tds_jax import config as configuration
 from tds_jax import import_torch, tasks
-from tds_jax.engine import loop, torch_format, workdir
+from tds_jax.engine import loop, workdir
 from tds_jax.errors import UserError
+from tds_jax.interchange import torch_format
 from tests.data.sessions import make_rows, write_rows
 from tests.doors import door
-from tests.engine.torch_files import Calls, Tensor, lightning, write_zip
+from tests.interchange.torch_files import Calls, Tensor, lightning, write_zip
 from tests.pose.small import write_recordings
 
 # The benchmark's tracking config, shrunk: 200 Hz recordings of 4 channels and 3 joints.

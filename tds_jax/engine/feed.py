@@ -9,9 +9,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from tds_jax.budget import host
 from tds_jax.config import Config
 from tds_jax.data.pipeline import Loader
-from tds_jax.engine import host, sharding
+from tds_jax.engine import sharding
 from tds_jax.engine.step import Batch
 from tds_jax.sizes import MIB, format_bytes
 from tds_jax.tasks import Task

@@ -13,8 +13,9 @@ from typing import Any
 
 import jax
 
+from tds_jax.budget import heap, memory
 from tds_jax.config import Config, require_choice
-from tds_jax.engine import curves, heap, memory, optim, workdir
+from tds_jax.engine import curves, optim, workdir
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program

@@ -11,8 +11,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from tds_jax.budget import heap, memory
 from tds_jax.config import Config
-from tds_jax.engine import heap, memory, metrics, optim, sharding, step
+from tds_jax.engine import metrics, optim, sharding, step
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.tasks import Task
 

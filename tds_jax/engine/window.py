@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from tds_jax.budget import memory
 from tds_jax.config import Config
-from tds_jax.engine import memory, metrics
+from tds_jax.engine import metrics
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Line, Log
 from tds_jax.engine.program import Program

@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from tds_jax import config as configuration
 from tds_jax.config import Config
-from tds_jax.engine import json_file, sharding, step
+from tds_jax.data import json_file
+from tds_jax.engine import sharding, step
 from tds_jax.engine.checkpoint import Checkpoints, Restored
 from tds_jax.engine.program import make_init
 from tds_jax.errors import UserError

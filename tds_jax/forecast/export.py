@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.engine import artefact
-from tds_jax.engine.artefact import Artefact, Form, Weights
 from tds_jax.forecast.prediction import make_batch
+from tds_jax.interchange import artefact
+from tds_jax.interchange.artefact import Artefact, Form, Weights
 
 if TYPE_CHECKING:
     from tds_jax.forecast.task import ForecastTask

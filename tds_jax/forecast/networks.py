@@ -5,10 +5,10 @@ import dataclasses
 from flax import nnx
 
 from tds_jax.config import MemoryConfig
-from tds_jax.engine.precision import compute_dtype
 from tds_jax.forecast.cnn3d_lstm import CNN3DLSTM, structure
 from tds_jax.forecast.config import ForecastModelConfig
 from tds_jax.forecast.convlstm import ConvLSTM
+from tds_jax.nn.precision import compute_dtype
 
 # (hidden, lstm_hidden) as published.
 PUBLISHED = {

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from tds_jax.engine import torch_fill
-from tds_jax.engine.torch_fill import Found, Remedies
 from tds_jax.errors import UserError
+from tds_jax.interchange import torch_fill
+from tds_jax.interchange.torch_fill import Found, Remedies
 
 # Whatever stands before these parts of a name is free; n counts from 1 in the originals.
 _RULES = (

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.engine.deferred import matrix_gradient
+from tds_jax.nn.deferred import matrix_gradient
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan: int) -> jax.Array:

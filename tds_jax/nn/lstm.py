@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.engine.deferred import Matrices, Product, direct
+from tds_jax.nn.deferred import Matrices, Product, direct
 from tds_jax.nn.dropout import keep_scale
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias, matmul

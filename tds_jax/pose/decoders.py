@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.engine import deferred
-from tds_jax.engine.deferred import Matrices, Product
-from tds_jax.engine.remat import in_chunks
 from tds_jax.errors import UserError
+from tds_jax.nn import deferred
+from tds_jax.nn.deferred import Matrices, Product
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear, add_bias, matmul
 from tds_jax.nn.lstm import LSTM
 from tds_jax.nn.norm import LayerNorm
+from tds_jax.nn.remat import in_chunks
 
 OUTPUTS = ("position", "velocity", "hybrid")
 DROPOUT_LAYER = 100  # the encoder's stages count from 0

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.engine import artefact
-from tds_jax.engine.artefact import Artefact, Form, Weights
+from tds_jax.interchange import artefact
+from tds_jax.interchange.artefact import Artefact, Form, Weights
 from tds_jax.pose import stream
 from tds_jax.pose.models import PoseModel
 

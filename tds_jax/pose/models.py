@@ -37,7 +37,7 @@ class PoseModel(nnx.Module):
     decoder: 'lstm' (hidden, layers) or 'mlp' (mlp_hidden). output: 'position', 'velocity' or
     'hybrid'. initial_pose: 'zeros', 'learned' (one parameter per joint), 'given' (by the caller)
     or 'mixed' (given or learned). dropout follows each encoder convolution and sits between LSTM
-    layers. decoder_chunk and remat: see `engine.remat`. dtype: of convolutions and matrix
+    layers. decoder_chunk and remat: see `nn.remat`. dtype: of convolutions and matrix
     products; parameters, normalisation statistics and everything the rollout carries are f32.
 
     reference_rate repeats the original implementation, for comparing and for its weights: TDS

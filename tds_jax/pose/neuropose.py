@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.engine.remat import checkpoint, keep
 from tds_jax.errors import UserError
 from tds_jax.nn.batch_norm import BatchNorm, Moments
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear, uniform
 from tds_jax.nn.normalizer import Normalizer
+from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.nn.resample import interpolate
 
 KERNEL = (3, 2)  # samples, electrodes
@@ -101,7 +101,7 @@ class NeuroPose(nnx.Module):
     initial pose and no streaming. dropout follows every convolution.
 
     keys (B, 2) uint32 mean training: noise, statistics of the batch, and running statistics that
-    move. None: running statistics. remat: see `engine.remat`; dtype: of convolutions and products.
+    move. None: running statistics. remat: see `nn.remat`; dtype: of convolutions and products.
     """
 
     left_context = 0

@@ -17,10 +17,10 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
 from tds_jax.engine.logs import progress_bar
-from tds_jax.engine.precision import compute_dtype
 from tds_jax.engine.report import Report
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
+from tds_jax.nn.precision import compute_dtype
 from tds_jax.nn.resample import upsample
 from tds_jax.pose import (
     evaluation,

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.engine.remat import checkpoint, keep
 from tds_jax.errors import UserError
 from tds_jax.nn.conv import Conv1d, width_conv1d
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.linear import Linear, add_bias, uniform
 from tds_jax.nn.norm import LayerNorm
+from tds_jax.nn.remat import checkpoint, keep
 
 NORM_ORDERS = ("norm_relu", "relu_norm")
 

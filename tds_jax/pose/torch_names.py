@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.engine import torch_fill
-from tds_jax.engine.torch_fill import Found, Remedies
 from tds_jax.errors import UserError
+from tds_jax.interchange import torch_fill
+from tds_jax.interchange.torch_fill import Found, Remedies
 
 SAMPLE_RATE = 2000.0  # Hz, of every published checkpoint; the files do not say
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tds_jax.errors import UserError
 from tds_jax.tasks import Checked
-from tds_jax.voxel.volumes import KINDS, RADAR, TARGET, Frame, Scene, VolumeFiles, find_scenes
+from tds_jax.voxel.data.volumes import KINDS, RADAR, TARGET, Frame, Scene, VolumeFiles, find_scenes
 
 Progress = Callable[[int, int], None]
 

@@ -13,7 +13,7 @@ from tds_jax.config import (
     require_choice,
     require_shares,
 )
-from tds_jax.voxel.resize import MODES
+from tds_jax.voxel.data.resize import MODES
 
 AUTOENCODERS = ("vae", "vqvae")
 GENERATORS = ("diffusion", "consistency")

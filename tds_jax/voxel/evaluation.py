@@ -11,15 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tds_jax.data import json_file
 from tds_jax.data.pipeline import Loader
-from tds_jax.engine import json_file, metrics
+from tds_jax.engine import metrics
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.voxel import figures
 from tds_jax.voxel.config import settings
-from tds_jax.voxel.latents import fingerprint
+from tds_jax.voxel.data.source import VoxelPairs
+from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.metrics import States, ThresholdSweep, compare, dilated, split_groups
-from tds_jax.voxel.source import VoxelPairs
 
 if TYPE_CHECKING:
     from tds_jax.voxel.task import VoxelTask

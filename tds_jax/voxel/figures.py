@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.voxel.resize import Geometry
+from tds_jax.voxel.data.resize import Geometry
 
 MAX_CELLS = 200  # across a picture: finer ones would fall between its pixels
 MAX_POINTS = 6000  # of a scatter: more only blacken it

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from tds_jax.engine.metrics import Mean, divide
-from tds_jax.voxel.resize import Geometry
+from tds_jax.voxel.data.resize import Geometry
 
 TOLERANCE_M = 0.5
 RANGE_BANDS_M = (0.0, 20.0, 40.0, 80.0, 120.0)  # horizontal distance from the sensor

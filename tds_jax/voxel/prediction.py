@@ -12,9 +12,9 @@ from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.report import MODEL
 from tds_jax.errors import UserError
 from tds_jax.voxel import evaluation
+from tds_jax.voxel.data.volumes import ENDINGS, Volume, read_volume, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
-from tds_jax.voxel.latents import fingerprint
-from tds_jax.voxel.volumes import ENDINGS, Volume, read_volume, write_npz
+from tds_jax.voxel.methods.latents import fingerprint
 
 if TYPE_CHECKING:
     from tds_jax.voxel.task import VoxelTask

@@ -17,11 +17,11 @@ import numpy as np
 from tds_jax.config import require, require_at_least, require_choice
 from tds_jax.data.hdf5_write import write_tables
 from tds_jax.errors import UserError
-from tds_jax.voxel.clouds import LAYOUTS, Cloud, read_cloud
-from tds_jax.voxel.ground import without_ground
-from tds_jax.voxel.pairing import Pair, pair_clouds
-from tds_jax.voxel.volumes import CHANNELS, FRAME_ROW, KINDS, VOXEL_ROW, Volume, write_npz
-from tds_jax.voxel.voxelise import (
+from tds_jax.voxel.data.clouds import LAYOUTS, Cloud, read_cloud
+from tds_jax.voxel.data.ground import without_ground
+from tds_jax.voxel.data.pairing import Pair, pair_clouds
+from tds_jax.voxel.data.volumes import CHANNELS, FRAME_ROW, KINDS, VOXEL_ROW, Volume, write_npz
+from tds_jax.voxel.data.voxelise import (
     NTU_ROTATION,
     NTU_TRANSLATION_M,
     VoxelGrid,

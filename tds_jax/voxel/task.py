@@ -14,14 +14,16 @@ from tds_jax.config import Config, require
 from tds_jax.engine.report import Report
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
-from tds_jax.voxel import build, evaluation, prediction, torch_names, unet_names
-from tds_jax.voxel.autoencoding import Autoencoding
+from tds_jax.voxel import evaluation, prediction
 from tds_jax.voxel.config import GENERATORS
-from tds_jax.voxel.dataset import Examples, VoxelData
-from tds_jax.voxel.distillation import Distillation
+from tds_jax.voxel.data.dataset import Examples, VoxelData
+from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.evaluation import Thresholds
-from tds_jax.voxel.generation import Diffusion
-from tds_jax.voxel.volumes import CHANNELS
+from tds_jax.voxel.methods import build
+from tds_jax.voxel.methods.autoencoding import Autoencoding
+from tds_jax.voxel.methods.distillation import Distillation
+from tds_jax.voxel.methods.generation import Diffusion
+from tds_jax.voxel.networks import torch_names, unet_names
 
 
 class Method(Protocol):

@@ -6,11 +6,12 @@ import pytest
 from flax import nnx
 
 from tds_jax import evaluate, import_torch, tasks
-from tds_jax.engine import step, torch_format, workdir
+from tds_jax.engine import step, workdir
 from tds_jax.errors import UserError
-from tests.engine.torch_files import Tensor, write_zip
+from tds_jax.interchange import torch_format
 from tests.forecast.published import weights_by_rule
 from tests.forecast.small import small_config, write_record
+from tests.interchange.torch_files import Tensor, write_zip
 
 # Raw values in, one map repeated out, no extra: what the published models compute.
 PUBLISHED = {

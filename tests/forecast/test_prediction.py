@@ -5,9 +5,10 @@ import pytest
 import xarray as xr
 from flax import nnx
 
-from tds_jax.engine import artefact, step
+from tds_jax.engine import step
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import year_fraction
+from tds_jax.interchange import artefact
 from tests.forecast.small import LAT, LON, SEA, record, small_task, write_record
 
 

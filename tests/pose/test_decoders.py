@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax.engine.deferred import direct
 from tds_jax.errors import UserError
+from tds_jax.nn.deferred import direct
 from tds_jax.pose.decoders import Decoder, LSTMCore, MLPCore, num_outputs
 
 BATCH, STEPS, FEATURES, JOINTS = 3, 9, 5, 4

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tds_jax.voxel.volumes import Volume, write_npz
+from tds_jax.voxel.data.volumes import Volume, write_npz
 
 SHAPE = (6, 8, 4)  # X, Y, Z
 

@@ -8,9 +8,9 @@ import pytest
 
 from tds_jax.errors import UserError
 from tds_jax.voxel.checking import Check
+from tds_jax.voxel.data.synthetic import Simulation, synthesize
+from tds_jax.voxel.data.volumes import Volume, write_npz
 from tds_jax.voxel.prepare import Prepare
-from tds_jax.voxel.synthetic import Simulation, synthesize
-from tds_jax.voxel.volumes import Volume, write_npz
 from tests.voxel.files import make_volume, write_scene, write_scenes
 
 

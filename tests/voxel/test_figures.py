@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tds_jax.voxel import figures
-from tds_jax.voxel.resize import Geometry
+from tds_jax.voxel.data.resize import Geometry
 
 SHAPE = (4, 6, 8)
 GEOMETRY = Geometry.of((0, 12, -8, 8, -2, 6), (6, 8, 4))  # 2 m voxels

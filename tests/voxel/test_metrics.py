@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tds_jax.engine import metrics as engine
+from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.metrics import (
     Cells,
     Points,
@@ -13,7 +14,6 @@ from tds_jax.voxel.metrics import (
     reached_bands,
     split_groups,
 )
-from tds_jax.voxel.resize import Geometry
 
 SHAPE = (4, 6, 8)
 # x 0 ... 30 m in 5 m voxels, y -4 ... 4 m in 1 m, z -2 ... 2 m in 1 m

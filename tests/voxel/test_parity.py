@@ -13,9 +13,9 @@ import pytest
 from flax import nnx
 
 from tds_jax.engine.step import split
-from tds_jax.voxel.torch_names import convert, import_params
-from tds_jax.voxel.vae import PRESETS, VAE3D, kl_divergence
-from tds_jax.voxel.vqvae import VQVAE3D
+from tds_jax.voxel.networks.torch_names import convert, import_params
+from tds_jax.voxel.networks.vae import PRESETS, VAE3D, kl_divergence
+from tds_jax.voxel.networks.vqvae import VQVAE3D
 from tests.voxel import golden, original
 
 RUN = {"span": "block", "remat": "none", "tile": 0, "dtype": jnp.float64}

@@ -10,13 +10,13 @@ import pytest
 
 from tds_jax.errors import UserError
 from tds_jax.voxel import prepare as preparing
-from tds_jax.voxel.clouds import read_cloud
-from tds_jax.voxel.pairing import nearest_pairs, pair_clouds
+from tds_jax.voxel.data.clouds import read_cloud
+from tds_jax.voxel.data.pairing import nearest_pairs, pair_clouds
+from tds_jax.voxel.data.resize import Grid
+from tds_jax.voxel.data.source import VoxelPairs, native_geometry, native_shape
+from tds_jax.voxel.data.volumes import VolumeFiles, find_scenes
+from tds_jax.voxel.data.voxelise import NTU_ROTATION, VoxelGrid, radar_volume, target_volume
 from tds_jax.voxel.prepare import Prepare, read_calibration
-from tds_jax.voxel.resize import Grid
-from tds_jax.voxel.source import VoxelPairs, native_geometry, native_shape
-from tds_jax.voxel.volumes import VolumeFiles, find_scenes
-from tds_jax.voxel.voxelise import NTU_ROTATION, VoxelGrid, radar_volume, target_volume
 from tests.voxel.files import write_kitti, write_vod_radar
 
 RANGES = (0.0, 8.0, -4.0, 4.0, -2.0, 2.0)

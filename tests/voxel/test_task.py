@@ -17,10 +17,11 @@ from tds_jax.engine.program import make_init
 from tds_jax.engine.step import replace_leaves, split
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
-from tds_jax.voxel import evaluation, generation, trained
-from tds_jax.voxel.latents import fingerprint
+from tds_jax.voxel import evaluation
+from tds_jax.voxel.data.volumes import read_volume
+from tds_jax.voxel.methods import generation, trained
+from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.task import recall
-from tds_jax.voxel.volumes import read_volume
 from tests.voxel.small import small_config, small_task
 
 

@@ -1,0 +1,73 @@
+"""What a budget's question is answered with: ways to run a config, and the one chosen."""
+
+import dataclasses
+from collections.abc import Callable
+
+from tds_jax.budget.host import HostBytes
+from tds_jax.budget.memory import DeviceBytes
+from tds_jax.budget.targets import Target
+from tds_jax.config import Config
+from tds_jax.engine.feed import DEVICE_PREFETCH
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One way to run a config.
+
+    step: bytes of its training step; origin: 'compiled', 'line' (through two that were), or
+    'refused' by a compiler that does not say how much would be needed. batch: bytes of a
+    micro-batch. seconds: estimated, per update.
+    """
+
+    config: Config
+    step: DeviceBytes
+    batch: int
+    seconds: float
+    origin: str
+
+    @property
+    def state(self) -> int:
+        """Parameters, optimizer, accumulator and statistics: what stays between steps."""
+        return self.step.arguments - self.batch
+
+    @property
+    def training(self) -> int:
+        """Device peak while training: the step, and batches that wait for theirs."""
+        return self.step.total + DEVICE_PREFETCH * self.batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The answer for one budget.
+
+    asked, config: the config given, and the one to run with. chosen: its training step.
+    evaluation: device peak while evaluating. host: of the config; host_of: of any row.
+    parameters: how many. rows: everything looked at. baseline: seconds of the config given.
+    """
+
+    target: Target
+    asked: Config
+    budget: int
+    host_budget: int | None
+    chosen: Row
+    evaluation: int
+    host: HostBytes
+    host_of: Callable[[Row], HostBytes]
+    parameters: int
+    rows: tuple[Row, ...]
+    baseline: float
+    config: Config
+
+    @property
+    def device_peak(self) -> int:
+        """The larger of training's and evaluation's."""
+        return max(self.chosen.training, self.evaluation)
+
+
+def describe(config: Config) -> str:
+    """'micro-batch 16 x 4, float32, remat none, decoder_chunk 0'."""
+    memory_, optim = config.memory, config.optim
+    return (
+        f"micro-batch {optim.micro_batch} x {optim.accumulate}, {memory_.dtype}, "
+        f"remat {memory_.remat}, decoder_chunk {memory_.decoder_chunk}"
+    )

@@ -1,0 +1,99 @@
+"""A plan as people and programs read it: a table, a few words, a dict."""
+
+import dataclasses
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tds_jax.budget.plan import Plan, Row, describe
+from tds_jax.sizes import format_bytes
+
+
+def to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values. configured: the row of the config as it was given, if looked at."""
+    return {
+        "target": plan.target.name,
+        "budget_bytes": plan.budget,
+        "host_budget_bytes": plan.host_budget,
+        "margin_bytes": plan.budget - plan.target.usable(plan.budget),
+        "parameters": plan.parameters,
+        "chosen": _row(plan, plan.chosen)
+        | {
+            "device_peak_bytes": plan.device_peak,
+            "host_peak_bytes": plan.host.total,
+            "host": dataclasses.asdict(plan.host),
+            "eval_batch_size": plan.config.eval.batch_size,
+            "evaluation_peak_bytes": plan.evaluation,
+            "workers": plan.config.data.workers,
+            "prefetch": plan.config.data.prefetch,
+        },
+        "configured": next((_row(plan, r) for r in plan.rows if r.config == plan.asked), None),
+        "rows": [_row(plan, row) for row in plan.rows],
+    }
+
+
+def _row(plan: Plan, row: Row) -> dict[str, Any]:
+    return {
+        "micro_batch": row.config.optim.micro_batch,
+        "accumulate": row.config.optim.accumulate,
+        **{name: getattr(row.config.memory, name) for name in ("remat", "dtype", "decoder_chunk")},
+        "argument_bytes": row.step.arguments,
+        "output_bytes": row.step.outputs,
+        "temporary_bytes": row.step.temporaries,
+        "scratch_bytes": row.step.scratch,
+        "device_peak_bytes": row.training,
+        "host_peak_bytes": plan.host_of(row).total,
+        "relative_cost": round(row.seconds / plan.baseline, 3),
+        "from": row.origin,
+    }
+
+
+def show(plan: Plan, console: Console) -> None:
+    """The table of a plan, cheapest first, and what was chosen."""
+    target, chosen = plan.target, _row(plan, plan.chosen)
+    margin = plan.budget - target.usable(plan.budget)
+    table = Table(
+        title=f"{target.name}: {target.kind}, budget {format_bytes(plan.budget)} "
+        f"less {format_bytes(margin)} margin; {plan.parameters:,} parameters",
+        title_justify="left",
+    )
+    columns = ("micro-batch", "with", "arguments", "temporaries", "device", "host", "cost", "from")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "with" else "right", no_wrap=True)
+    for row in sorted((_row(plan, row) for row in plan.rows), key=lambda r: r["relative_cost"]):
+        fits = row["device_peak_bytes"] <= target.usable(plan.budget)
+        sizes = ("argument", "temporary", "device_peak", "host_peak")
+        table.add_row(
+            f"{row['micro_batch']} x {row['accumulate']}",
+            _recomputing(row),
+            *(format_bytes(row[f"{name}_bytes"]) for name in sizes),
+            f"{row['relative_cost']:.2f}",
+            row["from"],
+            style="bold green" if row == chosen else "" if fits else "dim",
+        )
+    console.print(table)
+    console.print(summary(plan), highlight=False)
+
+
+def _recomputing(row: dict[str, Any]) -> str:
+    """What a row does to save memory beside splitting the batch; '' for nothing."""
+    parts = [f"chunk {row['decoder_chunk']}" if row["decoder_chunk"] else ""]
+    parts += [f"remat {row['remat']}" if row["remat"] != "none" else ""]
+    parts += [row["dtype"] if row["dtype"] != "float32" else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def summary(plan: Plan) -> str:
+    """What was chosen, in words."""
+    host, config = plan.host, plan.config
+    return (
+        f"chosen: {describe(config)}\n"
+        f"device, predicted: training {format_bytes(plan.chosen.training)}, evaluation "
+        f"{format_bytes(plan.evaluation)} (eval.batch_size {config.eval.batch_size})\n"
+        f"host, predicted: {format_bytes(host.total)} = runtime {format_bytes(host.runtime)} + the "
+        f"larger of compiling {format_bytes(host.compiling)} and training "
+        f"{format_bytes(host.training)} (device {format_bytes(host.device)}, workers "
+        f"{format_bytes(host.workers)}, prefetch {format_bytes(host.prefetch)}, file caches "
+        f"{format_bytes(host.cache)})"
+    )

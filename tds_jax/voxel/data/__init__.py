@@ -1,0 +1,4 @@
+"""Volumes and clouds: reading, voxelising, pairing, resizing, generating.
+
+Here: numpy and files. Never: jax, a network, a loss.
+"""

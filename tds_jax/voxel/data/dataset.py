@@ -1,0 +1,207 @@
+"""The pairs of a run: scenes, splits, the model's grid, statistics; read when first needed."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tds_jax.config import Config
+from tds_jax.engine.logs import progress_bar
+from tds_jax.errors import UserError
+from tds_jax.voxel.config import VoxelDataConfig
+from tds_jax.voxel.data import synthetic
+from tds_jax.voxel.data.augment import Augment
+from tds_jax.voxel.data.resize import Geometry, Grid, Shape
+from tds_jax.voxel.data.source import (
+    SPLITS,
+    Split,
+    Statistics,
+    VoxelPairs,
+    channel_statistics,
+    native_geometry,
+    native_shape,
+    split_frames,
+)
+from tds_jax.voxel.data.volumes import VolumeFiles, find_scenes
+
+SHARED_CHANGES = ("flip", "intensity", "doppler")  # augmentations that change the target, too
+
+
+@dataclasses.dataclass(frozen=True)
+class VoxelInputs:
+    """What a run must know of its files. volume_shape: (X, Y, Z); lower, size: metres of the first
+    corner and of a voxel, in the order (z, x, y)."""
+
+    volume_shape: tuple[int, ...]
+    lower: tuple[float, ...]
+    size: tuple[float, ...]
+
+
+class VoxelData:
+    """Pairs of a config's folder, or generated ones. recorded: what is known of the files."""
+
+    def __init__(self, config: Config, inputs: dict[str, Any] | None) -> None:
+        data: VoxelDataConfig = config.data
+        self._data = data
+        self._files = VolumeFiles(data.max_open_files, data.chunk_cache_bytes)
+        self._grid = Grid(data.grid, _shape(data.shape), _shape(data.multiple))
+        self.recorded = _plain(VoxelInputs(**inputs)) if inputs else self._inputs_of_data()
+        self.shape = self._grid.result(self.volume_shape)
+
+    @property
+    def volume_shape(self) -> Shape:
+        """(X, Y, Z) of the files."""
+        return _shape(self.recorded.volume_shape)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the voxels of the model's grid are."""
+        x, y, z = self.volume_shape
+        known = self.recorded
+        return self._grid.geometry(Geometry((z, x, y), known.lower, known.size))  # type: ignore[arg-type]
+
+    @property
+    def grid(self) -> Grid:
+        """From the files' grid to the model's."""
+        return self._grid
+
+    @functools.cached_property
+    def _opened(self) -> tuple[str, Split, list[str]]:
+        data = self._data
+        root = data.path or self._generated()
+        scenes = find_scenes(root)
+        chosen = {split: getattr(data, f"{split}_scenes") for split in SPLITS}
+        parts, warnings = split_frames(scenes, chosen, data.split_ratio)
+        for scene in scenes:
+            if lost := len(scene.unpaired):
+                warnings.append(
+                    f"{root}/{scene.name}: {lost} frames have no partner of the same name "
+                    f"({scene.unpaired[0]} is the first); they are left out"
+                )
+        return root, parts, warnings
+
+    def _generated(self) -> str:
+        cache = self.cache / "generated"
+        with progress_bar("generating volumes (data.path is not set)") as progress:
+            return str(synthetic.cached(cache, self._simulation(), progress))
+
+    @property
+    def cache(self) -> Path:
+        """Where generated data and latents are kept."""
+        return Path(self._data.cache_dir or Path.home() / ".cache" / "tds_jax")
+
+    def _simulation(self) -> synthetic.Simulation:
+        data = self._data
+        depth, height, width = data.synthetic_shape
+        return synthetic.Simulation(
+            scenes=data.synthetic_scenes,
+            frames=data.synthetic_frames,
+            depth=depth,
+            height=height,
+            width=width,
+            ranges=data.ranges,
+            seed=data.synthetic_seed,
+        )
+
+    def _inputs_of_data(self) -> VoxelInputs:
+        if not self._data.path:  # known before the volumes are generated
+            z, x, y = self._data.synthetic_shape
+            found = Geometry.of(self._data.ranges, (x, y, z))
+        else:
+            root, parts, _ = self._opened
+            x, y, z = native_shape(parts["train"], self._files)
+            found = native_geometry(root, (x, y, z), self._data.ranges)
+        return _plain(VoxelInputs((x, y, z), found.lower, found.size))
+
+    def inputs(self) -> dict[str, Any]:
+        """`recorded` as JSON holds it."""
+        return {name: list(value) for name, value in dataclasses.asdict(self.recorded).items()}
+
+    def warnings(self) -> list[str]:
+        """What was left out, and splits that share something."""
+        return self._opened[2]
+
+    def digest(self) -> str:
+        """Changes with any frame's name or split."""
+        digest = hashlib.blake2b(digest_size=8)
+        for split, frames in self._opened[1].items():
+            names = (f"{split} {frame.scene} {frame.name}\n" for frame in frames)
+            digest.update("".join(names).encode())
+        return digest.hexdigest()
+
+    def contents(self, split: str) -> str:
+        """Changes when a file of the split's targets does, by name, size or time of change."""
+        digest = hashlib.blake2b(digest_size=8)
+        for frame in self._opened[1][split]:
+            place, file = frame.target, os.stat(frame.target.path)
+            digest.update(f"{place} {file.st_size} {file.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def pairs(self, split: str, augment: Augment | None = None) -> VoxelPairs:
+        """The frames of a split."""
+        frames = self._opened[1][split]
+        if not frames:
+            raise UserError(
+                f"{self._opened[0]}: the {split} split has no frame; add scenes or change "
+                "data.split_ratio"
+            )
+        return VoxelPairs(frames, self._files, self._grid, self.volume_shape, augment)
+
+    def augment(self, radar_only: bool) -> Augment | None:
+        """The config's changes of training pairs, or those of them that leave the target alone."""
+        names = [field.name for field in dataclasses.fields(Augment)]
+        found = {name: getattr(self._data, f"augment_{name}") for name in names}
+        if radar_only:
+            found |= dict.fromkeys(SHARED_CHANGES, 0.0)
+        return Augment(**found)
+
+    @functools.cached_property
+    def statistics(self) -> Statistics:
+        """Of the train split."""
+        with progress_bar("statistics of the train split") as progress:
+            return channel_statistics(
+                self.pairs("train"), self._data.max_statistics_frames, progress
+            )
+
+
+def _shape(values: tuple[int, ...]) -> Shape:
+    d, h, w = values
+    return d, h, w
+
+
+def _plain(inputs: VoxelInputs) -> VoxelInputs:
+    """Tuples of plain numbers, whether they come from JSON or from arrays."""
+    shape = tuple(int(n) for n in inputs.volume_shape)
+    lower, size = (tuple(float(v) for v in values) for values in (inputs.lower, inputs.size))
+    return VoxelInputs(shape, lower, size)
+
+
+class Examples:
+    """What a model trains on: some leaves of each pair, and the stored latent of its target.
+
+    latents: a .npy of (frames, d, h, w, C), or None. With it, `weight` is 1 for the whole example.
+    See data.pipeline.Source.
+    """
+
+    def __init__(self, pairs: VoxelPairs, leaves: tuple[str, ...], latents: Path | None) -> None:
+        self._pairs, self._leaves, self._latents = pairs, leaves, latents
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self) -> str:
+        return repr(self._pairs)
+
+    def example(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+        """Example `index`."""
+        pair = self._pairs.example(index, rng)
+        kept = {name: pair[name] for name in self._leaves}
+        if self._latents is not None:
+            # Mapped anew each time: cheap, and nothing is held open across processes.
+            kept["latent"] = np.array(np.load(self._latents, mmap_mode="r")[index])
+            kept["weight"] = np.ones((), np.float32)
+        return kept

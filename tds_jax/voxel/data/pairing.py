@@ -1,0 +1,104 @@
+"""Which radar cloud and which LiDAR cloud of a scene belong together."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from tds_jax.errors import UserError
+from tds_jax.voxel.data.clouds import ENDINGS
+
+INDEX_FILES = ("radar_index_sequence.txt", "lidar_index_sequence.txt")
+
+Pair = tuple[Path | None, Path]
+
+
+def pair_clouds(scene: Path, radar: str, lidar: str, max_gap_s: float) -> list[Pair]:
+    """(radar, LiDAR) files of a scene, in order; radar '' pairs every LiDAR file with None.
+
+    By the index files of the scene (a frame number per line, one line per pair) if it has them;
+    else by the nearest time where all names are seconds with a decimal point; else by equal names.
+    """
+    lidar_files = _clouds(scene / lidar)
+    if not radar:
+        return [(None, path) for path in lidar_files.values()]
+    radar_files = _clouds(scene / radar)
+    if all((scene / name).exists() for name in INDEX_FILES):
+        return _indexed_pairs(scene, radar_files, lidar_files)
+    if not all(map(_is_time, [*radar_files, *lidar_files])):
+        return [(path, lidar_files[n]) for n, path in radar_files.items() if n in lidar_files]
+    radar_s, lidar_s = (np.array(list(map(float, files))) for files in (radar_files, lidar_files))
+    first, second = list(radar_files.values()), list(lidar_files.values())
+    found = zip(*nearest_pairs(radar_s, lidar_s, max_gap_s), strict=True)
+    return [(first[i], second[j]) for i, j in found]
+
+
+def nearest_pairs(
+    radar_s: np.ndarray, lidar_s: np.ndarray, max_gap_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frame numbers (radar (P,), lidar (P,)) that belong together by ascending time stamps.
+
+    Each frame of the sensor with fewer frames (of equally many: the radar) takes the other's
+    nearest in time, the earlier of two as near; pairs further apart than max_gap_s are left out
+    (0: no limit).
+    """
+    if len(radar_s) > len(lidar_s):
+        lidar, radar = nearest_pairs(lidar_s, radar_s, max_gap_s)
+        return radar, lidar
+    if not len(radar_s):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    upper = np.clip(np.searchsorted(lidar_s, radar_s), 0, len(lidar_s) - 1)
+    lower = np.maximum(upper - 1, 0)
+    nearest = np.where(lidar_s[upper] - radar_s < radar_s - lidar_s[lower], upper, lower)
+    gap = np.abs(lidar_s[nearest] - radar_s)
+    kept = np.flatnonzero(gap <= (max_gap_s or math.inf))
+    return kept, nearest[kept]
+
+
+def _indexed_pairs(
+    scene: Path, radar_files: dict[str, Path], lidar_files: dict[str, Path]
+) -> list[Pair]:
+    radar, lidar = (
+        _indexed(scene / name, files)
+        for name, files in zip(INDEX_FILES, (radar_files, lidar_files), strict=True)
+    )
+    if len(radar) != len(lidar):
+        raise UserError(
+            f"{scene}: {INDEX_FILES[0]} has {len(radar)} lines, {INDEX_FILES[1]} {len(lidar)}; "
+            f"write one line per pair in both"
+        )
+    return list(zip(radar, lidar, strict=True))
+
+
+def _clouds(folder: Path) -> dict[str, Path]:
+    """Clouds by name without ending, in order of time."""
+    paths = [path for path in folder.iterdir() if path.suffix in ENDINGS]
+    if not paths:
+        raise UserError(f"{folder}: no cloud, expected {', '.join(ENDINGS)}; check the folder")
+    ordered = sorted(paths, key=lambda p: (float(p.stem) if _is_number(p.stem) else 0.0, p.stem))
+    return {path.stem: path for path in ordered}
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
+
+
+def _is_time(text: str) -> bool:
+    return "." in text and _is_number(text)
+
+
+def _indexed(path: Path, files: dict[str, Path]) -> list[Path]:
+    """The files of an index file's lines."""
+    ordered = list(files.values())
+    try:
+        return [ordered[_natural(line)] for line in path.read_text().split()]
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"{path}: a line is no frame number below {len(ordered)} ({error}); make it again"
+        ) from error
+
+
+def _natural(text: str) -> int:
+    if int(text) < 0:
+        raise ValueError(f"{text} is negative")
+    return int(text)

@@ -1,0 +1,182 @@
+"""Generated drives through streets, in the layout of the preprocessed radar recordings.
+
+They show that training works; no number on them says anything of real radars.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tds_jax.config import require, require_at_least, require_between
+from tds_jax.data.cache import build_once, cached_folder
+from tds_jax.voxel.data.clouds import Cloud
+from tds_jax.voxel.data.streets import (
+    RadarNoise,
+    lidar_cloud,
+    radar_cloud,
+    random_street,
+    visible_surface,
+)
+from tds_jax.voxel.data.volumes import KINDS, write_npz
+from tds_jax.voxel.data.voxelise import (
+    NTU_ROTATION,
+    NTU_TRANSLATION_M,
+    VoxelGrid,
+    moved,
+    radar_volume,
+    rigid,
+    target_volume,
+    write_geometry,
+)
+
+_RECIPE = 1  # raise when the same Simulation would give other numbers
+RADAR_FOLDER, LIDAR_FOLDER = "radar_pcl", "livox_lidar"  # as NTU4DRadLM names them
+
+Progress = Callable[[int, int], None]
+
+
+def _option(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulation:
+    """Everything the generated data depend on."""
+
+    scenes: int = _option(12, "Streets, each with traffic of its own; splits are by scene.")
+    frames: int = _option(24, "Frames per street.")
+    seconds_per_frame: float = _option(0.5, "Between frames; the car drives 4-10 m/s.")
+    depth: int = _option(16, "Voxels upwards (Z).")
+    height: int = _option(64, "Voxels forwards (X).")
+    width: int = _option(64, "Voxels sideways (Y).")
+    ranges: tuple[float, ...] = _option(
+        (0.0, 32.0, -16.0, 16.0, -2.0, 6.0), "x0,x1,y0,y1,z0,z1 metres around the sensors."
+    )
+    detections_per_m2: float = _option(0.5, "Radar detections on a wall near by.")
+    missed: float = _option(0.05, "Share of objects that the radar misses in a frame.")
+    clutter: float = _option(20.0, "False radar points per frame, on average.")
+    distance_noise_m: float = _option(0.15, "Standard deviation of the radar's distances.")
+    azimuth_noise_deg: float = _option(1.0, "Standard deviation of the radar's azimuths.")
+    elevation_noise_deg: float = _option(1.5, "Standard deviation of the radar's elevations.")
+    doppler_noise_m_s: float = _option(0.1, "Standard deviation of the radar's Doppler.")
+    intensity_noise_db: float = _option(3.0, "Standard deviation of the radar's intensity.")
+    clouds: bool = _option(False, "Write raw point clouds, for tds_jax.prepare, not volumes.")
+    seed: int = _option(0, "The same gives the same bytes.")
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "frames", "depth", "height", "width"):
+            require_at_least(f"synthetic {name}", getattr(self, name), 1)
+        for name in ("clutter", "seed", *(n for n in self.__dict__ if "_noise_" in n)):
+            require_at_least(f"synthetic {name}", getattr(self, name), 0)
+        require_between("synthetic missed", self.missed, 0, 1)
+        for name in ("detections_per_m2", "seconds_per_frame"):
+            value = getattr(self, name)
+            require(value > 0, f"synthetic {name}={value} must be above 0")
+        pairs = list(zip(self.ranges[::2], self.ranges[1::2], strict=False))
+        require(
+            len(self.ranges) == 6 and all(low < high for low, high in pairs),
+            f"synthetic ranges={self.ranges} must be x0,x1,y0,y1,z0,z1 metres, each pair rising",
+        )
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """Ranges and (X, Y, Z) voxels."""
+        return VoxelGrid(self.ranges, (self.height, self.width, self.depth))
+
+    @property
+    def noise(self) -> RadarNoise:
+        """What the radar does to the points it sees."""
+        return RadarNoise(
+            self.detections_per_m2,
+            self.missed,
+            self.clutter,
+            self.distance_noise_m,
+            self.azimuth_noise_deg,
+            self.elevation_noise_deg,
+            self.doppler_noise_m_s,
+            self.intensity_noise_db,
+        )
+
+    def run(self, target: Path, progress: Progress) -> Path:
+        """Writes the data set into a folder; see `synthesize`."""
+        return synthesize(target, self, progress)
+
+
+def drive(simulation: Simulation, scene: int) -> Iterator[tuple[float, Cloud, Cloud]]:
+    """(seconds, radar, LiDAR) of every frame of a scene; depends on nothing but the arguments."""
+    rng = np.random.default_rng((simulation.seed, scene))
+    speed, ranges = rng.uniform(4.0, 10.0), simulation.ranges
+    seconds = np.arange(simulation.frames) * simulation.seconds_per_frame
+    street = random_street(ranges[1] + speed * seconds[-1], rng)
+    # Two points across the smallest voxel side, so that no voxel of a face is skipped.
+    x, y, z = simulation.grid.shape
+    sides = np.diff(np.reshape(ranges, (3, 2)), axis=1)[:, 0] / (x, y, z)
+    spacing = float(sides.min()) / 2
+    for moment in seconds.tolist():
+        boxes = street.at(moment, speed * moment).within(ranges)
+        surface = visible_surface(boxes, spacing)
+        lidar = lidar_cloud(boxes, surface, rng)
+        noise = simulation.noise
+        yield moment, radar_cloud(boxes, surface, spacing, speed, noise, ranges, rng), lidar
+
+
+def synthesize(folder: str | Path, simulation: Simulation, progress: Progress | None) -> Path:
+    """Writes the data set into `folder`; returns it.
+
+    progress(done, total) is called after every frame. See `build_once` for folders that exist and
+    builds that are killed.
+    """
+
+    def build(building: Path) -> None:
+        write = _write_clouds if simulation.clouds else _write_volumes
+        total = simulation.scenes * simulation.frames
+        for done in range(0, total, simulation.frames):
+            scene = done // simulation.frames
+            for frame in write(building / f"street{scene:02d}", simulation, scene):
+                if progress:
+                    progress(done + frame + 1, total)
+        if not simulation.clouds:
+            write_geometry(building, simulation.grid)
+
+    return build_once(folder, _describe(simulation), build)
+
+
+def cached(cache_dir: str | Path, simulation: Simulation, progress: Progress | None) -> Path:
+    """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
+    folder = cached_folder(cache_dir, "synthetic_voxel", _describe(simulation))
+    return synthesize(folder, simulation, progress)
+
+
+def _describe(simulation: Simulation) -> str:
+    return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
+
+
+def _write_volumes(folder: Path, simulation: Simulation, scene: int) -> Iterator[int]:
+    """A scene as sparse .npz; gives each frame's number once it is written."""
+    places = {kind: folder / name for kind, name in KINDS.items()}
+    for place in places.values():
+        place.mkdir(parents=True)
+    for frame, (_, radar_points, lidar_points) in enumerate(drive(simulation, scene)):
+        radar = radar_volume(radar_points, simulation.grid, np.eye(4))
+        target = target_volume(lidar_points, radar, simulation.grid, reach=1)
+        write_npz(places["radar"] / f"{frame:06d}.npz", radar)
+        write_npz(places["target"] / f"{frame:06d}.npz", target)
+        yield frame
+
+
+def _write_clouds(folder: Path, simulation: Simulation, scene: int) -> Iterator[int]:
+    """A scene as raw point clouds named by time, each in its own sensor's frame."""
+    for name in (RADAR_FOLDER, LIDAR_FOLDER):
+        (folder / name).mkdir(parents=True)
+    to_radar = np.linalg.inv(rigid(NTU_ROTATION, NTU_TRANSLATION_M))
+    for frame, (seconds, radar, lidar) in enumerate(drive(simulation, scene)):
+        points = moved(radar.points, to_radar)
+        rows = np.column_stack([points, radar.intensity, radar.doppler]).astype(np.float32)
+        np.save(folder / RADAR_FOLDER / f"{seconds:.6f}.npy", rows)
+        rows = np.column_stack([lidar.points, lidar.intensity])
+        np.save(folder / LIDAR_FOLDER / f"{seconds:.6f}.npy", rows)
+        yield frame

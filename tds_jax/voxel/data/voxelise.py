@@ -1,0 +1,145 @@
+"""Points to occupied voxels: radar volumes, LiDAR targets, calibration between the two."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tds_jax.errors import UserError
+from tds_jax.voxel.data.clouds import Cloud
+from tds_jax.voxel.data.volumes import GEOMETRY, Volume
+
+# Of NTU4DRadLM: p_lidar = R p_radar + T.
+NTU_ROTATION = (
+    *(0.999928, 0.008716, -0.008397),
+    *(-0.008356, 0.999089, 0.041872),
+    *(0.008753, -0.041798, 0.999089),
+)
+NTU_TRANSLATION_M = (0.144833, 0.002794, 0.135302)
+ORTHOGONAL_TOLERANCE = 1e-3  # of R Rᵀ: printed calibrations have six digits or fewer
+
+
+@dataclasses.dataclass(frozen=True)
+class VoxelGrid:
+    """ranges: (x0, x1, y0, y1, z0, z1) metres, upper ends excluded; shape: (X, Y, Z) voxels."""
+
+    ranges: tuple[float, ...]
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, ranges: Sequence[float], resolution: float) -> "VoxelGrid":
+        """Cubes of `resolution` metres; UserError when they do not fill the ranges."""
+        if len(ranges) != 6 or any(ranges[i] >= ranges[i + 1] for i in (0, 2, 4)):
+            raise UserError(
+                f"--ranges={tuple(ranges)} must be x0,x1,y0,y1,z0,z1 in metres, each pair rising"
+            )
+        if resolution <= 0:
+            raise UserError(f"--resolution={resolution} must be above 0 metres; 0.2 is usual")
+        counts = [(ranges[i + 1] - ranges[i]) / resolution for i in (0, 2, 4)]
+        if any(abs(n - round(n)) > 1e-6 * n for n in counts):
+            raise UserError(
+                f"--resolution={resolution} does not divide --ranges={tuple(ranges)} into whole "
+                f"voxels ({', '.join(f'{n:g}' for n in counts)}); change one of them"
+            )
+        x, y, z = (round(n) for n in counts)
+        return cls(tuple(map(float, ranges)), (x, y, z))
+
+    def cells(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of (N, 3) metres: flat voxel numbers of those inside, and which they are (N,) bool."""
+        lower = np.array(self.ranges[::2])
+        size = (np.array(self.ranges[1::2]) - lower) / self.shape
+        index = np.floor((points.astype(np.float64) - lower) / size).astype(np.int64)
+        inside = ((index >= 0) & (index < self.shape)).all(axis=1)
+        return np.ravel_multi_index(tuple(index[inside].T), self.shape), inside
+
+    def coords(self, cells: np.ndarray) -> np.ndarray:
+        """(N, 3) integers (x, y, z) of flat voxel numbers."""
+        return np.stack(np.unravel_index(cells, self.shape), axis=1).astype(np.int64)
+
+
+def write_geometry(folder: Path, grid: VoxelGrid) -> None:
+    """Writes geometry.json, which tells a folder's readers where its voxels are."""
+    geometry = {"ranges": list(grid.ranges), "shape": list(grid.shape)}
+    (folder / GEOMETRY).write_text(json.dumps(geometry) + "\n")
+
+
+def rigid(rotation: Sequence[float], translation: Sequence[float]) -> np.ndarray:
+    """(4, 4) matrix of a row-major rotation and a translation in metres; or UserError."""
+    matrix = np.eye(4)
+    if len(rotation) != 9 or len(translation) != 3:
+        raise UserError(
+            f"calibration has {len(rotation)} rotation and {len(translation)} translation numbers; "
+            f"give 9, row by row, and 3"
+        )
+    matrix[:3, :3] = np.reshape(rotation, (3, 3))
+    matrix[:3, 3] = translation
+    error = np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max()
+    if error > ORTHOGONAL_TOLERANCE or np.linalg.det(matrix[:3, :3]) < 0:
+        raise UserError(
+            f"calibration rotation {tuple(rotation)} is no rotation (R Rᵀ misses 1 by "
+            f"{error:.2g}); give it row by row"
+        )
+    return matrix
+
+
+def moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(N, 3) f64 points through a (4, 4) rigid transform."""
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def radar_volume(cloud: Cloud, grid: VoxelGrid, matrix: np.ndarray) -> Volume:
+    """Occupancy, mean intensity, mean Doppler and its population variance of each hit voxel.
+
+    matrix: (4, 4) from the radar's to the target's frame. Points without a Doppler count as 0 m/s.
+    """
+    cells, inside = grid.cells(moved(cloud.points, matrix))
+    hit, of_hit, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    doppler = cloud.doppler[inside].astype(np.float64)
+    speed = _mean(doppler, of_hit, counts)
+    # About the mean: E[v²] - E[v]² loses its digits where the spread is small.
+    variance = _mean((doppler - speed[of_hit]) ** 2, of_hit, counts)
+    intensity = _mean(cloud.intensity[inside], of_hit, counts)
+    return _volume(grid, hit, intensity, speed, variance)
+
+
+def target_volume(cloud: Cloud, radar: Volume, grid: VoxelGrid, reach: int) -> Volume:
+    """Occupancy and mean reflectivity of each LiDAR voxel, with the radar's Doppler near it.
+
+    Doppler: mean over the radar voxels within `reach` voxels along every axis (1: the 3x3x3
+    around), and 1 in the last channel; 0 and 0 where there is none.
+    """
+    cells, inside = grid.cells(cloud.points.astype(np.float64))
+    hit, of_hit, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    reflectivity = _mean(cloud.intensity[inside], of_hit, counts)
+    doppler, valid = _near(grid.coords(hit), radar, reach)
+    return _volume(grid, hit, reflectivity, doppler, valid)
+
+
+def _near(coords: np.ndarray, radar: Volume, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean Doppler of the radar voxels around each of (N, 3) coords, and whether there is one."""
+    sums, counts = np.zeros(len(coords)), np.zeros(len(coords))
+    # A border of `reach` voxels all round keeps neighbours of the edge from wrapping over.
+    bordered = tuple(n + 2 * reach for n in radar.shape)
+    keys = np.ravel_multi_index(tuple((radar.coords + reach).T), bordered)
+    order = np.argsort(keys)
+    keys, values = keys[order], radar.features[order, 2].astype(np.float64)
+    steps = range(-reach, reach + 1)
+    for offset in itertools.product(steps, steps, steps) if len(keys) else ():
+        wanted = np.ravel_multi_index(tuple((coords + reach + offset).T), bordered)
+        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        found = keys[place] == wanted
+        sums += np.where(found, values[place], 0)
+        counts += found
+    return sums / np.maximum(counts, 1), (counts > 0).astype(np.float64)
+
+
+def _mean(values: np.ndarray, group: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.bincount(group, values, minlength=len(counts)) / counts
+
+
+def _volume(grid: VoxelGrid, cells: np.ndarray, *channels: np.ndarray) -> Volume:
+    features = np.stack([np.ones(len(cells)), *channels], axis=1).astype(np.float32)
+    return Volume(grid.coords(cells), features, grid.shape)

@@ -1,0 +1,112 @@
+"""Settings -> models."""
+
+import math
+from typing import Any
+
+from flax import nnx
+
+from tds_jax.config import Config
+from tds_jax.nn.precision import compute_dtype
+from tds_jax.voxel.config import GENERATORS, VoxelModelConfig
+from tds_jax.voxel.data.resize import Shape
+from tds_jax.voxel.data.volumes import CHANNELS
+from tds_jax.voxel.methods.diffusion import Levels
+from tds_jax.voxel.methods.model import Distilled, LatentDenoiser, ScaledAutoencoder
+from tds_jax.voxel.networks.blocks import ONE, RESAMPLING
+from tds_jax.voxel.networks.coder import Encoder, Execution
+from tds_jax.voxel.networks.perceptual import FeatureNet
+from tds_jax.voxel.networks.unet import UNet
+from tds_jax.voxel.networks.vae import VAE3D
+from tds_jax.voxel.networks.vqvae import VQVAE3D
+
+
+def cells_per_latent(model: VoxelModelConfig) -> Shape:
+    """Cells of a volume / cells of its latent, along D, H and W."""
+    used = (ONE, *RESAMPLING[: len(model.multipliers) - 1])
+    d, h, w = (math.prod(axis) for axis in zip(*used, strict=True))
+    return d, h, w
+
+
+def divisor(model: VoxelModelConfig) -> Shape:
+    """By what D, H and W must be divisible; for a generator, down to its U-Net's deepest level."""
+    deep = 2 ** (len(model.unet_multipliers) - 1) if model.name in GENERATORS else 1
+    d, h, w = (deep * n for n in cells_per_latent(model))
+    return d, h, w
+
+
+def autoencoder(config: Config, rngs: nnx.Rngs) -> ScaledAutoencoder:
+    """The network of a config between raw volumes."""
+    model, loss = config.model, config.loss
+    logits = loss.reconstruction == "occupancy"
+    dtype = compute_dtype(config.memory.dtype)
+    given: dict[str, Any] = {
+        "base": model.base,
+        "multipliers": model.multipliers,
+        "blocks": model.blocks,
+        "attention": model.attention,
+        "span": model.span,
+        "remat": config.memory.remat,
+        "tile": model.tile,
+        "dtype": dtype,
+        "rngs": rngs,
+    }
+    sizes = CHANNELS, CHANNELS, model.latent_channels
+    if model.codes:
+        network: VAE3D | VQVAE3D = VQVAE3D(
+            *sizes,
+            codes=model.codes,
+            decay=model.codebook_decay,
+            window=config.optim.batch_size,
+            restart_below=model.restart_below,
+            commitment=loss.commitment_weight,
+            **given,
+        )
+    else:
+        network = VAE3D(*sizes, **given)
+    composite = loss.reconstruction == "composite" and model.name not in GENERATORS
+    features = FeatureNet(CHANNELS, dtype=dtype, rngs=rngs) if composite else None
+    return ScaledAutoencoder(network, logits=logits, perceptual=features)
+
+
+def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:
+    """The U-Net of a config, its radar encoder, and the autoencoder whose latents it denoises."""
+    model, remat = config.model, config.memory.remat
+    dtype = compute_dtype(config.memory.dtype)
+    encoder = Encoder(
+        CHANNELS,
+        model.condition_channels,
+        base=model.condition_base,
+        multipliers=model.multipliers,
+        blocks=model.condition_blocks,
+        attention=False,
+        execution=Execution(model.span, remat, model.tile),
+        dtype=dtype,
+        rngs=rngs,
+    )
+    unet = UNet(
+        model.latent_channels + model.condition_channels,
+        model.latent_channels,
+        width=model.width,
+        multipliers=model.unet_multipliers,
+        remat=remat,
+        dtype=dtype,
+        rngs=rngs,
+    )
+    return LatentDenoiser(autoencoder(config, rngs), encoder, unet, data=model.sigma_data)
+
+
+def distilled(config: Config, rngs: nnx.Rngs) -> Distilled:
+    """A teacher of the config's sizes and a student that begins as it."""
+    return Distilled(denoiser(config, rngs))
+
+
+def levels(model: VoxelModelConfig) -> Levels:
+    """The noise levels of a config."""
+    return Levels(
+        data=model.sigma_data,
+        lowest=model.sigma_min,
+        highest=model.sigma_max,
+        rho=model.rho,
+        mean=model.sigma_mean,
+        spread=model.sigma_spread,
+    )

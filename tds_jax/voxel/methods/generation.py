@@ -1,0 +1,113 @@
+"""Learning what the target looks like where the radar is what was seen: diffusion of latents."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.config import Config
+from tds_jax.engine import metrics
+from tds_jax.engine.logs import progress_bar
+from tds_jax.engine.report import MODEL
+from tds_jax.engine.step import Batch, Objective
+from tds_jax.voxel.config import settings
+from tds_jax.voxel.data.dataset import VoxelData
+from tds_jax.voxel.methods import build, diffusion, latents, trained
+from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
+
+LEAVES = ("radar",)
+
+
+class Diffusion:
+    """The method of 'diffusion'; see `task.Method`."""
+
+    leaves: tuple[str, ...] = LEAVES
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._levels = build.levels(config.model)
+
+    def init(self, rngs: nnx.Rngs) -> LatentDenoiser:
+        """A fresh denoiser; the autoencoder in it is random until `statistics` are put in."""
+        return build.denoiser(self._config, rngs)
+
+    @functools.cached_property
+    def _autoencoder(self) -> ScaledAutoencoder:
+        return trained.autoencoder(self._config, Path(self._config.model.autoencoder))
+
+    def digest(self) -> str:
+        """Of the autoencoder's weights: latents of others would not fit the checkpoint's."""
+        return latents.fingerprint(self._autoencoder)
+
+    def latents(self, data: VoxelData, split: str) -> Path:
+        """The stored latents of a split's targets."""
+        return stored_latents(self._autoencoder, data, split, self._config.memory.dtype)
+
+    def statistics(self, data: VoxelData) -> dict[str, Any]:
+        """The frozen autoencoder, units of the radar, and mean and scale of the latents."""
+        return {
+            "autoencoder": trained.leaves(self._autoencoder),
+            "radar": data.statistics.leaves()["radar"],
+            "latent": latents.moments(self.latents(data, "train")),
+        }
+
+    def loss(
+        self, model: LatentDenoiser, batch: Batch, train: bool
+    ) -> tuple[Objective, dict[str, Any]]:
+        """Weighted squared error of the estimate, at a level and with noise of the example's key.
+
+        Validation draws them, too: from keys that stay the same from one look to the next.
+        """
+        clean, keys = model.scaled(batch["latent"]), batch["key"]
+        sigma = self._levels.draw(keys)
+        noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
+        noisy = clean + diffusion.rows(sigma, clean) * noise
+        estimate = model.denoise(model.condition(batch["radar"]))(noisy, sigma)
+        error = jnp.mean((estimate - clean) ** 2, axis=(1, 2, 3, 4))
+        charge = diffusion.loss_weight(sigma, model.data) * error
+        weight = batch["weight"]
+        states = {"mse": metrics.Mean(jnp.sum(weight * error), jnp.sum(weight))}
+        return Objective(jnp.sum(weight * charge), jnp.sum(weight)), states
+
+    def volumes(self, model: LatentDenoiser, batch: Batch) -> dict[str, jax.Array]:
+        """{'model': samples by Heun's method given the radar}, raw values."""
+        sample = sampler(self._config, model, batch)
+        samples = settings(self._config).samples
+        return {MODEL: average(lambda draw: model.decode(sample(draw)), samples)}
+
+
+def sampler(config: Config, model: LatentDenoiser, batch: Batch) -> Callable[[int], jax.Array]:
+    """draw -> scaled latents given a batch's radar, from noise of the examples' keys."""
+    denoise = model.denoise(model.condition(batch["radar"]))
+    levels = build.levels(config.model).grid(config.model.sampler_steps)
+    shape = latent_shape(config, batch)
+    return lambda draw: diffusion.sample(
+        denoise, diffusion.noise(batch["key"], draw, shape), levels
+    )
+
+
+def latent_shape(config: Config, batch: Batch) -> tuple[int, ...]:
+    """(d, h, w, C) of the latents of a batch."""
+    cells = build.cells_per_latent(config.model)
+    grid = batch["radar"].shape[1:4]
+    small = (n // m for n, m in zip(grid, cells, strict=True))
+    return (*small, config.model.latent_channels)
+
+
+def average(one: Callable[[int], jax.Array], samples: int) -> jax.Array:
+    """The mean of one(1) … one(samples): volumes of that many independent draws."""
+    total = one(1)
+    for draw in range(2, samples + 1):
+        total = total + one(draw)
+    return total / samples
+
+
+def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str, dtype: str) -> Path:
+    """Latents of a split's targets, computed in dtype where they are not yet."""
+    with progress_bar(f"encoding the {split} split") as progress:
+        digest = f"{data.contents(split)} {data.shape} {dtype}"
+        return latents.cached(data.cache / "latents", model, data.pairs(split), digest, progress)

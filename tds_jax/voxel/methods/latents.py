@@ -1,0 +1,73 @@
+"""Latents of a trained autoencoder: computed once, kept on disk, read by index."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tds_jax.data.statistics import Moments, streamed_moments
+from tds_jax.engine.step import split
+from tds_jax.voxel.data.source import VoxelPairs
+from tds_jax.voxel.methods.model import ScaledAutoencoder
+
+Progress = Callable[[int, int], None]
+
+
+def cached(
+    folder: Path, model: ScaledAutoencoder, pairs: VoxelPairs, digest: str, progress: Progress
+) -> Path:
+    """A .npy of (frames, d, h, w, C) f32: the latents of the targets of `pairs`, in order.
+
+    The file's name is of the weights and of digest, which must tell the pairs; an existing one is
+    taken as it is. It appears under its name only when whole; one frame is in memory at a time.
+    """
+    path = folder / f"{fingerprint(model, digest)}.npy"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    encode = _encoder(model)
+    shape = model.network.latent_shape((len(pairs), *pairs.shape, 4))
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        stored = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        for index in range(len(pairs)):
+            stored[index] = encode(pairs.example(index, None)["target"])
+            progress(index + 1, len(pairs))
+        stored.flush()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _encoder(model: ScaledAutoencoder) -> Callable[[np.ndarray], np.ndarray]:
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def encode(state: Any, volume: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, state).latent(volume)
+
+    return lambda volume: np.asarray(encode(state, jnp.asarray(volume)[None])[0])
+
+
+def fingerprint(model: nnx.Module, digest: str = "") -> str:
+    """Changes with any weight of a model, and with `digest`."""
+    found = hashlib.blake2b(digest.encode(), digest_size=16)
+    _, params, rest = split(model)
+    for leaf in jax.tree.leaves((params, rest)):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()
+
+
+def moments(path: Path) -> dict[str, np.ndarray]:
+    """mean and scale (C,) f32 over all frames and cells; one frame in memory at a time."""
+    frames: Iterable[Any] = np.load(path, mmap_mode="r")
+    blocks = (np.asarray(frame).reshape(-1, frame.shape[-1]) for frame in frames)
+    found: Moments = streamed_moments(blocks)
+    return {"mean": found.mean.astype(np.float32), "scale": found.scale().astype(np.float32)}

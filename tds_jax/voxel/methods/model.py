@@ -1,0 +1,145 @@
+"""What stands around the networks: units, the occupancy logit, latents of unit size, conditions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tds_jax.nn.normalizer import Normalizer
+from tds_jax.voxel.data.volumes import CHANNELS
+from tds_jax.voxel.methods import diffusion, losses
+from tds_jax.voxel.methods.frozen import freeze
+from tds_jax.voxel.networks.coder import Encoder
+from tds_jax.voxel.networks.perceptual import FeatureNet
+from tds_jax.voxel.networks.unet import UNet
+
+
+def normalized(volume: jax.Array, by: Normalizer) -> jax.Array:
+    """A raw volume (B, D, H, W, 4) in train units; empty cells stay 0 in every channel."""
+    return by(volume) * losses.occupied(volume)[..., None]
+
+
+class ScaledAutoencoder(nnx.Module):
+    """An autoencoder network between raw volumes (B, D, H, W, 4), channel 0 the occupancy.
+
+    logits: the network sees values normalised over occupied cells of the train split, and answers
+    with an occupancy logit in channel 0; otherwise it sees and answers raw values. network:
+    `VAE3D` or `VQVAE3D`. perceptual: what a loss needs beside it, or None.
+    """
+
+    def __init__(self, network: Any, *, logits: bool, perceptual: FeatureNet | None) -> None:
+        self.network = network
+        self.logits = logits
+        self.target = Normalizer(CHANNELS)
+        self.perceptual = nnx.data(perceptual)
+
+    def inside(self, volume: jax.Array) -> jax.Array:
+        """What the network sees of a raw volume."""
+        return normalized(volume, self.target) if self.logits else volume
+
+    def outside(self, output: jax.Array) -> jax.Array:
+        """Raw values of what the network answers; with logits, channel 0 is a probability."""
+        if not self.logits:
+            return output
+        mean, scale = (
+            jnp.broadcast_to(s[...], output.shape) for s in (self.target.mean, self.target.scale)
+        )
+        probability = jax.nn.sigmoid(output[..., :1])
+        return jnp.concatenate([probability, (output * scale + mean)[..., 1:]], axis=-1)
+
+    def latent(self, volume: jax.Array) -> jax.Array:
+        """(B, d, h, w, latent) f32, without noise."""
+        return self.network.latent(self.inside(volume))
+
+    def decode(self, latent: jax.Array) -> jax.Array:
+        """Latents -> raw volumes."""
+        return self.outside(self.network.decode(latent))
+
+
+class LatentDenoiser(nnx.Module):
+    """Estimates the latent of the target from a noisy one and the radar's volume.
+
+    The radar has an encoder of its own, trained with the U-Net: the autoencoder's has only ever
+    seen targets. Latents are brought to mean 0 and standard deviation `data` by `latent`, fitted on
+    the train split. autoencoder: frozen; it takes no part in training.
+    """
+
+    def __init__(
+        self, autoencoder: ScaledAutoencoder, encoder: Encoder, unet: UNet, *, data: float
+    ) -> None:
+        self.data = data
+        self.radar = Normalizer(CHANNELS)
+        self.encoder = encoder
+        self.unet = unet
+        self.latent = Normalizer(autoencoder.network.latent_channels)
+        self.autoencoder = freeze(autoencoder)
+
+    def scaled(self, latent: jax.Array) -> jax.Array:
+        """The autoencoder's latent with standard deviation `data`."""
+        return self.latent(latent) * self.data
+
+    def decode(self, scaled: jax.Array) -> jax.Array:
+        """Raw volumes of scaled latents."""
+        mean, scale = (
+            jnp.broadcast_to(s[...], scaled.shape) for s in (self.latent.mean, self.latent.scale)
+        )
+        return self.autoencoder.decode(scaled / self.data * scale + mean)
+
+    def condition(self, radar: jax.Array) -> jax.Array:
+        """Raw radar (B, D, H, W, 4) -> its latents (B, d, h, w, C) f32."""
+        return self.encoder(normalized(radar, self.radar)).astype(jnp.float32)
+
+    def network(self, condition: jax.Array) -> diffusion.Denoise:
+        """The U-Net with its condition; to be put between `diffusion.mix` factors."""
+
+        def run(x: jax.Array, time: jax.Array) -> jax.Array:
+            return self.unet(jnp.concatenate([x, condition], axis=-1), time)
+
+        return run
+
+    def denoise(self, condition: jax.Array) -> diffusion.Denoise:
+        """(noisy scaled latent, sigma) -> estimate of the scaled latent."""
+        network = self.network(condition)
+
+        def estimate(x: jax.Array, sigma: jax.Array) -> jax.Array:
+            return diffusion.apply(network, diffusion.mix(sigma, self.data), x)
+
+        return estimate
+
+
+class Changes(nnx.Module):
+    """Zeros in the shapes of a nested dict of weights, to be learned and added to them."""
+
+    def __init__(self, weights: dict[str, Any]) -> None:
+        for name, value in weights.items():
+            zeros = Changes(value) if isinstance(value, dict) else nnx.Param(jnp.zeros_like(value))
+            setattr(self, name, zeros)
+
+
+class Distilled(nnx.Module):
+    """A frozen teacher and what its student has learned beyond it.
+
+    The student is the teacher with `change`, zeros at first, added to its trained weights. So it
+    starts as the teacher, weight decay pulls it back there, and an average of changes is one of
+    students.
+    """
+
+    def __init__(self, teacher: LatentDenoiser) -> None:
+        self.change = Changes({name: _weights(getattr(teacher, name)) for name in LEARNED})
+        self.teacher = freeze(teacher)
+
+    def student(self) -> LatentDenoiser:
+        """The teacher with the changes in it; gradients flow to them."""
+        graphdef, _ = nnx.split(self.teacher)
+        weights, changes = _weights(self.teacher), _weights(self.change)
+        for name in LEARNED:
+            weights[name] = jax.tree.map(jnp.add, weights[name], changes[name])
+        return nnx.merge(graphdef, weights)
+
+
+LEARNED = ("encoder", "unet")  # the parts of a LatentDenoiser that are trained
+
+
+def _weights(module: nnx.Module) -> dict[str, Any]:
+    return nnx.to_pure_dict(nnx.state(module))

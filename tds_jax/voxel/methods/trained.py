@@ -1,0 +1,77 @@
+"""Models that other runs have trained, taken over with their weights."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from tds_jax import config as configuration
+from tds_jax import tasks
+from tds_jax.config import Config, require
+from tds_jax.engine import workdir
+from tds_jax.voxel.config import AUTOENCODERS
+from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
+
+AUTOENCODER_SETTINGS = ("base", "multipliers", "blocks", "attention", "latent_channels", "codes")
+UNET_SETTINGS = (
+    "condition_channels",
+    "condition_base",
+    "condition_blocks",
+    "width",
+    "unet_multipliers",
+    "sigma_data",
+)
+
+
+def autoencoder(config: Config, folder: Path) -> ScaledAutoencoder:
+    """The autoencoder of a workdir; its architecture must be the config's."""
+    settings = tuple(f"model.{name}" for name in AUTOENCODER_SETTINGS)
+    model = _load(config, folder, "model.autoencoder", AUTOENCODERS, settings)
+    model.perceptual = nnx.data(None)  # of its loss, which is over
+    return model
+
+
+def denoiser(config: Config, folder: Path) -> LatentDenoiser:
+    """The diffusion of a workdir; its architecture must be the config's."""
+    settings = tuple(f"model.{name}" for name in AUTOENCODER_SETTINGS + UNET_SETTINGS)
+    return _load(config, folder, "model.teacher", ("diffusion",), settings)
+
+
+def leaves(model: nnx.Module) -> dict[str, Any]:
+    """Every array of a model, as a nested dict: what its frozen copy has in `rest`.
+
+    On the host: a training step donates its `rest`, and would take the model's own arrays with it.
+    """
+    return jax.device_get(nnx.to_pure_dict(nnx.state(model)))
+
+
+def _load(
+    config: Config, folder: Path, setting: str, names: tuple[str, ...], settings: tuple[str, ...]
+) -> Any:
+    require(
+        workdir.has_checkpoint(folder),
+        f"{setting}={folder} has no checkpoint; train it first, or name the workdir of another",
+    )
+    values = workdir.read_config(folder)
+    theirs = configuration.resolve(values, tasks.groups(values["task"]))
+    require(
+        theirs.task == config.task and theirs.model.name in names,
+        f"{setting}={folder} was trained as {theirs.task} {theirs.model.name!r}; name a workdir "
+        f"of {' or '.join(names)}",
+    )
+    for path in (*settings, "loss.reconstruction", "data.grid", "data.shape"):
+        _require_same(path, config, theirs, folder)
+    # Its own way of running it (remat, tiles, dtype) is not ours.
+    theirs = dataclasses.replace(theirs, memory=config.memory)
+    model, _ = workdir.load_model(tasks.get(theirs, workdir.read_inputs(folder)), theirs, folder)
+    return jax.device_put(model, jax.local_devices()[0])
+
+
+def _require_same(path: str, config: Config, theirs: Config, folder: Path) -> None:
+    group, name = path.split(".")
+    ours, other = (getattr(getattr(one, group), name) for one in (config, theirs))
+    require(
+        ours == other, f"{path}={ours} but {folder} was trained with {other}; use --config.{path}"
+    )

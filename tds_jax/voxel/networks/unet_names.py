@@ -1,0 +1,80 @@
+"""Parameter names and layouts of the 4D-Radar project's latent U-Net -> those of `unet.UNet`."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tds_jax.errors import UserError
+from tds_jax.interchange import torch_fill
+from tds_jax.interchange.torch_fill import Remedies
+
+# Names of that project's residual block and attention, and ours.
+_PARTS = {
+    "in_layers.0": " norm_in",
+    "in_layers.2": " conv_in",
+    "emb_layers.1": " time",
+    "out_layers.0": " norm_out",
+    "out_layers.3": " conv_out",
+    "skip_connection": " skip",
+    "norm": " norm",
+    "to_qkv": " qkv",
+    "to_out.0": " out",
+    "to_out.1": " norm_out",
+    "op": "",
+    "conv": "",
+}
+_FIXED = {
+    "time_embed.0": "time_in",
+    "time_embed.2": "time_out",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "norm_out",
+    "out.2": "conv_out",
+}
+_CHOOSE = "choose the config of its model"
+_REMEDIES = Remedies(_CHOOSE, f"{_CHOOSE} (width, channels)", _CHOOSE)
+_MIDDLE = ("middle_0", "attention", "middle_1")
+_BLOCK = re.compile(r"(input|middle|output)_blocks?\.(\d+)(?:\.([01]))?\.(\D.*)")
+
+
+def import_params(params: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The U-Net's params, every leaf replaced by its counterpart in `tensors`.
+
+    Raises UserError as `torch_fill.converted` and `torch_fill.fill` do.
+    """
+    found = torch_fill.converted(tensors, convert)
+    return torch_fill.fill(params, {}, found, _REMEDIES)[0]
+
+
+def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
+    """(path of the leaf, words separated by spaces; its value in our layout).
+
+    name: without any prefix. Raises UserError for a name the U-Net does not have.
+    """
+    core, _, leaf = name.removeprefix("module.").rpartition(".")
+    path = _FIXED.get(core) or _block(core)
+    if path is None or leaf not in ("weight", "bias"):
+        raise UserError(
+            f"checkpoint tensor {name!r} of shape {tensor.shape} is not one of the latent U-Net; "
+            "check its origin"
+        )
+    if leaf == "bias":
+        return f"{path} bias", tensor
+    if tensor.ndim == 1:
+        return f"{path} scale", tensor
+    # (out, in, d, h, w) -> (d, h, w, in, out); (out, in) -> (in, out)
+    return f"{path} kernel", tensor.transpose(*range(2, tensor.ndim), 1, 0)
+
+
+def _block(core: str) -> str | None:
+    match = _BLOCK.fullmatch(core)
+    if not match or match[4] not in _PARTS:
+        return None
+    kind, n, part = match[1], int(match[2]), _PARTS[match[4]]
+    if kind == "middle":
+        return _MIDDLE[n] + part
+    if kind == "output":
+        return f"{'grow' if match[3] == '1' else 'up'}_{n}{part}"
+    # conv, then down_0 shrink_0 down_1 shrink_1 …
+    return f"{'down' if n % 2 else 'shrink'}_{(n - 1) // 2}{part}"

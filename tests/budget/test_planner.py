@@ -1,0 +1,151 @@
+"""The planner: affine bytes, the cheapest that fits, an answer when nothing does."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from tds_jax.budget import planner, targets
+from tds_jax.budget.cost import Speed
+from tds_jax.budget.planner import Planner
+from tds_jax.budget.targets import Target
+from tds_jax.errors import UserError
+from tds_jax.sizes import GIB, MIB
+from tests.engine import toy
+
+WIDTH = 256
+
+
+class Wide(nnx.Module):
+    """Enough activations per example, and per scanned step, that bytes are not noise."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.up = nnx.Linear(toy.FEATURES, WIDTH, rngs=rngs)
+        self.down = nnx.Linear(WIDTH, toy.JOINTS, rngs=rngs)
+
+    def __call__(self, x):
+        y = jnp.tanh(self.up(jnp.repeat(x, 50, axis=1)))
+        return self.down(y).reshape(*x.shape[:2], 50, toy.JOINTS).mean(axis=2)
+
+
+class WideTask(toy.ToyTask):
+    """The toy's data, a wider network."""
+
+    def init(self, rngs):
+        return Wide(rngs)
+
+
+TARGET = Target(
+    name="test",
+    kind="cpu",
+    mesh=targets.find("here").mesh,
+    limit=GIB,
+    margin=0.1,
+    at_least=0,
+    speed=Speed(1e10, 1e10, 1e-5),
+    on_host=True,
+)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return toy.config(optim__batch_size=64, optim__accumulate=4)
+
+
+@pytest.fixture(scope="module")
+def explored(config):
+    found = Planner(lambda config: WideTask(), config, TARGET, say=lambda words: None)
+    found.explore()
+    return found
+
+
+def test_every_equal_split_that_the_devices_can_share_is_a_candidate(explored):
+    sizes = [c.optim.micro_batch for c in explored.candidates()]
+    assert jax.device_count() == 2
+    assert sizes == [64, 32, 16, 8, 4, 2]
+
+
+def test_the_line_through_two_sizes_meets_the_others(explored, config):
+    """Bytes are affine in the micro-batch but for padding and fusion: 5 % or 64 KiB."""
+    for row in explored.rows():
+        fresh = Planner(lambda config: WideTask(), config, TARGET, say=lambda words: None)
+        assert row.step.total == pytest.approx(
+            fresh.measure(row.config).step.total, rel=0.05, abs=2**16
+        )
+    assert sum(row.origin == "compiled" for row in explored.rows()) == 2
+
+
+def test_bytes_fall_and_cost_rises_with_smaller_micro_batches(explored):
+    rows = explored.rows()
+    assert [r.training for r in rows] == sorted((r.training for r in rows), reverse=True)
+    assert [r.seconds for r in rows] == sorted(r.seconds for r in rows)
+
+
+def test_the_cheapest_that_fits_is_chosen_and_confirmed(explored):
+    rows = {row.config.optim.micro_batch: row for row in explored.rows()}
+    for size in (64, 16, 4):
+        budget = round(rows[size].training / 0.9) + MIB // 8
+        plan = explored.choose(budget, None)
+        assert plan.chosen.config.optim.micro_batch == size
+        assert plan.chosen.origin == "compiled"
+        assert plan.device_peak <= TARGET.usable(budget)
+        assert plan.config.optim.batch_size == 64
+
+
+def test_a_generous_budget_needs_one_training_step_compiled(config):
+    said = []
+    found = Planner(lambda config: WideTask(), config, TARGET, said.append)
+    plan = found.choose(GIB, None)
+    assert plan.config.optim.accumulate == 1
+    assert [words for words in said if "micro-batch" in words] == [
+        "compiling micro-batch 64 x 1, float32, remat none, decoder_chunk 0"
+    ]
+
+
+def test_a_budget_that_nothing_fits_names_the_least_and_a_remedy(explored):
+    with pytest.raises(UserError) as caught:
+        explored.choose(10_000, None)
+    text = str(caught.value)
+    assert "memory.budget=10 KiB is too small: the least is" in text
+    assert "micro-batch 2 x 32" in text
+    assert "raise it, or" in text
+
+
+def test_a_host_budget_shrinks_the_loader_first(explored):
+    reader = dataclasses.replace(explored._config.data, workers=4, prefetch=8)
+    own = dataclasses.replace(explored._config, data=reader)
+    found = Planner(lambda config: WideTask(), own, TARGET, say=lambda words: None)
+    roomy = found.choose(GIB, None)
+    assert (roomy.config.data.workers, roomy.config.data.prefetch) == (4, 8)
+    found._overhead = found._overhead._replace(compiling=found._overhead.kept)
+    training = roomy.host.training
+    tight = found.choose(GIB, roomy.host.runtime + training - 100 * MIB)
+    assert tight.config.data.workers < 4
+    assert tight.config.data.prefetch == 1
+
+
+def test_a_host_budget_below_the_runtime_is_refused(explored):
+    with pytest.raises(UserError, match=r"memory.host_budget=1 MiB is too small: the least is"):
+        explored.choose(GIB, MIB)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", GIB), ("auto", GIB), ("5MiB", 5 * MIB)])
+def test_auto_means_what_the_device_has(text, expected):
+    assert planner.device_budget(text, TARGET) == expected
+
+
+def test_what_a_compiler_refuses_is_passed_over(config, monkeypatch):
+    """As the TPU's does, which says nothing of how much would be needed."""
+    original = planner._compiled_bytes
+
+    def refusing(traced):
+        batch = traced.jaxpr.jaxpr.invars[-1].aval.shape
+        return None if batch and batch[0] > 16 else original(traced)
+
+    monkeypatch.setattr(planner, "_compiled_bytes", refusing)
+    found = Planner(lambda config: WideTask(), config, TARGET, say=lambda words: None)
+    plan = found.choose(GIB, None)
+    assert plan.chosen.config.optim.micro_batch == 16
+    assert [row.origin for row in plan.rows][:3] == ["refused", "refused", "compiled"]

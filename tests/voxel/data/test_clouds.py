@@ -1,0 +1,114 @@
+"""Clouds of every layout and ending hold the points written; a wrong file is named."""
+
+import numpy as np
+import pytest
+
+from tds_jax.errors import UserError
+from tds_jax.voxel.data.clouds import LAYOUTS, read_cloud
+from tests.voxel.files import write_kitti, write_pcd, write_vod_radar
+
+RNG = np.random.default_rng(0)
+POINTS = RNG.normal(0, 10, (20, 3)).astype(np.float32)
+INTENSITY, DOPPLER = RNG.normal(size=(2, 20)).astype(np.float32)
+
+
+def require(cloud, doppler):
+    np.testing.assert_array_equal(cloud.points, POINTS)
+    np.testing.assert_array_equal(cloud.intensity, INTENSITY)
+    np.testing.assert_array_equal(cloud.doppler, DOPPLER if doppler else np.zeros(20))
+    for array in (cloud.points, cloud.intensity, cloud.doppler):
+        assert array.dtype == np.float32
+    assert cloud.dropped == 0
+
+
+@pytest.mark.parametrize("layout", ["kitti", "vod_lidar"])
+def test_kitti_bin(tmp_path, layout):
+    write_kitti(tmp_path / "a.bin", POINTS, INTENSITY)
+    require(read_cloud(tmp_path / "a.bin", layout), doppler=False)
+
+
+def test_view_of_delft_radar_bin_gives_the_measured_not_the_compensated_speed(tmp_path):
+    write_vod_radar(tmp_path / "a.bin", POINTS, INTENSITY, DOPPLER)
+    require(read_cloud(tmp_path / "a.bin", "vod_radar"), doppler=True)
+
+
+def test_ntu_npy(tmp_path):
+    np.save(tmp_path / "r.npy", np.column_stack([POINTS, INTENSITY, DOPPLER]).astype(np.float64))
+    np.save(tmp_path / "l.npy", np.column_stack([POINTS, INTENSITY]))
+    require(read_cloud(tmp_path / "r.npy", "ntu_radar"), doppler=True)
+    require(read_cloud(tmp_path / "l.npy", "ntu_lidar"), doppler=False)
+
+
+@pytest.mark.parametrize("data", ["ascii", "binary"])
+@pytest.mark.parametrize("names", [("intensity", "velocity"), ("RCS", "v_r"), ("power", "doppler")])
+def test_pcd_by_its_own_column_names_in_any_order(tmp_path, data, names):
+    padding = np.ones((20, 2))
+    columns = {names[1]: DOPPLER, "_": padding, **dict(zip("xyz", POINTS.T, strict=True))}
+    write_pcd(tmp_path / "a.pcd", {**columns, "ring": padding[:, 0], names[0]: INTENSITY}, data)
+    # the layout is for files that do not name their columns
+    require(read_cloud(tmp_path / "a.pcd", "kitti"), doppler=True)
+
+
+@pytest.mark.parametrize("data", ["ascii", "binary"])
+def test_pcd_without_intensity_or_points(tmp_path, data):
+    write_pcd(tmp_path / "a.pcd", dict(zip("xyz", POINTS.T, strict=True)), data)
+    cloud = read_cloud(tmp_path / "a.pcd", "kitti")
+    np.testing.assert_array_equal(cloud.points, POINTS)
+    assert not cloud.intensity.any()
+    write_pcd(tmp_path / "b.pcd", {"x": [], "y": [], "z": []}, data)
+    assert read_cloud(tmp_path / "b.pcd", "kitti").points.shape == (0, 3)
+
+
+def test_points_that_are_no_numbers_are_left_out_and_counted(tmp_path):
+    rows = np.column_stack([POINTS, INTENSITY]).astype(np.float64)
+    rows[3, 1], rows[5, 3], rows[7, 0] = np.nan, np.inf, 1e300  # the last is beyond float32
+    np.save(tmp_path / "a.npy", rows)
+    cloud = read_cloud(tmp_path / "a.npy", "ntu_lidar")
+    assert cloud.dropped == 3
+    np.testing.assert_array_equal(cloud.points, np.delete(POINTS, [3, 5, 7], axis=0))
+
+
+def write(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def pcd(old, new):
+    def change(folder):
+        write_pcd(folder / "a.pcd", dict(zip("xyz", POINTS.T, strict=True)))
+        content = (folder / "a.pcd").read_bytes()
+        assert old in content
+        (folder / "a.pcd").write_bytes(content.replace(old, new))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "text"),
+    [
+        (lambda folder: None, "a.bin", "no such file"),
+        (write("a.bin", b"1" * 36), "a.bin", "36 bytes are no whole points of 4 float32"),
+        (write("a.bin", b"1" * 18), "a.bin", "18 bytes are no whole points"),
+        (write("a.npy", b"broken"), "a.npy", "not a .npy array"),
+        (write("a.txt", b"1 2 3 4"), "a.txt", "unknown ending"),
+        (write("a.pcd", b"FIELDS x y z\n"), "a.pcd", "no DATA line"),
+        (pcd(b"DATA binary", b"DATA binary_compressed"), "a.pcd", "write it as ascii or binary"),
+        (pcd(b"FIELDS x y z", b"FIELDS x y w"), "a.pcd", "field 'z' is missing"),
+        (pcd(b"POINTS 20", b"POINTS 21"), "a.pcd", "240 bytes of points, the header says 21"),
+        (pcd(b"POINTS 20", b"POINTS many"), "a.pcd", "PCD header is wrong"),
+        (pcd(b"SIZE 4 4 4\n", b""), "a.pcd", "PCD header is wrong"),
+        (pcd(b"DATA binary", b"DATA ascii"), "a.pcd", "numbers, the header says 20 points of 3"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_fault(tmp_path, make, name, text):
+    make(tmp_path)
+    with pytest.raises(UserError, match=text) as caught:
+        read_cloud(tmp_path / name, "kitti")
+    assert f"{name}:" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layout_of_other_columns_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((5, 5)))
+    with pytest.raises(UserError, match=r"array \(5, 5\).*'ntu_lidar' has the columns x, y, z"):
+        read_cloud(tmp_path / "a.npy", "ntu_lidar")
+    assert all(columns[:4] == ("x", "y", "z", "intensity") for columns in LAYOUTS.values())
