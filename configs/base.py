@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
 
     config.memory = ConfigDict()
     # '' = train as the settings below say. A size ('1GiB') or 'auto' (what the device has): the
-    # cheapest of micro-batch x remat x decoder_chunk that fits is found before training. The
+    # cheapest of micro-batch x recomputation that fits is found before training. The
     # effective batch, and with it the result, stays. On CPU these bytes are part of the host's.
     config.memory.budget = ""
     config.memory.host_budget = ""  # the same for the process and its workers in host memory
@@ -41,9 +41,6 @@ def get_config() -> ConfigDict:
     config.memory.remat = "none"
     # 'bfloat16' halves activations (rms error ~1e-3); parameters, carries and losses stay f32.
     config.memory.dtype = "float32"
-    # Recurrent steps recomputed together in the backward pass; 0 keeps all of them.
-    # 32 of 1000 steps: decoder activations ÷18, +41 to +64 % decoder time; for long windows.
-    config.memory.decoder_chunk = 0
     config.memory.matmul_precision = "default"  # 'highest' = true f32 on GPU and TPU, slower
     config.memory.preallocate = True  # take the GPU's memory at once; False to share the card
     config.memory.fraction = 0.0  # share of the card this process may take; 0 = XLA's own (0.75)

@@ -63,6 +63,10 @@ def get_config() -> ConfigDict:
     # Your copy of a UmeTrack hand model (JSON), for distances in mm; '' = our own hand of 190 mm.
     config.eval.hand_model = ""
 
+    # Steps of the decoder redone together going backward; 0 keeps all of them. 32 of 1000 steps:
+    # its activations ÷18, +41 to +64 % of its time; for long windows.
+    config.memory.decoder_chunk = 0
+
     config.loss = ConfigDict()
     config.loss.mse_weight = 1.0
     config.loss.mae_weight = 0.5

@@ -47,6 +47,12 @@ def get_config() -> ConfigDict:
     config.model.local_days = 2  # 0 = none
     config.model.extra_inputs = ("land_mask", "day_of_year")  # also 'coordinates'
 
+    # Redone together going backward instead of kept, 0 keeps all: days of convlstm; sequences
+    # (pixels of all examples) of the others' LSTM, whose convolutions then take one example at a
+    # time. Up to one more forward pass of that part.
+    config.memory.day_chunk = 0
+    config.memory.pixel_chunk = 0
+
     config.loss = ConfigDict()
     config.loss.mse_weight = 1.0  # of errors in units of the target's spread
     config.loss.mae_weight = 0.0

@@ -20,6 +20,7 @@ from experiments.measuring import load
 from tds_jax import tasks
 from tds_jax.budget import settling
 from tds_jax.engine import loop, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.sharding import make_mesh
 from tds_jax.sizes import format_bytes
 
@@ -32,7 +33,7 @@ def run(config, folder):
     build = functools.cache(tasks.get)
     planned, plan = settling.settle(build, config, folder)
     workdir.claim(folder, planned, build(planned).inputs(), build(planned).digest())
-    loop.fit(build(planned), planned, folder)
+    loop.fit(Blueprint(build(planned), planned), folder)
     checkpoints = workdir.open_checkpoints(folder, planned)
     mesh = make_mesh(planned.optim.micro_batch)
     position = checkpoints.latest()

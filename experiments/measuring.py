@@ -15,6 +15,7 @@ from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.budget import heap
 from tds_jax.engine import sharding
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.program import Program
 
 RECORDED = {"num_channels": 16, "num_joints": 20, "sample_rate": 2000.0}
@@ -56,7 +57,7 @@ class Step:
 
     def __init__(self, config):
         self.task = make_task(config)
-        self.program = Program(self.task, config)
+        self.program = Program(Blueprint(self.task, config))
         self.accumulate = config.optim.accumulate
         self.state = self.program.fresh({})
         self.batch = random_batch(self.task, config, self.program.mesh)
@@ -95,7 +96,7 @@ def measured_peak(config, steps=10):
     before: it touches the runtime's own code, about 15 MiB. Linux; call in a process of its own.
     """
     task = make_task(config)
-    program = Program(task, config)
+    program = Program(Blueprint(task, config))
     state = program.fresh({})
     batch = random_batch(task, config, program.mesh)
     state, objective = program.train_step(state, batch)

@@ -17,6 +17,7 @@ import numpy as np
 
 from tds_jax import cli, tasks
 from tds_jax.engine import workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.pose.filters import SpeedAdaptiveFilter
 from tds_jax.pose.prediction import Runner
 from tds_jax.pose.sessions import DATASET, FIELDS, valid_rows
@@ -31,7 +32,7 @@ def main():
     options = parser.parse_args()
     config = cli.resolve(workdir.read_config(options.workdir))
     task = tasks.get(config)
-    model, _ = workdir.load_model(task, config, options.workdir)
+    model, _ = workdir.load_model(Blueprint(task, config), options.workdir)
     found = predictions(task, model, options.split)
     rate = config.model.rollout_freq
     for kind, pairs in found.items():

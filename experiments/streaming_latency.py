@@ -24,6 +24,7 @@ from flax import nnx
 from tds_jax import cli, tasks
 from tds_jax import config as configuration
 from tds_jax.engine import workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.pose.live import Latency
 from tds_jax.pose.prediction import given_pose, read_emg
 from tds_jax.pose.sessions import DATASET, FIELDS, valid_rows
@@ -123,7 +124,7 @@ def compare_alignments(folder, recording):
     """Angles of both alignments at every row that both predict."""
     config = cli.resolve(workdir.read_config(folder))
     task = tasks.get(config, workdir.read_inputs(folder))
-    model, _ = workdir.load_model(task, config, folder)
+    model, _ = workdir.load_model(Blueprint(task, config), folder)
     header = task.files.header(recording, config.data.group, DATASET)
     rows = min(header.rows, config.data.window)
     emg = read_emg(task, recording, 0, rows)[None]

@@ -3,9 +3,9 @@
 The way of the data:
 
     argv -> config file + overrides -> cli.resolve -> Config (frozen), kept in config.json
-    Config.task -> tasks.get -> Task: init, loss, source(split), batch_spec, evaluate, predict
+    Config.task -> tasks.get -> Task: init, loss, source(split), batch_spec
     memory.budget -> compile candidates on shapes -> the cheapest that fits  budget
-    eval_shape(init) -> sharding -> compile(step) -> predicted bytes         engine.program
+    Task + Config -> shapes -> sharding -> compile(step) -> predicted bytes  engine.program
     examples -> data.pipeline.Loader(position) -> device batches             engine.feed
     loop: [evaluate?] -> [save?] -> next batch -> step -> log                engine.loop
     stop: steps done | early stop | SIGTERM -> save, close, exit 0

@@ -10,7 +10,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tds_jax.errors import UserError
@@ -22,34 +22,14 @@ REMAT_POLICIES = ("none", "dots", "names", "full")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
-RISING = ("r2", "iou", "skill", "perplexity")  # metrics of which more is better
 
-# A run may go on with other values of these. None of them changes the trajectory beyond rounding,
-# except that optim.steps moves the end of a schedule that has one.
-FREE_ON_RESUME = (
-    "data.workers",
-    "data.threads",
-    "data.prefetch",
-    "data.persistent_workers",
-    "data.chunk_cache_bytes",
-    "data.chunk_cache_preemption",
-    "data.max_open_files",
-    "data.cache_dir",
-    "optim.steps",
-    "optim.accumulate",
-    "eval.batch_size",
-    "model.output_filter",
-    "model.filter_",
-    "log.",
-    "memory.budget",
-    "memory.host_budget",
-    "memory.allow_bfloat16",
-    "memory.remat",
-    "memory.decoder_chunk",
-    "memory.preallocate",
-    "memory.fraction",
-    "memory.compile_cache",
-)
+
+# What else a field says of its setting, in its metadata. A run may go on with another value of a
+# FREE one: none changes the trajectory beyond rounding, except that optim.steps moves the end of a
+# schedule that has one. A plan depends on PLANNED ones and may change them. "shown": what plans
+# call a value. "rises": of eval.metric, how names of metrics begin of which more is better.
+FREE = {"free": True}
+PLANNED = {"planned": True}
 
 
 def require(condition: bool, message: str) -> None:
@@ -86,9 +66,9 @@ def require_shares(name: str, shares: tuple[float, ...]) -> None:
 class OptimConfig:
     """The update rule. `batch_size` is the effective batch; micro-batch = batch_size/accumulate."""
 
-    batch_size: int
-    accumulate: int
-    steps: int
+    batch_size: int = dataclasses.field(metadata=PLANNED)
+    accumulate: int = dataclasses.field(metadata=FREE | PLANNED)
+    steps: int = dataclasses.field(metadata=FREE)
     optimizer: str
     learning_rate: float
     schedule: str
@@ -128,18 +108,20 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryConfig:
-    """What trades speed for bytes; nothing here changes the result beyond rounding."""
+    """What trades speed for bytes; nothing here changes the result beyond rounding.
 
-    budget: str
-    host_budget: str
-    allow_bfloat16: bool
-    remat: str
-    dtype: str
-    decoder_chunk: int
-    matmul_precision: str
-    preallocate: bool
-    fraction: float
-    compile_cache: str
+    A domain adds settings of its own here: each a length, 0 for off.
+    """
+
+    budget: str = dataclasses.field(metadata=FREE | PLANNED)
+    host_budget: str = dataclasses.field(metadata=FREE | PLANNED)
+    allow_bfloat16: bool = dataclasses.field(metadata=FREE | PLANNED)
+    remat: str = dataclasses.field(metadata=FREE | PLANNED | {"shown": "remat"})
+    dtype: str = dataclasses.field(metadata=PLANNED | {"shown": "dtype"})
+    matmul_precision: str = dataclasses.field(metadata=PLANNED)
+    preallocate: bool = dataclasses.field(metadata=FREE | PLANNED)
+    fraction: float = dataclasses.field(metadata=FREE | PLANNED)
+    compile_cache: str = dataclasses.field(metadata=FREE | PLANNED)
 
     def __post_init__(self) -> None:
         for name in ("budget", "host_budget"):
@@ -149,24 +131,26 @@ class MemoryConfig:
         require_choice("memory.remat", self.remat, REMAT_POLICIES)
         require_choice("memory.dtype", self.dtype, DTYPES)
         require_choice("memory.matmul_precision", self.matmul_precision, PRECISIONS)
-        require_at_least("memory.decoder_chunk", self.decoder_chunk, 0)
         require_between("memory.fraction", self.fraction, 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """When to look at `val`, which value decides, and when to stop early."""
+    """When to look at `val`, which value decides, and when to stop early.
+
+    A domain's own class says which of its metrics rise.
+    """
 
     every: int
-    batch_size: int
-    metric: str
+    batch_size: int = dataclasses.field(metadata=FREE | PLANNED)
+    metric: str = dataclasses.field(metadata={"rises": ("r2",)})
     mode: str
     min_delta: float
     patience: int
 
     def __post_init__(self) -> None:
         require_choice("eval.mode", self.mode, ("min", "max"))
-        rises = self.metric.startswith(RISING)
+        rises = self.metric.startswith(_metadata(type(self), "metric")["rises"])
         require(
             rises == (self.mode == "max"),
             f"eval.metric={self.metric} should {'rise' if rises else 'fall'}, but eval.mode="
@@ -193,9 +177,9 @@ class CheckpointConfig:
 class LogConfig:
     """How often a line is written, and where besides metrics.jsonl."""
 
-    every: int
-    tensorboard: bool
-    plots: bool
+    every: int = dataclasses.field(metadata=FREE)
+    tensorboard: bool = dataclasses.field(metadata=FREE)
+    plots: bool = dataclasses.field(metadata=FREE)
 
     def __post_init__(self) -> None:
         require_at_least("log.every", self.every, 1)
@@ -205,10 +189,10 @@ class LogConfig:
 class LoaderConfig:
     """How batches reach the device; every domain's data settings begin with these."""
 
-    workers: int
-    threads: int
-    prefetch: int
-    persistent_workers: bool
+    workers: int = dataclasses.field(metadata=FREE | PLANNED)
+    threads: int = dataclasses.field(metadata=FREE)
+    prefetch: int = dataclasses.field(metadata=FREE | PLANNED)
+    persistent_workers: bool = dataclasses.field(metadata=FREE)
 
     @property
     def cache_bytes(self) -> int:
@@ -307,14 +291,31 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     return value
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`name: old -> new` for every setting that differs and may not differ on resume."""
+def _metadata(cls: type, name: str) -> Mapping[str, Any]:
+    return next(f.metadata for f in dataclasses.fields(cls) if f.name == name)
+
+
+def marked(config: Config, mark: str) -> dict[str, dataclasses.Field]:
+    """'group.name' -> field of every setting whose metadata say `mark`: free, planned, shown."""
+    return {
+        f"{group.name}.{field.name}": field
+        for group in dataclasses.fields(config)
+        if dataclasses.is_dataclass(values := getattr(config, group.name))
+        for field in dataclasses.fields(values)
+        if field.metadata.get(mark)
+    }
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], free: Collection[str] = (), prefix: str = ""
+) -> list[str]:
+    """`name: old -> new` for every value that differs, but those that are free to."""
     found = []
     for name in sorted(set(old) | set(new)):
         path = f"{prefix}{name}"
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{path}.")
-        elif before != after and not path.startswith(FREE_ON_RESUME):
+            found += differences(before, after, free, f"{path}.")
+        elif before != after and path not in free:
             found.append(f"{path}: {before} -> {after}")
     return found

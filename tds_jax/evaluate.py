@@ -13,23 +13,25 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tds_jax import cli, tasks
-from tds_jax.config import Config, require_choice
+from tds_jax.config import require_choice
 
 if TYPE_CHECKING:
+    from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.report import Report
 
 SPLITS = ("train", "val", "test")
 
 
-def evaluate(task: tasks.Task, config: Config, folder: Path, split: str) -> "Report":
+def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     """Evaluates the folder's best checkpoint on a split, writes and prints the report."""
     from tds_jax.budget import memory
     from tds_jax.engine import curves, workdir
 
-    model, restored = workdir.load_model(task, config, folder)
+    task, config = blueprint.task, blueprint.config
+    model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
     with memory.noticing("eval.batch_size"):
-        report = task.evaluate(model, split, folder)
+        report = tasks.job("evaluate", config.task)().run(task, model, split, folder)
     report.write(folder)
     curves.draw_curves(folder)
     report.show(split, f"{split} (best checkpoint: step {steps})")
@@ -41,6 +43,7 @@ def main() -> None:
     """Flags -> evaluate."""
     from tds_jax.budget import giving_way
     from tds_jax.engine import workdir
+    from tds_jax.engine.blueprint import Blueprint
 
     folder = Path(flags.FLAGS.workdir)
     require_choice("--split", flags.FLAGS.split, SPLITS)
@@ -51,7 +54,7 @@ def main() -> None:
     task = tasks.get(config)
     workdir.require_inputs(folder, task.inputs())
     report, _ = giving_way.within_memory(
-        lambda config: evaluate(tasks.get(config), config, folder, flags.FLAGS.split),
+        lambda config: evaluate(Blueprint(task.under(config), config), folder, flags.FLAGS.split),
         config,
         remember=lambda config: None,
     )
@@ -62,6 +65,6 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
-    flags.DEFINE_string("data", None, "Folder of the recordings, if not where they were.")
+    flags.DEFINE_string("data", None, "Folder of the data, if not where they were.")
     flags.DEFINE_string("json", None, "Also write the report to this file.")
     cli.launch(main)

@@ -6,19 +6,21 @@ For cpu, cuda and tpu and any batch size; read back and compared with the checkp
 its name. tds_jax/pose/README.md has a consumer. Needs the extra `export`.
 """
 
+import functools
 import importlib.util
 from pathlib import Path
 
 from absl import flags
 
-from tds_jax import cli, tasks
+from tds_jax import cli, jobs, tasks
 from tds_jax.config import require
 from tds_jax.errors import UserError
 
 
 def main() -> None:
-    """Flags -> task.export."""
+    """Flags -> the task's export."""
     from tds_jax.engine import workdir
+    from tds_jax.engine.blueprint import Blueprint
 
     require(
         importlib.util.find_spec("flatbuffers") is not None,
@@ -28,13 +30,14 @@ def main() -> None:
     folder = Path(flags.FLAGS.workdir)
     config = cli.resolve(workdir.read_config(folder))
     task = tasks.get(config, workdir.read_inputs(folder))
-    if not isinstance(task, tasks.Exporting):
+    if not tasks.offers("export", config.task):
         raise UserError(f"export is not offered for task {config.task!r}; use predict")
-    model, _ = workdir.load_model(task, config, folder)
-    print(f"written: {task.export(model, Path(flags.FLAGS.output))}")
+    job = jobs.asked("export", config.task)
+    model, _ = workdir.load_model(Blueprint(task, config), folder)
+    print(f"written: {job.run(task, model, Path(flags.FLAGS.output))}")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("output", None, "File to write (.npz).", required=True)
-    cli.launch(main)
+    cli.launch(main, functools.partial(jobs.define_of_workdir, "export"))

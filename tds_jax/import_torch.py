@@ -52,8 +52,9 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     import jax.numpy as jnp
 
     from tds_jax.engine import step, workdir
+    from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.loop import Progress
-    from tds_jax.engine.program import RUNS_ONCE, make_init
+    from tds_jax.engine.program import RUNS_ONCE
     from tds_jax.engine.stopping import EarlyStopping
 
     if workdir.has_checkpoint(folder):
@@ -61,8 +62,8 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     told = tasks.inputs_of(config.task, tensors)
     seen = bool(config.data.path) or not told
     task = tasks.get(config, None if seen else told)
-    init = jax.jit(make_init(task, config), compiler_options=RUNS_ONCE)
-    state = init(jax.random.key(config.seed))
+    blueprint = Blueprint(task, config)
+    state = jax.jit(blueprint.init, compiler_options=RUNS_ONCE)(blueprint.key)
     rest = step.replace_leaves(state.rest, task.fit_statistics() if seen else {})
     params, rest = task.import_params(state.params, rest, tensors)
 

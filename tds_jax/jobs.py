@@ -8,6 +8,7 @@ import dataclasses
 import re
 import sys
 import typing
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -24,22 +25,41 @@ def define(door: str) -> None:
     """Defines --task and the flags of its job; without a task, as for --help, --task alone."""
     names = tuple(tasks.DOMAINS)
     flags.DEFINE_string("task", None, TASK.format(", ".join(names)), required=True)
-    fields: tuple[dataclasses.Field, ...] = ()
-    task = _task_asked(sys.argv)
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["task"])
+    task = _given(sys.argv, "task")
     if task is not None:
         require_choice("--task", task, names)
-        cls = tasks.job(door, task)
-        hints = typing.get_type_hints(cls)
-        fields = dataclasses.fields(cls)
-    for field in fields:
+        _define_flags(door, task)
+
+
+def define_of_workdir(*doors: str) -> None:
+    """Defines the flags of the jobs that the task of --workdir has; none without a workdir."""
+    from tds_jax.engine import workdir  # imports jax
+
+    folder = _given(sys.argv, "workdir")
+    if folder is None or not Path(folder, workdir.CONFIG).exists():
+        return
+    task = workdir.read_config(Path(folder))["task"]
+    for door in doors:
+        if tasks.offers(door, task):
+            _define_flags(door, task)
+
+
+def _define_flags(door: str, task: str) -> None:
+    cls = tasks.job(door, task)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
         _define_flag(field, hints[field.name])
-    for name in ("task", *(field.name for field in fields)):  # --help shows the door's own flags
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+        # --help shows the door's own flags
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[field.name])
 
 
-def asked(door: str) -> Any:
-    """The job of the parsed command line. Raises UserError for wrong or too small values."""
-    cls = tasks.job(door, flags.FLAGS.task)
+def asked(door: str, task: str | None = None) -> Any:
+    """The job of the parsed command line, of --task if none is named.
+
+    Raises UserError for wrong or too small values.
+    """
+    cls = tasks.job(door, task or flags.FLAGS.task)
     hints = typing.get_type_hints(cls)
     values = {}
     for field in dataclasses.fields(cls):
@@ -52,9 +72,10 @@ def asked(door: str) -> Any:
     return cls(**values)
 
 
-def _task_asked(argv: list[str]) -> str | None:
+def _given(argv: list[str], flag: str) -> str | None:
+    """The value of --flag=VALUE or --flag VALUE before flags are parsed; None if there is none."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if found := re.fullmatch(r"--?task(=(.*))?", argument):
+        if found := re.fullmatch(rf"--?{flag}(=(.*))?", argument):
             return found[2] if found[1] else following
     return None
 

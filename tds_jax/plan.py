@@ -30,6 +30,7 @@ def main() -> None:
     """Plan for the config's shapes and show the table."""
     from tds_jax.budget import settling, table, targets
     from tds_jax.engine import compilation
+    from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.logs import table_console
 
     cli.require_writable("--json", flags.FLAGS.json)
@@ -40,8 +41,8 @@ def main() -> None:
         config = configuration.replace(config, {"memory.budget": flags.FLAGS.budget})
     compilation.keep_programs(config.memory.compile_cache, cli.default_workdir())
     console, target = table_console(), targets.find(flags.FLAGS.target)
-    inputs = tasks.get(config).inputs()
-    build = functools.cache(lambda config: tasks.get(config, inputs))
+    task = tasks.get(config)
+    build = functools.cache(lambda config: Blueprint(task.under(config), config))
     plan = settling.make(build, config, target, console, whole=True)
     table.show(plan, console)
     if flags.FLAGS.json:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from tds_jax.config import Config, require_choice
 
@@ -13,12 +12,11 @@ if TYPE_CHECKING:
     import numpy as np
     from flax import nnx
 
-    from tds_jax.engine.report import Report
     from tds_jax.engine.step import Batch, Objective
 
 
 class Task(Protocol):
-    """One domain's job, built from a frozen config; one instance per run.
+    """What a domain learns, built from a frozen config; what is done with it are jobs, see Domain.
 
     Sources are random-access, lazy and picklable; see data.pipeline.Source.
     """
@@ -68,11 +66,8 @@ class Task(Protocol):
         """The few numbers of a log line that a person watches."""
         ...
 
-    def evaluate(self, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-        """Model and baselines on a split.
-
-        With a workdir, figures go into its folder plots/, and what was fitted is kept there.
-        """
+    def under(self, config: Config) -> Self:
+        """This task with other settings of memory, optim and eval; what it has opened stays so."""
         ...
 
     def import_params(
@@ -81,55 +76,34 @@ class Task(Protocol):
         """(params, rest) filled from a PyTorch checkpoint's tensors, each leaf exactly once."""
         ...
 
-    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
-        """Predictions for one file or every file of a folder; returns what was written."""
-        ...
-
-
-@runtime_checkable
-class Exporting(Protocol):
-    """A task whose models can be written as files that run without the project."""
-
-    def export(self, model: nnx.Module, target: Path) -> str:
-        """Writes functions that need no project to run, checked; returns a line on them."""
-        ...
-
-
-@runtime_checkable
-class Streaming(Protocol):
-    """A task whose predictions can also be made as samples come."""
-
-    def stream(
-        self,
-        model: nnx.Module,
-        source: str,
-        target: str,
-        *,
-        initial_pose: Sequence[float] | None,
-        chunk: float,
-        paced: bool,
-    ) -> str:
-        """Predicts as samples come, from a file or '-' (stdin); returns a line on latency."""
-        ...
-
 
 class Domain(NamedTuple):
-    """A registry line: where a task's class, its config groups and its doors' jobs live.
+    """A registry line: where a task's class, its config groups and its jobs live.
 
-    check, prepare, synthesize: dataclasses of their options (see `jobs`), with a method run:
+    Jobs are dataclasses of their options (see `jobs`), with a method run:
+      evaluate.run(task, model, split, workdir) -> Report of model and baselines; with a workdir,
+        figures go into its folder plots/, and what was fitted is kept there
+      predict.run(task, model, source, target, workdir) -> files written, for a file or a folder
+      export.run(task, model, target) -> a line on the file, which runs without the project
+      stream.run(task, model, source, target) -> a line on latency; from a file or '-' (stdin)
       check.run(folder, progress) -> Checked
       prepare.run(source, target, progress) -> files written, files kept, lines on what was skipped
       synthesize.run(target, progress) -> what was written
-    recall: a function (task, workdir), where predictions need what `evaluate` left in the workdir.
+    inputs_of: a function of a PyTorch checkpoint's tensors. today: a function of an older run's
+    settings, where names have changed since. '' where a domain does not offer something.
     """
 
     task: str
     groups: dict[str, str]
     inputs_of: str
+    evaluate: str
+    predict: str
     check: str
     prepare: str
     synthesize: str
-    recall: str = ""
+    export: str = ""
+    stream: str = ""
+    today: str = ""
 
 
 class Checked(NamedTuple):
@@ -151,11 +125,16 @@ DOMAINS = {
             "data": "tds_jax.pose.config:PoseDataConfig",
             "loss": "tds_jax.pose.config:PoseLossConfig",
             "eval": "tds_jax.pose.config:PoseEvalConfig",
+            "memory": "tds_jax.pose.config:PoseMemoryConfig",
         },
         inputs_of="tds_jax.pose.torch_names:inputs_of",
+        evaluate="tds_jax.pose.evaluation:Evaluate",
+        predict="tds_jax.pose.prediction:Predict",
         check="tds_jax.pose.checking:Check",
         prepare="tds_jax.pose.prepare:Prepare",
         synthesize="tds_jax.pose.synthetic:Simulation",
+        export="tds_jax.pose.export:Export",
+        stream="tds_jax.pose.live:Stream",
     ),
     "forecast": Domain(
         task="tds_jax.forecast.task:ForecastTask",
@@ -163,11 +142,17 @@ DOMAINS = {
             "model": "tds_jax.forecast.config:ForecastModelConfig",
             "data": "tds_jax.forecast.config:ForecastDataConfig",
             "loss": "tds_jax.forecast.config:ForecastLossConfig",
+            "eval": "tds_jax.forecast.config:ForecastEvalConfig",
+            "memory": "tds_jax.forecast.config:ForecastMemoryConfig",
         },
         inputs_of="tds_jax.forecast.torch_names:inputs_of",
+        evaluate="tds_jax.forecast.evaluation:Evaluate",
+        predict="tds_jax.forecast.prediction:Predict",
         check="tds_jax.forecast.checking:Check",
         prepare="tds_jax.forecast.prepare:Prepare",
         synthesize="tds_jax.forecast.synthetic:Simulation",
+        export="tds_jax.forecast.export:Export",
+        today="tds_jax.forecast.config:today",
     ),
     "voxel": Domain(
         task="tds_jax.voxel.task:VoxelTask",
@@ -178,10 +163,12 @@ DOMAINS = {
             "eval": "tds_jax.voxel.config:VoxelEvalConfig",
         },
         inputs_of="tds_jax.voxel.task:inputs_of",
+        evaluate="tds_jax.voxel.evaluation:Evaluate",
+        predict="tds_jax.voxel.prediction:Predict",
         check="tds_jax.voxel.checking:Check",
         prepare="tds_jax.voxel.prepare:Prepare",
         synthesize="tds_jax.voxel.data.synthetic:Simulation",
-        recall="tds_jax.voxel.task:recall",
+        today="tds_jax.voxel.config:today",
     ),
 }
 
@@ -192,9 +179,15 @@ def _load(reference: str) -> Any:
 
 
 def groups(task: str) -> dict[str, type]:
-    """The dataclasses of a task's own settings: `model`, `data`, `loss`, and `eval` if it adds."""
+    """The dataclasses of a task's own settings: `model`, `data`, `loss`, and those it adds to."""
     require_choice("task", task, tuple(DOMAINS))
     return {name: _load(reference) for name, reference in DOMAINS[task].groups.items()}
+
+
+def today(values: dict[str, Any]) -> dict[str, Any]:
+    """An older run's nested settings under the names they have now."""
+    domain = DOMAINS.get(values["task"])
+    return _load(domain.today)(values) if domain and domain.today else values
 
 
 def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:
@@ -202,14 +195,13 @@ def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:
     return _load(DOMAINS[config.task].task)(config, inputs)
 
 
-def recall(config: Config, task: Task, workdir: Path) -> None:
-    """Lets a task take up what its `evaluate` left in a workdir, before it predicts."""
-    if reference := DOMAINS[config.task].recall:
-        _load(reference)(task, workdir)
+def offers(door: str, task: str) -> bool:
+    """Whether a task has a job of this name."""
+    return bool(getattr(DOMAINS[task], door))
 
 
 def job(door: str, task: str) -> Any:
-    """The class of a task's `check`, `prepare` or `synthesize`."""
+    """The class of a task's job: 'evaluate', 'predict', 'check' …"""
     return _load(getattr(DOMAINS[task], door))
 
 

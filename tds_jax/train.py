@@ -39,13 +39,14 @@ def main() -> None:
     from tds_jax.budget import giving_way, settling
     from tds_jax.budget.memory import HostMeter
     from tds_jax.engine import compilation, loop, workdir
+    from tds_jax.engine.blueprint import Blueprint
 
     asked = cli.resolve(CONFIG.value.to_dict())
     folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
     task = tasks.get(asked)
-    build = functools.cache(lambda config: tasks.get(config, task.inputs()))
+    build = functools.cache(lambda config: Blueprint(task.under(config), config))
     warned: set[str] = set()
 
     def warn(task: tasks.Task) -> None:  # some warnings depend on how the batch is split
@@ -64,17 +65,17 @@ def main() -> None:
     def remember(config: Config) -> None:
         workdir.claim(folder, config, task.inputs(), task.digest())
         settling.keep(folder, asked, config, plan)
-        warn(build(config))
+        warn(build(config).task)
 
     # After everything that may be wrong with the input, which another try may correct.
     remember(config)
     with HostMeter() as host:
         finished, config = giving_way.within_memory(
-            lambda config: loop.fit(build(config), config, folder), config, remember
+            lambda config: loop.fit(build(config), folder), config, remember
         )
         if finished.complete:
             giving_way.within_memory(
-                lambda config: evaluate(build(config), config, folder, "test"), config, remember
+                lambda config: evaluate(build(config), folder, "test"), config, remember
             )
         else:
             print(f"stopped after {finished.steps} steps and saved; the same command goes on")

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.engine import workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.pose.task import PoseTask
 from tests.data.sessions import make_rows, write_rows
 from tests.pose.small import write_recordings
@@ -72,7 +72,7 @@ def test_a_preset_gives_a_training_state_without_allocating(name, tmp_path):
     values.data.path, values.data.cache_dir = str(tmp_path / "data"), str(tmp_path)
     config = configuration.resolve(values.to_dict(), tasks.groups(values.task))
     task = PoseTask(config)
-    state = jax.eval_shape(workdir.make_init(task, config), jax.random.key(0))
+    state = Blueprint(task, config).shapes
     assert all(leaf.size for leaf in jax.tree.leaves(state.params))
     spec = task.batch_spec(config.optim.micro_batch)
     assert {leaf.shape[0] for leaf in spec.values()} == {config.optim.micro_batch}

@@ -37,7 +37,7 @@ def exported(base):
         "model__conv_strides": (6,), "model__conv_kernels": (7,),
     }  # fmt: skip
     task, model = task_and_model(base, **changes)
-    line = task.export(model, base / "model.npz")
+    line = export.write(task, model, base / "model.npz")
     assert "offline, start, step for cpu, cuda, tpu; differs from the checkpoint by" in line
     return model, base / "model.npz"
 
@@ -78,7 +78,7 @@ def test_the_description_tells_how_to_align_a_stream(exported):
 
 def test_models_of_whole_windows_have_an_offline_form_only(base, tmp_path):
     task, model = task_and_model(base, model__reference_rate=True)
-    assert "MiB): offline for" in task.export(model, tmp_path / "m.npz")
+    assert "MiB): offline for" in export.write(task, model, tmp_path / "m.npz")
     file = artefact.read(tmp_path / "m.npz")
     assert set(file.functions) == {"offline"}
     assert "stream" not in file.about
@@ -100,14 +100,14 @@ def test_a_form_that_differs_from_the_model_is_not_written(base, tmp_path, monke
 
     monkeypatch.setattr(export, "_forms", wrong)
     with pytest.raises(RuntimeError, match=r"'offline' differs from the checkpoint by 2\.0e-05"):
-        task.export(model, tmp_path / "m.npz")
+        export.write(task, model, tmp_path / "m.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["m.npz"]
     assert (tmp_path / "m.npz").read_text() == "before"
 
 
 def test_the_consumer_of_the_readme_runs_without_the_project(base, tmp_path):
     task, model = task_and_model(base)
-    task.export(model, tmp_path / "model.npz")
+    export.write(task, model, tmp_path / "model.npz")
     section = README.read_text().split("## Export")[1]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
     assert len(code.splitlines()) <= 20

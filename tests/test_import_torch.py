@@ -12,6 +12,7 @@ from configs import emg2pose_tracking
 from tds_jax import config as configuration
 from tds_jax import import_torch, tasks
 from tds_jax.engine import loop, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
 from tds_jax.interchange import torch_format
 from tests.data.sessions import make_rows, write_rows
@@ -130,13 +131,13 @@ def test_it_predicts_every_sample_after_the_left_context(run, base):
 def test_training_goes_on_from_its_parameters(run, base, tmp_path):
     config = resolved(base)
     task = tasks.get(config)
-    before = workdir.load_model(task, config, run)[1].state
+    before = workdir.load_model(Blueprint(task, config), run)[1].state
     assert int(before.opt_state.gradient_step) == 0
     copied = tmp_path / "run"
     import_torch.import_checkpoint(config, tensors_of(base), copied)
     workdir.claim(copied, config, task.inputs(), task.digest())
-    assert loop.fit(task, config, copied).complete
-    after = workdir.load_model(task, config, copied)[1].state
+    assert loop.fit(Blueprint(task, config), copied).complete
+    after = workdir.load_model(Blueprint(task, config), copied)[1].state
     assert int(after.opt_state.gradient_step) == 3
     # Adam moves a parameter by at most the learning rate in each of 3 updates.
     apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after.params, before.params)

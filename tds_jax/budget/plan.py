@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
+from tds_jax import config as configuration
 from tds_jax.budget.host import HostBytes
 from tds_jax.budget.memory import DeviceBytes
 from tds_jax.budget.targets import Target
@@ -64,10 +66,14 @@ class Plan:
         return max(self.chosen.training, self.evaluation)
 
 
+def recomputation(config: Config) -> dict[str, Any]:
+    """What a config's `memory` says of keeping less, by the names that plans show."""
+    shown = configuration.marked(config, "shown")
+    return {name.split(".")[1]: configuration.value(config, name) for name in shown}
+
+
 def describe(config: Config) -> str:
     """'micro-batch 16 x 4, float32, remat none, decoder_chunk 0'."""
-    memory_, optim = config.memory, config.optim
-    return (
-        f"micro-batch {optim.micro_batch} x {optim.accumulate}, {memory_.dtype}, "
-        f"remat {memory_.remat}, decoder_chunk {memory_.decoder_chunk}"
-    )
+    others = recomputation(config)
+    words = ", ".join([others.pop("dtype"), *(f"{name} {value}" for name, value in others.items())])
+    return f"micro-batch {config.optim.micro_batch} x {config.optim.accumulate}, {words}"

@@ -4,7 +4,7 @@
 the question, the changes and the table behind them.
 """
 
-import dataclasses
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import jax
 from rich.console import Console
 
 from tds_jax import config as configuration
+from tds_jax import tasks
 from tds_jax.budget import planner, table, targets
+from tds_jax.budget.needs import Build
 from tds_jax.budget.plan import Plan
-from tds_jax.budget.planner import Build, Planner
+from tds_jax.budget.planner import Planner
 from tds_jax.config import Config
 from tds_jax.data import json_file
 from tds_jax.engine.logs import table_console
@@ -24,12 +26,8 @@ PLAN = "plan.json"
 
 def planned_settings(config: Config) -> dict[str, Any]:
     """What a plan depends on and may change: 'group.name' -> value."""
-    found = {f"memory.{name}": value for name, value in dataclasses.asdict(config.memory).items()}
-    names = {"optim": ("batch_size", "accumulate"), "eval": ("batch_size",)}
-    names["data"] = ("workers", "prefetch")
-    for group, members in names.items():
-        found |= {f"{group}.{name}": getattr(getattr(config, group), name) for name in members}
-    return found
+    names = configuration.marked(config, "planned")
+    return {name: configuration.value(config, name) for name in names}
 
 
 def settle(build: Build, config: Config, folder: Path) -> tuple[Config, Plan | None]:
@@ -88,13 +86,29 @@ def keep(folder: Path, asked: Config, config: Config, plan: Plan | None) -> None
 
 def _same_question(stored: dict[str, Any], config: Config) -> bool:
     """True if neither what a plan may change nor the model, data or optimizer have changed."""
-    others = configuration.differences(stored["config"], config.to_dict())
-    return stored["asked"] == planned_settings(config) and not others
+    free = configuration.marked(config, "free").keys() - configuration.marked(config, "planned")
+    return not configuration.differences(stored["config"], config.to_dict(), free)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
+    """The plan in a folder, its settings under the names of now."""
     path = folder / PLAN
-    return json_file.read(path, "delete it to plan anew") if path.exists() else None
+    if not path.exists():
+        return None
+    stored = json_file.read(path, "delete it to plan anew")
+    asked, run = stored["config"], copy.deepcopy(stored["config"])
+    for setting, value in stored["changes"].items():
+        group, name = setting.split(".")
+        run[group][name] = value
+    asked, run = tasks.today(asked), tasks.today(run)
+    changed = {
+        f"{group}.{name}": value
+        for group, values in run.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+        if value != asked[group][name]
+    }
+    return stored | {"config": asked, "changes": changed}
 
 
 def _device() -> str:

@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.budget.plan import Plan, Row, describe
+from tds_jax import config as configuration
+from tds_jax.budget.plan import Plan, Row, describe, recomputation
+from tds_jax.config import Config
 from tds_jax.sizes import format_bytes
 
 
@@ -37,7 +39,7 @@ def _row(plan: Plan, row: Row) -> dict[str, Any]:
     return {
         "micro_batch": row.config.optim.micro_batch,
         "accumulate": row.config.optim.accumulate,
-        **{name: getattr(row.config.memory, name) for name in ("remat", "dtype", "decoder_chunk")},
+        **recomputation(row.config),
         "argument_bytes": row.step.arguments,
         "output_bytes": row.step.outputs,
         "temporary_bytes": row.step.temporaries,
@@ -51,7 +53,7 @@ def _row(plan: Plan, row: Row) -> dict[str, Any]:
 
 def show(plan: Plan, console: Console) -> None:
     """The table of a plan, cheapest first, and what was chosen."""
-    target, chosen = plan.target, _row(plan, plan.chosen)
+    target = plan.target
     margin = plan.budget - target.usable(plan.budget)
     table = Table(
         title=f"{target.name}: {target.kind}, budget {format_bytes(plan.budget)} "
@@ -61,27 +63,30 @@ def show(plan: Plan, console: Console) -> None:
     columns = ("micro-batch", "with", "arguments", "temporaries", "device", "host", "cost", "from")
     for name in columns:
         table.add_column(name, justify="left" if name == "with" else "right", no_wrap=True)
-    for row in sorted((_row(plan, row) for row in plan.rows), key=lambda r: r["relative_cost"]):
-        fits = row["device_peak_bytes"] <= target.usable(plan.budget)
+    for row in sorted(plan.rows, key=lambda row: row.seconds):
+        cells = _row(plan, row)
         sizes = ("argument", "temporary", "device_peak", "host_peak")
+        fits = row.training <= target.usable(plan.budget)
         table.add_row(
-            f"{row['micro_batch']} x {row['accumulate']}",
-            _recomputing(row),
-            *(format_bytes(row[f"{name}_bytes"]) for name in sizes),
-            f"{row['relative_cost']:.2f}",
-            row["from"],
-            style="bold green" if row == chosen else "" if fits else "dim",
+            f"{row.config.optim.micro_batch} x {row.config.optim.accumulate}",
+            _recomputing(row.config),
+            *(format_bytes(cells[f"{name}_bytes"]) for name in sizes),
+            f"{cells['relative_cost']:.2f}",
+            row.origin,
+            style="bold green" if row == plan.chosen else "" if fits else "dim",
         )
     console.print(table)
     console.print(summary(plan), highlight=False)
 
 
-def _recomputing(row: dict[str, Any]) -> str:
-    """What a row does to save memory beside splitting the batch; '' for nothing."""
-    parts = [f"chunk {row['decoder_chunk']}" if row["decoder_chunk"] else ""]
-    parts += [f"remat {row['remat']}" if row["remat"] != "none" else ""]
-    parts += [row["dtype"] if row["dtype"] != "float32" else ""]
-    return ", ".join(part for part in parts if part)
+def _recomputing(config: Config) -> str:
+    """What a row does to save memory beside splitting the batch: 'chunk 7', '' for nothing."""
+    parts = []
+    for name, field in configuration.marked(config, "shown").items():
+        value = configuration.value(config, name)
+        if value not in (0, "none", "float32"):
+            parts.append(value if name == "memory.dtype" else f"{field.metadata['shown']} {value}")
+    return ", ".join(parts)
 
 
 def summary(plan: Plan) -> str:

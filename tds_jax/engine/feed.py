@@ -27,39 +27,31 @@ SETTLE_SECONDS = 9.0
 
 
 class Feed:
-    """Training and validation batches of one run.
+    """Training batches of one run.
 
     waited: seconds in which the devices had nothing to do but wait for a batch, at most: when a
     step ends while its successor's batch is being fetched, the whole fetch counts.
 
-    Training batches are iterated once; the Feed remembers how many have been handed out, so that
-    its workers can be stopped and started again in between.
+    They are iterated once; the Feed remembers how many have been handed out, so that its workers
+    can be stopped and started again in between.
     """
 
     def __init__(self, task: Task, config: Config, mesh: Mesh) -> None:
         self.waited = 0.0
         self._task, self._config, self._mesh = task, config, mesh
-        self._train = self._loader("train")
-        self._validation: Loader | None = None
+        self._train = self._loader()
         self._source: Any = None
         self._position = 0
         self._next_look = 0.0
 
-    def _loader(self, split: str) -> Loader:
+    def _loader(self) -> Loader:
         data = self._config.data
-        train = split == "train"
-        batch = (
-            self._config.optim.micro_batch
-            if train
-            else sharding.rounded_up(self._config.eval.batch_size, self._mesh)
-        )
         return Loader(
-            self._task.source(split),
-            micro_batch=batch // jax.process_count(),
+            self._task.source("train"),
+            micro_batch=self._config.optim.micro_batch // jax.process_count(),
             seed=self._config.seed,
-            train=train,
-            # Validation reads in threads: starting workers takes longer than reading it.
-            workers=data.workers if train else 0,
+            train=True,
+            workers=data.workers,
             threads=data.threads,
             prefetch=data.prefetch,
             process_index=jax.process_index(),
@@ -85,13 +77,6 @@ class Feed:
             self._position += self._config.optim.micro_batch
             yield ahead.popleft()
 
-    def validation(self) -> Iterator[Batch]:
-        """The validation split once, in order; the last batch is padded with weight 0."""
-        if self._validation is None:
-            self._validation = self._loader("val")
-        for batch in self._validation.eval_batches():
-            yield sharding.put_batch(batch, self._mesh)
-
     def relieve(self) -> str | None:
         """Reads with fewer processes and fewer batches ahead when the host is short of memory.
 
@@ -107,7 +92,7 @@ class Feed:
             return None
         self.release_workers()
         self._config = dataclasses.replace(self._config, data=data)
-        self._train = self._loader("train")
+        self._train = self._loader()
         self._next_look += SETTLE_SECONDS
         return (
             f"the host has {format_bytes(free)} left; reading on with data.workers={data.workers}, "
@@ -122,5 +107,3 @@ class Feed:
     def close(self) -> None:
         """Stops all workers."""
         self.release_workers()
-        if self._validation is not None:
-            self._validation.close()

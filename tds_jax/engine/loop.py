@@ -14,8 +14,9 @@ from typing import Any
 import jax
 
 from tds_jax.budget import heap, memory
-from tds_jax.config import Config, require_choice
+from tds_jax.config import require_choice
 from tds_jax.engine import curves, optim, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program
@@ -23,7 +24,6 @@ from tds_jax.engine.step import Batch, TrainState
 from tds_jax.engine.stopping import EarlyStopping, StopSignal
 from tds_jax.engine.window import WindowLog
 from tds_jax.sizes import format_bytes
-from tds_jax.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +57,14 @@ class Finished:
 class Run:
     """What a loop needs besides its state; every method is one word of the loop."""
 
-    def __init__(self, task: Task, config: Config, folder: Path, log: Log) -> None:
-        self.task, self.config, self.folder, self.log = task, config, folder, log
-        self.program = Program(task, config)
+    def __init__(self, blueprint: Blueprint, folder: Path, log: Log) -> None:
+        self.task, self.config = blueprint.task, blueprint.config
+        self.folder, self.log, config = folder, log, self.config
+        self.program = Program(blueprint)
         if config.eval.every:
             require_choice("eval.metric", config.eval.metric, self.program.metric_names())
         self.checkpoints = workdir.open_checkpoints(folder, config)
-        self.feed = Feed(task, config, self.program.mesh)
+        self.feed = Feed(self.task, config, self.program.mesh)
         self.window = WindowLog(config, self.program, log, self.feed)
         self.total = config.optim.steps * config.optim.batch_size
         self._previous: Any = None
@@ -77,7 +78,7 @@ class Run:
             progress = Progress(0, 0, rule)
         else:
             restored, before = workdir.restore(
-                self.checkpoints, position, self.task, self.config, self.program.mesh
+                self.checkpoints, position, self.program.blueprint, self.program.mesh
             )
             state, progress = restored.state, Progress.of(restored.progress)
             opt_state = optim.reaccumulate(
@@ -113,7 +114,7 @@ class Run:
             if not self.config.data.persistent_workers:
                 self.feed.release_workers()
             with memory.noticing("eval.batch_size"):
-                values = self.program.evaluate(state, self.feed.validation())
+                values = self.program.evaluate(state, self.task.source("val"))
             heap.trim()
             self.log.write(self.window.line("val", progress.position) | values)
             if self.config.log.plots:
@@ -168,16 +169,17 @@ class Run:
         self.checkpoints.close()
 
 
-def fit(task: Task, config: Config, folder: Path) -> Finished:
+def fit(blueprint: Blueprint, folder: Path) -> Finished:
     """Trains to the end, to early stopping or to a signal; goes on where the folder left off.
 
     Raises memory.Exhausted when a device runs out of memory; what was saved stays good.
     """
+    config = blueprint.config
     with (
         memory.noticing("optim.accumulate"),
         StopSignal() as stop,
-        Log(folder, config, task.describe) as log,
-        contextlib.closing(Run(task, config, folder, log)) as run,
+        Log(folder, config, blueprint.task.describe) as log,
+        contextlib.closing(Run(blueprint, folder, log)) as run,
     ):
         state, progress = run.start()
         batches = run.feed.train(progress.position, run.busy)

@@ -21,8 +21,13 @@ def make_mesh(micro_batch: int) -> Mesh:
             f"optim.batch_size/optim.accumulate={micro_batch} examples cannot be shared equally by "
             f"{count} devices; use a micro-batch that is a multiple of {count}"
         )
+    return all_devices()
+
+
+def all_devices() -> Mesh:
+    """A one-axis mesh `data` over all devices."""
     # Auto axes: since jax 0.9 the default of make_mesh is Explicit, which needs sharding in types.
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def rounded_up(examples: int, mesh: Mesh) -> int:

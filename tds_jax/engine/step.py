@@ -6,6 +6,7 @@ modes. The state is donated: its buffers are reused for the next one.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -65,56 +66,40 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, An
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 
-def graphdef_of(init_model: Callable[[nnx.Rngs], nnx.Module]) -> nnx.GraphDef:
-    """The static part of a model; computes and allocates nothing."""
-    return split(nnx.eval_shape(lambda: init_model(nnx.Rngs(0))))[0]
-
-
 def _with_loss(objective: Objective, states: dict[str, Any]) -> dict[str, Any]:
     return {"loss": metrics.Mean(objective.sum, objective.weight)} | states
 
 
-def make_init(
-    init_model: Callable[[nnx.Rngs], nnx.Module],
-    optimizer: Optimizer,
-    loss_fn: LossFn,
-    batch_spec: Any,
-) -> Callable[[jax.Array], TrainState]:
-    """key -> fresh TrainState; pure, so it can be traced for shapes or jitted with shardings."""
-
-    def init(key: jax.Array) -> TrainState:
-        graphdef, params, rest = split(init_model(nnx.Rngs(key)))
-
-        def measure(params: dict[str, Any], batch: Batch) -> dict[str, Any]:
-            return _with_loss(*loss_fn(nnx.merge(graphdef, params, rest), batch, train=True))
-
-        window = jax.eval_shape(measure, params, batch_spec)
-        return TrainState(
-            params=params,
-            rest=rest,
-            opt_state=optimizer.init(params),
-            window=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), window),
-            skipped=jnp.zeros((), jnp.int32),
-            ema=jax.tree.map(jnp.copy, params) if optimizer.ema_decay else {},
-        )
-
-    return init
+def compiled(model: nnx.Module, run: Callable[..., Any]) -> Callable[..., Any]:
+    """inputs -> run(model, *inputs), compiled once per shape; the model stays as it is."""
+    graphdef, state = nnx.split(model)
+    jitted = jax.jit(lambda state, *inputs: run(nnx.merge(graphdef, state), *inputs))
+    return functools.partial(jitted, state)
 
 
-def make_train_step(
-    graphdef: nnx.GraphDef, optimizer: Optimizer, loss_fn: LossFn
-) -> jax.stages.Wrapped:
+Total = Callable[..., tuple[jax.Array, tuple[Objective, dict[str, Any], dict[str, Any]]]]
+"""(params, rest, batch) -> Σ weight·loss, and (objective, metric states, rest after the pass)."""
+
+
+def make_total(graphdef: nnx.GraphDef, loss_fn: LossFn) -> Total:
+    """What is differentiated, jitted so that its trace is kept."""
+
+    def total(params: dict[str, Any], rest: dict[str, Any], batch: Batch) -> Any:
+        # Pure dicts become fresh Variables at this trace level, so `rest` may be mutated.
+        model = nnx.merge(graphdef, params, rest)
+        objective, states = loss_fn(model, batch, train=True)
+        _, _, rest = split(model)
+        return objective.sum, (objective, _with_loss(objective, states), rest)
+
+    return jax.jit(total, inline=True)
+
+
+def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
     """(state, micro-batch) -> (state, objective), jitted, the old state donated."""
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Objective]:
-        def total(params: dict[str, Any]) -> tuple[jax.Array, tuple[Any, Any, Any]]:
-            # Pure dicts become fresh Variables at this trace level, so `rest` may be mutated.
-            model = nnx.merge(graphdef, params, state.rest)
-            objective, states = loss_fn(model, batch, train=True)
-            _, _, rest = split(model)
-            return objective.sum, (objective, _with_loss(objective, states), rest)
-
-        (_, (objective, states, rest)), grad = jax.value_and_grad(total, has_aux=True)(state.params)
+        differentiated = jax.value_and_grad(total, has_aux=True)
+        (_, (objective, states, rest)), grad = differentiated(state.params, state.rest, batch)
         sums = Sums(grad, objective.weight)
         params, opt_state = optimizer.update(sums, state.opt_state, state.params)
         skip = opt_state.skip_state["should_skip"]

@@ -1,5 +1,7 @@
 """A run's folder: which config it belongs to, and the model in its checkpoints."""
 
+import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from tds_jax import config as configuration
+from tds_jax import tasks
 from tds_jax.config import Config
 from tds_jax.data import json_file
-from tds_jax.engine import sharding, step
+from tds_jax.engine import sharding
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.checkpoint import Checkpoints, Restored
-from tds_jax.engine.program import make_init
 from tds_jax.errors import UserError
-from tds_jax.tasks import Task
 
 CONFIG = "config.json"
 INPUTS = "inputs.json"
@@ -30,13 +32,14 @@ def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) ->
     workdir.mkdir(parents=True, exist_ok=True)
     new = config.to_dict()
     if has_checkpoint(workdir):
-        changed = configuration.differences(read_config(workdir), new)
-        before = _read(workdir, INPUTS)
-        if not before["sessions"]:
+        free = configuration.marked(config, "free")
+        changed = configuration.differences(read_config(workdir), new, free)
+        before = _read_inputs(workdir)
+        if not before["digest"]:
             changed = [line for line in changed if not line.startswith("data.")]
-            before["sessions"] = digest
+            before["digest"] = digest
         changed += configuration.differences({"inputs": before["inputs"]}, {"inputs": inputs})
-        if not changed and before["sessions"] != digest:
+        if not changed and before["digest"] != digest:
             raise UserError(
                 f"{workdir} was begun with other data (files added, removed, changed or split "
                 "otherwise); use the same data to go on, or another --workdir"
@@ -47,7 +50,7 @@ def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) ->
                 "use the same settings to go on, or another --workdir"
             )
     json_file.write(workdir / CONFIG, new)
-    json_file.write(workdir / INPUTS, {"inputs": inputs, "sessions": digest})
+    json_file.write(workdir / INPUTS, {"inputs": inputs, "digest": digest})
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -56,13 +59,13 @@ def has_checkpoint(workdir: Path) -> bool:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """The nested settings a workdir was trained with."""
-    return _read(workdir, CONFIG)
+    """The nested settings a workdir was trained with, under the names of now."""
+    return tasks.today(_read(workdir, CONFIG))
 
 
 def read_inputs(workdir: Path) -> dict[str, Any]:
     """What the task said of its data when the run began; enough to build the model without them."""
-    return _read(workdir, INPUTS)["inputs"]
+    return _read_inputs(workdir)["inputs"]
 
 
 def require_inputs(workdir: Path, inputs: dict[str, Any]) -> None:
@@ -71,8 +74,14 @@ def require_inputs(workdir: Path, inputs: dict[str, Any]) -> None:
     if changed:
         raise UserError(
             f"the data do not fit the model in {workdir} ({'; '.join(changed)}); "
-            "give recordings like those it was trained on"
+            "give data like those it was trained on"
         )
+
+
+def _read_inputs(workdir: Path) -> dict[str, Any]:
+    values = _read(workdir, INPUTS)
+    digest = values.get("digest", values.get("sessions"))  # its name in older runs
+    return {"inputs": values["inputs"], "digest": digest}
 
 
 def _read(workdir: Path, name: str) -> dict[str, Any]:
@@ -88,28 +97,24 @@ def open_checkpoints(workdir: Path, config: Config) -> Checkpoints:
 
 
 def restore(
-    checkpoints: Checkpoints, position: int, task: Task, config: Config, mesh: Mesh
+    checkpoints: Checkpoints, position: int, blueprint: Blueprint, mesh: Mesh
 ) -> tuple[Restored, int]:
     """A checkpoint, and the `optim.accumulate` it was saved under, which shapes its optimizer."""
     accumulate = checkpoints.progress(position)["config"]["optim"]["accumulate"]
-    saved = configuration.replace(config, {"optim.accumulate": accumulate})
-    shapes = jax.eval_shape(make_init(task, saved), jax.random.key(config.seed))
-    return checkpoints.restore(position, sharding.abstract(shapes, mesh)), accumulate
+    saved = dataclasses.replace(blueprint.config.optim, accumulate=accumulate)
+    shapes = sharding.abstract(blueprint.shapes_under(saved), mesh)
+    return checkpoints.restore(position, shapes), accumulate
 
 
-def load_model(task: Task, config: Config, workdir: Path) -> tuple[nnx.Module, Restored]:
-    """The model of the best checkpoint (the latest if none was scored)."""
-    folder = workdir / CHECKPOINTS
+def load_model(blueprint: Blueprint, workdir: Path) -> tuple[nnx.Module, Restored]:
+    """The model of the best checkpoint (the latest if none was scored), on one device."""
     if not has_checkpoint(workdir):
         raise UserError(f"--workdir={workdir} has no checkpoint yet; train first")
-    checkpoints = Checkpoints.open(folder, config.checkpoint.keep, read_only=True)
-    try:
-        position = checkpoints.best()
+    keep = blueprint.config.checkpoint.keep
+    with contextlib.closing(Checkpoints.open(workdir / CHECKPOINTS, keep, read_only=True)) as kept:
+        position = kept.best()
         assert position is not None
         mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
-        restored, _ = restore(checkpoints, position, task, config, mesh)
-    finally:
-        checkpoints.close()
-    graphdef = step.graphdef_of(task.init)
-    model = nnx.merge(graphdef, restored.state.weights, restored.state.rest)
-    return model, restored
+        restored, _ = restore(kept, position, blueprint, mesh)
+    state = restored.state
+    return nnx.merge(blueprint.graphdef, state.weights, state.rest), restored

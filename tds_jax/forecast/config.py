@@ -1,9 +1,14 @@
 """What a forecast run can be told about its model, data and loss; see forecast_soil_moisture.py."""
 
 import dataclasses
+from typing import Any
 
 from tds_jax.config import (
+    FREE,
+    PLANNED,
+    EvalConfig,
     LoaderConfig,
+    MemoryConfig,
     require,
     require_at_least,
     require_between,
@@ -102,7 +107,7 @@ class ForecastDataConfig(LoaderConfig):
     crop: tuple[int, ...]
     split_ratio: tuple[float, ...]
     split_gap: int
-    cache_dir: str
+    cache_dir: str = dataclasses.field(metadata=FREE)
     synthetic_months: int
     synthetic_missing_month: str
     synthetic_grid: tuple[int, ...]
@@ -149,3 +154,36 @@ class ForecastLossConfig:
             self.mse_weight + self.mae_weight > 0,
             "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastMemoryConfig(MemoryConfig):
+    """The engine's settings, and what is redone together going backward instead of kept.
+
+    day_chunk: days of 'convlstm'. pixel_chunk: sequences, pixels of all examples, of the others'
+    LSTM.
+    """
+
+    day_chunk: int = dataclasses.field(metadata=FREE | PLANNED | {"shown": "days"})
+    pixel_chunk: int = dataclasses.field(metadata=FREE | PLANNED | {"shown": "pixels"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least("memory.day_chunk", self.day_chunk, 0)
+        require_at_least("memory.pixel_chunk", self.pixel_chunk, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastEvalConfig(EvalConfig):
+    """The engine's settings."""
+
+    metric: str = dataclasses.field(metadata={"rises": ("r2", "skill")})
+
+
+def today(values: dict[str, Any]) -> dict[str, Any]:
+    """An older run's settings under the names of now: decoder_chunk was of days or of pixels."""
+    memory = dict(values["memory"])
+    if "decoder_chunk" in memory:
+        chunk, days = memory.pop("decoder_chunk"), values["model"]["name"] == "convlstm"
+        memory |= {"day_chunk": chunk * days, "pixel_chunk": chunk * (not days)}
+    return values | {"memory": memory}

@@ -1,26 +1,24 @@
 """A forecast model beside its baselines, lead by lead; memory does not grow with the days."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import dataclasses
+import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.data.pipeline import Loader
 from tds_jax.engine import metrics as states_of
+from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.forecast import baselines, figures, metrics
 from tds_jax.forecast.baselines import Fitted
 from tds_jax.forecast.figures import LEAD, Canvas, Sample
 from tds_jax.forecast.metrics import AREA, States
-
-if TYPE_CHECKING:
-    from tds_jax.forecast.task import ForecastTask
+from tds_jax.forecast.task import ForecastTask
 
 # Skill against each baseline, under names that fit a table.
 SKILLS = {
@@ -31,7 +29,7 @@ SKILLS = {
 HEADLINE = ("rmse", f"rmse{AREA}", "ubrmse", "acc", *SKILLS.values())
 
 
-def fitted_baselines(task: "ForecastTask", split: str, workdir: Path | None) -> Fitted:
+def fitted_baselines(task: ForecastTask, split: str, workdir: Path | None) -> Fitted:
     """The baselines of a split, read from the workdir or fitted and kept there.
 
     They are fitted on all days before the split; those of the train split on itself.
@@ -47,13 +45,26 @@ def fitted_baselines(task: "ForecastTask", split: str, workdir: Path | None) -> 
     return fitted
 
 
-def evaluate(task: "ForecastTask", model: nnx.Module, split: str, workdir: Path | None) -> Report:
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """The door's job, without options."""
+
+    def run(
+        self, task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None
+    ) -> Report:
+        """See `evaluate`."""
+        return evaluate(task, model, split, workdir)
+
+
+def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
     """Report of model and baselines on a split, all windows; figures go to the workdir."""
     fitted = fitted_baselines(task, split, workdir)
     area = metrics.row_area(task.fields.lat)
     found: dict[str, States] = {}
     sample: Sample | None = None
-    for batch, prediction, states in _compared(task, model, split, fitted, area):
+    score = functools.partial(compared, task, fitted, jnp.asarray(area, jnp.float32))
+    run = Evaluator(model, score, task.config)
+    for batch, (prediction, states) in run.over(task.source(split)):
         for method in (MODEL, *baselines.NAMES):
             new = states_of.to_host(states[method])
             found[method] = states_of.merge(found[method], new) if method in found else new
@@ -64,35 +75,17 @@ def evaluate(task: "ForecastTask", model: nnx.Module, split: str, workdir: Path 
     return report
 
 
-def _compared(
-    task: "ForecastTask", model: nnx.Module, split: str, fitted: Fitted, area: np.ndarray
-) -> Iterator[tuple[Mapping[str, np.ndarray], jax.Array, dict[str, States]]]:
-    """(batch, the model's forecast, states of all methods) of every batch of a split."""
-    graphdef, state = nnx.split(model)
-    rows = jnp.asarray(area, jnp.float32)
-
-    @jax.jit
-    def run(state: Any, batch: Batch) -> tuple[jax.Array, dict[str, States]]:
-        prediction = nnx.merge(graphdef, state)(batch, False)
-        others = baselines.forecasts(fitted, batch, task.target)
-        usual, target, weight = others["climatology"], batch["target"], batch["weight"]
-        return prediction, {
-            name: metrics.compare(forecast, target, usual, weight, rows)
-            for name, forecast in ({MODEL: prediction} | others).items()
-        }
-
-    loader = Loader(
-        task.source(split),
-        micro_batch=task.config.eval.batch_size,
-        seed=task.config.seed,
-        train=False,
-        workers=0,
-        threads=task.config.data.threads,
-        prefetch=task.config.data.prefetch,
-    )
-    with contextlib.closing(loader):
-        for batch in loader.eval_batches():
-            yield batch, *run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})
+def compared(
+    task: ForecastTask, fitted: Fitted, area: jax.Array, model: nnx.Module, batch: Batch
+) -> tuple[jax.Array, dict[str, States]]:
+    """The model's forecast (B, L, H, W), and states of all methods. area: (H,) weights of rows."""
+    prediction = model(batch, False)
+    others = baselines.forecasts(fitted, batch, task.target)
+    usual, target, weight = others["climatology"], batch["target"], batch["weight"]
+    return prediction, {
+        name: metrics.compare(forecast, target, usual, weight, area)
+        for name, forecast in ({MODEL: prediction} | others).items()
+    }
 
 
 def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row]:
@@ -116,7 +109,7 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
     return rows
 
 
-def _notes(task: "ForecastTask", found: Mapping[str, States], area: np.ndarray) -> tuple[str, ...]:
+def _notes(task: ForecastTask, found: Mapping[str, States], area: np.ndarray) -> tuple[str, ...]:
     """RMSE of every method at every lead, a line each."""
     target = task.fields.target
     unit = unit_of(task)
@@ -131,20 +124,20 @@ def _notes(task: "ForecastTask", found: Mapping[str, States], area: np.ndarray) 
     return tuple(lines)
 
 
-def unit_of(task: "ForecastTask") -> str:
+def unit_of(task: ForecastTask) -> str:
     """The target's unit, '1' for none."""
     return str(task.fields.attributes[task.fields.target].get("units", "1"))
 
 
-def _sample(task: "ForecastTask", batch: Mapping[str, np.ndarray], prediction: jax.Array) -> Sample:
+def _sample(task: ForecastTask, batch: Mapping[str, np.ndarray], prediction: np.ndarray) -> Sample:
     """The first forecast of a batch."""
     truth = np.where(batch["weight"][0] > 0, batch["target"][0], np.nan)
     last = task.fields.days[batch["start"][0] + task.spec.input_days - 1]
-    return Sample(np.asarray(prediction[0]), truth, str(last))
+    return Sample(prediction[0], truth, str(last))
 
 
 def _draw(
-    task: "ForecastTask",
+    task: ForecastTask,
     folder: Path,
     report: Report,
     split: str,

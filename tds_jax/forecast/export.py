@@ -1,8 +1,9 @@
 """A forecast model as one file: raw fields and the days' places in the year in, maps out."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,24 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.forecast.prediction import make_batch
+from tds_jax.forecast.task import ForecastTask
 from tds_jax.interchange import artefact
 from tds_jax.interchange.artefact import Artefact, Form, Weights
-
-if TYPE_CHECKING:
-    from tds_jax.forecast.task import ForecastTask
 
 # Of the target's spread. The same operations compiled again: rounding over the network.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
-def write(task: "ForecastTask", model: nnx.Module, target: Path) -> str:
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """The door's job, without options."""
+
+    def run(self, task: ForecastTask, model: nnx.Module, target: Path) -> str:
+        """See `write`."""
+        return write(task, model, target)
+
+
+def write(task: ForecastTask, model: nnx.Module, target: Path) -> str:
     """Writes the file and says what is in it.
 
     offline(weights, fields (B, T, H, W, C) in the data's unit with NaN where missing,

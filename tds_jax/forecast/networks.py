@@ -4,9 +4,8 @@ import dataclasses
 
 from flax import nnx
 
-from tds_jax.config import MemoryConfig
 from tds_jax.forecast.cnn3d_lstm import CNN3DLSTM, structure
-from tds_jax.forecast.config import ForecastModelConfig
+from tds_jax.forecast.config import ForecastMemoryConfig, ForecastModelConfig
 from tds_jax.forecast.convlstm import ConvLSTM
 from tds_jax.nn.precision import compute_dtype
 
@@ -21,7 +20,7 @@ PUBLISHED = {
 
 def make_network(
     model: ForecastModelConfig,
-    memory: MemoryConfig,
+    memory: ForecastMemoryConfig,
     *,
     num_channels: int,
     leads: int,
@@ -31,11 +30,9 @@ def make_network(
     """A fresh network; widths of 0 are those published.
 
     cells: how many land cells its LSTM runs on, 0 for all of the grid.
-    memory.decoder_chunk counts days for 'convlstm' and sequences (pixels of all examples) for the
-    others, which then also take their convolutions one example at a time.
+    With memory.pixel_chunk their convolutions also take one example at a time.
     """
     dtype = compute_dtype(memory.dtype)
-    chunk = memory.decoder_chunk
     hidden, lstm_hidden = PUBLISHED[model.name]
     hidden, lstm_hidden = model.hidden or hidden, model.lstm_hidden or lstm_hidden
     if model.name == "convlstm":
@@ -44,7 +41,7 @@ def make_network(
             leads=leads,
             hidden=hidden,
             head=model.head,
-            day_chunk=chunk,
+            day_chunk=memory.day_chunk,
             remat=memory.remat,
             dtype=dtype,
             rngs=rngs,
@@ -60,8 +57,8 @@ def make_network(
         dropout=model.dropout,
         cells=cells,
         remat=memory.remat,
-        example_chunk=1 if chunk else 0,
-        pixel_chunk=chunk,
+        example_chunk=1 if memory.pixel_chunk else 0,
+        pixel_chunk=memory.pixel_chunk,
         dtype=dtype,
         rngs=rngs,
     )

@@ -1,8 +1,9 @@
 """Forecasts from every day of a record, as CF NetCDF; memory does not grow with its length."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +13,29 @@ from flax import nnx
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, time_axis
 from tds_jax.data.places import make_folder_for, require_file
 from tds_jax.engine.logs import progress_bar
+from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, year_fraction
 from tds_jax.forecast.fields import Fields
-
-if TYPE_CHECKING:
-    from tds_jax.forecast.task import ForecastTask
+from tds_jax.forecast.task import ForecastTask
 
 LEAD = "prediction_timedelta"
 # Attributes of the input that still hold for a forecast of it.
 KEPT = ("units", "long_name", "standard_name")
 
 
-def predict(task: "ForecastTask", model: nnx.Module, source: Path, target: Path) -> list[Path]:
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """The door's job, without options."""
+
+    def run(
+        self, task: ForecastTask, model: nnx.Module, source: Path, target: Path, workdir: Path
+    ) -> list[Path]:
+        """See `predict`; nothing in the workdir is needed."""
+        return predict(task, model, source, target)
+
+
+def predict(task: ForecastTask, model: nnx.Module, source: Path, target: Path) -> list[Path]:
     """A NetCDF file with the target over (time, prediction_timedelta, latitude, longitude).
 
     source: as data.path: a file, a folder of files or a Zarr store, on the model's grid; a forecast
@@ -60,11 +71,10 @@ def last_days(days: np.ndarray, length: int) -> np.ndarray:
 
 
 def forecasts(
-    task: "ForecastTask", model: nnx.Module, fields: Fields, last: np.ndarray
+    task: ForecastTask, model: nnx.Module, fields: Fields, last: np.ndarray
 ) -> Iterator[np.ndarray]:
     """(n, L, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land."""
-    graphdef, state = nnx.split(model)
-    run = jax.jit(lambda state, batch: nnx.merge(graphdef, state)(batch, False))
+    run = compiled(model, lambda model, batch: model(batch, False))
     size, days, leads = task.config.eval.batch_size, task.spec.input_days, task.spec.lead_days
     for first in range(0, len(last), size):
         ends = last[first : first + size]
@@ -73,7 +83,7 @@ def forecasts(
         windows = np.stack([fields.read(i - days + 1, i + 1) for i in padded])
         dates = fields.days[padded][:, None] + DAY * np.arange(1 - days, leads + 1)
         batch = make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
-        maps = np.asarray(run(state, jax.tree.map(jnp.asarray, batch)))[: len(ends)]
+        maps = np.asarray(run(jax.tree.map(jnp.asarray, batch)))[: len(ends)]
         yield np.where(fields.land[None, None], maps, np.float32(np.nan))
 
 
@@ -89,7 +99,7 @@ def make_batch(windows: np.ndarray, phase: np.ndarray) -> dict[str, Any]:
 
 
 def _write(
-    task: "ForecastTask",
+    task: ForecastTask,
     fields: Fields,
     last: np.ndarray,
     target: Path,

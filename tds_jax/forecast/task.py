@@ -1,10 +1,11 @@
 """The forecast task: gridded days -> windows -> Forecaster -> coming days, and their worth."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,11 @@ from flax import nnx
 
 from tds_jax.config import Config, require
 from tds_jax.engine.logs import progress_bar
-from tds_jax.engine.report import Report
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
-from tds_jax.forecast import evaluation, export, prediction, synthetic, torch_names
+from tds_jax.forecast import synthetic, torch_names
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, season_gap
-from tds_jax.forecast.config import ForecastInputs
+from tds_jax.forecast.config import ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.fields import Fields, open_fields
 from tds_jax.forecast.metrics import Errors, row_area
 from tds_jax.forecast.model import Forecaster, Surroundings
@@ -116,6 +116,12 @@ class ForecastTask:
         """The channel that is forecast."""
         return self.config.data.variables.index(self.config.data.target)
 
+    def under(self, config: Config) -> Self:
+        """See `tasks.Task.under`."""
+        other = copy.copy(self)
+        other.config = config
+        return other
+
     def inputs(self) -> dict[str, Any]:
         """Grid and variables, for a run's folder."""
         return dataclasses.asdict(self.recorded) | {"variables": list(self.recorded.variables)}
@@ -147,7 +153,7 @@ class ForecastTask:
         model, around = self.config.model, self.around()
         network = make_network(
             model,
-            self.config.memory,
+            cast(ForecastMemoryConfig, self.config.memory),
             num_channels=around.inputs,
             leads=around.leads,
             cells=self.recorded.land if model.land_only else 0,
@@ -214,10 +220,10 @@ class ForecastTask:
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
         """Recomputation that pays here: of days (convlstm) or pixels in chunks, and of blocks."""
-        chunks: tuple[int, ...] = PIXEL_CHUNKS
+        remat = {"remat": ("none", "names", "full")}
         if self.config.model.name == "convlstm":
-            chunks = (max(1, round(self.spec.input_days**0.5)),)
-        return {"decoder_chunk": (0, *chunks), "remat": ("none", "names", "full")}
+            return {"day_chunk": (0, max(1, round(self.spec.input_days**0.5)))} | remat
+        return {"pixel_chunk": (0, *PIXEL_CHUNKS)} | remat
 
     def import_params(
         self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
@@ -287,18 +293,6 @@ class ForecastTask:
             f"loss {values['loss']:.4f}  rmse {values['rmse']:.4g}  mae {values['mae']:.4g}"
             f"  skill {values['skill']:.3f}"
         )
-
-    def evaluate(self, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-        """The model and its baselines on a split; see `forecast.evaluation`."""
-        return evaluation.evaluate(self, model, split, workdir)
-
-    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
-        """Forecasts from every day of a record; see `forecast.prediction`."""
-        return prediction.predict(self, model, source, target)
-
-    def export(self, model: nnx.Module, target: Path) -> str:
-        """The forecast as a function of raw fields and days; see `forecast.export`."""
-        return export.write(self, model, target)
 
 
 def grid_words(lat: np.ndarray, lon: np.ndarray) -> str:

@@ -49,7 +49,7 @@ def in_chunks(
     """
     total = jax.tree.leaves(xs)[0].shape[0]
     if chunk < 0:
-        raise UserError(f"memory.decoder_chunk={chunk} is negative; use 0 (off) or a length")
+        raise UserError(f"chunk={chunk} is negative; use 0 (off) or a length")
     if chunk == 0 or chunk >= total:
         return scan(init, xs)
     run = jax.checkpoint(scan)

@@ -3,8 +3,11 @@
 import dataclasses
 
 from tds_jax.config import (
+    FREE,
+    PLANNED,
     EvalConfig,
     LoaderConfig,
+    MemoryConfig,
     require,
     require_at_least,
     require_between,
@@ -50,10 +53,10 @@ class PoseModelConfig:
     tracking_share: float
     alignment: str
     reference_rate: bool
-    output_filter: str
-    filter_cutoff: float
-    filter_gain: float
-    filter_speed_cutoff: float
+    output_filter: str = dataclasses.field(metadata=FREE)
+    filter_cutoff: float = dataclasses.field(metadata=FREE)
+    filter_gain: float = dataclasses.field(metadata=FREE)
+    filter_speed_cutoff: float = dataclasses.field(metadata=FREE)
 
     def __post_init__(self) -> None:
         require_choice("model.name", self.name, ("tds", "neuropose"))
@@ -113,7 +116,7 @@ class PoseDataConfig(LoaderConfig):
 
     path: str
     group: str
-    cache_dir: str
+    cache_dir: str = dataclasses.field(metadata=FREE)
     window: int
     stride: int
     eval_window: int
@@ -130,9 +133,9 @@ class PoseDataConfig(LoaderConfig):
     normalize: bool
     max_samples_for_normalize: int
     max_bad_sessions: int
-    chunk_cache_bytes: int
-    chunk_cache_preemption: float
-    max_open_files: int
+    chunk_cache_bytes: int = dataclasses.field(metadata=FREE)
+    chunk_cache_preemption: float = dataclasses.field(metadata=FREE)
+    max_open_files: int = dataclasses.field(metadata=FREE)
     synthetic_users: int
     synthetic_sessions: int
     synthetic_seconds: float
@@ -196,6 +199,17 @@ class PoseLossConfig:
             self.mse_weight + self.mae_weight + self.fingertip_weight > 0,
             "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class PoseMemoryConfig(MemoryConfig):
+    """The engine's settings. decoder_chunk: steps of the decoder redone together going backward."""
+
+    decoder_chunk: int = dataclasses.field(metadata=FREE | PLANNED | {"shown": "chunk"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least("memory.decoder_chunk", self.decoder_chunk, 0)
 
 
 @dataclasses.dataclass(frozen=True)

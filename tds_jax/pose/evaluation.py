@@ -1,18 +1,16 @@
 """A pose model beside its baselines: pooled, per user and by group; O(sessions) memory."""
 
-import contextlib
+import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.data.pipeline import Loader
 from tds_jax.engine import metrics
+from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.pose import baselines, figures
@@ -21,10 +19,8 @@ from tds_jax.pose.joints import fingers, joint_names
 from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.metrics import States, make_compare
 from tds_jax.pose.sessions import SessionTable
+from tds_jax.pose.task import PoseTask
 from tds_jax.pose.windows import PoseWindows, session_blocks
-
-if TYPE_CHECKING:
-    from tds_jax.pose.task import PoseTask
 
 HEADLINE = ("mae_deg", "landmark_mm", "fingertip_mm", "rmse_rad", "r2")
 PUBLISHED = ("mae_deg", "landmark_mm")
@@ -41,7 +37,7 @@ BASELINE_ROWS = 60_000
 Sessions = dict[int, States]
 
 
-def fit_baselines(task: "PoseTask") -> Fitted:
+def fit_baselines(task: PoseTask) -> Fitted:
     """One streaming pass over the train split."""
     table = task.table.select("train")
     mean, median = baselines.ConstantMean(table.joints), baselines.ConstantMedian(table.joints)
@@ -55,7 +51,7 @@ def fit_baselines(task: "PoseTask") -> Fitted:
     return Fitted(task.digest(), mean.result(), median.result(), ridge.result())
 
 
-def fitted_baselines(task: "PoseTask", workdir: Path | None) -> Fitted | None:
+def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
     """The baselines of the task's train split, read from the workdir or fitted and kept there.
 
     Without a train split (recordings to evaluate on, and nothing else) those the workdir has, which
@@ -70,7 +66,16 @@ def fitted_baselines(task: "PoseTask", workdir: Path | None) -> Fitted | None:
     return fitted
 
 
-def evaluate(task: "PoseTask", model: nnx.Module, split: str, workdir: Path | None) -> Report:
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """The door's job, without options."""
+
+    def run(self, task: PoseTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
+        """See `evaluate`."""
+        return evaluate(task, model, split, workdir)
+
+
+def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
     """Report of model and baselines on a split; figures and fitted baselines go to the workdir.
 
     Windows tile each session and every supervised row counts once. hold_initial repeats the first
@@ -83,7 +88,9 @@ def evaluate(task: "PoseTask", model: nnx.Module, split: str, workdir: Path | No
     compare = jax.jit(make_compare(task.hand, rate, every_sample=step == 1))
     found: dict[str, Sessions] = {}
     trace: figures.Trace | None = None
-    for batch, poses in predictions(task, model, source):
+    run = Evaluator(model, functools.partial(answers, task), task.config)
+    for batch, (poses, weight) in run.over(source):
+        batch = {**batch, "weight": weight}
         methods = poses | _baselines(source, fitted, batch)
         for name, values in methods.items():
             states = metrics.to_host(compare(values, batch["joint_angles"], batch["weight"]))
@@ -99,7 +106,7 @@ def evaluate(task: "PoseTask", model: nnx.Module, split: str, workdir: Path | No
     return report
 
 
-def _notes(task: "PoseTask", fitted: Fitted | None) -> tuple[str, ...]:
+def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
     """What a reader of the tables must know of them."""
     joints, file = task.recorded.num_joints, task.hand_file
     own = f"our own hand of {HAND_LENGTH:g} mm; eval.hand_model names another"
@@ -113,38 +120,18 @@ def _notes(task: "PoseTask", fitted: Fitted | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def predictions(
-    task: "PoseTask", model: nnx.Module, source: PoseWindows
-) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """(batch, {method: poses (B, N, J)}) over a source, in order; weights are the task's.
+def answers(
+    task: PoseTask, model: nnx.Module, batch: Batch
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """{method: poses (B, N, J)}, and the task's weights of the batch.
 
     A model of 'mixed' initial poses answers twice: without the true one, and beginning at it.
     """
-    graphdef, state = nnx.split(model)
     ways = {MODEL: False}
     if task.config.model.initial_pose == "mixed":
         ways |= {TRACKING: True}
-
-    @jax.jit
-    def run(state: Any, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array]:
-        built = nnx.merge(graphdef, state)
-        poses = {name: task.poses(built, batch, False, way) for name, way in ways.items()}
-        return poses, task.weights(batch)
-
-    data = task.config.data
-    loader = Loader(
-        source,
-        micro_batch=task.config.eval.batch_size,
-        seed=task.config.seed,
-        train=False,
-        workers=0,
-        threads=data.threads,
-        prefetch=data.prefetch,
-    )
-    with contextlib.closing(loader):
-        for batch in loader.eval_batches():
-            poses, weight = run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})
-            yield batch | {"weight": np.asarray(weight)}, jax.tree.map(np.asarray, poses)
+    poses = {name: task.poses(model, batch, False, way) for name, way in ways.items()}
+    return poses, task.weights(batch)
 
 
 def _baselines(

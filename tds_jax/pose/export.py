@@ -1,8 +1,9 @@
 """A pose model as one file: `offline` for windows, `start` and `step` for streams."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,23 @@ from tds_jax.interchange import artefact
 from tds_jax.interchange.artefact import Artefact, Form, Weights
 from tds_jax.pose import stream
 from tds_jax.pose.models import PoseModel
-
-if TYPE_CHECKING:
-    from tds_jax.pose.task import PoseTask
+from tds_jax.pose.task import PoseTask
 
 # Radians. The same operations compiled again: rounding over a window of recurrent steps.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 CHECKED_STEPS = 8  # of the streaming form
 
 
-def write(task: "PoseTask", model: nnx.Module, target: Path) -> str:
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """The door's job, without options."""
+
+    def run(self, task: PoseTask, model: nnx.Module, target: Path) -> str:
+        """See `write`."""
+        return write(task, model, target)
+
+
+def write(task: PoseTask, model: nnx.Module, target: Path) -> str:
     """Writes the file and says what is in it.
 
     offline(weights, emg (B, data.window, C)[, initial_pose (B, J) with 'given']) -> poses
@@ -50,7 +58,7 @@ def _is_streamable(model: nnx.Module) -> bool:
     return isinstance(model, PoseModel) and not model.reference_rate
 
 
-def _forms(task: "PoseTask", model: Any) -> dict[str, Form]:
+def _forms(task: PoseTask, model: Any) -> dict[str, Form]:
     (batch,) = jax.export.symbolic_shape("B")
     channels, window = task.recorded.num_channels, task.config.data.window
 
@@ -82,7 +90,7 @@ def _forms(task: "PoseTask", model: Any) -> dict[str, Form]:
     return forms
 
 
-def _about(task: "PoseTask", model: Any) -> dict[str, Any]:
+def _about(task: PoseTask, model: Any) -> dict[str, Any]:
     """What a consumer must know; lengths in samples."""
     about = task.inputs() | {
         "task": "pose",
@@ -108,7 +116,7 @@ def _about(task: "PoseTask", model: Any) -> dict[str, Any]:
     return about
 
 
-def _check(task: "PoseTask", model: Any, file: Artefact) -> float:
+def _check(task: PoseTask, model: Any, file: Artefact) -> float:
     """The largest difference [rad] between the file's forms and the model, on noise."""
     rng = np.random.default_rng(0)
     channels, joints = task.recorded.num_channels, task.recorded.num_joints

@@ -1,11 +1,12 @@
 """A recording or a pipe, streamed through a model at its own rate, and how long that takes."""
 
+import dataclasses
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import numpy as np
 from flax import nnx
@@ -13,16 +14,37 @@ from flax import nnx
 from tds_jax.data.places import pair_files
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
+from tds_jax.pose import stream as streaming
 from tds_jax.pose.metadata import SUFFIXES
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.stream import Stream
-
-if TYPE_CHECKING:
-    from tds_jax.pose.task import PoseTask
+from tds_jax.pose.task import PoseTask
 
 PIPE = "-"
 BIN_SECONDS = 1e-5
 BINS = 100_000  # up to a second
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """The door's job: angles as samples come, from a recording or a pipe."""
+
+    initial_pose: tuple[float, ...] = dataclasses.field(
+        default=(),
+        metadata={"help": "Radians, comma-separated: where a pipe's track starts."},
+    )
+    chunk_ms: float = dataclasses.field(
+        default=20.0, metadata={"help": "Recorded time between two chunks.", "least": 0.001}
+    )
+    realtime: bool = dataclasses.field(
+        default=True, metadata={"help": "--norealtime: play a recording as fast as possible."}
+    )
+
+    def run(self, task: PoseTask, model: nnx.Module, source: str, target: str) -> str:
+        """A line about speed and delay; see `play_pipe` and `play_file`."""
+        if source == PIPE:
+            return play_pipe(task, model, target, self.initial_pose or None)
+        chunk = self.chunk_ms / 1000
+        return play_file(task, model, Path(source), Path(target), chunk, self.realtime)
 
 
 class Latency:
@@ -59,7 +81,7 @@ class Player:
     falling behind shows.
     """
 
-    def __init__(self, task: "PoseTask", stream: Stream, chunk: int, paced: bool) -> None:
+    def __init__(self, task: PoseTask, stream: streaming.Stream, chunk: int, paced: bool) -> None:
         self._task, self._stream, self._chunk, self._paced = task, stream, chunk, paced
         self.latency = Latency()
         self.poses, self.seconds = 0, 0.0
@@ -86,20 +108,20 @@ class Player:
                 yield poses[0]
 
 
-def warm(stream: Stream, channels: int, initial: np.ndarray | None) -> None:
+def warm(stream: streaming.Stream, channels: int, initial: np.ndarray | None) -> None:
     """Compiles before the first sample comes."""
     state = stream.start(stream.params, 1, initial)
     stream(stream.params, state, np.zeros((1, stream.model.step, channels), np.float32))
 
 
 def play_file(
-    task: "PoseTask", model: nnx.Module, source: Path, target: Path, chunk: float, paced: bool
+    task: PoseTask, model: nnx.Module, source: Path, target: Path, chunk: float, paced: bool
 ) -> str:
     """Streams a recording into the same file that `prediction.predict` writes (alignment 'fixed').
 
     chunk: seconds. paced: wait for each chunk's time. Returns a line about speed and delay.
     """
-    stream = Stream(model)
+    stream = streaming.Stream(model)
     if source.is_dir():
         raise UserError(f"--input={source} is a folder; --stream plays one recording, name a file")
     ((recording, place),) = pair_files(source, target, SUFFIXES)
@@ -109,7 +131,7 @@ def play_file(
 
 
 def play_pipe(
-    task: "PoseTask", model: nnx.Module, target: str, initial: Sequence[float] | None
+    task: PoseTask, model: nnx.Module, target: str, initial: Sequence[float] | None
 ) -> str:
     """Streams stdin, whatever comes at a time, into lines of CSV: time, then an angle per joint.
 
@@ -117,7 +139,7 @@ def play_pipe(
     its order, if the run chose some). target: a file, or '-' for stdout.
     initial: (J,) radians where tracking starts. Returns a line about speed and delay.
     """
-    stream = Stream(model)
+    stream = streaming.Stream(model)
     start = _initial(stream.model, initial)
     if target == PIPE:
         return _pipe(task, stream, start, sys.stdout)
@@ -148,7 +170,7 @@ def _initial(model: PoseModel, initial: Sequence[float] | None) -> np.ndarray | 
     return np.asarray([initial], np.float32)
 
 
-def _pipe(task: "PoseTask", stream: Stream, initial: np.ndarray | None, out: TextIO) -> str:
+def _pipe(task: PoseTask, stream: streaming.Stream, initial: np.ndarray | None, out: TextIO) -> str:
     recorded, model, latency = task.recorded, stream.model, Latency()
     warm(stream, recorded.num_channels, initial)
     state, poses = stream.start(stream.params, 1, initial), 0
@@ -177,9 +199,7 @@ def _chunks(pipe: int, channels: int) -> Iterator[np.ndarray]:
         rest = rest[whole:]
 
 
-def summary(
-    task: "PoseTask", model: PoseModel, latency: Latency, poses: int, seconds: float
-) -> str:
+def summary(task: PoseTask, model: PoseModel, latency: Latency, poses: int, seconds: float) -> str:
     """One line: how much, how fast, how late."""
     age = (model.steps_per_frame - 1) * model.step / task.recorded.sample_rate
     return (

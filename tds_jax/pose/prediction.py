@@ -1,10 +1,10 @@
 """Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -14,6 +14,7 @@ from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.scan import require_columns
 from tds_jax.engine.logs import progress_bar
+from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
 from tds_jax.pose.metadata import SUFFIXES
@@ -21,9 +22,7 @@ from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.selection import flip, joint_numbers, select_channels
 from tds_jax.pose.sessions import DATASET, FIELDS, RATE_RTOL, valid_rows
-
-if TYPE_CHECKING:
-    from tds_jax.pose.task import PoseTask
+from tds_jax.pose.task import PoseTask
 
 # Decoder steps per block: 10 s at 50 Hz, 1.3 MB of 16-channel EMG at 2 kHz.
 BLOCK_STEPS = 500
@@ -34,7 +33,18 @@ Run = Callable[[str, int], Iterator[np.ndarray]]
 """(path, its rows) -> consecutive poses (n, J) on the model's step grid."""
 
 
-def predict(task: "PoseTask", model: nnx.Module, source: Path, target: Path) -> list[Path]:
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """The door's job, without options."""
+
+    def run(
+        self, task: PoseTask, model: nnx.Module, source: Path, target: Path, workdir: Path
+    ) -> list[Path]:
+        """See `predict`; nothing in the workdir is needed."""
+        return predict(task, model, source, target)
+
+
+def predict(task: PoseTask, model: nnx.Module, source: Path, target: Path) -> list[Path]:
     """HDF5 in, HDF5 out: `prediction/{time, joint_angles}` at the input's rate.
 
     source: a recording, or a folder of them (then target is a folder, names kept). joint_angles is
@@ -52,7 +62,7 @@ def predict(task: "PoseTask", model: nnx.Module, source: Path, target: Path) -> 
 
 
 def predict_file(
-    task: "PoseTask", model: PoseModel | NeuroPose, run: Run, recording: Path, place: Path
+    task: PoseTask, model: PoseModel | NeuroPose, run: Run, recording: Path, place: Path
 ) -> None:
     """Writes the prediction of one recording to `place`; `run` makes the poses."""
     path, group = str(recording), task.config.data.group
@@ -64,7 +74,7 @@ def predict_file(
     write_prediction(place, header.rows, task.recorded.num_joints, blocks)
 
 
-def _check(task: "PoseTask", model: PoseModel | NeuroPose, header: Header, path: str) -> None:
+def _check(task: PoseTask, model: PoseModel | NeuroPose, header: Header, path: str) -> None:
     channels, chosen = header.width(path, FIELDS[0]), task.config.data.channels
     require_columns(path, chosen, channels)
     if not chosen and channels != task.recorded.num_channels:
@@ -87,7 +97,7 @@ def _check(task: "PoseTask", model: PoseModel | NeuroPose, header: Header, path:
         )
 
 
-def _rate(task: "PoseTask", header: Header, path: str) -> float | None:
+def _rate(task: PoseTask, header: Header, path: str) -> float | None:
     """Samples per second by the file's attribute or else its time stamps; None without either."""
     rate = header.attributes.get("sample_rate")
     if isinstance(rate, float):
@@ -101,7 +111,7 @@ def _rate(task: "PoseTask", header: Header, path: str) -> float | None:
     return 1 / step if step > 0 else None
 
 
-def read_emg(task: "PoseTask", path: str, start: int, stop: int) -> np.ndarray:
+def read_emg(task: PoseTask, path: str, start: int, stop: int) -> np.ndarray:
     """(stop - start, C) f32 of the model's electrodes; zeros for rows with NaN or Inf, so that the
     decoder survives them."""
     data = task.config.data
@@ -110,7 +120,7 @@ def read_emg(task: "PoseTask", path: str, start: int, stop: int) -> np.ndarray:
     return np.where(np.isfinite(emg).all(axis=1, keepdims=True), emg, np.float32(0))
 
 
-def _labelled_pose(task: "PoseTask", path: str, row: int) -> np.ndarray:
+def _labelled_pose(task: PoseTask, path: str, row: int) -> np.ndarray:
     """(1, J) radians of the file's own label, from which tracking starts, in the model's signs."""
     data = task.config.data
     (angles,) = task.files.rows(path, data.group, DATASET, row, row + 1, FIELDS[1:])
@@ -123,7 +133,7 @@ def _labelled_pose(task: "PoseTask", path: str, row: int) -> np.ndarray:
     return flip(angles, joint_numbers(data.flip_left, angles.shape[1]), side, path)
 
 
-def given_pose(task: "PoseTask", model: PoseModel | NeuroPose, path: str) -> np.ndarray | None:
+def given_pose(task: PoseTask, model: PoseModel | NeuroPose, path: str) -> np.ndarray | None:
     """(1, J) where tracking starts, by the file's label; None for models that start by themselves.
 
     Raises UserError where the file has no label for that row.
@@ -142,17 +152,12 @@ class Runner:
     length.
     """
 
-    def __init__(self, task: "PoseTask", model: PoseModel) -> None:
+    def __init__(self, task: PoseTask, model: PoseModel) -> None:
         self._task, self._model = task, model
         # Blocks begin with a frame: where frames are rarer than steps, at every so many steps.
         self._steps = -(-BLOCK_STEPS // model.steps_per_frame) * model.steps_per_frame
         self._rows = model.left_context + (self._steps - 1) * model.step + 1
-        self._graphdef, self._state = nnx.split(model)
-        self._block = jax.jit(self._run_block)
-
-    def _run_block(self, state: nnx.State, emg: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
-        model = nnx.merge(self._graphdef, state)
-        return model.decode(model.features(emg), carry)
+        self._block = compiled(model, lambda m, emg, carry: m.decode(m.features(emg), carry))
 
     def __call__(self, path: str, rows: int) -> Iterator[np.ndarray]:
         """Consecutive poses (n, J); raises UserError before the first if tracking cannot start."""
@@ -168,7 +173,7 @@ class Runner:
             emg = np.zeros((1, self._rows, channels), np.float32)
             read = read_emg(self._task, path, start, min(start + self._rows, rows))
             emg[0, : len(read)] = read
-            poses, carry = self._block(self._state, emg, carry)
+            poses, carry = self._block(emg, carry)
             yield np.asarray(poses[0, : steps - first], np.float32)
 
 
@@ -180,9 +185,9 @@ class WindowRunner:
     file's label, later the pose predicted before the window's first.
     """
 
-    def __init__(self, task: "PoseTask", model: PoseModel | NeuroPose) -> None:
+    def __init__(self, task: PoseTask, model: PoseModel | NeuroPose) -> None:
         self._task, self._model = task, model
-        self._run = nnx.jit(lambda model, emg, initial: model(emg, initial))
+        self._run = compiled(model, lambda model, emg, initial: model(emg, initial))
 
     def __call__(self, path: str, rows: int) -> Iterator[np.ndarray]:
         """As `Runner.__call__`."""
@@ -196,19 +201,19 @@ class WindowRunner:
             if initial is not None and start:
                 initial = poses[start - 1 - before : start - before]
             emg = read_emg(self._task, path, start, start + window)[None]
-            poses = np.asarray(self._run(self._model, emg, initial)[0], np.float32)
+            poses = np.asarray(self._run(emg, initial)[0], np.float32)
             yield poses[done - start :]
             done, before = start + length, start
 
 
-def _runner(task: "PoseTask", model: PoseModel | NeuroPose) -> Run:
+def _runner(task: PoseTask, model: PoseModel | NeuroPose) -> Run:
     if isinstance(model, NeuroPose) or model.windowed:
         return WindowRunner(task, model)
     return Runner(task, model)
 
 
 def _rows(
-    task: "PoseTask", model: Any, path: str, header: Header, poses: Iterator[np.ndarray]
+    task: PoseTask, model: Any, path: str, header: Header, poses: Iterator[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(time (n,) f8, joint_angles (n, J) f4) block by block: poses interpolated to every row.
 

@@ -1,11 +1,12 @@
 """The pose task: recordings -> windows -> PoseModel -> joint angles, and what they are worth."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +18,12 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
 from tds_jax.engine.logs import progress_bar
-from tds_jax.engine.report import Report
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
 from tds_jax.nn.precision import compute_dtype
 from tds_jax.nn.resample import upsample
-from tds_jax.pose import (
-    evaluation,
-    export,
-    filters,
-    gestures,
-    kinematics,
-    live,
-    prediction,
-    synthetic,
-    torch_names,
-)
-from tds_jax.pose.config import PoseEvalConfig, PoseInputs
+from tds_jax.pose import filters, gestures, kinematics, synthetic, torch_names
+from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
 from tds_jax.pose.kinematics import HandModel
 from tds_jax.pose.metadata import SPLITS
 from tds_jax.pose.metrics import DEGREES, landmark_stride
@@ -111,6 +101,12 @@ class PoseTask:
         # Rates taken from time stamps carry their rounding.
         return PoseInputs(table.channels, table.joints, float(f"{table.rate_hz:.4g}"))
 
+    def under(self, config: Config) -> Self:
+        """See `tasks.Task.under`."""
+        other = copy.copy(self)
+        other.config = config
+        return other
+
     def inputs(self) -> dict[str, Any]:
         """Channels, joints and rate, for a run's folder."""
         return dataclasses.asdict(self.recorded)
@@ -139,7 +135,7 @@ class PoseTask:
 
     def init(self, rngs: nnx.Rngs) -> PoseModel | NeuroPose:
         """A fresh model for the recordings' channels, joints and rate."""
-        model, memory = self.config.model, self.config.memory
+        model, memory = self.config.model, cast(PoseMemoryConfig, self.config.memory)
         dtype = compute_dtype(memory.dtype)
         if model.name == "neuropose":
             return NeuroPose(
@@ -320,33 +316,6 @@ class PoseTask:
             f"loss {values['loss']:.4f}  mae {mae:.4f} rad ({mae * DEGREES:.2f}°)"
             f"  r2 {values['r2']:.3f}"
         )
-
-    def evaluate(self, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-        """The model and its baselines on a split; see `pose.evaluation`."""
-        return evaluation.evaluate(self, model, split, workdir)
-
-    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
-        """Joint angles for one recording or a folder of them; see `pose.prediction`."""
-        return prediction.predict(self, model, source, target)
-
-    def stream(
-        self,
-        model: nnx.Module,
-        source: str,
-        target: str,
-        *,
-        initial_pose: Sequence[float] | None,
-        chunk: float,
-        paced: bool,
-    ) -> str:
-        """Joint angles as samples come, from a recording or a pipe; see `pose.live`."""
-        if source == live.PIPE:
-            return live.play_pipe(self, model, target, initial_pose)
-        return live.play_file(self, model, Path(source), Path(target), chunk, paced)
-
-    def export(self, model: nnx.Module, target: Path) -> str:
-        """The offline and streaming forms in one file; see `pose.export`."""
-        return export.write(self, model, target)
 
 
 def _rollout_steps(grid: PoseModel | NeuroPose, window: int) -> int | None:

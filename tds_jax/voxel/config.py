@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from tds_jax.config import (
+    FREE,
     Config,
     EvalConfig,
     LoaderConfig,
@@ -121,7 +123,7 @@ class VoxelDataConfig(LoaderConfig):
     """Where the volumes are, and the grid they come to. ranges: x0, x1, y0, y1, z0, z1 metres."""
 
     path: str
-    cache_dir: str
+    cache_dir: str = dataclasses.field(metadata=FREE)
     grid: str
     shape: tuple[int, ...]
     multiple: tuple[int, ...]
@@ -141,8 +143,8 @@ class VoxelDataConfig(LoaderConfig):
     test_scenes: tuple[str, ...]
     split_ratio: tuple[float, ...]
     max_statistics_frames: int
-    max_open_files: int
-    chunk_cache_bytes: int
+    max_open_files: int = dataclasses.field(metadata=FREE)
+    chunk_cache_bytes: int = dataclasses.field(metadata=FREE)
     synthetic_scenes: int
     synthetic_frames: int
     synthetic_shape: tuple[int, ...]
@@ -221,6 +223,7 @@ class VoxelEvalConfig(EvalConfig):
     """The engine's settings; dilation: radius of the dilated-radar baseline, voxels. samples:
     drawn per frame by a generator and averaged. renders: frames drawn as figures."""
 
+    metric: str = dataclasses.field(metadata={"rises": ("iou", "perplexity")})
     dilation: int
     samples: int
     renders: int
@@ -230,6 +233,12 @@ class VoxelEvalConfig(EvalConfig):
         require_at_least("eval.dilation", self.dilation, 1)
         require_at_least("eval.samples", self.samples, 1)
         require_at_least("eval.renders", self.renders, 0)
+
+
+def today(values: dict[str, Any]) -> dict[str, Any]:
+    """An older run's settings under the names of now: decoder_chunk meant nothing here."""
+    memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
+    return values | {"memory": memory}
 
 
 def settings(config: Config) -> VoxelEvalConfig:

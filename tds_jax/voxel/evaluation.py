@@ -1,29 +1,22 @@
 """A voxel model beside its baselines, at thresholds chosen on validation."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from tds_jax.data import json_file
-from tds_jax.data.pipeline import Loader
 from tds_jax.engine import metrics
+from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, Report, Row
-from tds_jax.engine.step import Batch
 from tds_jax.voxel import figures
 from tds_jax.voxel.config import settings
 from tds_jax.voxel.data.source import VoxelPairs
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.metrics import States, ThresholdSweep, compare, dilated, split_groups
-
-if TYPE_CHECKING:
-    from tds_jax.voxel.task import VoxelTask
+from tds_jax.voxel.task import VoxelTask
 
 HEADLINE = ("iou", "precision", "recall", "chamfer_m", "bev_iou", "count_ratio", "intensity_mae")
 SHOWN_GROUPS = ("range",)
@@ -63,10 +56,13 @@ class Thresholds:
         json_file.write(workdir / THRESHOLDS, dataclasses.asdict(self))
 
 
-def calibrate(task: "VoxelTask", model: nnx.Module) -> Thresholds:
-    """For each method and the prior, the threshold with the highest IoU over all validation."""
+def calibrate(task: VoxelTask, run: Evaluator, weights: str) -> Thresholds:
+    """For each method and the prior, the threshold with the highest IoU over all validation.
+
+    weights: fingerprint of the model that `run` evaluates.
+    """
     sweeps: dict[str, ThresholdSweep] = {}
-    for frame, volumes in frames(task, model, task.data.pairs("val")):
+    for frame, volumes in frames(run, task.data.pairs("val")):
         for name, volume in (volumes | {PRIOR: task.data.statistics.prior}).items():
             truth, weight = frame["target"][..., 0], frame["weight"]
             sweep = ThresholdSweep.of(volume[..., 0], truth, weight, GRID)
@@ -74,20 +70,30 @@ def calibrate(task: "VoxelTask", model: nnx.Module) -> Thresholds:
     return Thresholds(
         {name: sweep.best(GRID, "iou") for name, sweep in sweeps.items()},
         {name: float(sweep.scores()["iou"].max()) for name, sweep in sweeps.items()},
-        fingerprint(model),
+        weights,
     )
 
 
-def evaluate(task: "VoxelTask", model: nnx.Module, split: str, workdir: Path | None) -> Report:
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """The door's job, without options."""
+
+    def run(self, task: VoxelTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
+        """See `evaluate`."""
+        return evaluate(task, model, split, workdir)
+
+
+def evaluate(task: VoxelTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
     """Report of model and baselines on a split; thresholds and figures go to the workdir."""
-    thresholds = calibrate(task, model)
+    run = Evaluator(model, task.method.volumes, task.config)
+    thresholds = calibrate(task, run, fingerprint(model))
     if workdir:
         thresholds.write(workdir)
     found: dict[str, States] = {}
     source = task.data.pairs(split)
     places = np.linspace(0, len(source) - 1, settings(task.config).renders)
     drawn = set(places.astype(int).tolist())
-    for i, (frame, volumes) in enumerate(frames(task, model, source)):
+    for i, (frame, volumes) in enumerate(frames(run, source)):
         volumes |= baselines(task, frame)
         for name, volume in volumes.items():
             at = thresholds.of(name)
@@ -100,7 +106,7 @@ def evaluate(task: "VoxelTask", model: nnx.Module, split: str, workdir: Path | N
     return Report(rows, HEADLINE, SHOWN_GROUPS, notes=_notes(thresholds))
 
 
-def baselines(task: "VoxelTask", frame: Frame) -> Volumes:
+def baselines(task: VoxelTask, frame: Frame) -> Volumes:
     """What needs no network: name -> (D, H, W, 4).
 
     radar: the radar's own voxels; radar_dilated: and their neighbours. prior: how often each voxel
@@ -118,49 +124,14 @@ def baselines(task: "VoxelTask", frame: Frame) -> Volumes:
     }
 
 
-def frames(
-    task: "VoxelTask", model: nnx.Module, source: VoxelPairs
-) -> Iterator[tuple[Frame, Volumes]]:
+def frames(run: Evaluator, source: VoxelPairs) -> Iterator[tuple[Frame, Volumes]]:
     """(example, {method: volume (D, H, W, 4)}) over a source, in order."""
-    run, data = runner(task, model), task.config.data
-    loader = Loader(
-        source,
-        micro_batch=task.config.eval.batch_size,
-        seed=task.config.seed,
-        train=False,
-        workers=0,
-        threads=data.threads,
-        prefetch=data.prefetch,
-    )
-    with contextlib.closing(loader):
-        for batch in loader.eval_batches():
-            volumes = run(batch)
-            for i in np.flatnonzero(batch["example"] >= 0):
-                yield (
-                    {name: leaf[i] for name, leaf in batch.items()},
-                    {name: volume[i] for name, volume in volumes.items()},
-                )
-
-
-def runner(
-    task: "VoxelTask", model: nnx.Module, only: str | None = None
-) -> Callable[[Mapping[str, np.ndarray]], Volumes]:
-    """batch -> {method: volumes (B, D, H, W, 4)}, compiled once per shape.
-
-    only: of this method; what it does not need is then not computed.
-    """
-    graphdef, state = nnx.split(model)
-
-    @jax.jit
-    def run(state: Any, batch: Batch) -> dict[str, jax.Array]:
-        found = task.method.volumes(nnx.merge(graphdef, state), batch)
-        return {only: found[only]} if only else found
-
-    def call(batch: Mapping[str, np.ndarray]) -> Volumes:
-        found = run(state, {name: jnp.asarray(leaf) for name, leaf in batch.items()})
-        return jax.tree.map(np.asarray, found)
-
-    return call
+    for batch, volumes in run.over(source):
+        for i in np.flatnonzero(batch["example"] >= 0):
+            yield (
+                {name: leaf[i] for name, leaf in batch.items()},
+                {name: volume[i] for name, volume in volumes.items()},
+            )
 
 
 def cut(volume: np.ndarray, weight: np.ndarray, threshold: float) -> np.ndarray:
@@ -179,7 +150,7 @@ def _rows(split: str, method: str, states: States, count: int) -> list[Row]:
 
 
 def _draw(
-    task: "VoxelTask",
+    task: VoxelTask,
     workdir: Path,
     name: str,
     frame: Frame,

@@ -1,8 +1,8 @@
 """Volumes for files: sparse .npz in, sparse .npz with the same keys out."""
 
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from flax import nnx
@@ -10,29 +10,40 @@ from flax import nnx
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.report import MODEL
+from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
-from tds_jax.voxel import evaluation
 from tds_jax.voxel.data.volumes import ENDINGS, Volume, read_volume, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint
-
-if TYPE_CHECKING:
-    from tds_jax.voxel.task import VoxelTask
+from tds_jax.voxel.task import VoxelTask
 
 KEY_WORDS = 2  # of a random key
 
 
-def predict(task: "VoxelTask", model: nnx.Module, source: Path, target: Path) -> list[Path]:
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """The door's job, without options."""
+
+    def run(
+        self, task: VoxelTask, model: nnx.Module, source: Path, target: Path, workdir: Path
+    ) -> list[Path]:
+        """See `predict`; thresholds are those that the workdir's evaluation calibrated."""
+        return predict(task, model, source, target, Thresholds.read(workdir))
+
+
+def predict(
+    task: VoxelTask, model: nnx.Module, source: Path, target: Path, known: Thresholds | None
+) -> list[Path]:
     """Sparse volumes on the model's grid for a file or every file of a folder.
 
     Generators read radar volumes, autoencoders targets, which they reconstruct. Written are the
-    voxels above the threshold that the workdir's evaluation calibrated for these weights (without
-    one: above 0.5, with a warning), features in the files' units with the occupancy's probability
+    voxels above the threshold that an evaluation calibrated for these weights (without one: above
+    0.5, with a warning), features in the files' units with the occupancy's probability
     as channel 0. Noise depends on the place in the folder.
     """
     pairs = pair_files(source, target, ENDINGS, ".npz")
-    run = evaluation.runner(task, model, only=MODEL)
-    threshold = _threshold(task.thresholds, model)
+    run = compiled(model, lambda model, batch: task.method.volumes(model, batch)[MODEL])
+    threshold = _threshold(known, model)
     weight = task.data.grid.weight(task.data.volume_shape)
     leaf = "radar" if task.generates else "target"
     with progress_bar("predicting") as progress:
@@ -42,7 +53,7 @@ def predict(task: "VoxelTask", model: nnx.Module, source: Path, target: Path) ->
             seen = task.data.grid.arrange(volume, pooled=() if leaf == "radar" else (3,))
             key = np.random.SeedSequence((task.config.seed, done)).generate_state(KEY_WORDS)
             batch = {leaf: seen[None], "weight": weight[None], "key": key[None]}
-            _write(place, run(batch)[MODEL][0], weight, threshold)
+            _write(place, np.asarray(run(batch)[0]), weight, threshold)
     return [place for _, place in pairs]
 
 
@@ -57,7 +68,7 @@ def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
     return FIXED
 
 
-def _checked(task: "VoxelTask", file: Path) -> Volume:
+def _checked(task: VoxelTask, file: Path) -> Volume:
     volume = read_volume(str(file))
     if volume.shape != task.data.volume_shape:
         raise UserError(

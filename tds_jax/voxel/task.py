@@ -1,9 +1,10 @@
 """The voxel task: pairs of radar and LiDAR volumes -> a method -> volumes, and their worth."""
 
+import copy
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,11 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import Config, require
-from tds_jax.engine.report import Report
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
-from tds_jax.voxel import evaluation, prediction
 from tds_jax.voxel.config import GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
-from tds_jax.voxel.evaluation import Thresholds
 from tds_jax.voxel.methods import build
 from tds_jax.voxel.methods.autoencoding import Autoencoding
 from tds_jax.voxel.methods.distillation import Distillation
@@ -76,7 +74,6 @@ class VoxelTask:
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
         self.config = config
         self.method = METHODS[config.model.name](config)  # type: ignore[call-arg]
-        self.thresholds: Thresholds | None = None
         self.data = VoxelData(config, inputs)
         cells = build.divisor(config.model)
         require(
@@ -89,6 +86,13 @@ class VoxelTask:
     def generates(self) -> bool:
         """True for methods that answer to a radar volume; others reconstruct targets."""
         return self.config.model.name in GENERATORS
+
+    def under(self, config: Config) -> Self:
+        """See `tasks.Task.under`."""
+        other = copy.copy(self)
+        other.config = config
+        other.method = METHODS[config.model.name](config)  # type: ignore[call-arg]
+        return other
 
     def inputs(self) -> dict[str, Any]:
         """The grid of the files and where it lies."""
@@ -157,10 +161,6 @@ class VoxelTask:
         iou = f"  iou {values['iou']:.3f}" if "iou" in values else ""
         return f"loss {values['loss']:.4f}{iou}"
 
-    def evaluate(self, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-        """The model and its baselines on a split; see `voxel.evaluation`."""
-        return evaluation.evaluate(self, model, split, workdir)
-
     def import_params(
         self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -178,16 +178,7 @@ class VoxelTask:
         )
         return params | {"network": network}, rest | ({"network": codes} if codes else {})
 
-    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
-        """Volumes for one file or every file of a folder; see `voxel.prediction`."""
-        return prediction.predict(self, model, source, target)
-
 
 def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Nothing: weights tell no grid. It comes from data.path, or from generated volumes."""
     return {}
-
-
-def recall(task: VoxelTask, workdir: Path) -> None:
-    """Takes up the thresholds that the evaluation of a workdir calibrated, for predictions."""
-    task.thresholds = Thresholds.read(workdir)

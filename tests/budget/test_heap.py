@@ -10,7 +10,7 @@ from tds_jax.budget import heap
 
 CODE = """
 import os, sys
-from tds_jax.engine import heap
+from tds_jax.budget import heap
 heap.use_huge_pages()
 print(os.environ["GLIBC_TUNABLES"], sys.argv[1:])
 """

@@ -11,6 +11,7 @@ from tds_jax.budget import giving_way, host, memory, settling
 from tds_jax.budget.memory import Exhausted
 from tds_jax.config import Config
 from tds_jax.engine import loop, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import read_lines
 from tds_jax.engine.program import Program
@@ -18,15 +19,15 @@ from tds_jax.errors import UserError
 from tests.engine import toy
 
 
-def build(config: Config) -> toy.ToyTask:
-    return toy.ToyTask()
+def build(config: Config) -> Blueprint:
+    return Blueprint(toy.ToyTask(), config)
 
 
 def final_params(config, folder):
     checkpoints = workdir.open_checkpoints(folder, config)
-    mesh = Program(toy.ToyTask(), config).mesh
+    mesh = Program(Blueprint(toy.ToyTask(), config)).mesh
     position = checkpoints.latest()
-    restored, _ = workdir.restore(checkpoints, position, toy.ToyTask(), config, mesh)
+    restored, _ = workdir.restore(checkpoints, position, build(config), mesh)
     checkpoints.close()
     return restored.state.params
 
@@ -39,8 +40,8 @@ def crowded(monkeypatch):
         original = Program.__init__
         count = {"steps": 0}
 
-        def limited(self, task, config):
-            original(self, task, config)
+        def limited(self, blueprint):
+            original(self, blueprint)
             train_step, evaluate = self.train_step, self._eval_step
 
             def step(state, batch):
@@ -67,7 +68,7 @@ def run(config, folder):
     seen = []
     workdir.claim(folder, config, {}, "")
     finished, config = giving_way.within_memory(
-        lambda c: loop.fit(build(c), c, folder), config, seen.append
+        lambda c: loop.fit(build(c), folder), config, seen.append
     )
     return finished, config, seen
 
@@ -173,7 +174,7 @@ def test_a_host_short_of_memory_reads_with_less_and_the_same_batches(monkeypatch
         feed.close()
         return found
 
-    mesh = Program(toy.ToyTask(), config).mesh
+    mesh = Program(Blueprint(toy.ToyTask(), config)).mesh
     expected = take(Feed(toy.ToyTask(), config, mesh), 8)
     monkeypatch.setattr(host, "available", lambda: 100)
     monkeypatch.setattr("tds_jax.engine.feed.LOOK_SECONDS", 0.0)
@@ -187,7 +188,7 @@ def test_a_host_short_of_memory_reads_with_less_and_the_same_batches(monkeypatch
 
 def test_a_host_with_room_reads_on_as_it_was_told():
     config = toy.config()
-    feed = Feed(toy.ToyTask(), config, Program(toy.ToyTask(), config).mesh)
+    feed = Feed(toy.ToyTask(), config, Program(Blueprint(toy.ToyTask(), config)).mesh)
     assert feed.relieve() is None
     feed.close()
 
@@ -223,7 +224,7 @@ def test_what_was_trained_before_an_evaluation_ran_out_is_not_lost(crowded, tmp_
     config = toy.config(checkpoint__every=0, eval__every=3)
     workdir.claim(tmp_path, config, {}, "")
     with pytest.raises(Exhausted):
-        loop.fit(toy.ToyTask(), config, tmp_path)
+        loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     checkpoints = workdir.open_checkpoints(tmp_path, config)
     assert checkpoints.latest() == 3 * config.optim.batch_size
     checkpoints.close()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tds_jax.engine import optim, sharding, step
+from tds_jax.engine import sharding
 from tds_jax.engine.checkpoint import Checkpoints
 from tds_jax.errors import UserError
 from tests.engine import toy
@@ -137,14 +137,13 @@ def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
 
 
 def test_a_round_trip_in_the_middle_of_an_accumulation_window_is_exact(tmp_path):
-    optimizer = optim.make_optimizer(toy.optim_config(accumulate=4, optimizer="adamw"))
-    init = jax.jit(step.make_init(toy.Net, optimizer, toy.loss, toy.spec(16)))
-    train_step = step.make_train_step(step.graphdef_of(toy.Net), optimizer, toy.loss)
+    blueprint = toy.blueprint(accumulate=4, optimizer="adamw")
+    init = jax.jit(blueprint.init)
     parts = list(toy.batches(toy.data(16 * 9), 16))
 
     def run(state, batches):
         for batch in batches:
-            state, _ = train_step(state, batch)
+            state, _ = blueprint.train_step(state, batch)
         return state
 
     whole = run(init(jax.random.key(0)), parts)
@@ -153,6 +152,6 @@ def test_a_round_trip_in_the_middle_of_an_accumulation_window_is_exact(tmp_path)
     checkpoints = Checkpoints.open(tmp_path, 1)
     checkpoints.save(96, half, {}, None)
     checkpoints.wait()
-    state = restore(checkpoints, 96, jax.eval_shape(init, jax.random.key(0))).state
+    state = restore(checkpoints, 96, blueprint.shapes).state
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, run(state, parts[6:]), whole)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tds_jax.engine import loop, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.logs import read_lines
 from tds_jax.engine.program import Program
 from tds_jax.errors import UserError
@@ -42,7 +43,7 @@ def final(config, folder):
     """(lines without perf/, position, state leaves, progress) of a finished run."""
     checkpoints = workdir.open_checkpoints(folder, config)
     restored = checkpoints.restore(
-        checkpoints.latest(), Program(toy.ToyTask(), config).abstract_state
+        checkpoints.latest(), Program(Blueprint(toy.ToyTask(), config)).abstract_state
     )
     checkpoints.close()
     lines = [
@@ -67,51 +68,54 @@ def assert_same(found, expected):
 def calm(tmp_path_factory):
     """The undisturbed run's result."""
     folder = tmp_path_factory.mktemp("calm")
-    assert loop.fit(toy.ToyTask(), toy.config(), folder).complete
+    assert loop.fit(Blueprint(toy.ToyTask(), toy.config()), folder).complete
     return final(toy.config(), folder)
 
 
 @pytest.mark.parametrize("death", [(1, "train"), (3, "train"), (4, "val"), (6, "val")])
 def test_a_run_that_died_and_went_on_equals_an_undisturbed_one(calm, tmp_path, death):
     with pytest.raises(KilledError):
-        loop.fit(toy.ToyTask(on_line=at(*death, die)), toy.config(), tmp_path)
+        loop.fit(Blueprint(toy.ToyTask(on_line=at(*death, die)), toy.config()), tmp_path)
     task = toy.ToyTask()
-    assert loop.fit(task, toy.config(), tmp_path).complete
+    assert loop.fit(Blueprint(task, toy.config()), tmp_path).complete
     assert task.initialised == (0 if death[0] > 1 else 1)
     assert_same(final(toy.config(), tmp_path), calm)
 
 
 def test_sigterm_saves_in_the_middle_of_a_window_and_the_rest_is_the_same(calm, tmp_path):
     config = toy.config(checkpoint__every=2)
-    finished = loop.fit(toy.ToyTask(on_line=at(3, "train", terminate)), config, tmp_path)
+    finished = loop.fit(Blueprint(toy.ToyTask(on_line=at(3, "train", terminate)), config), tmp_path)
     assert not finished.complete
     assert finished.steps == 3
     checkpoints = workdir.open_checkpoints(tmp_path, config)
     # The line of step 3 (24 examples) is shown after the next micro-batch of 2, which is kept.
     assert checkpoints.latest() == 26
     checkpoints.close()
-    assert loop.fit(toy.ToyTask(), toy.config(), tmp_path).complete
+    assert loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path).complete
     assert_same(final(toy.config(), tmp_path), calm)
 
 
 def test_sigterm_before_the_first_step_saves_and_the_rest_is_the_same(calm, tmp_path):
     task = toy.ToyTask()
     task.fit_statistics = lambda: terminate() or {}
-    assert loop.fit(task, toy.config(), tmp_path).steps == 0
-    assert loop.fit(toy.ToyTask(), toy.config(), tmp_path).complete
+    assert loop.fit(Blueprint(task, toy.config()), tmp_path).steps == 0
+    assert loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path).complete
     assert_same(final(toy.config(), tmp_path), calm)
 
 
 def test_signals_are_handled_as_before_once_a_run_is_over(tmp_path):
     old = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    loop.fit(toy.ToyTask(), toy.config(optim__steps=1), tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(), toy.config(optim__steps=1)), tmp_path)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == old
 
 
 def test_an_error_stops_threads_and_finishes_writing(tmp_path):
     before = threading.active_count()
     with pytest.raises(KilledError):
-        loop.fit(toy.ToyTask(on_line=at(2, "train", die)), toy.config(data__threads=2), tmp_path)
+        loop.fit(
+            Blueprint(toy.ToyTask(on_line=at(2, "train", die)), toy.config(data__threads=2)),
+            tmp_path,
+        )
     assert "save_finalize" not in [thread.name for thread in threading.enumerate()]
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))
     assert threading.active_count() <= before + 1  # Orbax keeps one for its metadata
@@ -119,20 +123,20 @@ def test_an_error_stops_threads_and_finishes_writing(tmp_path):
 
 def test_workers_threads_and_prefetch_leave_no_trace(calm, tmp_path):
     config = toy.config(data__threads=2, data__prefetch=3, data__persistent_workers=False)
-    loop.fit(toy.ToyTask(), config, tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     assert_same(final(config, tmp_path), calm)
 
 
 def test_another_seed_is_another_run(calm, tmp_path):
-    loop.fit(toy.ToyTask(), toy.config(seed=4), tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(), toy.config(seed=4)), tmp_path)
     assert final(toy.config(seed=4), tmp_path)[0] != calm[0]
 
 
 def test_saving_logging_and_looking_change_no_parameter(calm, tmp_path):
     config = toy.config(checkpoint__every=0, eval__every=0, log__every=4)
-    loop.fit(toy.ToyTask(), config, tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     checkpoints = workdir.open_checkpoints(tmp_path, config)
-    state = checkpoints.restore(48, Program(toy.ToyTask(), config).abstract_state).state
+    state = checkpoints.restore(48, Program(Blueprint(toy.ToyTask(), config)).abstract_state).state
     checkpoints.close()
     kept = jax.tree.leaves((state.params, state.rest, state.opt_state))
     for a, b in zip(kept, calm[2], strict=False):  # params, rest and opt_state come first
@@ -160,7 +164,7 @@ def test_a_line_speaks_of_the_steps_since_the_one_before(tmp_path):
     losses = []
     for every in (1, 2):
         config = toy.config(optim__steps=2, optim__learning_rate=0.0, log__every=every)
-        loop.fit(toy.ToyTask(), config, tmp_path / str(every))
+        loop.fit(Blueprint(toy.ToyTask(), config), tmp_path / str(every))
         lines = read_lines(tmp_path / str(every) / "metrics.jsonl")
         losses.append([line["loss"] for line in lines if line["split"] == "train"])
     (first, second), (both,) = losses
@@ -169,7 +173,7 @@ def test_a_line_speaks_of_the_steps_since_the_one_before(tmp_path):
 
 def test_a_checkpoint_of_an_evaluated_step_holds_its_score(tmp_path):
     config = toy.config()
-    loop.fit(toy.ToyTask(), config, tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     scores = {
         ln["examples"]: ln["loss"]
         for ln in read_lines(tmp_path / "metrics.jsonl")
@@ -182,15 +186,15 @@ def test_a_checkpoint_of_an_evaluated_step_holds_its_score(tmp_path):
 
 def test_early_stopping_ends_the_run_and_the_first_checkpoint_stays_the_best(tmp_path):
     config = toy.config(optim__steps=50, eval__patience=3, eval__every=1)
-    finished = loop.fit(toy.ToyTask(worsen=True), config, tmp_path)
+    finished = loop.fit(Blueprint(toy.ToyTask(worsen=True), config), tmp_path)
     assert finished.complete
     assert finished.steps == 4  # step 1 is the best, then three worse ones
-    model, restored = workdir.load_model(toy.ToyTask(), config, tmp_path)
+    model, restored = workdir.load_model(Blueprint(toy.ToyTask(), config), tmp_path)
     assert restored.position == 8
     _, position, _, progress = final(config, tmp_path)
     assert position == 32
     assert progress["stopping"]["bad"] == 3
-    again = loop.fit(toy.ToyTask(worsen=True), config, tmp_path)
+    again = loop.fit(Blueprint(toy.ToyTask(worsen=True), config), tmp_path)
     assert again.complete
     assert again.steps == 4
     kernel = model.up.kernel.get_value()
@@ -200,12 +204,12 @@ def test_early_stopping_ends_the_run_and_the_first_checkpoint_stays_the_best(tmp
 def test_a_non_finite_example_shifts_the_windows_and_the_last_partial_one_is_flushed(tmp_path):
     # Two bad micro-batches of 24: 22 good ones make 5 windows of 4 and one of 2.
     config = toy.config(optim__steps=6)
-    loop.fit(toy.ToyTask(bad=(5,)), config, tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(bad=(5,)), config), tmp_path)
     last = read_lines(tmp_path / "metrics.jsonl")[-2]
     skipped = last["skipped"]
     assert skipped in (2, 3)  # one bad example in 2.4 epochs of 20
     checkpoints = workdir.open_checkpoints(tmp_path, config)
-    state = checkpoints.restore(48, Program(toy.ToyTask(), config).abstract_state).state
+    state = checkpoints.restore(48, Program(Blueprint(toy.ToyTask(), config)).abstract_state).state
     checkpoints.close()
     assert int(state.opt_state.mini_step) == 0
     assert int(state.opt_state.gradient_step) == -(-(24 - skipped) // 4) == 6
@@ -213,31 +217,31 @@ def test_a_non_finite_example_shifts_the_windows_and_the_last_partial_one_is_flu
 
 def test_a_shifted_window_survives_death(tmp_path):
     task = {"bad": (5,)}
-    loop.fit(toy.ToyTask(**task), toy.config(), tmp_path / "calm")
+    loop.fit(Blueprint(toy.ToyTask(**task), toy.config()), tmp_path / "calm")
     dying = toy.ToyTask(**task, on_line=at(4, "train", die))
     with pytest.raises(KilledError):
-        loop.fit(dying, toy.config(), tmp_path / "b")
-    loop.fit(toy.ToyTask(**task), toy.config(), tmp_path / "b")
+        loop.fit(Blueprint(dying, toy.config()), tmp_path / "b")
+    loop.fit(Blueprint(toy.ToyTask(**task), toy.config()), tmp_path / "b")
     assert_same(final(toy.config(), tmp_path / "b"), final(toy.config(), tmp_path / "calm"))
 
 
 def test_more_steps_go_on_from_the_end(calm, tmp_path):
-    loop.fit(toy.ToyTask(), toy.config(optim__steps=4), tmp_path)
-    assert loop.fit(toy.ToyTask(), toy.config(optim__steps=6), tmp_path).steps == 6
+    loop.fit(Blueprint(toy.ToyTask(), toy.config(optim__steps=4)), tmp_path)
+    assert loop.fit(Blueprint(toy.ToyTask(), toy.config(optim__steps=6)), tmp_path).steps == 6
     assert_same(final(toy.config(), tmp_path), calm)
 
 
 def test_a_finished_run_is_left_as_it_is(calm, tmp_path):
-    loop.fit(toy.ToyTask(), toy.config(), tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    assert loop.fit(toy.ToyTask(), toy.config(), tmp_path).complete
+    assert loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path).complete
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     assert_same(final(toy.config(), tmp_path), calm)
 
 
 def test_a_score_that_should_rise_is_minimised_as_its_negative(tmp_path):
     config = toy.config(eval__metric="r2", eval__mode="max", eval__every=1)
-    loop.fit(toy.ToyTask(), config, tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     lines = [ln for ln in read_lines(tmp_path / "metrics.jsonl") if ln["split"] == "val"]
     best = max(lines, key=lambda line: line["r2"])
     checkpoints = workdir.open_checkpoints(tmp_path, config)
@@ -247,13 +251,15 @@ def test_a_score_that_should_rise_is_minimised_as_its_negative(tmp_path):
 
 def test_an_unknown_score_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(UserError, match=r"eval.metric='rmse' .* loss, mae_rad"):
-        loop.fit(toy.ToyTask(), toy.config(eval__metric="rmse"), tmp_path)
+        loop.fit(Blueprint(toy.ToyTask(), toy.config(eval__metric="rmse")), tmp_path)
     assert not read_lines(tmp_path / "metrics.jsonl")
 
 
 def test_a_micro_batch_that_devices_cannot_share_names_the_fix(tmp_path):
     with pytest.raises(UserError, match=r"=3 examples cannot be shared equally by 2 devices"):
-        loop.fit(toy.ToyTask(), toy.config(optim__batch_size=3, optim__accumulate=1), tmp_path)
+        loop.fit(
+            Blueprint(toy.ToyTask(), toy.config(optim__batch_size=3, optim__accumulate=1)), tmp_path
+        )
 
 
 def test_nothing_is_compiled_after_the_first_steps(tmp_path):
@@ -266,7 +272,7 @@ def test_nothing_is_compiled_after_the_first_steps(tmp_path):
     for steps in (6, 12):
         config = toy.config(optim__steps=steps, optim__schedule="constant")
         seen.clear()
-        loop.fit(toy.ToyTask(), config, tmp_path / str(steps))
+        loop.fit(Blueprint(toy.ToyTask(), config), tmp_path / str(steps))
         counts.append(len(seen))
     assert counts[0] > 0
     assert counts[1] <= counts[0]
@@ -274,10 +280,10 @@ def test_nothing_is_compiled_after_the_first_steps(tmp_path):
 
 def test_what_is_evaluated_and_loaded_is_the_average_of_the_parameters(tmp_path):
     config = toy.config(optim__steps=6, optim__ema_decay=0.9)
-    loop.fit(toy.ToyTask(), config, tmp_path)
-    model, restored = workdir.load_model(toy.ToyTask(), config, tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
+    model, restored = workdir.load_model(Blueprint(toy.ToyTask(), config), tmp_path)
     kernel = model.up.kernel.get_value()
     np.testing.assert_array_equal(kernel, restored.state.ema["up"]["kernel"])
     assert np.abs(kernel - restored.state.params["up"]["kernel"]).max() > 0
-    again = loop.fit(toy.ToyTask(), config, tmp_path)
+    again = loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     assert again.complete

@@ -22,12 +22,11 @@ ADAM_TOLERANCE = 1e-5
 def train(examples, *, size, loss=toy.loss, **changes):
     """Parameters after all examples, in micro-batches of `size`."""
     accumulate = 64 // size
-    optimizer = optim.make_optimizer(toy.optim_config(accumulate=accumulate, **changes))
-    state = jax.jit(step.make_init(toy.Net, optimizer, loss, toy.spec(size)))(jax.random.key(0))
-    run = step.make_train_step(step.graphdef_of(toy.Net), optimizer, loss)
+    blueprint = toy.blueprint(loss=loss, size=size, accumulate=accumulate, **changes)
+    state = jax.jit(blueprint.init)(jax.random.key(0))
     for batch in toy.batches(examples, size):
-        state, _ = run(state, batch)
-    return state, optimizer
+        state, _ = blueprint.train_step(state, batch)
+    return state, blueprint
 
 
 def summed_gradient(examples, size):
@@ -109,20 +108,19 @@ def test_training_goes_on_after_a_non_finite_micro_batch():
 
 def test_a_partial_last_window_is_applied_with_its_true_weight():
     examples = toy.data(64 + 24)
-    state, optimizer = train(examples, size=8)
+    state, blueprint = train(examples, size=8)
     assert int(state.opt_state.mini_step) == 3
-    params, opt_state = jax.jit(optimizer.flush)(state.opt_state, state.params)
+    params, opt_state = jax.jit(blueprint.optimizer.flush)(state.opt_state, state.params)
     whole, other = train({k: v[:64] for k, v in examples.items()}, size=64)
-    graphdef = step.graphdef_of(toy.Net)
     last = {k: jnp.asarray(v[64:]) for k, v in examples.items()}
-    expected, _ = step.make_train_step(graphdef, other, toy.loss)(whole, last)
+    expected, _ = other.train_step(whole, last)
     assert int(opt_state.mini_step) == 0
     assert toy.relative(params, expected.params) < GRADIENT_TOLERANCE
 
 
 def test_flushing_an_empty_window_changes_nothing():
-    state, optimizer = train(toy.data(64), size=16, optimizer="adamw", weight_decay=0.1)
-    params, opt_state = jax.jit(optimizer.flush)(state.opt_state, state.params)
+    state, blueprint = train(toy.data(64), size=16, optimizer="adamw", weight_decay=0.1)
+    params, opt_state = jax.jit(blueprint.optimizer.flush)(state.opt_state, state.params)
     jax.tree.map(np.testing.assert_array_equal, params, state.params)
     jax.tree.map(np.testing.assert_array_equal, opt_state, state.opt_state)
 
@@ -177,8 +175,7 @@ def test_a_window_begun_with_one_split_is_finished_with_another(before, after):
     halves = [{k: v[part] for k, v in examples.items()} for part in (slice(32), slice(32, 64))]
     state, _ = train(halves[0], size=before)
     opt_state = optim.reaccumulate(state.opt_state, state.params, 64 // before, 64 // after)
-    optimizer = optim.make_optimizer(toy.optim_config(accumulate=64 // after))
-    run = step.make_train_step(step.graphdef_of(toy.Net), optimizer, toy.loss)
+    run = toy.blueprint(size=after, accumulate=64 // after).train_step
     state = dataclasses.replace(state, opt_state=opt_state)
     for batch in toy.batches(halves[1], after):
         state, _ = run(state, batch)

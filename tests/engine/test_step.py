@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax.engine import metrics, optim, sharding, step
+from tds_jax.engine import metrics, sharding, step
 from tests.engine import toy
 
 SIZE = 16
@@ -26,16 +26,15 @@ class Counting(toy.Net):
 
 def make(devices=None, net=toy.Net, **changes):
     """(state, train_step, mesh) on the given devices; on all of them if None."""
-    optimizer = optim.make_optimizer(toy.optim_config(batch_size=SIZE, **changes))
-    init = step.make_init(net, optimizer, toy.loss, toy.spec(SIZE))
+    blueprint = toy.blueprint(net, size=SIZE, batch_size=SIZE, **changes)
     mesh = (
         jax.make_mesh((len(devices),), ("data",), devices=devices)
         if devices
         else sharding.make_mesh(SIZE)
     )
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    state = jax.jit(init, out_shardings=sharding.shardings_for(shapes, mesh))(jax.random.key(0))
-    return state, step.make_train_step(step.graphdef_of(net), optimizer, toy.loss), mesh
+    shardings = sharding.shardings_for(blueprint.shapes, mesh)
+    state = jax.jit(blueprint.init, out_shardings=shardings)(jax.random.key(0))
+    return state, blueprint.train_step, mesh
 
 
 def run(state, train_step, mesh, count, seed=0):
@@ -90,17 +89,16 @@ def test_a_skipped_micro_batch_leaves_the_other_variables_alone():
 
 def test_the_window_holds_the_metrics_of_every_micro_batch():
     state, train_step, mesh = make(learning_rate=0.0)
-    graphdef = step.graphdef_of(toy.Net)
     params = jax.tree.map(np.array, state.params)
     found = metrics.compute(metrics.to_host(run(state, train_step, mesh, count=3).window))
     whole = {name: jnp.asarray(value) for name, value in toy.data(3 * SIZE).items()}
-    expected = step.make_eval_step(graphdef, toy.loss)(params, {}, whole)
+    expected = toy.blueprint().eval_step(params, {}, whole)
     assert found == pytest.approx(metrics.compute(metrics.to_host(expected)), rel=1e-5)
 
 
 def test_evaluation_changes_nothing_and_is_repeatable():
     state, _, mesh = make(net=Counting)
-    evaluate = step.make_eval_step(step.graphdef_of(Counting), toy.loss)
+    evaluate = toy.blueprint(Counting).eval_step
     batch = sharding.put_batch(toy.data(SIZE), mesh)
     first, second = (evaluate(state.params, state.rest, batch) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)

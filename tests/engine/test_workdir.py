@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tds_jax.engine import loop, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
 from tests.engine import toy
 
@@ -70,12 +71,12 @@ def test_a_folder_that_train_did_not_write_is_refused(tmp_path):
 
 def test_a_run_without_checkpoints_has_no_model(tmp_path):
     with pytest.raises(UserError, match="no checkpoint yet; train first"):
-        workdir.load_model(toy.ToyTask(), toy.config(), tmp_path)
+        workdir.load_model(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
 
 
 def test_the_model_is_the_best_checkpoints(tmp_path):
     config = toy.config(eval__every=1, optim__steps=3)
-    loop.fit(toy.ToyTask(worsen=True), config, tmp_path)
-    _, restored = workdir.load_model(toy.ToyTask(), config, tmp_path)
+    loop.fit(Blueprint(toy.ToyTask(worsen=True), config), tmp_path)
+    _, restored = workdir.load_model(Blueprint(toy.ToyTask(), config), tmp_path)
     assert restored.position == 8
     assert int(restored.state.opt_state.gradient_step) == 1

@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from flax import nnx
 from tds_jax import config as configuration
 from tds_jax.config import Config, LoaderConfig, OptimConfig
 from tds_jax.engine import metrics
-from tds_jax.engine.report import Report
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.step import Objective
 
 TIME, FEATURES, JOINTS = 5, 4, 3
@@ -89,6 +89,18 @@ def optim_config(**changes: Any) -> OptimConfig:
     return OptimConfig(**values | changes)
 
 
+def blueprint(
+    net: Callable[[nnx.Rngs], nnx.Module] = Net,
+    loss: Callable[..., Any] = loss,
+    size: int = 16,
+    **changes: Any,
+) -> Blueprint:
+    """A network and a loss without anything else of a task; changes are of `optim_config`."""
+    task = SimpleNamespace(init=net, loss=loss, batch_spec=lambda examples, train=True: spec(size))
+    settings = SimpleNamespace(optim=optim_config(**changes), seed=0)
+    return Blueprint(task, settings)
+
+
 def relative(a: Any, b: Any) -> float:
     """‖a - b‖ / ‖b‖ over whole trees, in float64."""
     flat_a, flat_b = (
@@ -114,7 +126,6 @@ def config(**changes: Any) -> Config:
             "compile_cache": "off",
             "remat": "none",
             "dtype": "float32",
-            "decoder_chunk": 0,
             "matmul_precision": "default",
             "preallocate": True,
             "fraction": 0.0,
@@ -172,6 +183,10 @@ class ToyTask:
     worsen: bool = False
     initialised: int = 0
 
+    def under(self, config: Config) -> Self:
+        """Nothing depends on settings."""
+        return self
+
     def inputs(self) -> dict[str, Any]:
         """The width of x."""
         return {"features": FEATURES}
@@ -224,11 +239,3 @@ class ToyTask:
         """The loss."""
         self.on_line(values)
         return f"loss {values['loss']:.4f}"
-
-    def evaluate(self, model: nnx.Module, split: str, plots: Path | None) -> Report:
-        """Not asked for by the engine."""
-        raise NotImplementedError
-
-    def predict(self, model: nnx.Module, source: Path, target: Path) -> list[Path]:
-        """Not asked for by the engine."""
-        raise NotImplementedError

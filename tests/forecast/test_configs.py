@@ -7,7 +7,7 @@ import pytest
 from configs import forecast_air_temperature, forecast_published, forecast_soil_moisture
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.engine import workdir
+from tds_jax.engine.blueprint import Blueprint
 
 PRESETS = {
     "air_temperature": forecast_air_temperature,
@@ -28,7 +28,7 @@ def shapes(values, variables):
     config = configuration.resolve(values.to_dict(), tasks.groups("forecast"))
     grid = {"height": 8, "width": 9, "variables": variables, "grid": "lat 7..0, lon 0..8"}
     task = tasks.get(config, grid | {"land": 0})
-    return task, jax.eval_shape(workdir.make_init(task, config), jax.random.key(0))
+    return task, Blueprint(task, config).shapes
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -38,7 +38,7 @@ def test_baselines_of_the_real_record_are_the_published_ones_to_three_decimals(t
     values.eval.batch_size = 69
     task = tasks.get(configuration.resolve(values.to_dict(), tasks.groups("forecast")))
     assert len(task.source("test")) == 137
-    report = task.evaluate(fresh(task), "test", None)
+    report = evaluation.evaluate(task, fresh(task), "test", None)
     for name, numbers in PUBLISHED.items():
         groups = [f"lead/{n}" for n in range(1, 11)] + ["all"]
         found = [f"{report.value('rmse', name, group):.3f}" for group in groups]
@@ -53,7 +53,7 @@ def evaluated(tmp_path_factory):
     task = small_task(write_record(folder / "daily.nc"), folder)
     (folder / "run").mkdir()
     model = fresh(task)
-    report = task.evaluate(model, "test", folder / "run")
+    report = evaluation.evaluate(task, model, "test", folder / "run")
     report.write(folder / "run")
     return task, model, report, folder / "run"
 

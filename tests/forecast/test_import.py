@@ -7,6 +7,7 @@ from flax import nnx
 
 from tds_jax import evaluate, import_torch, tasks
 from tds_jax.engine import step, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
 from tds_jax.interchange import torch_format
 from tests.forecast.published import weights_by_rule
@@ -39,13 +40,13 @@ def test_a_rule_filled_file_is_read_and_evaluated(name, path, tmp_path):
     config, folder = config_of(name, path, tmp_path), tmp_path / "run"
     import_torch.import_checkpoint(config, torch_format.read(file).tensors, folder)
     task = tasks.get(config)
-    model, restored = workdir.load_model(task, config, folder)
+    model, restored = workdir.load_model(Blueprint(task, config), folder)
     assert restored.position == 0
     # Each number of the file once: all but the counters of BatchNorm.
     network = jax.tree.leaves(step.split(model.network)[1:])
     wanted = sum(np.size(v) for k, v in tensors.items() if not k.endswith("tracked"))
     assert sum(leaf.size for leaf in network) == wanted
-    report = evaluate.evaluate(task, config, folder, "test")
+    report = evaluate.evaluate(Blueprint(task, config), folder, "test")
     assert np.isfinite(report.value("rmse"))
     # One map for all leads, whatever the day; a raw forecast of untrained weights has no skill.
     assert report.value("skill_clim") < 0

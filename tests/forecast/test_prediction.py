@@ -7,6 +7,7 @@ from flax import nnx
 
 from tds_jax.engine import step
 from tds_jax.errors import UserError
+from tds_jax.forecast import export, prediction
 from tds_jax.forecast.days import year_fraction
 from tds_jax.interchange import artefact
 from tests.forecast.small import LAT, LON, SEA, record, small_task, write_record
@@ -87,24 +88,24 @@ def test_what_does_not_fit_is_one_line(made):
     with pytest.raises(
         UserError, match=r"5 x 6 cells, lat 56\.\.60.*trained on 5 x 6, lat 60\.\.56"
     ):
-        task.predict(model, folder / "south.nc", folder / "no.nc")
+        prediction.predict(task, model, folder / "south.nc", folder / "no.nc")
     data.isel(time=[0, 1, 2, 5, 6]).to_netcdf(folder / "short.nc", engine="h5netcdf")
     with pytest.raises(UserError, match=r"has no 4 days in a row; give a longer record"):
-        task.predict(model, folder / "short.nc", folder / "no.nc")
+        prediction.predict(task, model, folder / "short.nc", folder / "no.nc")
     with pytest.raises(UserError, match="is a folder; name a file"):
-        task.predict(model, source, folder)
+        prediction.predict(task, model, source, folder)
     with pytest.raises(UserError, match="is the input itself"):
-        task.predict(model, source, source)
+        prediction.predict(task, model, source, source)
     with pytest.raises(UserError, match="its folder cannot be made"):
-        task.predict(model, source, source / "out.nc")
+        prediction.predict(task, model, source, source / "out.nc")
     with pytest.raises(UserError, match="no such file, folder or pattern"):
-        task.predict(model, folder / "none.nc", folder / "no.nc")
+        prediction.predict(task, model, folder / "none.nc", folder / "no.nc")
     assert not (folder / "no.nc").exists()
 
 
 def test_an_exported_file_gives_the_models_forecast_with_holes(made):
     task, model, _, folder = made
-    words = task.export(model, folder / "model.npz")
+    words = export.write(task, model, folder / "model.npz")
     assert "offline for cpu, cuda, tpu" in words
     file = artefact.read(folder / "model.npz")
     assert (file.about["target"], file.about["lead_days"]) == ("swvl1", 3)

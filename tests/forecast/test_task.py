@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax.engine import step, workdir
+from tds_jax.engine import step
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
 from tds_jax.forecast import baselines
 from tests.forecast.small import SEA, batch_of, small_config, small_task, write_record
@@ -179,7 +180,7 @@ def test_memory_options_are_settings_of_the_config(path, tmp_path):
         for setting, values in task.memory_options().items():
             for value in values:
                 small_config(path, tmp_path, **{f"memory__{setting}": value})
-    assert task.memory_options()["decoder_chunk"] == (0, 65_536, 16_384, 4_096)
+    assert task.memory_options()["pixel_chunk"] == (0, 65_536, 16_384, 4_096)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_the_state_of_training_is_built_without_data(path, tmp_path):
     config = small_config(path, tmp_path)
     task = small_task(path, tmp_path)
     known = type(task)(config, task.inputs())
-    shapes = jax.eval_shape(workdir.make_init(known, config), jax.random.key(0))
+    shapes = Blueprint(known, config).shapes
     assert "fields" not in vars(known)
     rest = step.replace_leaves(
         jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes.rest), task.fit_statistics()

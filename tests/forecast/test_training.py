@@ -6,6 +6,7 @@ import pytest
 
 from tds_jax import evaluate
 from tds_jax.engine import loop, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tests.forecast.small import small_task, write_record
 
 
@@ -18,7 +19,7 @@ def trained(tmp_path_factory):
     task = small_task(write_record(folder / "daily.nc"), folder, **changes)
     run = folder / "run"
     workdir.claim(run, task.config, task.inputs(), task.digest())
-    assert loop.fit(task, task.config, run).complete
+    assert loop.fit(Blueprint(task, task.config), run).complete
     return task, run
 
 
@@ -33,6 +34,6 @@ def test_training_lowers_the_error_and_says_so(trained):
 
 def test_the_best_checkpoint_beats_the_climatology_it_was_given(trained):
     task, run = trained
-    report = evaluate.evaluate(task, task.config, run, "test")
+    report = evaluate.evaluate(Blueprint(task, task.config), run, "test")
     # Weather of 0.8 from day to day: at most 0.64 of its variance can be known a day ahead.
     assert 0.15 < report.value("skill_clim", group="lead/1") < 0.7

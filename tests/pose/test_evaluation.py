@@ -60,7 +60,7 @@ def run(tmp_path_factory):
     made = write_recordings(base / "data", (*LENGTHS, 240), (*SPLITS, "test"), columns)
     task = small_task(base / "data", base, model__dropout=0.3, eval__batch_size=3)
     model = task.init(nnx.Rngs(0))
-    report = task.evaluate(model, "test", base)
+    report = evaluation.evaluate(task, model, "test", base)
     return task, model, made, report, base / "plots"
 
 
@@ -126,7 +126,7 @@ def test_without_a_seen_session_the_headline_is_of_all(tmp_path):
     lengths, splits = (300, 150, 150, 140), ("train", "val", "test", "test")
     write_recordings(tmp_path / "data", lengths, splits, columns)
     task = small_task(tmp_path / "data", tmp_path)
-    report = task.evaluate(task.init(nnx.Rngs(0)), "test", None)
+    report = evaluation.evaluate(task, task.init(nnx.Rngs(0)), "test", None)
     counts = {row.group: row.count for row in report.rows if row.metric == "mae_rad"}
     assert counts["all"] == counts["generalization/user"] + counts["generalization/stage"]
 
@@ -143,7 +143,7 @@ def hands(tmp_path_factory):
     lengths, splits = (300, 150, 170, 260, 200, 140, 150), ("train", "val", *["test"] * 5)
     write_recordings(base / "data", lengths, splits, columns, joints=20)
     task = small_task(base / "data", base)
-    return task, task.evaluate(task.init(nnx.Rngs(0)), "test", base)
+    return task, evaluation.evaluate(task, task.init(nnx.Rngs(0)), "test", base)
 
 
 def find(report, group, metric, method="model"):
@@ -236,7 +236,7 @@ def test_a_hand_of_ones_own_is_measured_with_and_a_wrong_one_is_known_early(hand
     file = tmp_path / "hand.json"
     file.write_text(json.dumps(document(default_hand(380.0))))
     large = small_task(task.table.root, tmp_path, eval__hand_model=str(file))
-    again = large.evaluate(large.init(nnx.Rngs(0)), "test", None)
+    again = evaluation.evaluate(large, large.init(nnx.Rngs(0)), "test", None)
     assert again.value("landmark_mm") == pytest.approx(2 * report.value("landmark_mm"), rel=1e-5)
     assert again.notes == (f"landmarks are of {file}",)
     wrong = small_task(task.table.root, tmp_path, eval__hand_model="nowhere.json")
@@ -269,12 +269,12 @@ def test_recordings_without_a_train_split_get_kept_baselines_or_none(tmp_path):
     model = task.init(nnx.Rngs(0))
     empty, kept = tmp_path / "empty", tmp_path / "kept"
     empty.mkdir(), kept.mkdir()
-    report = new.evaluate(model, "test", empty)
+    report = evaluation.evaluate(new, model, "test", empty)
     assert {row.method for row in report.rows} == {"model", "hold_initial", "zero"}
     assert report.notes[1:] == ("no train split here: no constant, constant_median and ridge",)
     assert not (empty / "baselines.npz").exists()
     constant = evaluation.fitted_baselines(task, kept).mean
-    report = new.evaluate(model, "test", kept)
+    report = evaluation.evaluate(new, model, "test", kept)
     assert "those of the recordings evaluated before" in report.notes[1]
     target = np.concatenate([source_rows(new, i) for i in range(len(new.source("test")))])
     expected = np.abs(target - constant).mean(dtype=np.float64)
@@ -290,7 +290,7 @@ def test_predictions_and_report_do_not_depend_on_the_evaluation_batch(run, tmp_p
     task, model, _, report, _ = run
     for size in (1, 7):
         other = small_task(task.table.root, tmp_path, model__dropout=0.3, eval__batch_size=size)
-        again = other.evaluate(model, "test", None)
+        again = evaluation.evaluate(other, model, "test", None)
         for a, b in zip(report.rows, again.rows, strict=True):
             assert (a.group, a.method, a.metric, a.count) == (b.group, b.method, b.metric, b.count)
             np.testing.assert_allclose(a.value, b.value, rtol=1e-5, atol=1e-6)
@@ -348,7 +348,7 @@ def test_a_model_of_mixed_initial_poses_is_judged_with_and_without_the_true_one(
     changes = {"model__initial_pose": "mixed", "model__output": "velocity"}
     task = small_task(tmp_path / "data", tmp_path, **changes)
     model = task.init(nnx.Rngs(0))
-    report = task.evaluate(model, "test", tmp_path)
+    report = evaluation.evaluate(task, model, "test", tmp_path)
     source = task.source("test")
     examples = [source.example(i, None) for i in range(len(source))]
     batch = {name: jnp.stack([one[name] for one in examples]) for name in examples[0]}
@@ -364,7 +364,7 @@ def test_the_references_convention_is_there_where_every_sample_is_predicted(run,
     names = {row.metric for row in run[3].rows}
     assert not any("reference" in name for name in names)
     task = small_task(run[0].table.root, tmp_path, loss__every_sample=True)
-    report = task.evaluate(task.init(nnx.Rngs(0)), "test", None)
+    report = evaluation.evaluate(task, task.init(nnx.Rngs(0)), "test", None)
     jerk, reference = (report.value(name) for name in ("jerk_rad_s3", "jerk_reference"))
     assert jerk == pytest.approx(reference * 100.0**2)  # 100 Hz
 
@@ -379,7 +379,7 @@ def test_a_split_without_any_known_initial_pose_is_reported_as_not_a_number(tmp_
     made[2]["joint_angles"][:20] = 0
     write_rows(tmp_path / "data" / "s2.hdf5", made[2])
     task = small_task(tmp_path / "data", tmp_path, model__initial_pose="given")
-    report = task.evaluate(task.init(nnx.Rngs(0)), "test", tmp_path)
+    report = evaluation.evaluate(task, task.init(nnx.Rngs(0)), "test", tmp_path)
     assert np.isnan(report.value("mae_rad"))
     assert report.to_dict()["splits"]["test"]["model"]["mae_rad"] is None
 
@@ -390,7 +390,7 @@ def test_baselines_of_the_real_hand_recordings(tmp_path):
     values.data.path, values.data.cache_dir = str(EMG_HANDS), str(tmp_path)
     values.model.hidden, values.eval.batch_size = 8, 16
     task = PoseTask(configuration.resolve(values.to_dict(), tasks.groups("pose")))
-    report = task.evaluate(task.init(nnx.Rngs(0)), "test", None)
+    report = evaluation.evaluate(task, task.init(nnx.Rngs(0)), "test", None)
     found = {name: report.value("mae_rad", method=name)
              for name in ("constant", "constant_median", "ridge")}  # fmt: skip
     assert found["constant"] == pytest.approx(0.598, abs=2e-3)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from tds_jax.errors import UserError
-from tds_jax.pose import live
+from tds_jax.pose import live, prediction
 from tests.data.sessions import make_rows, write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 
@@ -49,7 +49,7 @@ def test_a_played_recording_is_its_prediction_in_alignment_fixed(
     changes = {"model__initial_pose": initial, "model__output": "velocity"}
     task, model = task_and_model(base, **changes, model__alignment=alignment)
     line = play(task, model, base / "x.hdf5", tmp_path / "streamed.hdf5")
-    task.predict(model.aligned("fixed"), base / "x.hdf5", tmp_path / "whole.hdf5")
+    prediction.predict(task, model.aligned("fixed"), base / "x.hdf5", tmp_path / "whole.hdf5")
     # The same f32 operations in other pieces.
     np.testing.assert_allclose(
         angles(tmp_path / "streamed.hdf5"), angles(tmp_path / "whole.hdf5"), atol=1e-5

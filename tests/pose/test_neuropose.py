@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tds_jax import config as configuration
 from tds_jax.engine import loop, workdir
-from tds_jax.engine.optim import make_optimizer
-from tds_jax.engine.step import make_init, make_train_step, split
+from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.step import split
 from tds_jax.errors import UserError
 from tds_jax.nn.batch_norm import MOMENTUM, BatchNorm
 from tds_jax.pose.neuropose import NeuroPose
@@ -149,11 +150,9 @@ def folder(tmp_path_factory):
 
 def test_the_training_step_carries_the_statistics_and_a_bad_batch_leaves_them(folder, tmp_path):
     task = small_task(folder, tmp_path, **SETTINGS)
-    optimizer = make_optimizer(task.config.optim)
-    init = make_init(task.init, optimizer, task.loss, task.batch_spec(8))
-    state = jax.jit(init)(jax.random.key(0))
-    graphdef = split(task.init(nnx.Rngs(0)))[0]
-    step = make_train_step(graphdef, optimizer, task.loss)
+    blueprint = Blueprint(task, configuration.replace(task.config, {"optim.batch_size": 8}))
+    state = jax.jit(blueprint.init)(jax.random.key(0))
+    step = blueprint.train_step
     source = task.source("train")
     examples = [source.example(i, None) | {"key": np.uint32([i, 1])} for i in range(8)]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *examples)
@@ -173,8 +172,8 @@ def test_statistics_survive_checkpoints_and_come_back_for_evaluation(folder, tmp
     task = small_task(folder, tmp_path, **changes)
     run = tmp_path / "run"
     workdir.claim(run, task.config, task.inputs(), task.digest())
-    loop.fit(task, task.config, run)
-    model, restored = workdir.load_model(task, task.config, run)
+    loop.fit(Blueprint(task, task.config), run)
+    model, restored = workdir.load_model(Blueprint(task, task.config), run)
     norm = restored.state.rest["block_0"]["conv_0"]["norm"]
     np.testing.assert_array_equal(model.block_0.conv_0.norm.mean[...], norm["mean"])
     assert np.all(norm["mean"] != 0)

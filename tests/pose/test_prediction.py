@@ -37,7 +37,7 @@ def predict(base, tmp_path, rows, name="x", **changes):
     source = tmp_path / f"{name}.hdf5"
     write_rows(source, rows)
     try:
-        (written,) = task.predict(model, source, tmp_path / "out" / f"{name}.hdf5")
+        (written,) = prediction.predict(task, model, source, tmp_path / "out" / f"{name}.hdf5")
     finally:
         task.files.close()
     return task, model, *read(written)
@@ -188,7 +188,7 @@ def test_a_wrong_recording_is_one_line_and_leaves_nothing(base, tmp_path, make, 
     source, target = tmp_path / "x.hdf5", tmp_path / "out" / "x.hdf5"
     make(source)
     with pytest.raises(UserError, match=text) as error:
-        task.predict(model, source, target)
+        prediction.predict(task, model, source, target)
     assert "\n" not in str(error.value)
     assert not target.parent.exists()
 
@@ -201,7 +201,7 @@ def test_a_folder_of_recordings_keeps_its_names(base, tmp_path):
     for name, length in lengths.items():
         write_rows(source / name, make_rows(length))
     (source / "notes.txt").write_text("not a recording")
-    written = task.predict(model, source, tmp_path / "out" / "deep")
+    written = prediction.predict(task, model, source, tmp_path / "out" / "deep")
     assert written == [tmp_path / "out" / "deep" / name for name in sorted(lengths)]
     assert {path.name for path in (tmp_path / "out" / "deep").iterdir()} == set(lengths)
     for path in written:
@@ -227,7 +227,7 @@ def test_a_wrong_place_is_one_line_and_the_input_stays(base, tmp_path, source, t
         write_rows(path, make_rows(100))
     before = (tmp_path / "x.hdf5").read_bytes()
     with pytest.raises(UserError, match=text) as error:
-        task.predict(model, tmp_path / source, tmp_path / target)
+        prediction.predict(task, model, tmp_path / source, tmp_path / target)
     assert "\n" not in str(error.value)
     assert (tmp_path / "x.hdf5").read_bytes() == before
 
@@ -268,6 +268,8 @@ def test_evaluation_and_prediction_agree_where_both_start_at_row_0(base, tmp_pat
     poses = task.poses(
         model, {name: jnp.asarray(leaf)[None] for name, leaf in example.items()}, train=False
     )
-    (written,) = task.predict(model, tmp_path / source.table.path(0), tmp_path / "o.hdf5")
+    (written,) = prediction.predict(
+        task, model, tmp_path / source.table.path(0), tmp_path / "o.hdf5"
+    )
     _, angles = read(written)
     np.testing.assert_allclose(angles[8:100:4], poses[0], atol=1e-5)

@@ -10,7 +10,7 @@ from flax import nnx
 from configs import voxel_base
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.engine.program import make_init
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.step import split
 from tds_jax.errors import UserError
 from tds_jax.voxel.task import VoxelTask
@@ -42,7 +42,7 @@ def test_presets_have_the_published_numbers_of_parameters(name):
 def test_a_preset_trains_as_far_as_shapes_tell(name):
     config = resolved(name)
     task = VoxelTask(config)
-    state = jax.eval_shape(make_init(task, config), jax.random.key(0))
+    state = Blueprint(task, config).shapes
     assert state.window["loss"].sum.shape == ()
     assert {leaf.shape[0] for leaf in task.batch_spec(3).values()} == {3}
 

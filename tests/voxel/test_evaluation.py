@@ -31,7 +31,7 @@ def task(tmp_path, monkeypatch):
 
 
 def test_calibration_finds_what_separates_and_the_table_uses_it(task, tmp_path):
-    report = task.evaluate(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "test", tmp_path)
+    report = evaluation.evaluate(task, nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "test", tmp_path)
     kept = Thresholds.read(tmp_path)
     assert 0.2 <= kept.value["model"] < 0.3
     assert kept.iou["model"] == report.value("iou") == 1

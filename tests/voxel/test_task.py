@@ -12,12 +12,12 @@ from flax import nnx
 
 from tds_jax import export, predict, tasks
 from tds_jax.engine import loop, workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.loop import Progress
-from tds_jax.engine.program import make_init
 from tds_jax.engine.step import replace_leaves, split
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
-from tds_jax.voxel import evaluation
+from tds_jax.voxel import evaluation, prediction
 from tds_jax.voxel.data.volumes import read_volume
 from tds_jax.voxel.methods import generation, trained
 from tds_jax.voxel.methods.latents import fingerprint
@@ -31,7 +31,7 @@ def begun(folder, config):
     Nothing is compiled, which is what takes the time of small runs.
     """
     task = tasks.get(config)
-    shapes = jax.eval_shape(make_init(task, config), jax.random.key(0))
+    shapes = Blueprint(task, config).shapes
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     params = jax.tree.map(lambda p: np.float32(0.2 * rng.normal(size=p.shape)), shapes.params)
@@ -43,7 +43,7 @@ def begun(folder, config):
     remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
     checkpoints.save(0, state, remembered, score=None)
     checkpoints.close()
-    return task, workdir.load_model(task, config, folder)[0]
+    return task, workdir.load_model(Blueprint(task, config), folder)[0]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,9 +92,9 @@ def test_the_three_train_one_after_the_other(tmp_path):
         config = small_config(tmp_path, **changes)
         task = tasks.get(config)
         workdir.claim(tmp_path / folder, config, task.inputs(), task.digest())
-        assert loop.fit(task, config, tmp_path / folder).complete
-        model, _ = workdir.load_model(task, config, tmp_path / folder)
-        report = task.evaluate(model, "test", tmp_path / folder)
+        assert loop.fit(Blueprint(task, config), tmp_path / folder).complete
+        model, _ = workdir.load_model(Blueprint(task, config), tmp_path / folder)
+        report = evaluation.evaluate(task, model, "test", tmp_path / folder)
         assert np.isfinite(report.value("intensity_mae"))
 
 
@@ -175,7 +175,7 @@ def test_a_student_without_changes_is_its_teacher(diffusion, consistency):
 
 def test_evaluation_lists_methods_and_baselines_and_keeps_thresholds(place, vae):
     task, model = vae
-    report = task.evaluate(model, "test", place / "vae")
+    report = evaluation.evaluate(task, model, "test", place / "vae")
     baselines = {"radar", "radar_dilated", "prior", "mean", "empty"}
     assert {row.method for row in report.rows} == {"model", *baselines}
     kept = evaluation.Thresholds.read(place / "vae")
@@ -199,14 +199,16 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     folder = next((place / "cache" / "generated").rglob("radar_voxel"))
     evaluation.Thresholds({"model": 0.9}, {}, fingerprint(model)).write(tmp_path)
     recall(task, tmp_path)
-    written = task.predict(model, folder, tmp_path / "out")
+    written = prediction.predict(task, model, folder, tmp_path / "out")
     assert [path.name for path in written] == ["000000.npz", "000001.npz", "000002.npz"]
     made = read_volume(str(written[0]))
     assert made.shape == task.data.volume_shape
     assert (made.features[:, 0] > 0.9).all()
     assert capsys.readouterr().err == ""
     task.thresholds = evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint")
-    with np.load(task.predict(model, folder / "000000.npz", tmp_path / "one.npz")[0]) as one:
+    with np.load(
+        prediction.predict(task, model, folder / "000000.npz", tmp_path / "one.npz")[0]
+    ) as one:
         assert set(one) == {"coords", "features", "shape"}
         assert len(one["coords"]) >= len(made.coords)
     assert "thresholds.json was calibrated for other weights" in capsys.readouterr().err
@@ -233,7 +235,7 @@ def test_a_run_needs_no_other_folder_once_it_is_trained(place, diffusion, tmp_pa
     )
     inputs = json.loads((place / "diffusion" / "inputs.json").read_text())["inputs"]
     task = tasks.get(config, inputs)
-    model, _ = workdir.load_model(task, config, place / "diffusion")
+    model, _ = workdir.load_model(Blueprint(task, config), place / "diffusion")
     jax.tree.map(np.testing.assert_array_equal, split(model)[2], split(diffusion[1])[2])
 
 

@@ -11,6 +11,7 @@ from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.config import Config, require
 from tds_jax.engine import workdir
+from tds_jax.engine.blueprint import Blueprint
 from tds_jax.voxel.config import AUTOENCODERS
 from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
 
@@ -65,7 +66,8 @@ def _load(
         _require_same(path, config, theirs, folder)
     # Its own way of running it (remat, tiles, dtype) is not ours.
     theirs = dataclasses.replace(theirs, memory=config.memory)
-    model, _ = workdir.load_model(tasks.get(theirs, workdir.read_inputs(folder)), theirs, folder)
+    task = tasks.get(theirs, workdir.read_inputs(folder))
+    model, _ = workdir.load_model(Blueprint(task, theirs), folder)
     return jax.device_put(model, jax.local_devices()[0])
 
 

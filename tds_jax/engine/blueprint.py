@@ -1,0 +1,98 @@
+"""What a run compiles, known from shapes alone; shared by program and planner."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from tds_jax.config import Config, OptimConfig
+from tds_jax.engine import optim, sharding, step
+from tds_jax.engine.step import Batch, TrainState
+from tds_jax.tasks import Task
+
+
+class Blueprint:
+    """A task under a config, and all that follows from the two before anything is allocated.
+
+    The model and its loss are traced once each: jax.jit remembers a trace, so that init, shapes,
+    the training step and the planner's question about it share one.
+    """
+
+    def __init__(self, task: Task, config: Config) -> None:
+        self.task, self.config = task, config
+        self.optimizer = optim.make_optimizer(config.optim)
+        self.spec = task.batch_spec(config.optim.micro_batch)
+        self.key = jax.random.key(config.seed)
+        self._draw = jax.jit(lambda key: step.split(task.init(nnx.Rngs(key))))
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
+        return jax.eval_shape(self._draw, self.key)
+
+    @property
+    def graphdef(self) -> nnx.GraphDef:
+        """The static part of the model."""
+        return self._drawn[0]
+
+    @functools.cached_property
+    def _total(self) -> step.Total:
+        return step.make_total(self.graphdef, self.task.loss)
+
+    @functools.cached_property
+    def _window(self) -> dict[str, Any]:
+        _, params, rest = self._drawn
+        _, (_, states, _) = jax.eval_shape(self._total, params, rest, self.spec)
+        return states
+
+    def init(self, key: jax.Array) -> TrainState:
+        """A fresh state; pure, so it can be traced for shapes or jitted with shardings."""
+        _, params, rest = self._draw(key)
+        return TrainState(
+            params=params,
+            rest=rest,
+            opt_state=self.optimizer.init(params),
+            window=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self._window),
+            skipped=jnp.zeros((), jnp.int32),
+            ema=jax.tree.map(jnp.copy, params) if self.optimizer.ema_decay else {},
+        )
+
+    @functools.cached_property
+    def shapes(self) -> TrainState:
+        """ShapeDtypeStructs of the state."""
+        return jax.eval_shape(self.init, self.key)
+
+    def shapes_under(self, optim_config: OptimConfig) -> TrainState:
+        """`shapes` of a run whose optimizer was another's, as a checkpoint may hold them."""
+        other = optim.make_optimizer(optim_config)
+        opt_state = jax.eval_shape(other.init, self.shapes.params)
+        return dataclasses.replace(self.shapes, opt_state=opt_state)
+
+    @functools.cached_property
+    def train_step(self) -> jax.stages.Wrapped:
+        """(state, micro-batch) -> (state, objective), jitted, the old state donated."""
+        return step.make_train_step(self._total, self.optimizer)
+
+    @functools.cached_property
+    def eval_step(self) -> jax.stages.Wrapped:
+        """(params, rest, batch) -> metric states, jitted."""
+        return step.make_eval_step(self.graphdef, self.task.loss)
+
+    def eval_spec(self, mesh: Mesh) -> Batch:
+        """Shapes and types of a batch of evaluation on all devices."""
+        size = sharding.rounded_up(self.config.eval.batch_size, mesh)
+        return self.task.batch_spec(size, train=False)
+
+    def trace_step(self, mesh: Mesh) -> jax.stages.Traced:
+        """The training step: `.jaxpr` to look at, `.lower().compile()` to run."""
+        state = sharding.abstract(self.shapes, mesh)
+        return self.train_step.trace(state, sharding.abstract_batch(self.spec, mesh))
+
+    def trace_evaluation(self, mesh: Mesh) -> jax.stages.Traced:
+        """The evaluation step."""
+        state = sharding.abstract(self.shapes, mesh)
+        spec = sharding.abstract_batch(self.eval_spec(mesh), mesh)
+        return self.eval_step.trace(state.params, state.rest, spec)

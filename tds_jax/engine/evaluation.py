@@ -1,0 +1,66 @@
+"""The one loop over a split: read ahead, padded to one shape, shared by all devices.
+
+Baselines go through the same loop: whoever is handed a batch and the model's outputs scores both.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from tds_jax.config import Config
+from tds_jax.data.pipeline import Loader, Source
+from tds_jax.engine import sharding
+from tds_jax.engine.step import Batch
+
+Scored = tuple[Mapping[str, np.ndarray], Any]
+"""A batch and what was made of it, both on the host. Padding has weight 0 and example -1."""
+
+
+def over(
+    source: Source, run: Callable[[Any, Batch], Any], state: Any, config: Config, mesh: Mesh
+) -> Iterator[Scored]:
+    """(batch, run(state, batch)) for every batch of a source, in its order.
+
+    run: compiled. While the devices work on a batch the caller has the one before; no more than
+    one is on them, so that memory is what a plan says.
+    """
+    loader = Loader(
+        source,
+        micro_batch=sharding.rounded_up(config.eval.batch_size, mesh) // jax.process_count(),
+        seed=config.seed,
+        train=False,
+        workers=0,  # starting them takes longer than reading a split in threads
+        threads=config.data.threads,
+        prefetch=config.data.prefetch,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    done: list[Scored] = []
+    with contextlib.closing(loader):
+        for batch in loader.eval_batches():
+            outputs = run(state, sharding.put_batch(batch, mesh))
+            yield from done
+            done = [(batch, jax.device_get(outputs))]
+        yield from done
+
+
+class Evaluator:
+    """A function of a model over whole sources, compiled once per shape of a batch.
+
+    run: (model, batch) -> outputs, any tree of arrays.
+    """
+
+    def __init__(self, model: nnx.Module, run: Callable[[Any, Batch], Any], config: Config) -> None:
+        graphdef, state = nnx.split(model)
+        self._config, self._mesh = config, sharding.all_devices()
+        self._state = jax.device_put(state, sharding.shardings_for(state, self._mesh))
+        self._run = jax.jit(lambda state, batch: run(nnx.merge(graphdef, state), batch))
+
+    def over(self, source: Source) -> Iterator[Scored]:
+        """Every batch of a source beside its outputs, see `over`."""
+        return over(source, self._run, self._state, self._config, self._mesh)
