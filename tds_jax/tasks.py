@@ -134,7 +134,7 @@ DOMAINS = {
         prepare="tds_jax.pose.prepare:Prepare",
         synthesize="tds_jax.pose.synthetic:Simulation",
         export="tds_jax.pose.export:Export",
-        stream="tds_jax.pose.live:Stream",
+        stream="tds_jax.pose.live:Play",
     ),
     "forecast": Domain(
         task="tds_jax.forecast.task:ForecastTask",

@@ -14,9 +14,9 @@ from flax import nnx
 from tds_jax.data.places import pair_files
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
-from tds_jax.pose import stream as streaming
 from tds_jax.pose.metadata import SUFFIXES
 from tds_jax.pose.models import PoseModel
+from tds_jax.pose.stream import Stream
 from tds_jax.pose.task import PoseTask
 
 PIPE = "-"
@@ -25,7 +25,7 @@ BINS = 100_000  # up to a second
 
 
 @dataclasses.dataclass(frozen=True)
-class Stream:
+class Play:
     """The door's job: angles as samples come, from a recording or a pipe."""
 
     initial_pose: tuple[float, ...] = dataclasses.field(
@@ -81,7 +81,7 @@ class Player:
     falling behind shows.
     """
 
-    def __init__(self, task: PoseTask, stream: streaming.Stream, chunk: int, paced: bool) -> None:
+    def __init__(self, task: PoseTask, stream: Stream, chunk: int, paced: bool) -> None:
         self._task, self._stream, self._chunk, self._paced = task, stream, chunk, paced
         self.latency = Latency()
         self.poses, self.seconds = 0, 0.0
@@ -108,7 +108,7 @@ class Player:
                 yield poses[0]
 
 
-def warm(stream: streaming.Stream, channels: int, initial: np.ndarray | None) -> None:
+def warm(stream: Stream, channels: int, initial: np.ndarray | None) -> None:
     """Compiles before the first sample comes."""
     state = stream.start(stream.params, 1, initial)
     stream(stream.params, state, np.zeros((1, stream.model.step, channels), np.float32))
@@ -121,7 +121,7 @@ def play_file(
 
     chunk: seconds. paced: wait for each chunk's time. Returns a line about speed and delay.
     """
-    stream = streaming.Stream(model)
+    stream = Stream(model)
     if source.is_dir():
         raise UserError(f"--input={source} is a folder; --stream plays one recording, name a file")
     ((recording, place),) = pair_files(source, target, SUFFIXES)
@@ -139,7 +139,7 @@ def play_pipe(
     its order, if the run chose some). target: a file, or '-' for stdout.
     initial: (J,) radians where tracking starts. Returns a line about speed and delay.
     """
-    stream = streaming.Stream(model)
+    stream = Stream(model)
     start = _initial(stream.model, initial)
     if target == PIPE:
         return _pipe(task, stream, start, sys.stdout)
@@ -170,7 +170,7 @@ def _initial(model: PoseModel, initial: Sequence[float] | None) -> np.ndarray | 
     return np.asarray([initial], np.float32)
 
 
-def _pipe(task: PoseTask, stream: streaming.Stream, initial: np.ndarray | None, out: TextIO) -> str:
+def _pipe(task: PoseTask, stream: Stream, initial: np.ndarray | None, out: TextIO) -> str:
     recorded, model, latency = task.recorded, stream.model, Latency()
     warm(stream, recorded.num_channels, initial)
     state, poses = stream.start(stream.params, 1, initial), 0

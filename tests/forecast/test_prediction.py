@@ -30,7 +30,7 @@ def made(tmp_path_factory):
 def written(made):
     task, model, source, folder = made
     known = type(task)(task.config, task.inputs())  # as the door does: without the training data
-    assert known.predict(model, source, folder / "out.nc") == [folder / "out.nc"]
+    assert prediction.predict(known, model, source, folder / "out.nc") == [folder / "out.nc"]
     assert "fields" not in vars(known)
     with xr.open_dataset(folder / "out.nc", decode_timedelta=True) as data:
         return data.load()

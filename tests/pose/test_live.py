@@ -32,8 +32,8 @@ def task_and_model(base, **changes):
 
 
 def play(task, model, source, target, **options):
-    settings = {"initial_pose": None, "chunk": 0.07, "paced": False} | options
-    return task.stream(model, str(source), str(target), **settings)
+    job = live.Play(**{"chunk_ms": 70.0, "realtime": False} | options)
+    return job.run(task, model, str(source), str(target))
 
 
 def angles(path):
@@ -75,7 +75,7 @@ def test_a_recording_plays_at_its_own_rate(base, tmp_path):
     assert took[True] > 0.85 > took[False]
 
 
-def piped(monkeypatch, task, model, target, pieces, initial_pose=None):
+def piped(monkeypatch, task, model, target, pieces, initial_pose=()):
     """The lines written while a process at the other end of the pipe writes pieces of bytes."""
     out, into = os.pipe()
 
@@ -99,11 +99,11 @@ def test_a_pipe_gives_a_line_per_pose_wherever_its_bytes_are_cut(
     base, tmp_path, monkeypatch, initial
 ):
     task, model = task_and_model(base, model__initial_pose=initial)
-    pose = [0.5, -0.5, 1.0] if initial == "given" else None
+    pose = (0.5, -0.5, 1.0) if initial == "given" else ()
     data = ROWS["emg"].astype("<f4").tobytes() + b"abc"
     pieces = [data[start : start + 37] for start in range(0, len(data), 37)]
     lines = piped(monkeypatch, task, model, tmp_path / "o.csv", pieces, pose)
-    expected = np.asarray(model(ROWS["emg"][None], None if pose is None else np.array([pose]))[0])
+    expected = np.asarray(model(ROWS["emg"][None], np.array([pose]) if pose else None)[0])
     found = np.array([[float(line[f"joint_{n}"]) for n in range(3)] for line in lines])
     np.testing.assert_allclose(found, expected, atol=1e-5)  # written with six digits
     times = [float(line["time"]) for line in lines]
@@ -111,12 +111,12 @@ def test_a_pipe_gives_a_line_per_pose_wherever_its_bytes_are_cut(
 
 
 WRONG = {
-    "no pose": ({"model__initial_pose": "given"}, "-", None, "initial_pose is missing: .* give 3"),
-    "short pose": ({"model__initial_pose": "given"}, "-", [1.0], "has 1 angles, the model has 3"),
-    "nan pose": ({"model__initial_pose": "given"}, "-", [1.0, float("nan"), 0.0], "finite"),
-    "needless pose": ({}, "-", [1.0] * 3, "initial_pose='zeros' and starts by itself; leave"),
-    "folder": ({}, ".", None, "is a folder; --stream plays one recording, name a file"),
-    "windowed": ({"model__reference_rate": True}, "-", None, "reference_rate=True .* cannot be"),
+    "no pose": ({"model__initial_pose": "given"}, "-", (), "initial_pose is missing: .* give 3"),
+    "short pose": ({"model__initial_pose": "given"}, "-", (1.0,), "has 1 angles, the model has 3"),
+    "nan pose": ({"model__initial_pose": "given"}, "-", (1.0, float("nan"), 0.0), "finite"),
+    "needless pose": ({}, "-", (1.0,) * 3, "initial_pose='zeros' and starts by itself; leave"),
+    "folder": ({}, ".", (), "is a folder; --stream plays one recording, name a file"),
+    "windowed": ({"model__reference_rate": True}, "-", (), "reference_rate=True .* cannot be"),
 }
 
 

@@ -14,14 +14,13 @@ from tds_jax import export, predict, tasks
 from tds_jax.engine import loop, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.loop import Progress
-from tds_jax.engine.step import replace_leaves, split
+from tds_jax.engine.step import compiled, replace_leaves, split
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
 from tds_jax.voxel import evaluation, prediction
 from tds_jax.voxel.data.volumes import read_volume
 from tds_jax.voxel.methods import generation, trained
 from tds_jax.voxel.methods.latents import fingerprint
-from tds_jax.voxel.task import recall
 from tests.voxel.small import small_config, small_task
 
 
@@ -188,7 +187,7 @@ def test_evaluation_lists_methods_and_baselines_and_keeps_thresholds(place, vae)
 def test_few_steps_are_reported_beside_the_teacher(consistency):
     task, model = consistency
     batch = {name: batch_of(task, [0])[name] for name in ("radar", "key")}
-    volumes = evaluation.runner(task, model)(batch)
+    volumes = compiled(model, task.method.volumes)(batch)
     assert list(volumes) == ["1_step", "2_steps", "model", "teacher"]
     assert {volume.shape for volume in volumes.values()} == {(1, 4, 8, 8, 4)}
     assert all(np.isfinite(volume).all() for volume in volumes.values())
@@ -198,17 +197,15 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     task, model = diffusion
     folder = next((place / "cache" / "generated").rglob("radar_voxel"))
     evaluation.Thresholds({"model": 0.9}, {}, fingerprint(model)).write(tmp_path)
-    recall(task, tmp_path)
-    written = prediction.predict(task, model, folder, tmp_path / "out")
+    written = prediction.Predict().run(task, model, folder, tmp_path / "out", tmp_path)
     assert [path.name for path in written] == ["000000.npz", "000001.npz", "000002.npz"]
     made = read_volume(str(written[0]))
     assert made.shape == task.data.volume_shape
     assert (made.features[:, 0] > 0.9).all()
     assert capsys.readouterr().err == ""
-    task.thresholds = evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint")
-    with np.load(
-        prediction.predict(task, model, folder / "000000.npz", tmp_path / "one.npz")[0]
-    ) as one:
+    older = evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint")
+    source, target = folder / "000000.npz", tmp_path / "one.npz"
+    with np.load(prediction.predict(task, model, source, target, older)[0]) as one:
         assert set(one) == {"coords", "features", "shape"}
         assert len(one["coords"]) >= len(made.coords)
     assert "thresholds.json was calibrated for other weights" in capsys.readouterr().err
