@@ -3,7 +3,7 @@
     python -m tds_jax.predict --workdir=runs/a --input=FILE_OR_DIR --output=FILE_OR_DIR
 
 Each file is one stretch, whatever its length; memory does not grow with it. With --stream, where a
-task offers it, predictions are made as samples come: a recording is played at its own rate into the
+task offers it, predictions are made as samples come: a file is played at its own rate into the
 same kind of file; `-` reads stdin, one sample's channels after another as little-endian f32, and
 writes lines of CSV (`-` as output: to stdout). Latency goes to stderr. --help with --workdir shows
 the options of its task.

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
-from tds_jax.config import Config, require_choice
+from tds_jax.config import Config, require, require_choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,12 +95,12 @@ class Domain(NamedTuple):
 
     task: str
     groups: dict[str, str]
-    inputs_of: str
     evaluate: str
     predict: str
-    check: str
-    prepare: str
-    synthesize: str
+    inputs_of: str = ""
+    check: str = ""
+    prepare: str = ""
+    synthesize: str = ""
     export: str = ""
     stream: str = ""
     today: str = ""
@@ -201,10 +201,12 @@ def offers(door: str, task: str) -> bool:
 
 
 def job(door: str, task: str) -> Any:
-    """The class of a task's job: 'evaluate', 'predict', 'check' …"""
+    """The class of a task's job: 'evaluate', 'predict', 'check' … UserError if it has none."""
+    require(offers(door, task), f"{door} is not offered for task {task!r}")
     return _load(getattr(DOMAINS[task], door))
 
 
 def inputs_of(task: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """`Task.inputs` as a PyTorch checkpoint's shapes tell them, for `get` without data."""
+    require(offers("inputs_of", task), f"import_torch is not offered for task {task!r}")
     return _load(DOMAINS[task].inputs_of)(tensors)

@@ -73,7 +73,7 @@ def recomputation(config: Config) -> dict[str, Any]:
 
 
 def describe(config: Config) -> str:
-    """'micro-batch 16 x 4, float32, remat none, decoder_chunk 0'."""
+    """'micro-batch 16 x 4, float32, remat none'."""
     others = recomputation(config)
     words = ", ".join([others.pop("dtype"), *(f"{name} {value}" for name, value in others.items())])
     return f"micro-batch {config.optim.micro_batch} x {config.optim.accumulate}, {words}"

@@ -30,10 +30,10 @@ def interpolate(x: jax.Array, size: int, *, align_corners: bool) -> jax.Array:
     return _blend(x, position)
 
 
-def upsample(poses: jax.Array, step: int, length: int) -> jax.Array:
-    """poses (B, N, J), one every `step` samples -> (B, length, J), one per sample.
+def upsample(values: jax.Array, step: int, length: int) -> jax.Array:
+    """values (B, N, J), one every `step` samples -> (B, length, J), one per sample.
 
-    Sample 0 of the result is the first pose's own sample; linear between poses, the last is held.
+    Sample 0 of the result is the first value's own sample; linear between values, the last is held.
     """
     position = np.arange(length, dtype=np.float64) / step
-    return _blend(poses, np.minimum(position, poses.shape[1] - 1))
+    return _blend(values, np.minimum(position, values.shape[1] - 1))

@@ -80,3 +80,14 @@ def test_the_model_is_the_best_checkpoints(tmp_path):
     _, restored = workdir.load_model(Blueprint(toy.ToyTask(), config), tmp_path)
     assert restored.position == 8
     assert int(restored.state.opt_state.gradient_step) == 1
+
+
+def test_a_folder_of_an_older_version_is_the_same_run(tmp_path):
+    folder = begun(tmp_path, toy.config())
+    older = {"inputs": INPUTS, "sessions": "a"}  # the digest's name then
+    (folder / workdir.INPUTS).write_text(json.dumps(older))
+    assert workdir.read_inputs(folder) == INPUTS
+    with pytest.raises(UserError, match="begun with other data"):
+        workdir.claim(folder, toy.config(), INPUTS, "b")
+    workdir.claim(folder, toy.config(), INPUTS, "a")
+    assert json.loads((folder / workdir.INPUTS).read_text())["digest"] == "a"

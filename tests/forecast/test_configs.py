@@ -1,5 +1,7 @@
 """Every forecast preset, and every network in it, gives a program of known shapes."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from configs import forecast_air_temperature, forecast_published, forecast_soil_moisture
 from tds_jax import config as configuration
 from tds_jax import tasks
+from tds_jax.budget import settling
+from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 
 PRESETS = {
@@ -49,3 +53,22 @@ def test_the_published_preset_has_the_published_parameters(name):
     _, state = shapes(values, list(values.data.variables))
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state.params))
     assert count == NETWORKS[name]
+
+
+@pytest.mark.parametrize(("name", "days", "pixels"), [("convlstm", 5, 0), ("cnn3d_lstm", 0, 5)])
+def test_an_older_runs_settings_keep_their_meaning_under_the_names_of_now(
+    name, days, pixels, tmp_path
+):
+    values = forecast_soil_moisture.get_config().to_dict()
+    values["model"]["name"] = name
+    asked = json.loads(json.dumps(values))
+    del asked["memory"]["day_chunk"], asked["memory"]["pixel_chunk"]
+    asked["memory"]["decoder_chunk"] = 0  # counted days or pixels then
+    plan = {"device": settling._device(), "changes": {"memory.decoder_chunk": 5}, "config": asked}
+    (tmp_path / settling.PLAN).write_text(json.dumps(plan))
+    (tmp_path / workdir.CONFIG).write_text(json.dumps(asked))
+    groups = tasks.groups("forecast")
+    config = configuration.resolve(workdir.read_config(tmp_path), groups)
+    assert config == configuration.resolve(values, groups)
+    settled, made = settling.settle(None, config, tmp_path)
+    assert (settled.memory.day_chunk, settled.memory.pixel_chunk, made) == (days, pixels, None)
