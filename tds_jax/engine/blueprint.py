@@ -44,8 +44,10 @@ class Blueprint:
 
     @functools.cached_property
     def _window(self) -> dict[str, Any]:
-        _, params, rest = self._drawn
-        _, (_, states, _) = jax.eval_shape(self._total, params, rest, self.spec)
+        mesh = sharding.all_devices()  # a trace on no mesh is not one on this
+        params, rest = (sharding.abstract(tree, mesh) for tree in self._drawn[1:])
+        batch = sharding.abstract_batch(self.spec, mesh)
+        _, (_, states, _) = jax.eval_shape(self._total, params, rest, batch)
         return states
 
     def init(self, key: jax.Array) -> TrainState:

@@ -239,3 +239,13 @@ class ToyTask:
         """The loss."""
         self.on_line(values)
         return f"loss {values['loss']:.4f}"
+
+
+def host_batches(task: ToyTask, size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Training batches as the loader makes them."""
+    source = task.source("train")
+    for start in range(0, len(source) - size + 1, size):
+        rows = [source.example(i, None) for i in range(start, start + size)]
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        number = np.arange(start, start + size, dtype=np.int32)
+        yield batch | {"example": number, "key": np.zeros((size, 2), np.uint32)}
