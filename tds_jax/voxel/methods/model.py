@@ -9,8 +9,8 @@ from flax import nnx
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.methods import diffusion, losses
-from tds_jax.voxel.methods.frozen import freeze
 from tds_jax.voxel.networks.coder import Encoder
+from tds_jax.voxel.networks.frozen import freeze
 from tds_jax.voxel.networks.perceptual import FeatureNet
 from tds_jax.voxel.networks.unet import UNet
 

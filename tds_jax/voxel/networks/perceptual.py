@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
-from tds_jax.voxel.methods.frozen import freeze
+from tds_jax.voxel.networks.frozen import freeze
 
 CHANNELS = (32, 64, 128, 128)
 SLOPE = 0.2
