@@ -29,7 +29,7 @@ def main() -> None:
     folder = Path(flags.FLAGS.input)
     job = jobs.asked("check")
     with progress_bar("reading") as progress:
-        checked = job.run(folder, progress)
+        checked = job(folder, progress)
     _show(checked.summary, checked.findings)
     if flags.FLAGS.json:
         found = {"input": str(folder), "summary": checked.summary, "findings": checked.findings}

@@ -31,7 +31,7 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
     with memory.noticing("eval.batch_size"):
-        report = tasks.job("evaluate", config.task)().run(task, model, split, folder)
+        report = tasks.job("evaluate", config.task)(task, model, split, folder)
     report.write(folder)
     curves.draw_curves(folder)
     report.show(split, f"{split} (best checkpoint: step {steps})")

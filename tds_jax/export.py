@@ -34,7 +34,7 @@ def main() -> None:
         raise UserError(f"export is not offered for task {config.task!r}; use predict")
     job = jobs.asked("export", config.task)
     model, _ = workdir.load_model(Blueprint(task, config), folder)
-    print(f"written: {job.run(task, model, Path(flags.FLAGS.output))}")
+    print(f"written: {job(task, model, Path(flags.FLAGS.output))}")
 
 
 if __name__ == "__main__":

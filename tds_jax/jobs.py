@@ -1,4 +1,5 @@
-"""Doors whose options differ by task: a job is a frozen dataclass whose fields are the flags.
+"""Doors whose options differ by task: a job is a function, or a frozen dataclass whose fields are
+its flags.
 
 A field's metadata hold `help`, and `least` if the value must not be smaller than that; a field
 without a default is a flag that must be given. What a job does is its method `run`.
@@ -46,20 +47,24 @@ def define_of_workdir(*doors: str) -> None:
 
 
 def _define_flags(door: str, task: str) -> None:
-    cls = tasks.job(door, task)
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
+    job = tasks.job(door, task)
+    if not isinstance(job, type):
+        return
+    hints = typing.get_type_hints(job)
+    for field in dataclasses.fields(job):
         _define_flag(field, hints[field.name])
         # --help shows the door's own flags
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[field.name])
 
 
 def asked(door: str, task: str | None = None) -> Any:
-    """The job of the parsed command line, of --task if none is named.
+    """What to call for the parsed command line, of --task if none is named.
 
     Raises UserError for wrong or too small values.
     """
     cls = tasks.job(door, task or flags.FLAGS.task)
+    if not isinstance(cls, type):
+        return cls
     hints = typing.get_type_hints(cls)
     values = {}
     for field in dataclasses.fields(cls):
@@ -69,7 +74,7 @@ def asked(door: str, task: str | None = None) -> Any:
         if "least" in field.metadata:
             require_at_least(f"--{field.name}", value, field.metadata["least"])
         values[field.name] = value
-    return cls(**values)
+    return cls(**values).run
 
 
 def _given(argv: list[str], flag: str) -> str | None:

@@ -32,9 +32,9 @@ def main() -> None:
     task = tasks.get(config, workdir.read_inputs(Path(folder)))
     model, _ = workdir.load_model(Blueprint(task, config), Path(folder))
     if flags.FLAGS.stream:
-        print(job.run(task, model, source, target), file=sys.stderr)
+        print(job(task, model, source, target), file=sys.stderr)
         return
-    written = job.run(task, model, Path(source), Path(target), Path(folder))
+    written = job(task, model, Path(source), Path(target), Path(folder))
     print(f"written: {len(written)} file{'s' * (len(written) != 1)}, the last is {written[-1]}")
 
 

@@ -27,7 +27,7 @@ def main() -> None:
     source, target = Path(values.input), Path(values.output)
     job = jobs.asked("prepare")
     with progress_bar("preparing") as progress:
-        written, kept, skipped = job.run(source, target, progress)
+        written, kept, skipped = job(source, target, progress)
     for line in skipped:
         print(f"warning: {line}", file=sys.stderr)
     if not written + kept:

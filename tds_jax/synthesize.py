@@ -19,7 +19,7 @@ def main() -> None:
 
     job = jobs.asked("synthesize")
     with progress_bar("simulating") as progress:
-        folder = job.run(Path(flags.FLAGS.output), progress)
+        folder = job(Path(flags.FLAGS.output), progress)
     print(f"written: {folder}")
 
 

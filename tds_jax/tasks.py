@@ -80,15 +80,16 @@ class Task(Protocol):
 class Domain(NamedTuple):
     """A registry line: where a task's class, its config groups and its jobs live.
 
-    Jobs are dataclasses of their options (see `jobs`), with a method run:
-      evaluate.run(task, model, split, workdir) -> Report of model and baselines; with a workdir,
+    Jobs are functions, or dataclasses of their options with such a function as method run, see
+    `jobs`:
+      evaluate(task, model, split, workdir) -> Report of model and baselines; with a workdir,
         figures go into its folder plots/, and what was fitted is kept there
-      predict.run(task, model, source, target, workdir) -> files written, for a file or a folder
-      export.run(task, model, target) -> a line on the file, which runs without the project
-      stream.run(task, model, source, target) -> a line on latency; from a file or '-' (stdin)
-      check.run(folder, progress) -> Checked
-      prepare.run(source, target, progress) -> files written, files kept, lines on what was skipped
-      synthesize.run(target, progress) -> what was written
+      predict(task, model, source, target, workdir) -> files written, for a file or a folder
+      export(task, model, target) -> a line on the file, which runs without the project
+      stream(task, model, source, target) -> a line on latency; from a file or '-' (stdin)
+      check(folder, progress) -> Checked
+      prepare(source, target, progress) -> files written, files kept, lines on what was skipped
+      synthesize(target, progress) -> what was written
     inputs_of: a function of a PyTorch checkpoint's tensors. today: a function of an older run's
     settings, where names have changed since. '' where a domain does not offer something.
     """
@@ -128,12 +129,12 @@ DOMAINS = {
             "memory": "tds_jax.pose.config:PoseMemoryConfig",
         },
         inputs_of="tds_jax.pose.torch_names:inputs_of",
-        evaluate="tds_jax.pose.evaluation:Evaluate",
-        predict="tds_jax.pose.prediction:Predict",
+        evaluate="tds_jax.pose.evaluation:evaluate",
+        predict="tds_jax.pose.prediction:predict",
         check="tds_jax.pose.checking:Check",
         prepare="tds_jax.pose.prepare:Prepare",
         synthesize="tds_jax.pose.synthetic:Simulation",
-        export="tds_jax.pose.export:Export",
+        export="tds_jax.pose.export:write",
         stream="tds_jax.pose.live:Play",
     ),
     "forecast": Domain(
@@ -146,12 +147,12 @@ DOMAINS = {
             "memory": "tds_jax.forecast.config:ForecastMemoryConfig",
         },
         inputs_of="tds_jax.forecast.torch_names:inputs_of",
-        evaluate="tds_jax.forecast.evaluation:Evaluate",
-        predict="tds_jax.forecast.prediction:Predict",
+        evaluate="tds_jax.forecast.evaluation:evaluate",
+        predict="tds_jax.forecast.prediction:predict",
         check="tds_jax.forecast.checking:Check",
         prepare="tds_jax.forecast.prepare:Prepare",
         synthesize="tds_jax.forecast.synthetic:Simulation",
-        export="tds_jax.forecast.export:Export",
+        export="tds_jax.forecast.export:write",
         today="tds_jax.forecast.config:today",
     ),
     "voxel": Domain(
@@ -163,8 +164,8 @@ DOMAINS = {
             "eval": "tds_jax.voxel.config:VoxelEvalConfig",
         },
         inputs_of="tds_jax.voxel.task:inputs_of",
-        evaluate="tds_jax.voxel.evaluation:Evaluate",
-        predict="tds_jax.voxel.prediction:Predict",
+        evaluate="tds_jax.voxel.evaluation:evaluate",
+        predict="tds_jax.voxel.prediction:predict",
         check="tds_jax.voxel.checking:Check",
         prepare="tds_jax.voxel.prepare:Prepare",
         synthesize="tds_jax.voxel.data.synthetic:Simulation",
@@ -201,7 +202,7 @@ def offers(door: str, task: str) -> bool:
 
 
 def job(door: str, task: str) -> Any:
-    """The class of a task's job: 'evaluate', 'predict', 'check' … UserError if it has none."""
+    """A task's job: 'evaluate', 'predict', 'check' … UserError if it has none."""
     require(offers(door, task), f"{door} is not offered for task {task!r}")
     return _load(getattr(DOMAINS[task], door))
 

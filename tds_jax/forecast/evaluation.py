@@ -1,6 +1,5 @@
 """A forecast model beside its baselines, lead by lead; memory does not grow with the days."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,17 +42,6 @@ def fitted_baselines(task: ForecastTask, split: str, workdir: Path | None) -> Fi
     if path:
         fitted.write(path)
     return fitted
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    """The door's job, without options."""
-
-    def run(
-        self, task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None
-    ) -> Report:
-        """See `evaluate`."""
-        return evaluate(task, model, split, workdir)
 
 
 def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:

@@ -1,6 +1,5 @@
 """A forecast model as one file: raw fields and the days' places in the year in, maps out."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,6 @@ from tds_jax.interchange.artefact import Artefact, Form, Weights
 
 # Of the target's spread. The same operations compiled again: rounding over the network.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
-
-
-@dataclasses.dataclass(frozen=True)
-class Export:
-    """The door's job, without options."""
-
-    def run(self, task: ForecastTask, model: nnx.Module, target: Path) -> str:
-        """See `write`."""
-        return write(task, model, target)
 
 
 def write(task: ForecastTask, model: nnx.Module, target: Path) -> str:

@@ -1,6 +1,5 @@
 """Forecasts from every day of a record, as CF NetCDF; memory does not grow with its length."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,9 @@ LEAD = "prediction_timedelta"
 KEPT = ("units", "long_name", "standard_name")
 
 
-@dataclasses.dataclass(frozen=True)
-class Predict:
-    """The door's job, without options."""
-
-    def run(
-        self, task: ForecastTask, model: nnx.Module, source: Path, target: Path, workdir: Path
-    ) -> list[Path]:
-        """See `predict`; nothing in the workdir is needed."""
-        return predict(task, model, source, target)
-
-
-def predict(task: ForecastTask, model: nnx.Module, source: Path, target: Path) -> list[Path]:
+def predict(
+    task: ForecastTask, model: nnx.Module, source: Path, target: Path, workdir: Path | None = None
+) -> list[Path]:
     """A NetCDF file with the target over (time, prediction_timedelta, latitude, longitude).
 
     source: as data.path: a file, a folder of files or a Zarr store, on the model's grid; a forecast

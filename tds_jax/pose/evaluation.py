@@ -1,6 +1,5 @@
 """A pose model beside its baselines: pooled, per user and by group; O(sessions) memory."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,15 +63,6 @@ def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
     if workdir:
         fitted.write(workdir / BASELINES)
     return fitted
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    """The door's job, without options."""
-
-    def run(self, task: PoseTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-        """See `evaluate`."""
-        return evaluate(task, model, split, workdir)
 
 
 def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:

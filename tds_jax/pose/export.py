@@ -1,6 +1,5 @@
 """A pose model as one file: `offline` for windows, `start` and `step` for streams."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,6 @@ from tds_jax.pose.task import PoseTask
 # Radians. The same operations compiled again: rounding over a window of recurrent steps.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 CHECKED_STEPS = 8  # of the streaming form
-
-
-@dataclasses.dataclass(frozen=True)
-class Export:
-    """The door's job, without options."""
-
-    def run(self, task: PoseTask, model: nnx.Module, target: Path) -> str:
-        """See `write`."""
-        return write(task, model, target)
 
 
 def write(task: PoseTask, model: nnx.Module, target: Path) -> str:

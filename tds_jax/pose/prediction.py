@@ -1,6 +1,5 @@
 """Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,9 @@ Run = Callable[[str, int], Iterator[np.ndarray]]
 """(path, its rows) -> consecutive poses (n, J) on the model's step grid."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Predict:
-    """The door's job, without options."""
-
-    def run(
-        self, task: PoseTask, model: nnx.Module, source: Path, target: Path, workdir: Path
-    ) -> list[Path]:
-        """See `predict`; nothing in the workdir is needed."""
-        return predict(task, model, source, target)
-
-
-def predict(task: PoseTask, model: nnx.Module, source: Path, target: Path) -> list[Path]:
+def predict(
+    task: PoseTask, model: nnx.Module, source: Path, target: Path, workdir: Path | None = None
+) -> list[Path]:
     """HDF5 in, HDF5 out: `prediction/{time, joint_angles}` at the input's rate.
 
     source: a recording, or a folder of them (then target is a folder, names kept). joint_angles is

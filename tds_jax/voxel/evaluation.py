@@ -74,15 +74,6 @@ def calibrate(task: VoxelTask, run: Evaluator, weights: str) -> Thresholds:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    """The door's job, without options."""
-
-    def run(self, task: VoxelTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-        """See `evaluate`."""
-        return evaluate(task, model, split, workdir)
-
-
 def evaluate(task: VoxelTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
     """Report of model and baselines on a split; thresholds and figures go to the workdir."""
     run = Evaluator(model, task.method.volumes, task.config)

@@ -1,6 +1,5 @@
 """Volumes for files: sparse .npz in, sparse .npz with the same keys out."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -20,30 +19,19 @@ from tds_jax.voxel.task import VoxelTask
 KEY_WORDS = 2  # of a random key
 
 
-@dataclasses.dataclass(frozen=True)
-class Predict:
-    """The door's job, without options."""
-
-    def run(
-        self, task: VoxelTask, model: nnx.Module, source: Path, target: Path, workdir: Path
-    ) -> list[Path]:
-        """See `predict`; thresholds are those that the workdir's evaluation calibrated."""
-        return predict(task, model, source, target, Thresholds.read(workdir))
-
-
 def predict(
-    task: VoxelTask, model: nnx.Module, source: Path, target: Path, known: Thresholds | None
+    task: VoxelTask, model: nnx.Module, source: Path, target: Path, workdir: Path | None = None
 ) -> list[Path]:
     """Sparse volumes on the model's grid for a file or every file of a folder.
 
     Generators read radar volumes, autoencoders targets, which they reconstruct. Written are the
-    voxels above the threshold that an evaluation calibrated for these weights (without one: above
-    0.5, with a warning), features in the files' units with the occupancy's probability
+    voxels above the threshold that the workdir's evaluation calibrated for these weights (without
+    one: above 0.5, with a warning), features in the files' units with the occupancy's probability
     as channel 0. Noise depends on the place in the folder.
     """
     pairs = pair_files(source, target, ENDINGS, ".npz")
     run = compiled(model, lambda model, batch: task.method.volumes(model, batch)[MODEL])
-    threshold = _threshold(known, model)
+    threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
     weight = task.data.grid.weight(task.data.volume_shape)
     leaf = "radar" if task.generates else "target"
     with progress_bar("predicting") as progress:

@@ -12,8 +12,8 @@ tasks.DOMAINS["signal"] = tasks.Domain(
         "data": "tests.fourth.signal:DataConfig",
         "loss": "tests.fourth.signal:LossConfig",
     },
-    evaluate="tests.fourth.signal:Evaluate",
-    predict="tests.fourth.signal:Predict",
+    evaluate="tests.fourth.signal:evaluate",
+    predict="tests.fourth.signal:predict",
 )
 
 if __name__ == "__main__":

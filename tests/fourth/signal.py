@@ -123,30 +123,24 @@ class SignalTask:
         return f"loss {values['loss']:.4f}  mae {values['mae_periods']:.3f} periods"
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
+def evaluate(task, model, split, workdir):
     """The model beside the mean of the train split."""
-
-    def run(self, task, model, split, workdir):
-        train = task.source("train")
-        mean = np.mean([train.example(i, None)["periods"] for i in range(len(train))])
-        errors = {MODEL: [], "mean": []}
-        run = Evaluator(model, lambda model, batch: model(batch["signal"]), task.config)
-        for batch, found in run.over(task.source(split)):
-            kept = batch["example"] >= 0
-            for name, value in ((MODEL, found), ("mean", mean)):
-                errors[name] += list(np.abs(value - batch["periods"])[kept, 0])
-        rows = [
-            Row(split, ALL, name, "mae_periods", float(np.mean(each)), None, float(len(each)))
-            for name, each in errors.items()
-        ]
-        return Report(rows, ("mae_periods",), ())
+    train = task.source("train")
+    mean = np.mean([train.example(i, None)["periods"] for i in range(len(train))])
+    errors = {MODEL: [], "mean": []}
+    run = Evaluator(model, lambda model, batch: model(batch["signal"]), task.config)
+    for batch, found in run.over(task.source(split)):
+        kept = batch["example"] >= 0
+        for name, value in ((MODEL, found), ("mean", mean)):
+            errors[name] += list(np.abs(value - batch["periods"])[kept, 0])
+    rows = [
+        Row(split, ALL, name, "mae_periods", float(np.mean(each)), None, float(len(each)))
+        for name, each in errors.items()
+    ]
+    return Report(rows, ("mae_periods",), ())
 
 
-@dataclasses.dataclass(frozen=True)
-class Predict:
+def predict(task, model, source, target, workdir):
     """One number per row of a .npy file."""
-
-    def run(self, task, model, source, target, workdir):
-        np.save(target, compiled(model, lambda model, x: model(x))(np.load(source)))
-        return [Path(target)]
+    np.save(target, compiled(model, lambda model, x: model(x))(np.load(source)))
+    return [Path(target)]

@@ -197,15 +197,15 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     task, model = diffusion
     folder = next((place / "cache" / "generated").rglob("radar_voxel"))
     evaluation.Thresholds({"model": 0.9}, {}, fingerprint(model)).write(tmp_path)
-    written = prediction.Predict().run(task, model, folder, tmp_path / "out", tmp_path)
+    written = prediction.predict(task, model, folder, tmp_path / "out", tmp_path)
     assert [path.name for path in written] == ["000000.npz", "000001.npz", "000002.npz"]
     made = read_volume(str(written[0]))
     assert made.shape == task.data.volume_shape
     assert (made.features[:, 0] > 0.9).all()
     assert capsys.readouterr().err == ""
-    older = evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint")
+    evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint").write(tmp_path)
     source, target = folder / "000000.npz", tmp_path / "one.npz"
-    with np.load(prediction.predict(task, model, source, target, older)[0]) as one:
+    with np.load(prediction.predict(task, model, source, target, tmp_path)[0]) as one:
         assert set(one) == {"coords", "features", "shape"}
         assert len(one["coords"]) >= len(made.coords)
     assert "thresholds.json was calibrated for other weights" in capsys.readouterr().err
