@@ -23,7 +23,7 @@ SHOWN = 20  # findings of a kind that are printed; the JSON file has all
 
 def main() -> None:
     """Flags -> the task's check, printed."""
-    from tds_jax.engine.logs import progress_bar
+    from tds_jax.progress import progress_bar
 
     cli.require_writable("--json", flags.FLAGS.json)
     folder = Path(flags.FLAGS.input)

@@ -22,6 +22,7 @@ REMAT_POLICIES = ("none", "dots", "names", "full")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
+SPLITS = ("train", "val", "test")
 
 
 # What else a field says of its setting, in its metadata. A run may go on with another value of a
@@ -30,6 +31,14 @@ AUTO = "auto"
 # call a value. "rises": of eval.metric, how names of metrics begin of which more is better.
 FREE = {"free": True}
 PLANNED = {"planned": True}
+
+
+def option(default: Any, text: str, least: float | None = None) -> Any:
+    """A field of a job, see `jobs`: a flag of its door with its help and the least it may be.
+
+    default: dataclasses.MISSING for one that must be given.
+    """
+    return dataclasses.field(default=default, metadata={"help": text, "least": least})
 
 
 def require(condition: bool, message: str) -> None:

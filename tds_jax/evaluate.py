@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tds_jax import cli, tasks
-from tds_jax.config import require_choice
+from tds_jax.config import SPLITS, require_choice
 
 if TYPE_CHECKING:
     from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.report import Report
-
-SPLITS = ("train", "val", "test")
 
 
 def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":

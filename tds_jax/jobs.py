@@ -1,8 +1,8 @@
 """Doors whose options differ by task: a job is a function, or a frozen dataclass whose fields are
 its flags.
 
-A field's metadata hold `help`, and `least` if the value must not be smaller than that; a field
-without a default is a flag that must be given. What a job does is its method `run`.
+Fields are made by `config.option`; one without a default is a flag that must be given. What a job
+does is its method `run`.
 """
 
 import dataclasses
@@ -71,8 +71,8 @@ def asked(door: str, task: str | None = None) -> Any:
         value: Any = flags.FLAGS[field.name].value
         if isinstance(value, list):
             value = _tuple(field.name, value, hints[field.name])
-        if "least" in field.metadata:
-            require_at_least(f"--{field.name}", value, field.metadata["least"])
+        if (least := field.metadata["least"]) is not None:
+            require_at_least(f"--{field.name}", value, least)
         values[field.name] = value
     return cls(**values).run
 

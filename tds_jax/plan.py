@@ -31,7 +31,7 @@ def main() -> None:
     from tds_jax.budget import settling, table, targets
     from tds_jax.engine import compilation
     from tds_jax.engine.blueprint import Blueprint
-    from tds_jax.engine.logs import table_console
+    from tds_jax.progress import table_console
 
     cli.require_writable("--json", flags.FLAGS.json)
     require_choice("--target", flags.FLAGS.target, targets.NAMES)

@@ -21,7 +21,7 @@ from tds_jax.errors import UserError
 
 def main() -> None:
     """Flags -> the task's prepare."""
-    from tds_jax.engine.logs import progress_bar
+    from tds_jax.progress import progress_bar
 
     values = flags.FLAGS
     source, target = Path(values.input), Path(values.output)

@@ -15,7 +15,7 @@ from tds_jax import cli, jobs
 
 def main() -> None:
     """Flags -> the task's simulation."""
-    from tds_jax.engine.logs import progress_bar
+    from tds_jax.progress import progress_bar
 
     job = jobs.asked("synthesize")
     with progress_bar("simulating") as progress:

@@ -16,10 +16,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from tds_jax import cli, tasks
-from tds_jax.config import Config
+from tds_jax.config import SPLITS, Config
 from tds_jax.data.workers import leave_out_jax
 from tds_jax.errors import UserError
-from tds_jax.evaluate import SPLITS, evaluate
+from tds_jax.evaluate import evaluate
 from tds_jax.sizes import format_bytes
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from tds_jax.budget.plan import Plan
 from tds_jax.budget.planner import Planner
 from tds_jax.config import Config
 from tds_jax.data import json_file
-from tds_jax.engine.logs import table_console
+from tds_jax.progress import table_console
 
 PLAN = "plan.json"
 

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import xarray as xr
 
 from tds_jax.data.gridded import GridFile, find_files, header, open_dataset, require_same_grid
 from tds_jax.errors import UserError
+from tds_jax.progress import Progress
 
 MAX_OPEN_FILES = 32  # per process; a header and a chunk per variable for each
 
@@ -166,7 +167,7 @@ class GridRecord:
 def open_record(
     path: str | Path,
     variables: Sequence[str],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> GridRecord:
     """The record of `variables` over every file that `path` names (see `find_files`).
 

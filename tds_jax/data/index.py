@@ -5,17 +5,16 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Layout, Runs, Scan, scan_file
 from tds_jax.errors import UserError
+from tds_jax.progress import Progress
 
 SAVE_SECONDS = 60.0  # a killed scan loses at most this much work
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclasses.dataclass(frozen=True)

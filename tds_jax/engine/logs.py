@@ -5,7 +5,6 @@ name -> value. Names under perf/ depend on the machine; everything else repeats 
 is repeated or interrupted.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -119,32 +118,6 @@ def _step_bar(console: Console) -> Progress:
         console=console,
         auto_refresh=True,
     )
-
-
-def table_console() -> Console:
-    """A console for tables: as wide as the terminal, or 110 columns where there is none."""
-    return Console(width=None if os.isatty(1) else 110, highlight=False)
-
-
-@contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[..., None]]:
-    """Shows a bar for work that says `progress(done, total, words="")` as it goes."""
-    console = Console(stderr=True, quiet=jax.process_index() != 0)
-    columns = (
-        TextColumn(title),
-        MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[words]}"),
-    )
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task("", total=None, words="")
-
-        def show(done: int, total: int, words: str = "") -> None:
-            bar.update(task, completed=done, total=total, words=words)
-
-        yield show
 
 
 def _tensorboard(workdir: Path, step: int) -> Any:

@@ -27,7 +27,7 @@ from tds_jax.sizes import format_bytes
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class Standing:
     """What the host remembers beside the state. position, evaluated: in examples."""
 
     position: int
@@ -35,7 +35,7 @@ class Progress:
     stopping: EarlyStopping
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> "Progress":
+    def of(cls, values: dict[str, Any]) -> "Standing":
         """From the dict a checkpoint holds."""
         stopping = EarlyStopping(**values["stopping"])
         return cls(values["position"], values["evaluated"], stopping)
@@ -69,18 +69,18 @@ class Run:
         self.total = config.optim.steps * config.optim.batch_size
         self._previous: Any = None
 
-    def start(self) -> tuple[TrainState, Progress]:
+    def start(self) -> tuple[TrainState, Standing]:
         """The latest checkpoint, or a fresh state with the train split's statistics."""
         position = self.checkpoints.latest()
         if position is None:
             state = self.program.fresh(self.task.fit_statistics())
             rule = EarlyStopping(self.config.eval.min_delta, self.config.eval.patience)
-            progress = Progress(0, 0, rule)
+            progress = Standing(0, 0, rule)
         else:
             restored, before = workdir.restore(
                 self.checkpoints, position, self.program.blueprint, self.program.mesh
             )
-            state, progress = restored.state, Progress.of(restored.progress)
+            state, progress = restored.state, Standing.of(restored.progress)
             opt_state = optim.reaccumulate(
                 state.opt_state, state.params, before, self.config.optim.accumulate
             )
@@ -95,15 +95,15 @@ class Run:
         self.window.start(state, progress.position)
         return state, progress
 
-    def finished(self, progress: Progress) -> bool:
+    def finished(self, progress: Standing) -> bool:
         """All examples seen, or no improvement for too long."""
         return progress.position >= self.total or progress.stopping.stop
 
-    def _due(self, progress: Progress, every: int) -> bool:
+    def _due(self, progress: Standing, every: int) -> bool:
         interval = every * self.config.optim.batch_size
         return bool(interval) and progress.position % interval == 0 and progress.position > 0
 
-    def maybe_evaluate(self, state: TrainState, progress: Progress) -> Progress:
+    def maybe_evaluate(self, state: TrainState, progress: Standing) -> Standing:
         """Looks at `val` when it is time, and at the end."""
         every = self.config.eval.every
         wanted = self._due(progress, every) or (every and progress.position >= self.total)
@@ -120,9 +120,9 @@ class Run:
             if self.config.log.plots:
                 curves.draw_curves(self.folder)
         stopping = progress.stopping.observe(self._score(values))
-        return Progress(progress.position, progress.position, stopping)
+        return Standing(progress.position, progress.position, stopping)
 
-    def evaluate_or_save(self, state: TrainState, progress: Progress) -> Progress:
+    def evaluate_or_save(self, state: TrainState, progress: Standing) -> Standing:
         """`maybe_evaluate`; if memory runs out there, what was trained is saved first."""
         try:
             return self.maybe_evaluate(state, progress)
@@ -135,7 +135,7 @@ class Run:
         score = value if self.config.eval.mode == "min" else -value
         return score if math.isfinite(score) else math.inf
 
-    def maybe_save(self, state: TrainState, progress: Progress, new_score: bool, now: bool) -> None:
+    def maybe_save(self, state: TrainState, progress: Standing, new_score: bool, now: bool) -> None:
         """Saves after an evaluation, every checkpoint.every steps, and when told to."""
         if not (now or new_score or self._due(progress, self.config.checkpoint.every)):
             return

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from tds_jax.data import json_file
-from tds_jax.engine.logs import table_console
+from tds_jax.progress import table_console
 
 MODEL = "model"
 ALL = "all"

@@ -1,12 +1,13 @@
 """What gridded files hold and what is wrong with them, from one pass over every day."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tds_jax.config import option
 from tds_jax.data.grid_record import GridRecord, join_steps, require_same_units, require_sorted
 from tds_jax.data.gridded import (
     GridFile,
@@ -19,6 +20,7 @@ from tds_jax.data.gridded import (
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import gap_lines, runs
 from tds_jax.forecast.fields import DailyFields
+from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
 BLOCK_DAYS = 8  # read at once
@@ -26,7 +28,6 @@ FALLING = 0.2  # share of totals that are less at 24 h than at 12 h: above, they
 PROBES = 8  # days looked at for that
 SHOWN = 3  # days named in a line
 
-Progress = Callable[[int, int], None]
 Findings = dict[str, list[str]]
 
 
@@ -34,11 +35,11 @@ Findings = dict[str, list[str]]
 class Check:
     """Reads gridded files day by day, as training would."""
 
-    variables: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names in the files, the target first; () = all there are."}
+    variables: tuple[str, ...] = option(
+        (), "Names in the files, the target first; () = all there are."
     )
-    accumulated: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Those that run from 00 UTC, unless their attributes say so."}
+    accumulated: tuple[str, ...] = option(
+        (), "Those that run from 00 UTC, unless their attributes say so."
     )
 
     def run(self, folder: Path, progress: Progress) -> Checked:

@@ -1,6 +1,6 @@
 """Forecasts from every day of a record, as CF NetCDF; memory does not grow with its length."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from flax import nnx
 
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, time_axis
 from tds_jax.data.places import make_folder_for, require_file
-from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, year_fraction
 from tds_jax.forecast.fields import Fields
 from tds_jax.forecast.task import ForecastTask
+from tds_jax.progress import Progress, progress_bar
 
 LEAD = "prediction_timedelta"
 # Attributes of the input that still hold for a forecast of it.
@@ -94,7 +94,7 @@ def _write(
     last: np.ndarray,
     target: Path,
     blocks: Iterator[np.ndarray],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> None:
     leads, days = task.spec.lead_days, fields.days[last]
     time, told = time_axis(days)

@@ -2,17 +2,17 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tds_jax.config import require
+from tds_jax.config import option, require
 from tds_jax.data.gridded import open_dataset
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
 from tds_jax.errors import UserError
 from tds_jax.forecast.fields import Fields, open_fields
+from tds_jax.progress import Progress
 
 RECORD = "prepared.json"  # what the folder's files have in common
 LAND = "land.nc"
@@ -26,29 +26,18 @@ CHUNK_BYTES = 256 * 2**10  # read at once from disk; a window of days touches fe
 class Prepare:
     """Makes daily means and totals, on a coarser grid if asked, for data.path of a run."""
 
-    variables: tuple[str, ...] = dataclasses.field(
-        metadata={"help": "Names in the files, such as swvl1,ro,e,tp."}
+    variables: tuple[str, ...] = option(
+        dataclasses.MISSING, "Names in the files, such as swvl1,ro,e,tp."
     )
-    target: str = dataclasses.field(
-        default="", metadata={"help": "The one to forecast, whose days count; '' = the first."}
+    target: str = option("", "The one to forecast, whose days count; '' = the first.")
+    accumulated: tuple[str, ...] = option(
+        (), "Those that run from 00 UTC, unless their attributes say so."
     )
-    accumulated: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Those that run from 00 UTC, unless their attributes say so."}
-    )
-    land_mask: str = dataclasses.field(
-        default="", metadata={"help": "FILE:VARIABLE, above 0.5 on land; '' = where the target is."}
-    )
-    downsample: int = dataclasses.field(
-        default=1, metadata={"help": "Cells per side of the blocks that are averaged."}
-    )
-    compression: str = dataclasses.field(
-        default="none",
-        metadata={"help": "'gzip' (smaller, slower to read) or 'none'."},
-    )
+    land_mask: str = option("", "FILE:VARIABLE, above 0.5 on land; '' = where the target is.")
+    downsample: int = option(1, "Cells per side of the blocks that are averaged.")
+    compression: str = option("none", "'gzip' (smaller, slower to read) or 'none'.")
 
-    def run(
-        self, source: Path, target: Path, progress: Callable[[int, int], None]
-    ) -> tuple[int, int, list[str]]:
+    def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
         """Files written, files that an earlier call had written, no lines on skips.
 
         A file appears when whole, so the same call goes on where it was killed, and after new

@@ -6,17 +6,17 @@ that training works; no number on it says anything of the real land surface.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tds_jax.config import require, require_at_least
+from tds_jax.config import option, require, require_at_least
 from tds_jax.data.cache import build_once, cached_folder
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, year_fraction
+from tds_jax.progress import Progress
 
 VARIABLES = {
     "swvl1": {"long_name": "Volumetric soil water layer 1", "units": "m**3 m**-3"},
@@ -39,21 +39,17 @@ _EVAPORATION = 7e-4  # m per hour at noon in midsummer from wet soil
 _WILTING, _WET = 0.08, 0.3  # m³ per m³ between which evaporation grows from none to full
 
 
-def _option(default: Any, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Simulation:
     """Everything the generated data depend on."""
 
-    start: str = _option("2019-01", "First month.")
-    months: int = _option(24, "Files, a month each.")
-    missing_month: str = _option("", "A month to leave out, such as 2019-09; '' = none.")
-    height: int = _option(16, "Rows, from north to south, 1 degree each.")
-    width: int = _option(24, "Columns.")
-    land: float = _option(0.6, "Share of cells that are land; the sea is NaN.")
-    seed: int = _option(0, "The same gives the same bytes.")
+    start: str = option("2019-01", "First month.")
+    months: int = option(24, "Files, a month each.")
+    missing_month: str = option("", "A month to leave out, such as 2019-09; '' = none.")
+    height: int = option(16, "Rows, from north to south, 1 degree each.")
+    width: int = option(24, "Columns.")
+    land: float = option(0.6, "Share of cells that are land; the sea is NaN.")
+    seed: int = option(0, "The same gives the same bytes.")
 
     def __post_init__(self) -> None:
         for name, least in (("months", 1), ("height", 2), ("width", 2), ("seed", 0)):
@@ -71,7 +67,7 @@ class Simulation:
         """(months,) datetime64[M], the missing one among them."""
         return _month(self.start) + np.arange(self.months)
 
-    def run(self, target: Path, progress: Callable[[int, int], None]) -> Path:
+    def run(self, target: Path, progress: Progress) -> Path:
         """`synthesize` from the command line."""
         return synthesize(target, self, progress)
 
@@ -86,7 +82,7 @@ def _month(text: str) -> np.datetime64:
 def synthesize(
     folder: str | Path,
     simulation: Simulation,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes a file per month and land.nc (variable lsm) into `folder`; returns it.
 
@@ -102,7 +98,7 @@ def synthesize(
 def cached(
     cache_dir: str | Path,
     simulation: Simulation,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
     folder = cached_folder(cache_dir, "synthetic_forecast", _describe(simulation))
@@ -203,9 +199,7 @@ def _fluxes(
     return {"tp": rain, "ro": runoff, "e": -_EVAPORATION * sun * supply}
 
 
-def _build(
-    folder: Path, simulation: Simulation, progress: Callable[[int, int], None] | None
-) -> None:
+def _build(folder: Path, simulation: Simulation, progress: Progress | None) -> None:
     lat, lon = grid(simulation)
     axes = {"latitude": (lat, AXES["latitude"]), "longitude": (lon, AXES["longitude"])}
     title = {"title": "synthetic, in the layout of ERA5-Land"}

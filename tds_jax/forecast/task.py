@@ -13,7 +13,6 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import Config, require
-from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
 from tds_jax.forecast import synthetic, torch_names
@@ -30,6 +29,7 @@ from tds_jax.forecast.windows import (
     split_days,
     window_starts,
 )
+from tds_jax.progress import progress_bar
 
 # Longest part of the year without a train day before a climatology is a guess there.
 SEASON_GAP = 0.15

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
+from tds_jax.config import SPLITS
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, runs, year_fraction
 from tds_jax.forecast.fields import Fields
 
-SPLITS = ("train", "val", "test")
 Example = dict[str, np.ndarray]
 
 

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from tds_jax.nn.noise import key_of
+
 
 def keep_scale(
     keys: jax.Array, layer: int, shape: tuple[int, ...], rate: float, dtype: jnp.dtype
@@ -15,7 +17,7 @@ def keep_scale(
     """
 
     def one(key: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.wrap_key_data(key), layer)
+        key = key_of(key, layer)
         return jax.random.bernoulli(key, 1 - rate, shape)
 
     return jax.vmap(one)(keys).astype(dtype) / (1 - rate)

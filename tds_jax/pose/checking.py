@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from tds_jax.config import SPLITS, option
 from tds_jax.data.hdf5 import Header, RowFiles
-from tds_jax.data.index import Progress
 from tds_jax.data.scan import Scan, scan_file
 from tds_jax.errors import UserError
-from tds_jax.pose.metadata import FILE, SPLITS, Metadata, read_metadata, session_files
+from tds_jax.pose.metadata import FILE, Metadata, read_metadata, session_files
 from tds_jax.pose.quality import Quality
 from tds_jax.pose.sessions import DATASET, GROUP, RATE_RTOL, layout, session_groups
+from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
 RATE_TOLERANCE = 0.01  # of the mean rate by time stamps against the stated one
@@ -54,9 +55,7 @@ class Recording:
 class Check:
     """The options of `check`."""
 
-    group: str = dataclasses.field(
-        default=GROUP, metadata={"help": "HDF5 group that holds `timeseries` (data.group)."}
-    )
+    group: str = option(GROUP, "HDF5 group that holds `timeseries` (data.group).")
 
     def run(self, folder: Path, progress: Progress) -> Checked:
         """Every file of the folder, read once."""

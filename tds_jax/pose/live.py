@@ -11,6 +11,7 @@ from typing import TextIO
 import numpy as np
 from flax import nnx
 
+from tds_jax.config import option
 from tds_jax.data.places import pair_files
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
@@ -28,16 +29,11 @@ BINS = 100_000  # up to a second
 class Play:
     """The door's job: angles as samples come, from a recording or a pipe."""
 
-    initial_pose: tuple[float, ...] = dataclasses.field(
-        default=(),
-        metadata={"help": "Radians, comma-separated: where a pipe's track starts."},
+    initial_pose: tuple[float, ...] = option(
+        (), "Radians, comma-separated: where a pipe's track starts."
     )
-    chunk_ms: float = dataclasses.field(
-        default=20.0, metadata={"help": "Recorded time between two chunks.", "least": 0.001}
-    )
-    realtime: bool = dataclasses.field(
-        default=True, metadata={"help": "--norealtime: play a recording as fast as possible."}
-    )
+    chunk_ms: float = option(20.0, "Recorded time between two chunks.", least=0.001)
+    realtime: bool = option(True, "--norealtime: play a recording as fast as possible.")
 
     def run(self, task: PoseTask, model: nnx.Module, source: str, target: str) -> str:
         """A line about speed and delay; see `play_pipe` and `play_file`."""

@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tds_jax.config import SPLITS
 from tds_jax.errors import UserError
 
-SPLITS = ("train", "val", "test")
 SUFFIXES = (".hdf5", ".h5")
 FILE = "metadata.csv"
 

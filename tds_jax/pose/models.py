@@ -9,6 +9,7 @@ from flax import nnx
 from tds_jax.config import require, require_choice
 from tds_jax.errors import UserError
 from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.noise import key_of
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.resample import interpolate
 from tds_jax.pose.config import INITIAL_POSES
@@ -286,9 +287,7 @@ def drawn(keys: jax.Array, share: float) -> jax.Array:
     """(B, 1) bool, True with probability `share`; each a function of its key (2,) alone."""
 
     def one(key: jax.Array) -> jax.Array:
-        return jax.random.bernoulli(
-            jax.random.fold_in(jax.random.wrap_key_data(key), START_LAYER), share, (1,)
-        )
+        return jax.random.bernoulli(key_of(key, START_LAYER), share, (1,))
 
     return jax.vmap(one)(keys)
 

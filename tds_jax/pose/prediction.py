@@ -12,7 +12,6 @@ from tds_jax.data.hdf5 import Header
 from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.scan import require_columns
-from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
@@ -22,6 +21,7 @@ from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.selection import flip, joint_numbers, select_channels
 from tds_jax.pose.sessions import DATASET, FIELDS, RATE_RTOL, valid_rows
 from tds_jax.pose.task import PoseTask
+from tds_jax.progress import progress_bar
 
 # Decoder steps per block: 10 s at 50 Hz, 1.3 MB of 16-channel EMG at 2 kHz.
 BLOCK_STEPS = 500

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
+from tds_jax.config import option
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.hdf5_write import write_rows
-from tds_jax.data.index import Progress
 from tds_jax.data.scan import sample_rate
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import FILE, session_files
 from tds_jax.pose.sessions import DATASET, FIELDS, GROUP, layout, valid_rows
+from tds_jax.progress import Progress
 
 BLOCK_ROWS = 65_536  # of the source: 10 MB at 16 channels and 20 joints
 MAX_FACTOR = 1000  # of the ratio of two rates: 2222.22 Hz -> 2000 Hz is 9/10
@@ -29,10 +30,8 @@ ORIGIN = "prepared_from"  # attribute: file, size, time of change and ratio
 class Prepare:
     """The options of `prepare`."""
 
-    rate_hz: float = dataclasses.field(metadata={"help": "Samples per second.", "least": 1e-3})
-    group: str = dataclasses.field(
-        default=GROUP, metadata={"help": "HDF5 group that holds `timeseries` (data.group)."}
-    )
+    rate_hz: float = option(dataclasses.MISSING, "Samples per second.", least=1e-3)
+    group: str = option(GROUP, "HDF5 group that holds `timeseries` (data.group).")
 
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
         """See `prepare`."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
-from tds_jax.data.index import FolderIndex, Progress, index_folder
+from tds_jax.data.index import FolderIndex, index_folder
 from tds_jax.data.scan import Layout, Runs
 from tds_jax.errors import UserError
-from tds_jax.pose.metadata import SPLITS, Metadata, read_metadata, session_files
+from tds_jax.pose.metadata import Metadata, read_metadata, session_files
 from tds_jax.pose.selection import (
     Selection,
     flip,
@@ -21,6 +22,7 @@ from tds_jax.pose.selection import (
     sampled,
     select_channels,
 )
+from tds_jax.progress import Progress
 
 GROUPS = ("user", "session", "stage", "side", "generalization")
 GROUP = "emg2pose"  # of the benchmark's files, which holds

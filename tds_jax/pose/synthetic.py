@@ -8,19 +8,20 @@ import csv
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import signal
 
+from tds_jax.config import option
 from tds_jax.data.cache import build_once, cached_folder
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.errors import UserError
 from tds_jax.pose import gestures, motor_units
 from tds_jax.pose.sessions import GROUP
+from tds_jax.progress import Progress
 
 _RECIPE = 1  # raise when the same Simulation would give other numbers
 _CONTROL_RATE = 500.0  # Hz at which muscle drive and firing rates are evaluated
@@ -43,26 +44,22 @@ _COLUMNS = (
 _MOST_THREADS = 8  # each holds a session: about .4 kB per sample of it at the peak
 
 
-def _option(default: Any, help: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help})
-
-
 @dataclasses.dataclass(frozen=True)
 class Simulation:
     """Everything the generated data depend on; also the options of `synthesize`."""
 
-    users: int = _option(3, "Users seen in training.")
-    sessions: int = _option(7, "Sessions per user: the last for test, the one before for val.")
-    seconds: float = _option(40.0, "Seconds per session.")
-    sample_rate: float = _option(2000.0, "Hz, above 200.")
-    num_channels: int = _option(16, "Electrodes around the wrist.")
-    seed: int = _option(0, "The same gives the same bytes.")
-    units: int = _option(30, "Motor units per muscle compartment.")
-    noise_uv: float = _option(2.46, "RMS of the white noise; becomes about 1 in the files.")
-    user_rotation_deg: float = _option(12.0, "Largest rotation of a user's band.")
-    session_rotation_deg: float = _option(5.0, "Largest rotation from session to session.")
-    user_gain: float = _option(0.3, "SD of the log of each channel's gain among users.")
-    session_gain: float = _option(0.05, "The same from session to session.")
+    users: int = option(3, "Users seen in training.")
+    sessions: int = option(7, "Sessions per user: the last for test, the one before for val.")
+    seconds: float = option(40.0, "Seconds per session.")
+    sample_rate: float = option(2000.0, "Hz, above 200.")
+    num_channels: int = option(16, "Electrodes around the wrist.")
+    seed: int = option(0, "The same gives the same bytes.")
+    units: int = option(30, "Motor units per muscle compartment.")
+    noise_uv: float = option(2.46, "RMS of the white noise; becomes about 1 in the files.")
+    user_rotation_deg: float = option(12.0, "Largest rotation of a user's band.")
+    session_rotation_deg: float = option(5.0, "Largest rotation from session to session.")
+    user_gain: float = option(0.3, "SD of the log of each channel's gain among users.")
+    session_gain: float = option(0.05, "The same from session to session.")
 
     def __post_init__(self) -> None:
         least = {"users": 1, "sessions": 3, "seconds": 1, "num_channels": 1, "units": 1}
@@ -77,7 +74,7 @@ class Simulation:
                 f"synthetic sample_rate={self.sample_rate} Hz cannot carry EMG; use more than 200"
             )
 
-    def run(self, target: Path, progress: Callable[[int, int], None]) -> Path:
+    def run(self, target: Path, progress: Progress) -> Path:
         """The door `synthesize`."""
         return synthesize(target, self, progress)
 
@@ -186,7 +183,7 @@ def _failures(seconds: float, rng: np.random.Generator) -> Iterator[tuple[float,
 def synthesize(
     folder: str | Path,
     simulation: Simulation,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes the data set into `folder` (one HDF5 file per session, metadata.csv); returns it.
 
@@ -203,7 +200,7 @@ def synthesize(
 def cached(
     cache_dir: str | Path,
     simulation: Simulation,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
     folder = cached_folder(cache_dir, "synthetic_pose", _describe(simulation))
@@ -214,9 +211,7 @@ def _describe(simulation: Simulation) -> str:
     return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
 
 
-def _build(
-    folder: Path, simulation: Simulation, progress: Callable[[int, int], None] | None
-) -> None:
+def _build(folder: Path, simulation: Simulation, progress: Progress | None) -> None:
     """Threads, not processes: numpy and scipy release the interpreter in all the long loops."""
     table = sessions(simulation)
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))

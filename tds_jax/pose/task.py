@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import Config, require
+from tds_jax.config import SPLITS, Config, require
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
-from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
 from tds_jax.nn.precision import compute_dtype
@@ -25,12 +24,12 @@ from tds_jax.nn.resample import upsample
 from tds_jax.pose import filters, gestures, kinematics, synthetic, torch_names
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
 from tds_jax.pose.kinematics import HandModel
-from tds_jax.pose.metadata import SPLITS
 from tds_jax.pose.metrics import DEGREES, landmark_stride
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.sessions import FAILURE_ATOL, SessionTable, load_sessions
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
+from tds_jax.progress import progress_bar
 
 UNIT = "rad"
 # Rows per read while statistics stream over the train split: 4 MB at 16 channels.

@@ -2,17 +2,16 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tds_jax.errors import UserError
+from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 from tds_jax.voxel.data.volumes import KINDS, RADAR, TARGET, Frame, Scene, VolumeFiles, find_scenes
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)

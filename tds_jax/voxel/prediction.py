@@ -7,10 +7,10 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.data.places import make_folder_for, pair_files
-from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
+from tds_jax.progress import progress_bar
 from tds_jax.voxel.data.volumes import ENDINGS, Volume, read_volume, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint

@@ -8,15 +8,15 @@ NTU4DRadLM: none. View-of-Delft: --radar=radar/training/velodyne --radar_layout=
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tds_jax.config import require, require_at_least, require_choice
+from tds_jax.config import option, require, require_at_least, require_choice
 from tds_jax.data.hdf5_write import write_tables
 from tds_jax.errors import UserError
+from tds_jax.progress import Progress
 from tds_jax.voxel.data.clouds import LAYOUTS, Cloud, read_cloud
 from tds_jax.voxel.data.ground import without_ground
 from tds_jax.voxel.data.pairing import Pair, pair_clouds
@@ -34,37 +34,31 @@ from tds_jax.voxel.data.voxelise import (
 SETTINGS = "prepared.json"
 NTU_RANGES = (0.0, 120.0, -20.0, 20.0, -6.0, 10.0)
 
-Progress = Callable[[int, int], None]
-
-
-def _option(default: Any, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
     """What the volumes depend on, and how they are stored; the defaults are NTU4DRadLM's."""
 
-    radar: str = _option("radar_pcl", "Folder of radar clouds in each scene; '' = LiDAR alone.")
-    lidar: str = _option("livox_lidar", "Folder of LiDAR clouds in each scene.")
-    radar_layout: str = _option("ntu_radar", f"Columns: {', '.join(LAYOUTS)}; .pcd names its own.")
-    lidar_layout: str = _option("ntu_lidar", "The same for LiDAR.")
-    ranges: tuple[float, ...] = _option(NTU_RANGES, "x0,x1,y0,y1,z0,z1 metres in LiDAR's frame.")
-    resolution: float = _option(0.2, "Side of a voxel in metres.")
-    rotation: tuple[float, ...] = _option(
+    radar: str = option("radar_pcl", "Folder of radar clouds in each scene; '' = LiDAR alone.")
+    lidar: str = option("livox_lidar", "Folder of LiDAR clouds in each scene.")
+    radar_layout: str = option("ntu_radar", f"Columns: {', '.join(LAYOUTS)}; .pcd names its own.")
+    lidar_layout: str = option("ntu_lidar", "The same for LiDAR.")
+    ranges: tuple[float, ...] = option(NTU_RANGES, "x0,x1,y0,y1,z0,z1 metres in LiDAR's frame.")
+    resolution: float = option(0.2, "Side of a voxel in metres.")
+    rotation: tuple[float, ...] = option(
         (), "Radar to LiDAR, 9 numbers row by row; none: NTU4DRadLM's for ntu_radar, else no turn."
     )
-    translation: tuple[float, ...] = _option((), "Radar to LiDAR in metres, 3 numbers; as above.")
-    radar_calibration: str = _option("", "KITTI-style file of the radar (Tr_velo_to_cam).")
-    lidar_calibration: str = _option("", "KITTI-style file of the LiDAR; goes with the radar's.")
-    ground_m: float = _option(
+    translation: tuple[float, ...] = option((), "Radar to LiDAR in metres, 3 numbers; as above.")
+    radar_calibration: str = option("", "KITTI-style file of the radar (Tr_velo_to_cam).")
+    lidar_calibration: str = option("", "KITTI-style file of the LiDAR; goes with the radar's.")
+    ground_m: float = option(
         0.0, "Leave out LiDAR points lower than this above the road; 0 = keep all."
     )
-    reach: int = _option(1, "Voxels around a LiDAR voxel whose radar Doppler it takes.")
-    max_gap_s: float = _option(0.0, "Time between paired frames, at most; 0 = any.")
-    store: str = _option("hdf5", "'hdf5', chunked, or 'npz', a file per frame and sensor.")
-    frames_per_file: int = _option(64, "Of 'hdf5'; so many volumes are in memory at once.")
-    compression: str = _option("gzip", "Of 'hdf5': 'gzip', 'lzf' or ''.")
+    reach: int = option(1, "Voxels around a LiDAR voxel whose radar Doppler it takes.")
+    max_gap_s: float = option(0.0, "Time between paired frames, at most; 0 = any.")
+    store: str = option("hdf5", "'hdf5', chunked, or 'npz', a file per frame and sensor.")
+    frames_per_file: int = option(64, "Of 'hdf5'; so many volumes are in memory at once.")
+    compression: str = option("gzip", "Of 'hdf5': 'gzip', 'lzf' or ''.")
 
     def __post_init__(self) -> None:
         require(bool(self.lidar), "--lidar='' but the target comes from LiDAR; name its folder")

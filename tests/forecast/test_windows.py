@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from tds_jax.config import SPLITS
 from tds_jax.data.pipeline import Loader
 from tds_jax.errors import UserError
 from tds_jax.forecast.windows import (
-    SPLITS,
     ForecastWindows,
     WindowSpec,
     require_windows,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
 from tds_jax.pose.config import FAILURES
-from tds_jax.pose.metadata import SPLITS
 from tds_jax.pose.prediction import predict
 from tds_jax.pose.selection import Selection, sampled
 from tds_jax.pose.sessions import load_sessions, valid_rows

@@ -5,10 +5,10 @@ import h5py
 import numpy as np
 import pytest
 
+from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
-from tds_jax.pose.metadata import SPLITS
 from tds_jax.pose.selection import Selection
 from tds_jax.pose.sessions import load_sessions, split_by_hash, valid_rows
 from tds_jax.pose.windows import PoseWindows, fit_normalizer, session_blocks

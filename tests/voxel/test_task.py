@@ -13,7 +13,7 @@ from flax import nnx
 from tds_jax import export, predict, tasks
 from tds_jax.engine import loop, workdir
 from tds_jax.engine.blueprint import Blueprint
-from tds_jax.engine.loop import Progress
+from tds_jax.engine.loop import Standing
 from tds_jax.engine.step import compiled, replace_leaves, split
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
@@ -37,7 +37,7 @@ def begun(folder, config):
     rest = replace_leaves(state.rest, task.fit_statistics())
     state = jax.tree.map(jnp.asarray, dataclasses.replace(state, params=params, rest=rest))
     workdir.claim(folder, config, task.inputs(), task.digest())
-    progress = Progress(0, 0, EarlyStopping(0.0, 0))
+    progress = Standing(0, 0, EarlyStopping(0.0, 0))
     checkpoints = workdir.open_checkpoints(folder, config)
     remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
     checkpoints.save(0, state, remembered, score=None)

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.config import Config
-from tds_jax.engine.logs import progress_bar
+from tds_jax.config import SPLITS, Config
 from tds_jax.errors import UserError
+from tds_jax.progress import progress_bar
 from tds_jax.voxel.config import VoxelDataConfig
 from tds_jax.voxel.data import synthetic
 from tds_jax.voxel.data.augment import Augment
 from tds_jax.voxel.data.resize import Geometry, Grid, Shape
 from tds_jax.voxel.data.source import (
-    SPLITS,
     Split,
     Statistics,
     VoxelPairs,

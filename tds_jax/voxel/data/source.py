@@ -2,19 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tds_jax.config import SPLITS
 from tds_jax.data.statistics import Moments
 from tds_jax.errors import UserError
+from tds_jax.progress import Progress
 from tds_jax.voxel.data.augment import Augment
 from tds_jax.voxel.data.resize import Geometry, Grid
 from tds_jax.voxel.data.volumes import GEOMETRY, Frame, Scene, Volume, VolumeFiles
 
-SPLITS = ("train", "val", "test")
 Split = dict[str, tuple[Frame, ...]]
 
 
@@ -186,7 +187,7 @@ class Statistics:
 
 
 def channel_statistics(
-    source: VoxelPairs, max_frames: int, progress: Callable[[int, int], None] | None = None
+    source: VoxelPairs, max_frames: int, progress: Progress | None = None
 ) -> Statistics:
     """Streaming, over at most max_frames frames spread over the split; one frame in memory."""
     chosen = np.unique(np.linspace(0, len(source) - 1, min(max_frames, len(source))).astype(int))

@@ -5,14 +5,14 @@ They show that training works; no number on them says anything of real radars.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tds_jax.config import require, require_at_least, require_between
+from tds_jax.config import option, require, require_at_least, require_between
 from tds_jax.data.cache import build_once, cached_folder
+from tds_jax.progress import Progress
 from tds_jax.voxel.data.clouds import Cloud
 from tds_jax.voxel.data.streets import (
     RadarNoise,
@@ -36,36 +36,30 @@ from tds_jax.voxel.data.voxelise import (
 _RECIPE = 1  # raise when the same Simulation would give other numbers
 RADAR_FOLDER, LIDAR_FOLDER = "radar_pcl", "livox_lidar"  # as NTU4DRadLM names them
 
-Progress = Callable[[int, int], None]
-
-
-def _option(default: Any, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
 
 @dataclasses.dataclass(frozen=True)
 class Simulation:
     """Everything the generated data depend on."""
 
-    scenes: int = _option(12, "Streets, each with traffic of its own; splits are by scene.")
-    frames: int = _option(24, "Frames per street.")
-    seconds_per_frame: float = _option(0.5, "Between frames; the car drives 4-10 m/s.")
-    depth: int = _option(16, "Voxels upwards (Z).")
-    height: int = _option(64, "Voxels forwards (X).")
-    width: int = _option(64, "Voxels sideways (Y).")
-    ranges: tuple[float, ...] = _option(
+    scenes: int = option(12, "Streets, each with traffic of its own; splits are by scene.")
+    frames: int = option(24, "Frames per street.")
+    seconds_per_frame: float = option(0.5, "Between frames; the car drives 4-10 m/s.")
+    depth: int = option(16, "Voxels upwards (Z).")
+    height: int = option(64, "Voxels forwards (X).")
+    width: int = option(64, "Voxels sideways (Y).")
+    ranges: tuple[float, ...] = option(
         (0.0, 32.0, -16.0, 16.0, -2.0, 6.0), "x0,x1,y0,y1,z0,z1 metres around the sensors."
     )
-    detections_per_m2: float = _option(0.5, "Radar detections on a wall near by.")
-    missed: float = _option(0.05, "Share of objects that the radar misses in a frame.")
-    clutter: float = _option(20.0, "False radar points per frame, on average.")
-    distance_noise_m: float = _option(0.15, "Standard deviation of the radar's distances.")
-    azimuth_noise_deg: float = _option(1.0, "Standard deviation of the radar's azimuths.")
-    elevation_noise_deg: float = _option(1.5, "Standard deviation of the radar's elevations.")
-    doppler_noise_m_s: float = _option(0.1, "Standard deviation of the radar's Doppler.")
-    intensity_noise_db: float = _option(3.0, "Standard deviation of the radar's intensity.")
-    clouds: bool = _option(False, "Write raw point clouds, for tds_jax.prepare, not volumes.")
-    seed: int = _option(0, "The same gives the same bytes.")
+    detections_per_m2: float = option(0.5, "Radar detections on a wall near by.")
+    missed: float = option(0.05, "Share of objects that the radar misses in a frame.")
+    clutter: float = option(20.0, "False radar points per frame, on average.")
+    distance_noise_m: float = option(0.15, "Standard deviation of the radar's distances.")
+    azimuth_noise_deg: float = option(1.0, "Standard deviation of the radar's azimuths.")
+    elevation_noise_deg: float = option(1.5, "Standard deviation of the radar's elevations.")
+    doppler_noise_m_s: float = option(0.1, "Standard deviation of the radar's Doppler.")
+    intensity_noise_db: float = option(3.0, "Standard deviation of the radar's intensity.")
+    clouds: bool = option(False, "Write raw point clouds, for tds_jax.prepare, not volumes.")
+    seed: int = option(0, "The same gives the same bytes.")
 
     def __post_init__(self) -> None:
         for name in ("scenes", "frames", "depth", "height", "width"):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tds_jax.nn.noise import key_of
 from tds_jax.voxel.methods import diffusion
 from tds_jax.voxel.methods.diffusion import Denoise
 
@@ -31,7 +32,7 @@ def draw_pairs(keys: jax.Array, levels: np.ndarray) -> tuple[jax.Array, jax.Arra
     """(sigma, the next lower level), each (B,): neighbours on the falling grid (N,), uniform."""
 
     def one(key: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.wrap_key_data(key), diffusion.LEVEL_DRAW)
+        key = key_of(key, diffusion.LEVEL_DRAW)
         return jax.random.randint(key, (), 0, len(levels) - 1)
 
     n = jax.vmap(one)(keys)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tds_jax.nn.noise import key_of
+
 Denoise = Callable[[jax.Array, jax.Array], jax.Array]
 """(noisy x (B, ...), sigma (B,)) -> an estimate of x."""
 
@@ -97,7 +99,7 @@ def noise(keys: jax.Array, draw: int | jax.Array, shape: tuple[int, ...]) -> jax
     """(B, *shape) unit Gaussians; row b depends on keys[b] (2,) and the number `draw` alone."""
 
     def one(key: jax.Array) -> jax.Array:
-        return jax.random.normal(jax.random.fold_in(jax.random.wrap_key_data(key), draw), shape)
+        return jax.random.normal(key_of(key, draw), shape)
 
     return jax.vmap(one)(keys)
 

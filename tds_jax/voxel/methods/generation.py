@@ -11,9 +11,9 @@ from flax import nnx
 
 from tds_jax.config import Config
 from tds_jax.engine import metrics
-from tds_jax.engine.logs import progress_bar
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
+from tds_jax.progress import progress_bar
 from tds_jax.voxel.config import settings
 from tds_jax.voxel.data.dataset import VoxelData
 from tds_jax.voxel.methods import build, diffusion, latents, trained

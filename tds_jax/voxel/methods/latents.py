@@ -13,10 +13,9 @@ from flax import nnx
 
 from tds_jax.data.statistics import Moments, streamed_moments
 from tds_jax.engine.step import split
+from tds_jax.progress import Progress
 from tds_jax.voxel.data.source import VoxelPairs
 from tds_jax.voxel.methods.model import ScaledAutoencoder
-
-Progress = Callable[[int, int], None]
 
 
 def cached(

@@ -12,6 +12,7 @@ from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.noise import key_of
 from tds_jax.voxel.networks.coder import Autoencoder, wide
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -123,7 +124,7 @@ def noise(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """(B, *shape) standard normal, row b a function of keys[b] alone."""
 
     def one(key: jax.Array) -> jax.Array:
-        return jax.random.normal(jax.random.fold_in(jax.random.wrap_key_data(key), NOISE), shape)
+        return jax.random.normal(key_of(key, NOISE), shape)
 
     return jax.vmap(one)(keys)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.errors import UserError
+from tds_jax.nn.noise import key_of
 from tds_jax.voxel.networks.coder import Autoencoder, wide
 
 EPS = 1e-5  # of the Laplace smoothing of code sizes, in tokens
@@ -132,7 +133,7 @@ class Codebook(nnx.Module):
         """
 
         def offer(key: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-            key = jax.random.fold_in(jax.random.wrap_key_data(key), RESTART)
+            key = key_of(key, RESTART)
             one, two = jax.random.split(key)
             which = jax.random.randint(two, (self.size,), 0, len(tokens))
             return jax.random.uniform(one, (self.size,)), tokens[which]
