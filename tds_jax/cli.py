@@ -20,8 +20,8 @@ USER_ERROR = 2
 INTERRUPTED = 130  # as the shell says of Ctrl-C
 # Of a place that the user has named and that cannot be read or written.
 PLACE_ERRORS = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
 }
 # What absl and ml_collections say of a value, and what it should have been.
 KINDS = {

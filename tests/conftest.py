@@ -6,7 +6,9 @@ third less of it; XLA_FLAGS=--xla_backend_optimization_level=3 tests them as use
 """
 
 import atexit
+import contextlib
 import os
+import resource
 import shutil
 import tempfile
 
@@ -26,8 +28,25 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
+import pytest
 from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if not flags.FLAGS.is_parsed():  # grain reads absl flags when it starts workers
     flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def full_disk():
+    """full_disk(bytes): a block in which no file can grow beyond that."""
+
+    @contextlib.contextmanager
+    def limited(largest):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tds_jax import cli
+from tds_jax.data import json_file
 
 ROOT = Path(__file__).parents[1]
 DOMAINS = {"pose", "forecast", "voxel"}
@@ -86,6 +87,19 @@ def test_a_file_to_write_is_no_folder_and_has_one(tmp_path):
     with pytest.raises(cli.UserError, match="its folder does not exist"):
         cli.require_writable("--json", str(tmp_path / "none" / "a.json"))
     cli.require_writable("--json", str(tmp_path / "a.json"))
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch, capfd, tmp_path, full_disk):
+    path = tmp_path / "a.json"
+
+    def writes():
+        with full_disk(1000):
+            json_file.write(path, "x" * 2000)
+
+    assert outcome(writes, monkeypatch, capfd) == (
+        2,
+        f"error: {path}: File too large; name another place or make room for it\n",
+    )
 
 
 def test_anything_else_keeps_its_traceback(monkeypatch):

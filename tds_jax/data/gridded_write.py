@@ -1,13 +1,14 @@
 """Writes gridded fields as CF NetCDF, a block at a time; a file appears only when whole."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5netcdf
 import numpy as np
+
+from tds_jax.data.whole_file import whole_file
 
 EPOCH = "1970-01-01"
 AXES: dict[str, dict[str, str]] = {
@@ -30,31 +31,24 @@ def grid_file(
     coordinates: the dimensions in order, each with its values and attributes. variables: f32 over
     all of them, with attributes. chunks: cells per chunk along each dimension, cut to its size.
     attributes: of the file. What was there stays until the block ends without an error; a killed
-    writer leaves a file that ends in '.tmp', which no reader takes.
+    writer leaves a temporary of `whole_file`.
     """
-    temporary = Path(f"{path}.tmp")
-    try:
-        with h5netcdf.File(temporary, "w") as file:
-            file.dimensions = {name: len(values) for name, (values, _) in coordinates.items()}
-            for name, (values, described) in coordinates.items():
-                file.create_variable(name, (name,), data=values).attrs.update(described)
-            size = tuple(
-                min(n, len(c[0])) for n, c in zip(chunks, coordinates.values(), strict=True)
-            )
-            for name, described in variables.items():
-                file.create_variable(
-                    name,
-                    tuple(coordinates),
-                    "f4",
-                    chunks=size,
-                    compression=compression,
-                    fillvalue=np.float32(np.nan),
-                ).attrs.update(described)
-            file.attrs.update({"Conventions": "CF-1.8", **attributes})
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, h5netcdf.File(temporary, "w") as file:
+        file.dimensions = {name: len(values) for name, (values, _) in coordinates.items()}
+        for name, (values, described) in coordinates.items():
+            file.create_variable(name, (name,), data=values).attrs.update(described)
+        size = tuple(min(n, len(c[0])) for n, c in zip(chunks, coordinates.values(), strict=True))
+        for name, described in variables.items():
+            file.create_variable(
+                name,
+                tuple(coordinates),
+                "f4",
+                chunks=size,
+                compression=compression,
+                fillvalue=np.float32(np.nan),
+            ).attrs.update(described)
+        file.attrs.update({"Conventions": "CF-1.8", **attributes})
+        yield file
 
 
 def time_axis(times: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:

@@ -1,12 +1,12 @@
 """Writes recordings in the layout of the public wrist-EMG files, and predictions."""
 
-import contextlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
+
+from tds_jax.data.whole_file import whole_file
 
 _TABLE_CHUNK = 4096  # rows: a few to tens of a frame's voxels are read together (22 B each: 90 kB)
 _ROWS_PER_WRITE = 65_536  # × (8 + 4·20 + 4·16) B = 10 MB of structured rows at a time
@@ -66,7 +66,7 @@ def write_rows(
     The file appears under its name only when whole; what was there before stays until then.
     ValueError if the blocks hold another number of rows.
     """
-    with _whole_file(path) as file:
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
         node = file.create_group(group)
         node.attrs.update(attrs)
         rows, start = node.create_dataset("timeseries", (count,), row, compression=compression), 0
@@ -74,18 +74,6 @@ def write_rows(
             rows[start : start + len(block)] = block
             start += len(block)
         _require_rows(start, count)
-
-
-@contextlib.contextmanager
-def _whole_file(path: str | Path) -> Iterator[h5py.File]:
-    """A file written beside its place and renamed when whole."""
-    temporary = Path(f"{path}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _require_rows(found: int, expected: int) -> None:
@@ -101,7 +89,7 @@ def write_prediction(
     blocks: consecutive (time (n,), joint_angles (n, joints)). The file appears under its name only
     when whole; what was there before stays until then.
     """
-    with _whole_file(path) as file:
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
         node = file.create_group("prediction")
         time = node.create_dataset("time", (rows,), "<f8")
         angles = node.create_dataset("joint_angles", (rows, joints), "<f4")
@@ -124,7 +112,7 @@ def write_tables(
     compression: None or a name h5py knows, such as 'gzip'. The file appears under its name only
     when whole; what was there before stays until then.
     """
-    with _whole_file(path) as file:
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
         for name, rows in tables.items():
             # HDF5 has no chunks of an empty table.
             chunks = {"chunks": (min(len(rows), _TABLE_CHUNK),), "compression": compression}

@@ -11,6 +11,7 @@ import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Layout, Runs, Scan, scan_file
+from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress
 
@@ -147,7 +148,7 @@ def _cache_path(root: str, layout: Layout, cache_dir: str | None) -> str | None:
 
 
 def _save(cache: str | None, index: FolderIndex) -> list[str]:
-    """Writes beside the target, then renames; a cache that cannot be written is a warning."""
+    """A cache that cannot be written is a warning."""
     if cache is None:
         return []
     plain = {f.name: getattr(index, f.name) for f in dataclasses.fields(index)}
@@ -156,10 +157,8 @@ def _save(cache: str | None, index: FolderIndex) -> list[str]:
         plain |= {f"{name}_{part}": value for part, value in dataclasses.asdict(runs).items()}
     try:
         os.makedirs(os.path.dirname(cache), exist_ok=True)
-        beside = f"{cache}.{os.getpid()}.tmp"
-        with open(beside, "wb") as file:
+        with whole_file(cache) as temporary, temporary.open("wb") as file:
             np.savez(file, **plain)
-        os.replace(beside, cache)
     except OSError as error:
         return [f"data.cache_dir: {cache} cannot be written ({error}); the next start scans again"]
     return []

@@ -1,18 +1,17 @@
 """JSON files that are whole or not there, and whose damage is one clear line."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 
 
 def write(path: Path, values: Any) -> None:
     """Replaces the file by `values` at once."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=1) + "\n")
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def read(path: Path, remedy: str) -> Any:

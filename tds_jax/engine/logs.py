@@ -7,7 +7,6 @@ is repeated or interrupted.
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tds_jax.config import Config
+from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 
 Line = dict[str, Any]
@@ -34,9 +34,8 @@ def read_lines(path: Path) -> list[Line]:
 def cut_back(path: Path, examples: int) -> None:
     """Drops what was logged after the restored position; the run will write it again."""
     kept = [line for line in read_lines(path) if line["examples"] <= examples]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
 class Log:

@@ -4,13 +4,13 @@ import csv
 import dataclasses
 import math
 import operator
-import os
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from tds_jax.data import json_file
+from tds_jax.data.whole_file import whole_file
 from tds_jax.progress import table_console
 
 MODEL = "model"
@@ -87,12 +87,11 @@ class Report:
         stored["splits"] |= self.to_dict()["splits"]
         json_file.write(path, stored)
         for split in {row.split for row in self.rows}:
-            temporary = workdir / "report.csv.tmp"
-            with temporary.open("w", newline="") as file:
+            table = workdir / f"report_{split}.csv"
+            with whole_file(table) as temporary, temporary.open("w", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(COLUMNS)
                 writer.writerows(CELLS(row) for row in self.rows if row.split == split)
-            os.replace(temporary, workdir / f"report_{split}.csv")
 
     def table(self, split: str, title: str) -> Table:
         """Every method on the whole split; below, the model alone on the shown groups."""

@@ -1,6 +1,5 @@
 """What a forecast must beat: the last day, the usual value, and the damped mixture of the two."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
 from tds_jax.forecast.climatology import fit_climatology, fit_damping
 from tds_jax.forecast.fields import Fields
@@ -25,9 +25,8 @@ class Fitted(NamedTuple):
 
     def write(self, path: Path) -> None:
         """As .npz, which appears whole."""
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, **self._asdict())
-        os.replace(temporary, path)
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **self._asdict())
 
     @classmethod
     def read(cls, path: Path) -> "Fitted | None":

@@ -10,6 +10,7 @@ import numpy as np
 from tds_jax.config import option, require
 from tds_jax.data.gridded import open_dataset
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
+from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.forecast.fields import Fields, open_fields
 from tds_jax.progress import Progress
@@ -71,6 +72,7 @@ class Prepare:
         settings = dataclasses.asdict(self)
         settings |= {"lat": fields.lat.tolist(), "lon": fields.lon.tolist()}
         text = json.dumps(settings)
+        sweep(folder)
         note = folder / RECORD
         if note.exists() and note.read_text() == text:
             return
@@ -80,9 +82,8 @@ class Prepare:
                 "choose another folder or remove it"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f"{RECORD}.tmp"
-        beside.write_text(text)
-        beside.replace(note)
+        with whole_file(note) as temporary:
+            temporary.write_text(text)
 
     def _write(self, fields: Fields, path: Path, start: int, stop: int) -> bool:
         """False if the file is there already."""

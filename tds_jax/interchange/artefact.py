@@ -1,7 +1,6 @@
 """One .npz with functions that run without this project, their weights, and what they are."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 from jax import export
+
+from tds_jax.data.whole_file import whole_file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS, FUNCTION, ABOUT = "weights/", "function/", "about"
@@ -60,15 +61,10 @@ def write(
         exported = export.export(jax.jit(form.function), platforms=PLATFORMS)(specs, *form.inputs)
         entries[FUNCTION + name] = np.frombuffer(exported.serialize(), np.uint8)
     entries |= {WEIGHTS + name: np.asarray(leaf) for name, leaf in weights.items()}
-    temporary = Path(f"{path}.tmp")
-    try:
+    with whole_file(path) as temporary:
         with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **entries)
-        found = check(read(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return found
+        return check(read(temporary))
 
 
 def read(path: Path) -> Artefact:

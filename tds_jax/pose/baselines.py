@@ -5,7 +5,6 @@ any order; only rows with valid labels count. Memory does not grow with the numb
 """
 
 import dataclasses
-import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 
 Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -185,11 +185,9 @@ class Fitted:
 
     def write(self, path: Path) -> None:
         """An .npz; it is there whole or not at all."""
-        temporary = path.with_suffix(".tmp")
         ridge = {f"ridge_{name}": value for name, value in vars(self.ridge).items()}
-        with temporary.open("wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, digest=self.digest, mean=self.mean, median=self.median, **ridge)
-        os.replace(temporary, path)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:

@@ -1,7 +1,6 @@
 """Recordings of any rate rewritten at one rate, a block at a time and each file once."""
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -14,6 +13,7 @@ from tds_jax.config import option
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.hdf5_write import write_rows
 from tds_jax.data.scan import sample_rate
+from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import FILE, session_files
 from tds_jax.pose.sessions import DATASET, FIELDS, GROUP, layout, valid_rows
@@ -50,6 +50,7 @@ def prepare(
     if target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):
         raise UserError(f"--output={target} must be a folder other than --input")
     target.mkdir(parents=True, exist_ok=True)
+    sweep(target)
     files = RowFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
     written, kept, skipped = 0, 0, []
     for done, name in enumerate(names):
@@ -62,8 +63,8 @@ def prepare(
             written, kept = written + made, kept + (not made)
     files.close()
     if (source / FILE).exists():
-        shutil.copyfile(source / FILE, target / f"{FILE}.tmp")
-        os.replace(target / f"{FILE}.tmp", target / FILE)
+        with whole_file(target / FILE) as temporary:
+            shutil.copyfile(source / FILE, temporary)
     return written, kept, skipped
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from tds_jax.config import option, require, require_at_least, require_choice
+from tds_jax.data import json_file
 from tds_jax.data.hdf5_write import write_tables
+from tds_jax.data.whole_file import sweep
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.clouds import LAYOUTS, Cloud, read_cloud
@@ -140,13 +142,14 @@ class Prepare:
     def _claim(self, target: Path) -> None:
         path = target / SETTINGS
         wanted = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        sweep(target)
         if path.exists() and path.read_text() != wanted:
             raise UserError(f"{path}: made with other settings; choose another --output")
         if not path.exists() and target.exists() and any(target.iterdir()):
             raise UserError(f"--output={target} is not empty and not from prepare; choose another")
         target.mkdir(parents=True, exist_ok=True)
         write_geometry(target, self.grid)
-        path.write_text(wanted)
+        json_file.write(path, dataclasses.asdict(self))
 
     @property
     def _frames_at_once(self) -> int:

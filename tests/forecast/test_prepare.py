@@ -1,12 +1,14 @@
 """Laws of preparation: the same values, each file once, nothing half-written is trusted."""
 
 import os
+import subprocess
 import tracemalloc
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from tds_jax.data.whole_file import temporary_of
 from tds_jax.errors import UserError
 from tds_jax.forecast import prepare as module
 from tds_jax.forecast.fields import DailyFields, open_fields
@@ -89,7 +91,10 @@ def test_a_killed_preparation_goes_on_and_trusts_no_half_file(source, tmp_path, 
         with pytest.raises(KeyboardInterrupt):
             JOB.run(source, target, quiet)
     assert sorted(path.name for path in target.iterdir()) == ["2020-01.nc", "prepared.json"]
-    (target / "2020-02.nc.tmp").write_bytes(b"what a kill -9 would have left")
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    leftover = temporary_of(target / "2020-02.nc", killed.pid)
+    leftover.write_bytes(b"what a kill -9 would have left")
     before = (target / "2020-01.nc").stat().st_mtime_ns
     assert JOB.run(source, target, quiet) == (2, 1, [])
     assert (target / "2020-01.nc").stat().st_mtime_ns == before

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 
 CHANNELS = 4
@@ -149,15 +150,13 @@ def _checked(path: str, coords: np.ndarray, features: np.ndarray, shape: np.ndar
 
 def write_npz(path: str | Path, volume: Volume) -> None:
     """Writes the sparse layout, compressed; the file appears under its name only when whole."""
-    temporary = Path(f"{path}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             coords=volume.coords.astype(np.int64),
             features=volume.features.astype(np.float32),
             shape=np.array([*volume.shape, CHANNELS], np.int64),
         )
-    os.replace(temporary, path)
 
 
 def find_scenes(root: str | Path) -> list[Scene]:

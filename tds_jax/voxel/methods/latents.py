@@ -1,7 +1,6 @@
 """Latents of a trained autoencoder: computed once, kept on disk, read by index."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.data.statistics import Moments, streamed_moments
+from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import split
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.source import VoxelPairs
@@ -32,16 +32,12 @@ def cached(
     folder.mkdir(parents=True, exist_ok=True)
     encode = _encoder(model)
     shape = model.network.latent_shape((len(pairs), *pairs.shape, 4))
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        stored = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        layout = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, layout)
         for index in range(len(pairs)):
-            stored[index] = encode(pairs.example(index, None)["target"])
+            file.write(encode(pairs.example(index, None)["target"]).tobytes())
             progress(index + 1, len(pairs))
-        stored.flush()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

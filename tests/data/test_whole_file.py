@@ -1,0 +1,118 @@
+"""Whole files: a writer that ends badly changes nothing, and writers do not meet."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tds_jax.data.whole_file import sweep, temporary_of, whole_file
+from tests.test_cli import ROOT
+
+WRITER = """
+import os, sys
+from tds_jax.data.whole_file import whole_file
+with whole_file(sys.argv[1]) as temporary:
+    temporary.write_text(sys.argv[2])
+    if sys.argv[2] == "half":
+        os.kill(os.getpid(), 9)
+"""
+
+
+def other_process(path, text):
+    """The exit code of another process that writes the file; 'half' kills it while it writes."""
+    return subprocess.run([sys.executable, "-c", WRITER, path, text], cwd=ROOT).returncode
+
+
+def test_a_writer_that_raises_leaves_the_old_file_and_no_temporary(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def writes():
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        writes()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_the_old_file_and_its_temporary_can_be_swept(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    assert other_process(path, "half") == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.glob("*.tmp"))) == 1
+    with whole_file(path) as temporary:
+        temporary.write_text("new")
+        sweep(tmp_path)
+        assert list(tmp_path.glob("*.tmp")) == [temporary]  # of a writer that lives
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_writers_at_once_either_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as temporary, temporary.open("w") as file:
+        file.write("first, ")
+        file.flush()
+        assert other_process(path, "second") == 0
+        assert path.read_text() == "second"
+        file.write("whole")
+    assert path.read_text() == "first, whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, full_disk):
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def save():
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, x=np.ones(100_000))
+
+    with pytest.raises(OSError, match="File too large") as caught, full_disk(10_000):
+        save()
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_hdf5_says_of_a_full_disk_becomes_one_line(tmp_path):
+    said = OSError(errno.ENOSPC, "Can't write data (file write failed: time\n, filename = ...")
+    with pytest.raises(OSError) as caught, whole_file(tmp_path / "a.h5"):
+        raise said
+    assert str(caught.value) == f"[Errno 28] No space left on device: '{tmp_path / 'a.h5'}'"
+
+
+def test_a_place_that_cannot_be_written_is_named_as_the_user_knows_it(tmp_path):
+    for path in (tmp_path / "none" / "a", tmp_path / "file" / "a"):
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError) as caught, whole_file(path) as temporary:
+            temporary.write_text("new")
+        assert caught.value.filename == str(path)
+
+
+def test_other_errors_within_the_block_stay_what_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "a"):
+        (tmp_path / "source").read_text()
+    assert caught.value.filename == str(tmp_path / "source")
+
+
+def test_temporaries_of_processes_differ(tmp_path):
+    assert temporary_of(tmp_path / "a", os.getpid()) != temporary_of(tmp_path / "a", 1)
+
+
+def test_files_are_renamed_in_one_place_only():
+    renaming = ("os.replace(", "os.rename(", "shutil.move(", ".rename(")
+    found = {
+        path.relative_to(ROOT / "tds_jax").as_posix()
+        for path in (ROOT / "tds_jax").rglob("*.py")
+        if any(word in path.read_text() for word in renaming)
+    }
+    assert found == {"data/whole_file.py", "data/cache.py"}  # the latter renames a folder
