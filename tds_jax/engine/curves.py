@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tds_jax.drawing import new_figure, save
 from tds_jax.engine.logs import read_lines, series
 
 
@@ -10,11 +11,6 @@ def draw_curves(workdir: Path) -> Path | None:
 
     Returns the picture's path, or None when nothing has been logged yet.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     lines = read_lines(workdir / "metrics.jsonl")
     curves = {split: list(series(lines, split)) for split in ("train", "val")}
     # A count that stays 0, and the count of updates, which is the axis, tell nothing.
@@ -30,9 +26,8 @@ def draw_curves(workdir: Path) -> Path | None:
         return None
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False, layout="constrained"
-    )
+    figure = new_figure(4 * columns, 2.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
         for split, found in curves.items():
             for other, steps, values in found:
@@ -44,7 +39,4 @@ def draw_curves(workdir: Path) -> Path | None:
     for axis in list(axes.flat)[len(names) :]:
         axis.remove()
     path = workdir / "plots" / "curves.png"
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-    return path
+    return save(figure, path)

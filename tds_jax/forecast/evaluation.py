@@ -132,7 +132,6 @@ def _draw(
     sample: Sample,
     rmse: np.ndarray,
 ) -> None:
-    folder.mkdir(exist_ok=True)
     fields, unit = task.fields, unit_of(task)
     canvas = Canvas(fields.lat, fields.lon, fields.target, unit)
     figures.draw_leads(folder / f"{split}_leads.png", report, split, unit)

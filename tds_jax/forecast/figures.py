@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tds_jax.drawing import new_figure, save
 from tds_jax.engine.report import MODEL, Report
 
 LEAD = "lead/"
@@ -47,18 +48,8 @@ class Canvas:
         axis.set_facecolor("0.9")
 
 
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def draw_leads(path: Path, report: Report, split: str, unit: str) -> None:
     """RMSE, mean absolute error and anomaly correlation of every method against lead."""
-    pyplot = _pyplot()
     found = {
         (row.method, row.metric, int(row.group.removeprefix(LEAD))): row.value
         for row in report.rows
@@ -66,7 +57,8 @@ def draw_leads(path: Path, report: Report, split: str, unit: str) -> None:
     }
     methods = dict.fromkeys(method for method, _, _ in found)
     leads = sorted({lead for _, _, lead in found})
-    figure, axes = pyplot.subplots(1, len(PANELS), figsize=(13, 3.8), layout="constrained")
+    figure = new_figure(13, 3.8)
+    axes = figure.subplots(1, len(PANELS))
     for axis, (metric, label) in zip(axes, PANELS.items(), strict=True):
         for method in methods:
             line = [found.get((method, metric, lead), np.nan) for lead in leads]
@@ -80,18 +72,15 @@ def draw_leads(path: Path, report: Report, split: str, unit: str) -> None:
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
     )
     figure.suptitle(f"{split}: by lead")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 def draw_maps(path: Path, sample: Sample, canvas: Canvas) -> None:
     """Prediction, truth and their difference, for the first, a middle and the last lead."""
-    pyplot = _pyplot()
     leads = len(sample.truth)
     rows = sorted({0, leads // 2, leads - 1})
-    figure, axes = pyplot.subplots(
-        len(rows), 3, figsize=(14, 2.9 * len(rows)), squeeze=False, layout="constrained"
-    )
+    figure = new_figure(14, 2.9 * len(rows))
+    axes = figure.subplots(len(rows), 3, squeeze=False)
     known = np.isfinite(sample.truth)
     predicted = np.where(known, sample.prediction, np.nan)
     low, high = np.nanpercentile(sample.truth, [1, 99]) if known.any() else (0.0, 1.0)
@@ -105,16 +94,14 @@ def draw_maps(path: Path, sample: Sample, canvas: Canvas) -> None:
     for axis, title in zip(axes[0], ("predicted", "true", "predicted - true"), strict=True):
         axis.set_title(title)
     figure.suptitle(f"{canvas.variable}, forecast made after {sample.title}")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 def draw_error_map(path: Path, rmse: np.ndarray, canvas: Canvas, split: str) -> None:
     """Where the errors are: RMSE (H, W) over all forecasts and leads, its top 5 % in one colour."""
-    pyplot = _pyplot()
-    figure, axis = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    figure = new_figure(8, 4)
+    axis = figure.subplots()
     top = np.nanpercentile(rmse, 95) if np.isfinite(rmse).any() else 1.0
     canvas.draw(figure, axis, rmse, vmin=0, vmax=top, cmap="magma_r")
     axis.set_title(f"{split}: RMSE of {canvas.variable}, all leads")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path)

@@ -90,7 +90,6 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, _notes(task, fitted))
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
-        plots.mkdir(exist_ok=True)
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
         figures.draw_methods(plots / f"{split}_methods.png", report, split)
     return report

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tds_jax.drawing import new_figure, save
 from tds_jax.engine.report import ALL, MODEL, Report
 from tds_jax.pose.joints import fingers, joint_names
 
@@ -46,15 +46,6 @@ class Trace:
         return cls(poses[i], target[i], weight[i])
 
 
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def _chosen(trace: Trace) -> list[int]:
     """The joint that moves most of each finger, or the first few joints."""
     counted = trace.weight > 0
@@ -67,19 +58,12 @@ def _chosen(trace: Trace) -> list[int]:
 
 def draw_angles(path: Path, trace: Trace, rate_hz: float, split: str) -> None:
     """Predicted over true angles in degrees; gaps where the label failed."""
-    pyplot = _pyplot()
     joints = _chosen(trace)
     names = joint_names(trace.target.shape[1])
     seconds = np.arange(len(trace.target)) / rate_hz
     truth = np.where(trace.weight[:, None] > 0, trace.target, np.nan)
-    figure, axes = pyplot.subplots(
-        len(joints),
-        1,
-        figsize=(9, 1.5 * len(joints)),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    figure = new_figure(9, 1.5 * len(joints))
+    axes = figure.subplots(len(joints), 1, sharex=True, squeeze=False)
     for axis, j in zip(axes[:, 0], joints, strict=True):
         axis.plot(seconds, np.degrees(truth[:, j]), color="0.2", lw=1.6, label="true")
         axis.plot(seconds, np.degrees(trace.poses[:, j]), color="C1", lw=1.2, label="predicted")
@@ -88,8 +72,7 @@ def draw_angles(path: Path, trace: Trace, rate_hz: float, split: str) -> None:
     axes[0, 0].legend(loc="upper right", ncols=2)
     axes[0, 0].set_title(f"joint angles, one window of {split}")
     axes[-1, 0].set_xlabel("seconds")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 def draw_methods(path: Path, report: Report, split: str) -> None:
@@ -97,15 +80,13 @@ def draw_methods(path: Path, report: Report, split: str) -> None:
 
     Bars are means over users and whiskers their standard deviation; without users, pooled values.
     """
-    pyplot = _pyplot()
     over, groups = _clusters(report)
     found = {(row.group, row.method, row.metric): row for row in report.rows}
     methods = [row.method for row in report.rows if (row.group, row.metric) == (ALL, "mae_deg")]
     panels = [m for m in PANEL_LABELS if (over + groups[0], MODEL, m) in found]
     size = (max(6.0, 1.5 + 2.0 * len(groups)), 1.0 + 2.7 * len(panels))
-    figure, axes = pyplot.subplots(
-        len(panels), 1, figsize=size, sharex=True, squeeze=False, layout="constrained"
-    )
+    figure = new_figure(*size)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
     width = 0.84 / len(methods)
     for axis, metric in zip(axes[:, 0], panels, strict=True):
         for i, method in enumerate(methods):
@@ -137,8 +118,7 @@ def draw_methods(path: Path, report: Report, split: str) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     columns = int(size[0] / 1.5)  # entries of up to 1.5 inches
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 def _clusters(report: Report) -> tuple[str, list[str]]:

@@ -149,7 +149,6 @@ def _draw(
     thresholds: Thresholds,
 ) -> None:
     plots = workdir / "plots"
-    plots.mkdir(exist_ok=True)
     shown = {method: volumes[method] for method in (RADAR, MODEL)}
     rows = {
         method: cut(volume, frame["weight"], thresholds.of(method))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tds_jax.drawing import new_figure, save
 from tds_jax.voxel.data.resize import Geometry
 
 MAX_CELLS = 200  # across a picture: finer ones would fall between its pixels
@@ -20,15 +21,6 @@ VIEWS = (
 _SKY = "#f4f4f1"
 
 
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def draw_frames(
     path: Path, volumes: Mapping[str, np.ndarray], geometry: Geometry, title: str
 ) -> None:
@@ -40,11 +32,10 @@ def draw_frames(
     height; Doppler from above (0 counts as not known), blue coming and red leaving. Colours mean
     the same in all rows.
     """
-    pyplot = _pyplot()
     rows = len(volumes)
     _, x, y = (n * size for n, size in zip(geometry.shape, geometry.size, strict=True))
     height = 3.3 * min(max(x / y, 1.0), 2.0)
-    figure = pyplot.figure(figsize=(19, height * rows + 0.7), layout="constrained")
+    figure = new_figure(19, height * rows + 0.7)
     grid = figure.add_gridspec(rows, len(VIEWS), width_ratios=(1, 1, 1.2, 1.25, 1))
     fastest, brightest = (_largest(volumes, channel) for channel in (2, 1))
     layer = int((list(volumes.values())[-1][..., 0] > 0).sum(axis=(1, 2)).argmax())
@@ -67,8 +58,7 @@ def draw_frames(
         for axis, text in zip(axes, VIEWS if i == 0 else (), strict=False):
             axis.set_title(text.format(level=level), fontsize=10)
     figure.suptitle(title)
-    figure.savefig(path, dpi=80)
-    pyplot.close(figure)
+    save(figure, path, dpi=80)
 
 
 def _upper(geometry: Geometry) -> list[float]:

@@ -51,15 +51,14 @@ def test_true_angles_have_gaps_where_the_label_failed(tmp_path, monkeypatch):
     found, poses = batch(3)
     found["weight"][:, 10:20] = 0
     drawn = {}
-    pyplot = figures._pyplot()
-    close = pyplot.close
+    save = figures.save
 
-    def look(figure):
+    def look(figure, path, **options):
         for line in figure.axes[0].get_lines():
             drawn[line.get_label()] = line.get_xydata()
-        close(figure)
+        save(figure, path, **options)
 
-    monkeypatch.setattr(pyplot, "close", look)
+    monkeypatch.setattr(figures, "save", look)
     figures.draw_angles(tmp_path / "a.png", Trace.of(found, poses), 50.0, "test")
     assert np.flatnonzero(np.isnan(drawn["true"][:, 1])).tolist() == list(range(10, 20))
     assert np.isfinite(drawn["predicted"]).all()
@@ -79,17 +78,16 @@ def report(groups, metrics=("mae_deg", "landmark_mm"), spread=1.0):
 
 def drawn(monkeypatch, tmp_path, found):
     """What draw_methods puts on the axes: bar heights per axis, tick texts, title."""
-    pyplot, seen = figures._pyplot(), {}
-    close = pyplot.close
+    save, seen = figures.save, {}
 
-    def look(figure):
+    def look(figure, path, **options):
         axes = figure.axes
         seen["heights"] = [[bar.get_height() for bar in axis.patches] for axis in axes]
         seen["ticks"] = [text.get_text() for text in axes[-1].get_xticklabels()]
         seen["title"] = figure.get_suptitle()
-        close(figure)
+        save(figure, path, **options)
 
-    monkeypatch.setattr(pyplot, "close", look)
+    monkeypatch.setattr(figures, "save", look)
     figures.draw_methods(tmp_path / "m.png", found, "test")
     assert (tmp_path / "m.png").read_bytes().startswith(PNG)
     return seen

@@ -18,14 +18,13 @@ def volume(*places):
 
 
 def drawn(tmp_path, monkeypatch, volumes):
-    pyplot, seen = figures._pyplot(), {}
-    close = pyplot.close
+    save, seen = figures.save, {}
 
-    def look(figure):
+    def look(figure, path, **options):
         seen["axes"] = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
-        close(figure)
+        save(figure, path, **options)
 
-    monkeypatch.setattr(pyplot, "close", look)
+    monkeypatch.setattr(figures, "save", look)
     figures.draw_frames(tmp_path / "a.png", volumes, GEOMETRY, "title")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     views = len(figures.VIEWS)
