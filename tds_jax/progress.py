@@ -16,6 +16,10 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, words: str = "", /) -> None: ...
 
 
+def silent(done: int, total: int, words: str = "", /) -> None:
+    """A Progress that nobody watches."""
+
+
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """Shows a bar on a terminal for work that says how far it is."""

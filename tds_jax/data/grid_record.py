@@ -12,7 +12,7 @@ import xarray as xr
 
 from tds_jax.data.gridded import GridFile, find_files, header, open_dataset, require_same_grid
 from tds_jax.errors import UserError
-from tds_jax.progress import Progress
+from tds_jax.progress import Progress, silent
 
 MAX_OPEN_FILES = 32  # per process; a header and a chunk per variable for each
 
@@ -167,7 +167,7 @@ class GridRecord:
 def open_record(
     path: str | Path,
     variables: Sequence[str],
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> GridRecord:
     """The record of `variables` over every file that `path` names (see `find_files`).
 
@@ -181,8 +181,7 @@ def open_record(
             inside |= {str(key) for key in data.variables}
             if set(variables) & set(data.variables):
                 files.append(header(data, name))
-        if progress:
-            progress(done, len(names))
+        progress(done, len(names))
     fields = {name for one in files for name in one.attributes}
     for variable in variables:
         if variable not in fields:

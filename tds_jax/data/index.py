@@ -13,7 +13,7 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Layout, Runs, Scan, scan_file
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
-from tds_jax.progress import Progress
+from tds_jax.progress import Progress, silent
 
 SAVE_SECONDS = 60.0  # a killed scan loses at most this much work
 
@@ -47,7 +47,7 @@ def index_folder(
     layout: Layout,
     files: RowFiles,
     cache_dir: str | None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[FolderIndex, list[str]]:
     """Index of the named files of root, and warnings; only new or changed files are read.
 
@@ -71,8 +71,7 @@ def index_folder(
     saved = time.monotonic()
     try:
         for done, i in enumerate(todo):
-            if progress:
-                progress(done, len(todo), names[i])
+            progress(done, len(todo), names[i])
             entries[i] = _try_scan(files, os.path.join(root, names[i]), layout)
             if time.monotonic() - saved > SAVE_SECONDS:
                 _save(cache, _columns(names, stats, entries, layout))

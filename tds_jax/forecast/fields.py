@@ -13,7 +13,7 @@ from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DayTable, is_finer
-from tds_jax.progress import Progress
+from tds_jax.progress import Progress, silent
 
 BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
 LAND_SAMPLES = 32  # days looked at to find the cells that ever hold the target
@@ -284,7 +284,7 @@ def open_fields(
     accumulated: Sequence[str],
     land_mask: str,
     downsample: int,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Fields:
     """Daily fields of a file, a folder or glob of files, or a Zarr store; nothing is read yet.
 

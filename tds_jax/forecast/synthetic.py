@@ -16,7 +16,7 @@ from tds_jax.data.cache import build_once, cached_folder
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, year_fraction
-from tds_jax.progress import Progress
+from tds_jax.progress import Progress, silent
 
 VARIABLES = {
     "swvl1": {"long_name": "Volumetric soil water layer 1", "units": "m**3 m**-3"},
@@ -82,7 +82,7 @@ def _month(text: str) -> np.datetime64:
 def synthesize(
     folder: str | Path,
     simulation: Simulation,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Writes a file per month and land.nc (variable lsm) into `folder`; returns it.
 
@@ -98,7 +98,7 @@ def synthesize(
 def cached(
     cache_dir: str | Path,
     simulation: Simulation,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
     folder = cached_folder(cache_dir, "synthetic_forecast", _describe(simulation))
@@ -199,7 +199,7 @@ def _fluxes(
     return {"tp": rain, "ro": runoff, "e": -_EVAPORATION * sun * supply}
 
 
-def _build(folder: Path, simulation: Simulation, progress: Progress | None) -> None:
+def _build(folder: Path, simulation: Simulation, progress: Progress) -> None:
     lat, lon = grid(simulation)
     axes = {"latitude": (lat, AXES["latitude"]), "longitude": (lon, AXES["longitude"])}
     title = {"title": "synthetic, in the layout of ERA5-Land"}
@@ -222,5 +222,4 @@ def _build(folder: Path, simulation: Simulation, progress: Progress | None) -> N
             with grid_file(path, coordinates, described, chunks, title, "gzip") as file:
                 for name in VARIABLES:
                     file[name][...] = np.concatenate([day[name] for day in fields])
-        if progress:
-            progress(done, simulation.months)
+        progress(done, simulation.months)

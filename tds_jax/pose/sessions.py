@@ -22,7 +22,7 @@ from tds_jax.pose.selection import (
     sampled,
     select_channels,
 )
-from tds_jax.progress import Progress
+from tds_jax.progress import Progress, silent
 
 GROUPS = ("user", "session", "stage", "side", "generalization")
 GROUP = "emg2pose"  # of the benchmark's files, which holds
@@ -133,7 +133,7 @@ def load_sessions(
     seed: int,
     cache_dir: str | None,
     files: RowFiles,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[SessionTable, list[str]]:
     """Table of the sessions in a folder, and warnings (one line each) for the caller to print.
 

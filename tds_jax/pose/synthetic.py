@@ -21,7 +21,7 @@ from tds_jax.data.hdf5_write import write_session
 from tds_jax.errors import UserError
 from tds_jax.pose import gestures, motor_units
 from tds_jax.pose.sessions import GROUP
-from tds_jax.progress import Progress
+from tds_jax.progress import Progress, silent
 
 _RECIPE = 1  # raise when the same Simulation would give other numbers
 _CONTROL_RATE = 500.0  # Hz at which muscle drive and firing rates are evaluated
@@ -183,7 +183,7 @@ def _failures(seconds: float, rng: np.random.Generator) -> Iterator[tuple[float,
 def synthesize(
     folder: str | Path,
     simulation: Simulation,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Writes the data set into `folder` (one HDF5 file per session, metadata.csv); returns it.
 
@@ -200,7 +200,7 @@ def synthesize(
 def cached(
     cache_dir: str | Path,
     simulation: Simulation,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
     folder = cached_folder(cache_dir, "synthetic_pose", _describe(simulation))
@@ -211,7 +211,7 @@ def _describe(simulation: Simulation) -> str:
     return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
 
 
-def _build(folder: Path, simulation: Simulation, progress: Progress | None) -> None:
+def _build(folder: Path, simulation: Simulation, progress: Progress) -> None:
     """Threads, not processes: numpy and scipy release the interpreter in all the long loops."""
     table = sessions(simulation)
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
@@ -219,8 +219,7 @@ def _build(folder: Path, simulation: Simulation, progress: Progress | None) -> N
         jobs = [pool.submit(_write, folder, simulation, session) for session in table]
         for done, job in enumerate(as_completed(jobs), start=1):
             job.result()
-            if progress:
-                progress(done, len(table))
+            progress(done, len(table))
     finally:
         pool.shutdown(cancel_futures=True)
     with (folder / _METADATA).open("w", newline="") as file:

@@ -16,6 +16,7 @@ from tds_jax.pose.prediction import predict
 from tds_jax.pose.selection import Selection, sampled
 from tds_jax.pose.sessions import load_sessions, valid_rows
 from tds_jax.pose.windows import PoseWindows, session_blocks
+from tds_jax.progress import silent
 from tests.data.sessions import make_rows, write_rows
 from tests.pose.small import small_task, write_recordings
 
@@ -39,7 +40,7 @@ def folder(tmp_path_factory):
     return made, write_recordings(made, (200, 210, 220, 230, 240, 250), SPLIT, columns)
 
 
-def load(path, files, *, cache_dir=None, seed=0, progress=None, **changes):
+def load(path, files, *, cache_dir=None, seed=0, progress=silent, **changes):
     values = {
         "users": (), "stages": (), "sides": (), "subsample": 1.0, "channels": (), "flip_left": (),
     }  # fmt: skip

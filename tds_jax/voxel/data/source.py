@@ -11,7 +11,7 @@ import numpy as np
 from tds_jax.config import SPLITS
 from tds_jax.data.statistics import Moments
 from tds_jax.errors import UserError
-from tds_jax.progress import Progress
+from tds_jax.progress import Progress, silent
 from tds_jax.voxel.data.augment import Augment
 from tds_jax.voxel.data.resize import Geometry, Grid
 from tds_jax.voxel.data.volumes import GEOMETRY, Frame, Scene, Volume, VolumeFiles
@@ -187,7 +187,7 @@ class Statistics:
 
 
 def channel_statistics(
-    source: VoxelPairs, max_frames: int, progress: Progress | None = None
+    source: VoxelPairs, max_frames: int, progress: Progress = silent
 ) -> Statistics:
     """Streaming, over at most max_frames frames spread over the split; one frame in memory."""
     chosen = np.unique(np.linspace(0, len(source) - 1, min(max_frames, len(source))).astype(int))
@@ -202,8 +202,7 @@ def channel_statistics(
         occupied, total = occupied + counts[1], total + float(example["weight"].sum())
         seen = example["target"][..., 0] > 0
         prior[seen] += example["target"][seen]
-        if progress:
-            progress(done + 1, len(chosen))
+        progress(done + 1, len(chosen))
     prior[..., 1:] /= np.maximum(prior[..., :1], 1)
     prior[..., 0] /= len(chosen)
     return Statistics(*radar.result(), *target.result(), occupied / total, empty, prior)

@@ -118,7 +118,7 @@ def drive(simulation: Simulation, scene: int) -> Iterator[tuple[float, Cloud, Cl
         yield moment, radar_cloud(boxes, surface, spacing, speed, noise, ranges, rng), lidar
 
 
-def synthesize(folder: str | Path, simulation: Simulation, progress: Progress | None) -> Path:
+def synthesize(folder: str | Path, simulation: Simulation, progress: Progress) -> Path:
     """Writes the data set into `folder`; returns it.
 
     progress(done, total) is called after every frame. See `build_once` for folders that exist and
@@ -131,15 +131,14 @@ def synthesize(folder: str | Path, simulation: Simulation, progress: Progress | 
         for done in range(0, total, simulation.frames):
             scene = done // simulation.frames
             for frame in write(building / f"street{scene:02d}", simulation, scene):
-                if progress:
-                    progress(done + frame + 1, total)
+                progress(done + frame + 1, total)
         if not simulation.clouds:
             write_geometry(building, simulation.grid)
 
     return build_once(folder, _describe(simulation), build)
 
 
-def cached(cache_dir: str | Path, simulation: Simulation, progress: Progress | None) -> Path:
+def cached(cache_dir: str | Path, simulation: Simulation, progress: Progress) -> Path:
     """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
     folder = cached_folder(cache_dir, "synthetic_voxel", _describe(simulation))
     return synthesize(folder, simulation, progress)

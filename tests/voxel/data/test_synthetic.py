@@ -45,12 +45,12 @@ def examples(root):
 
 
 def test_the_same_seed_gives_the_same_bytes_another_seed_or_scene_others(tmp_path):
-    one, two = (synthetic.synthesize(tmp_path / name, SMALL, None) for name in "ab")
+    one, two = (synthetic.synthesize(tmp_path / name, SMALL) for name in "ab")
     files = sorted(path.relative_to(one) for path in one.rglob("*.npz"))
     assert len(files) == 2 * 3 * 2
     for name in files:
         assert (one / name).read_bytes() == (two / name).read_bytes()
-    other = synthetic.cached(tmp_path, dataclasses.replace(SMALL, seed=1), None)
+    other = synthetic.cached(tmp_path, dataclasses.replace(SMALL, seed=1))
     bytes_of = [(root / files[0]).read_bytes() for root in (one, other)]
     assert bytes_of[0] != bytes_of[1]
     assert (one / files[0]).read_bytes() != (one / files[-1]).read_bytes()
@@ -75,9 +75,9 @@ def test_any_grid_covers_the_same_street(tmp_path, grid):
     depth, height, width = grid
     large = dataclasses.replace(SMALL, frames=1)
     sized = dataclasses.replace(large, depth=depth, height=height, width=width)
-    small = examples(synthetic.synthesize(tmp_path / "a", sized, None))[0]
+    small = examples(synthetic.synthesize(tmp_path / "a", sized))[0]
     assert small["target"].shape == (*grid, 4)
-    whole = examples(synthetic.synthesize(tmp_path / "b", large, None))[0]
+    whole = examples(synthetic.synthesize(tmp_path / "b", large))[0]
     # Bins of the small grid hold what their voxels of the large one hold, but for a moved border.
     d, h, w = (n // m for n, m in zip((16, 64, 64), grid, strict=True))
     pooled = whole["target"][..., 0].reshape(depth, d, height, h, width, w).max(axis=(1, 3, 5))
@@ -90,7 +90,7 @@ def test_radar_tells_of_the_target_without_giving_it_away(tmp_path):
     simulation = dataclasses.replace(SMALL, scenes=4, frames=2)
     geometry = Geometry.of(simulation.ranges, (64, 64, 16))
     states = {"raw": [], "dilated": [], "shuffled": []}
-    found = examples(synthetic.synthesize(tmp_path / "a", simulation, None))
+    found = examples(synthetic.synthesize(tmp_path / "a", simulation))
     for i, example in enumerate(found):
         target, weight = example["target"], example["weight"]
         methods = {
@@ -116,7 +116,7 @@ def test_radar_tells_of_the_target_without_giving_it_away(tmp_path):
 
 
 def test_values_are_those_of_streets(tmp_path):
-    for example in examples(synthetic.synthesize(tmp_path / "a", SMALL, None)):
+    for example in examples(synthetic.synthesize(tmp_path / "a", SMALL)):
         radar, target = example["radar"], example["target"]
         hit, seen = radar[..., 0] > 0, target[..., 0] > 0
         assert 50 < hit.sum() < seen.sum()
@@ -172,7 +172,7 @@ def test_what_moves_moves_and_what_stands_comes_with_the_car():
 
 
 def test_raw_clouds_prepare_to_the_volumes(tmp_path):
-    volumes = synthetic.synthesize(tmp_path / "volumes", SMALL, None)
+    volumes = synthetic.synthesize(tmp_path / "volumes", SMALL)
     clouds = synthetic.synthesize(
         tmp_path / "clouds", dataclasses.replace(SMALL, clouds=True), None
     )
