@@ -24,7 +24,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tds_jax.pose.synthetic import Simulation, synthesize
+from tds_jax.data.generated import synthesize
+from tds_jax.pose.synthetic import Simulation
 from tds_jax.sizes import format_bytes
 
 

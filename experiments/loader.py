@@ -109,7 +109,8 @@ def windows_per_second(folder, cache, workers, threads, seconds):
 
 
 def main():
-    from tds_jax.pose.synthetic import Simulation, synthesize
+    from tds_jax.data.generated import synthesize
+    from tds_jax.pose.synthetic import Simulation
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)

@@ -5,18 +5,18 @@ that training works; no number on it says anything of the real land surface.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from tds_jax.config import option, require, require_at_least
-from tds_jax.data.cache import build_once, cached_folder
+from tds_jax.data.generated import synthesize
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, year_fraction
-from tds_jax.progress import Progress, silent
+from tds_jax.progress import Progress
 
 VARIABLES = {
     "swvl1": {"long_name": "Volumetric soil water layer 1", "units": "m**3 m**-3"},
@@ -28,7 +28,6 @@ ACCUMULATED = ("ro", "e", "tp")
 DEPTH = 0.07  # m of soil
 SATURATION = 0.45  # m³ of water in a m³ of soil
 SPIN_UP = 40  # days before the first file
-_RECIPE = 1  # raise when the same Simulation would give other numbers
 _HOUR = np.timedelta64(1, "h")
 _STORM_CELLS = 2.5  # correlation length of rain, in cells
 _STORM_HOURS = 18.0  # correlation time of rain where it drifts
@@ -42,6 +41,9 @@ _WILTING, _WET = 0.08, 0.3  # m³ per m³ between which evaporation grows from n
 @dataclasses.dataclass(frozen=True)
 class Simulation:
     """Everything the generated data depend on."""
+
+    kind: ClassVar[str] = "synthetic_forecast"
+    version: ClassVar[int] = 1
 
     start: str = option("2019-01", "First month.")
     months: int = option(24, "Files, a month each.")
@@ -71,42 +73,38 @@ class Simulation:
         """`synthesize` from the command line."""
         return synthesize(target, self, progress)
 
+    def build(self, folder: Path, progress: Progress) -> None:
+        """A file per month and land.nc (variable lsm)."""
+        lat, lon = grid(self)
+        axes = {"latitude": (lat, AXES["latitude"]), "longitude": (lon, AXES["longitude"])}
+        title = {"title": "synthetic, in the layout of ERA5-Land"}
+        mask = {"lsm": {"long_name": "Land-sea mask", "units": "(0 - 1)"}}
+        with grid_file(folder / "land.nc", axes, mask, (len(lat), len(lon)), title) as file:
+            file["lsm"][...] = land(self).astype(np.float32)
+        described = {
+            name: {**said, "GRIB_stepType": "accum" if name in ACCUMULATED else "instant"}
+            for name, said in VARIABLES.items()
+        }
+        days = simulate(self)
+        for done, month in enumerate(self.calendar(), start=1):
+            count = int(((month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")) / DAY)
+            times = month.astype("datetime64[h]") + np.arange(24 * count) * _HOUR
+            fields = [next(days)[1] for _ in range(count)]
+            if not self.missing_month or month != _month(self.missing_month):
+                coordinates = {"valid_time": time_axis(times), **axes}
+                chunks = (24, len(lat), len(lon))
+                path = folder / f"{month}.nc"
+                with grid_file(path, coordinates, described, chunks, title, "gzip") as file:
+                    for name in VARIABLES:
+                        file[name][...] = np.concatenate([day[name] for day in fields])
+            progress(done, self.months)
+
 
 def _month(text: str) -> np.datetime64:
     try:
         return np.datetime64(text, "M")
     except ValueError as error:
         raise UserError(f"synthetic month {text!r} must look like 2019-09") from error
-
-
-def synthesize(
-    folder: str | Path,
-    simulation: Simulation,
-    progress: Progress = silent,
-) -> Path:
-    """Writes a file per month and land.nc (variable lsm) into `folder`; returns it.
-
-    progress(done, total) is called after every month. See `build_once` for folders that exist.
-    """
-
-    def build(building: Path) -> None:
-        _build(building, simulation, progress)
-
-    return build_once(folder, _describe(simulation), build)
-
-
-def cached(
-    cache_dir: str | Path,
-    simulation: Simulation,
-    progress: Progress = silent,
-) -> Path:
-    """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
-    folder = cached_folder(cache_dir, "synthetic_forecast", _describe(simulation))
-    return synthesize(folder, simulation, progress)
-
-
-def _describe(simulation: Simulation) -> str:
-    return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
 
 
 def grid(simulation: Simulation) -> tuple[np.ndarray, np.ndarray]:
@@ -197,29 +195,3 @@ def _fluxes(
     runoff = rain * wet**3 + _DRAINAGE * wet**6
     supply = np.clip((soil - _WILTING) / (_WET - _WILTING), 0, 1)
     return {"tp": rain, "ro": runoff, "e": -_EVAPORATION * sun * supply}
-
-
-def _build(folder: Path, simulation: Simulation, progress: Progress) -> None:
-    lat, lon = grid(simulation)
-    axes = {"latitude": (lat, AXES["latitude"]), "longitude": (lon, AXES["longitude"])}
-    title = {"title": "synthetic, in the layout of ERA5-Land"}
-    mask = {"lsm": {"long_name": "Land-sea mask", "units": "(0 - 1)"}}
-    with grid_file(folder / "land.nc", axes, mask, (len(lat), len(lon)), title) as file:
-        file["lsm"][...] = land(simulation).astype(np.float32)
-    described = {
-        name: {**said, "GRIB_stepType": "accum" if name in ACCUMULATED else "instant"}
-        for name, said in VARIABLES.items()
-    }
-    days = simulate(simulation)
-    for done, month in enumerate(simulation.calendar(), start=1):
-        count = int(((month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")) / DAY)
-        times = month.astype("datetime64[h]") + np.arange(24 * count) * _HOUR
-        fields = [next(days)[1] for _ in range(count)]
-        if not simulation.missing_month or month != _month(simulation.missing_month):
-            coordinates = {"valid_time": time_axis(times), **axes}
-            chunks = (24, len(lat), len(lon))
-            path = folder / f"{month}.nc"
-            with grid_file(path, coordinates, described, chunks, title, "gzip") as file:
-                for name in VARIABLES:
-                    file[name][...] = np.concatenate([day[name] for day in fields])
-        progress(done, simulation.months)

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self, cast
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import Config, require
+from tds_jax.data.generated import cache_root, stand_in
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.errors import UserError
 from tds_jax.forecast import synthetic, torch_names
@@ -68,7 +68,9 @@ class ForecastTask:
     @functools.cached_property
     def fields(self) -> Fields:
         """The daily fields of data.path, or generated ones."""
-        fields = self.open(self.config.data.path or _generated(self.config))
+        cache = cache_root(self.config.data.cache_dir)
+        path = self.config.data.path or stand_in(cache, _simulation(self.config), "fields")
+        fields = self.open(path)
         require_windows(fields.days, self.spec)
         return fields
 
@@ -308,13 +310,6 @@ def _standard(values: np.ndarray) -> np.ndarray:
     """(H, W) with mean 0 and spread 1, 0 where missing."""
     spread = np.nanstd(values)
     return np.nan_to_num((values - np.nanmean(values)) / (spread if spread > 0 else 1))
-
-
-def _generated(config: Config) -> str:
-    """The folder of generated files, built on first use."""
-    cache = Path(config.data.cache_dir or Path.home() / ".cache" / "tds_jax")
-    with progress_bar("generating fields (data.path is not set)") as progress:
-        return str(synthetic.cached(cache / "generated", _simulation(config), progress))
 
 
 def _simulation(config: Config) -> synthetic.Simulation:

@@ -6,24 +6,23 @@ say nothing about how well a model reads real EMG; they show that training works
 
 import csv
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from scipy import signal
 
 from tds_jax.config import option
-from tds_jax.data.cache import build_once, cached_folder
+from tds_jax.data.generated import synthesize
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.errors import UserError
 from tds_jax.pose import gestures, motor_units
 from tds_jax.pose.sessions import GROUP
-from tds_jax.progress import Progress, silent
+from tds_jax.progress import Progress
 
-_RECIPE = 1  # raise when the same Simulation would give other numbers
 _CONTROL_RATE = 500.0  # Hz at which muscle drive and firing rates are evaluated
 _HIGH_PASS = 40.0  # Hz, of the amplifier
 _HUM = 60.0  # Hz
@@ -47,6 +46,9 @@ _MOST_THREADS = 8  # each holds a session: about .4 kB per sample of it at the p
 @dataclasses.dataclass(frozen=True)
 class Simulation:
     """Everything the generated data depend on; also the options of `synthesize`."""
+
+    kind: ClassVar[str] = "synthetic_pose"
+    version: ClassVar[int] = 1
 
     users: int = option(3, "Users seen in training.")
     sessions: int = option(7, "Sessions per user: the last for test, the one before for val.")
@@ -77,6 +79,25 @@ class Simulation:
     def run(self, target: Path, progress: Progress) -> Path:
         """The door `synthesize`."""
         return synthesize(target, self, progress)
+
+    def build(self, folder: Path, progress: Progress) -> None:
+        """One HDF5 file per session, and metadata.csv.
+
+        Threads, not processes: numpy and scipy release the interpreter in all the long loops.
+        """
+        table = sessions(self)
+        pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
+        try:
+            jobs = [pool.submit(_write, folder, self, session) for session in table]
+            for done, job in enumerate(as_completed(jobs), start=1):
+                job.result()
+                progress(done, len(table))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        with (folder / _METADATA).open("w", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(_metadata(self, session) for session in table)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,54 +199,6 @@ def _failures(seconds: float, rng: np.random.Generator) -> Iterator[tuple[float,
         start = rng.uniform(0, seconds - length)
         yield start, start + length
         left -= length
-
-
-def synthesize(
-    folder: str | Path,
-    simulation: Simulation,
-    progress: Progress = silent,
-) -> Path:
-    """Writes the data set into `folder` (one HDF5 file per session, metadata.csv); returns it.
-
-    progress(done, total) is called in this thread after every session. See `build_once` for folders
-    that exist and builds that are killed.
-    """
-
-    def build(building: Path) -> None:
-        _build(building, simulation, progress)
-
-    return build_once(folder, _describe(simulation), build)
-
-
-def cached(
-    cache_dir: str | Path,
-    simulation: Simulation,
-    progress: Progress = silent,
-) -> Path:
-    """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
-    folder = cached_folder(cache_dir, "synthetic_pose", _describe(simulation))
-    return synthesize(folder, simulation, progress)
-
-
-def _describe(simulation: Simulation) -> str:
-    return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
-
-
-def _build(folder: Path, simulation: Simulation, progress: Progress) -> None:
-    """Threads, not processes: numpy and scipy release the interpreter in all the long loops."""
-    table = sessions(simulation)
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
-    try:
-        jobs = [pool.submit(_write, folder, simulation, session) for session in table]
-        for done, job in enumerate(as_completed(jobs), start=1):
-            job.result()
-            progress(done, len(table))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    with (folder / _METADATA).open("w", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        writer.writerows(_metadata(simulation, session) for session in table)
 
 
 def _metadata(simulation: Simulation, session: Session) -> dict[str, str | bool]:

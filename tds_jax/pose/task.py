@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self, cast
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import SPLITS, Config, require
+from tds_jax.data import generated
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
@@ -70,8 +70,8 @@ class PoseTask:
     @functools.cached_property
     def _opened(self) -> tuple[SessionTable, list[str]]:
         data = self.config.data
-        cache = Path(data.cache_dir or Path.home() / ".cache" / "tds_jax")
-        path = data.path or _generated(self.config, cache)
+        cache = generated.cache_root(data.cache_dir)
+        path = data.path or generated.stand_in(cache, _simulation(self.config), "recordings")
         with progress_bar("reading the index") as progress:
             return load_sessions(
                 path,
@@ -322,12 +322,6 @@ def _rollout_steps(grid: PoseModel | NeuroPose, window: int) -> int | None:
     if isinstance(grid, NeuroPose):
         return None
     return grid.decoder_steps(window, grid.encoder.num_frames(window))
-
-
-def _generated(config: Config, cache: Path) -> str:
-    """The folder of generated sessions, built on first use."""
-    with progress_bar("generating recordings (data.path is not set)") as progress:
-        return str(synthetic.cached(cache / "generated", _simulation(config), progress))
 
 
 def _simulation(config: Config) -> synthetic.Simulation:

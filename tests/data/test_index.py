@@ -8,6 +8,7 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import index_folder
 from tds_jax.data.scan import Layout, Runs, scan_file
 from tds_jax.errors import UserError
+from tds_jax.progress import silent
 from tests.data.sessions import make_rows, write_folder, write_rows
 
 
@@ -30,7 +31,7 @@ def files():
 
 def index_of(folder, files, cache, seen=None):
     names = sorted(name for name in os.listdir(folder) if name.endswith(".hdf5"))
-    note = None if seen is None else lambda done, total, name: seen.append((done, total, name))
+    note = silent if seen is None else lambda done, total, name: seen.append((done, total, name))
     return index_folder(str(folder), names, LAYOUT, files, str(cache), note)
 
 
@@ -150,14 +151,12 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, files):
 def test_files_left_out_for_once_are_not_read_again(tmp_path, files):
     write_folder(tmp_path / "d", [50, 60, 70])
     index_of(tmp_path / "d", files, tmp_path / "c")
-    few, _ = index_folder(
-        str(tmp_path / "d"), ["s1.hdf5"], LAYOUT, files, str(tmp_path / "c"), None
-    )
+    few, _ = index_folder(str(tmp_path / "d"), ["s1.hdf5"], LAYOUT, files, str(tmp_path / "c"))
     assert few.names.tolist() == [b"s1.hdf5"]
     assert few.samples.tolist() == [60]
     write_rows(tmp_path / "d" / "s3.hdf5", make_rows(80))  # makes the cache stale
     (tmp_path / "d" / "s0.hdf5").unlink()
-    index_folder(str(tmp_path / "d"), ["s3.hdf5"], LAYOUT, files, str(tmp_path / "c"), None)
+    index_folder(str(tmp_path / "d"), ["s3.hdf5"], LAYOUT, files, str(tmp_path / "c"))
     seen = []
     index, _ = index_of(tmp_path / "d", files, tmp_path / "c", seen)
     assert seen == []

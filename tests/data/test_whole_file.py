@@ -115,4 +115,4 @@ def test_files_are_renamed_in_one_place_only():
         for path in (ROOT / "tds_jax").rglob("*.py")
         if any(word in path.read_text() for word in renaming)
     }
-    assert found == {"data/whole_file.py", "data/cache.py"}  # the latter renames a folder
+    assert found == {"data/whole_file.py", "data/generated.py"}  # the latter renames a folder

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tds_jax.data.generated import cached, synthesize
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import runs
 from tds_jax.forecast.fields import open_fields
@@ -15,11 +16,9 @@ from tds_jax.forecast.synthetic import (
     SATURATION,
     VARIABLES,
     Simulation,
-    cached,
     grid,
     land,
     simulate,
-    synthesize,
 )
 from tds_jax.forecast.windows import ForecastWindows, WindowSpec, window_starts
 

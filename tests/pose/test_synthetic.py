@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tds_jax.data import generated
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.errors import UserError
 from tds_jax.pose import gestures, motor_units, synthetic
@@ -29,7 +30,7 @@ def metadata(folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return synthetic.synthesize(tmp_path_factory.mktemp("data") / "small", SMALL)
+    return generated.synthesize(tmp_path_factory.mktemp("data") / "small", SMALL)
 
 
 def test_files_have_the_layout_of_the_real_recordings(folder):
@@ -98,7 +99,7 @@ def test_no_held_out_pose_is_a_scaled_free_pose():
 
 def test_a_recording_depends_on_seed_user_and_session_alone(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "_MOST_THREADS", 1)
-    alone = synthetic.synthesize(tmp_path / "alone", SMALL)
+    alone = generated.synthesize(tmp_path / "alone", SMALL)
     for row in metadata(folder):
         name = row["filename"]
         np.testing.assert_array_equal(rows(folder, name)[1], rows(alone, name)[1])
@@ -217,23 +218,23 @@ def test_a_failed_build_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthetic.synthesize(tmp_path / "data", SMALL, interrupt)
+        generated.synthesize(tmp_path / "data", SMALL, interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_complete_folder_is_not_built_again_and_another_is_refused(folder):
-    synthetic.synthesize(folder, SMALL, lambda done, total: pytest.fail("built again"))
+    generated.synthesize(folder, SMALL, lambda done, total: pytest.fail("built again"))
     with pytest.raises(UserError, match="small exists and is not this"):
-        synthetic.synthesize(folder, dataclasses.replace(SMALL, seed=1))
+        generated.synthesize(folder, dataclasses.replace(SMALL, seed=1))
 
 
 def test_the_cache_has_one_folder_per_parameters(tmp_path):
     calls = []
     tiny = dataclasses.replace(SMALL, users=1, seconds=1.0)
-    first = synthetic.cached(tmp_path, tiny, lambda done, total: calls.append((done, total)))
+    first = generated.cached(tmp_path, tiny, lambda done, total: calls.append((done, total)))
     assert calls == [(k, 6) for k in range(1, 7)]
-    assert synthetic.cached(tmp_path, tiny) == first
-    other = synthetic.cached(tmp_path, dataclasses.replace(tiny, noise_uv=3.0))
+    assert generated.cached(tmp_path, tiny) == first
+    other = generated.cached(tmp_path, dataclasses.replace(tiny, noise_uv=3.0))
     assert sorted(tmp_path.iterdir()) == sorted([first, other])
 
 

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from tds_jax.data.generated import synthesize
 from tds_jax.errors import UserError
 from tds_jax.voxel.checking import Check
-from tds_jax.voxel.data.synthetic import Simulation, synthesize
+from tds_jax.voxel.data.synthetic import Simulation
 from tds_jax.voxel.data.volumes import Volume, write_npz
 from tds_jax.voxel.prepare import Prepare
 from tests.voxel.files import make_volume, write_scene, write_scenes
@@ -123,11 +124,11 @@ def test_frames_without_a_target_are_not_usable_and_few_scenes_are_said(tmp_path
 def test_stores_are_checked_frame_by_frame(tmp_path):
     simulation = Simulation(scenes=3, frames=2, depth=4, height=16, width=16)
     clouds = dataclasses.replace(simulation, clouds=True)
-    synthesize(tmp_path / "clouds", clouds, None)
+    synthesize(tmp_path / "clouds", clouds)
     Prepare(ranges=simulation.ranges, resolution=2.0).run(
         tmp_path / "clouds", tmp_path / "store", lambda *args: None
     )
-    synthesize(tmp_path / "volumes", simulation, None)
+    synthesize(tmp_path / "volumes", simulation)
     stored, sparse = (check(tmp_path / name) for name in ("store", "volumes"))
     assert stored.findings == sparse.findings == {}
     assert stored.usable == 6

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tds_jax.config import SPLITS, Config
+from tds_jax.data.generated import cache_root, stand_in
 from tds_jax.errors import UserError
 from tds_jax.progress import progress_bar
 from tds_jax.voxel.config import VoxelDataConfig
@@ -71,7 +72,7 @@ class VoxelData:
     @functools.cached_property
     def _opened(self) -> tuple[str, Split, list[str]]:
         data = self._data
-        root = data.path or self._generated()
+        root = data.path or stand_in(self.cache, self._simulation(), "volumes")
         scenes = find_scenes(root)
         chosen = {split: getattr(data, f"{split}_scenes") for split in SPLITS}
         parts, warnings = split_frames(scenes, chosen, data.split_ratio)
@@ -83,15 +84,10 @@ class VoxelData:
                 )
         return root, parts, warnings
 
-    def _generated(self) -> str:
-        cache = self.cache / "generated"
-        with progress_bar("generating volumes (data.path is not set)") as progress:
-            return str(synthetic.cached(cache, self._simulation(), progress))
-
     @property
     def cache(self) -> Path:
         """Where generated data and latents are kept."""
-        return Path(self._data.cache_dir or Path.home() / ".cache" / "tds_jax")
+        return cache_root(self._data.cache_dir)
 
     def _simulation(self) -> synthetic.Simulation:
         data = self._data

@@ -4,14 +4,14 @@ They show that training works; no number on them says anything of real radars.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from tds_jax.config import option, require, require_at_least, require_between
-from tds_jax.data.cache import build_once, cached_folder
+from tds_jax.data.generated import synthesize
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.clouds import Cloud
 from tds_jax.voxel.data.streets import (
@@ -33,13 +33,15 @@ from tds_jax.voxel.data.voxelise import (
     write_geometry,
 )
 
-_RECIPE = 1  # raise when the same Simulation would give other numbers
 RADAR_FOLDER, LIDAR_FOLDER = "radar_pcl", "livox_lidar"  # as NTU4DRadLM names them
 
 
 @dataclasses.dataclass(frozen=True)
 class Simulation:
     """Everything the generated data depend on."""
+
+    kind: ClassVar[str] = "synthetic_voxel"
+    version: ClassVar[int] = 1
 
     scenes: int = option(12, "Streets, each with traffic of its own; splits are by scene.")
     frames: int = option(24, "Frames per street.")
@@ -99,6 +101,17 @@ class Simulation:
         """Writes the data set into a folder; see `synthesize`."""
         return synthesize(target, self, progress)
 
+    def build(self, folder: Path, progress: Progress) -> None:
+        """A folder per scene; progress is told after every frame."""
+        write = _write_clouds if self.clouds else _write_volumes
+        total = self.scenes * self.frames
+        for done in range(0, total, self.frames):
+            scene = done // self.frames
+            for frame in write(folder / f"street{scene:02d}", self, scene):
+                progress(done + frame + 1, total)
+        if not self.clouds:
+            write_geometry(folder, self.grid)
+
 
 def drive(simulation: Simulation, scene: int) -> Iterator[tuple[float, Cloud, Cloud]]:
     """(seconds, radar, LiDAR) of every frame of a scene; depends on nothing but the arguments."""
@@ -116,36 +129,6 @@ def drive(simulation: Simulation, scene: int) -> Iterator[tuple[float, Cloud, Cl
         lidar = lidar_cloud(boxes, surface, rng)
         noise = simulation.noise
         yield moment, radar_cloud(boxes, surface, spacing, speed, noise, ranges, rng), lidar
-
-
-def synthesize(folder: str | Path, simulation: Simulation, progress: Progress) -> Path:
-    """Writes the data set into `folder`; returns it.
-
-    progress(done, total) is called after every frame. See `build_once` for folders that exist and
-    builds that are killed.
-    """
-
-    def build(building: Path) -> None:
-        write = _write_clouds if simulation.clouds else _write_volumes
-        total = simulation.scenes * simulation.frames
-        for done in range(0, total, simulation.frames):
-            scene = done // simulation.frames
-            for frame in write(building / f"street{scene:02d}", simulation, scene):
-                progress(done + frame + 1, total)
-        if not simulation.clouds:
-            write_geometry(building, simulation.grid)
-
-    return build_once(folder, _describe(simulation), build)
-
-
-def cached(cache_dir: str | Path, simulation: Simulation, progress: Progress) -> Path:
-    """`synthesize` into the folder of `cache_dir` named after the simulation's parameters."""
-    folder = cached_folder(cache_dir, "synthetic_voxel", _describe(simulation))
-    return synthesize(folder, simulation, progress)
-
-
-def _describe(simulation: Simulation) -> str:
-    return json.dumps({"recipe": _RECIPE, **dataclasses.asdict(simulation)}, indent=1)
 
 
 def _write_volumes(folder: Path, simulation: Simulation, scene: int) -> Iterator[int]:

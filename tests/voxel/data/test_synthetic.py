@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tds_jax.data import generated
 from tds_jax.errors import UserError
 from tds_jax.voxel.data import synthetic
 from tds_jax.voxel.data.resize import Geometry, Grid
@@ -45,12 +46,12 @@ def examples(root):
 
 
 def test_the_same_seed_gives_the_same_bytes_another_seed_or_scene_others(tmp_path):
-    one, two = (synthetic.synthesize(tmp_path / name, SMALL) for name in "ab")
+    one, two = (generated.synthesize(tmp_path / name, SMALL) for name in "ab")
     files = sorted(path.relative_to(one) for path in one.rglob("*.npz"))
     assert len(files) == 2 * 3 * 2
     for name in files:
         assert (one / name).read_bytes() == (two / name).read_bytes()
-    other = synthetic.cached(tmp_path, dataclasses.replace(SMALL, seed=1))
+    other = generated.cached(tmp_path, dataclasses.replace(SMALL, seed=1))
     bytes_of = [(root / files[0]).read_bytes() for root in (one, other)]
     assert bytes_of[0] != bytes_of[1]
     assert (one / files[0]).read_bytes() != (one / files[-1]).read_bytes()
@@ -61,9 +62,9 @@ def test_the_same_seed_gives_the_same_bytes_another_seed_or_scene_others(tmp_pat
 
 def test_the_cache_is_built_once_and_tells_its_geometry(tmp_path):
     calls = []
-    folder = synthetic.cached(tmp_path, SMALL, lambda *args: calls.append(args))
+    folder = generated.cached(tmp_path, SMALL, lambda *args: calls.append(args))
     assert calls == [(k, 6) for k in range(1, 7)]
-    again = synthetic.cached(tmp_path, SMALL, lambda *args: pytest.fail("built again"))
+    again = generated.cached(tmp_path, SMALL, lambda *args: pytest.fail("built again"))
     assert again == folder
     assert native_geometry(folder, (64, 64, 16), ()).size == (0.5, 0.5, 0.5)
     example = examples(folder)[0]
@@ -75,9 +76,9 @@ def test_any_grid_covers_the_same_street(tmp_path, grid):
     depth, height, width = grid
     large = dataclasses.replace(SMALL, frames=1)
     sized = dataclasses.replace(large, depth=depth, height=height, width=width)
-    small = examples(synthetic.synthesize(tmp_path / "a", sized))[0]
+    small = examples(generated.synthesize(tmp_path / "a", sized))[0]
     assert small["target"].shape == (*grid, 4)
-    whole = examples(synthetic.synthesize(tmp_path / "b", large))[0]
+    whole = examples(generated.synthesize(tmp_path / "b", large))[0]
     # Bins of the small grid hold what their voxels of the large one hold, but for a moved border.
     d, h, w = (n // m for n, m in zip((16, 64, 64), grid, strict=True))
     pooled = whole["target"][..., 0].reshape(depth, d, height, h, width, w).max(axis=(1, 3, 5))
@@ -90,7 +91,7 @@ def test_radar_tells_of_the_target_without_giving_it_away(tmp_path):
     simulation = dataclasses.replace(SMALL, scenes=4, frames=2)
     geometry = Geometry.of(simulation.ranges, (64, 64, 16))
     states = {"raw": [], "dilated": [], "shuffled": []}
-    found = examples(synthetic.synthesize(tmp_path / "a", simulation))
+    found = examples(generated.synthesize(tmp_path / "a", simulation))
     for i, example in enumerate(found):
         target, weight = example["target"], example["weight"]
         methods = {
@@ -116,7 +117,7 @@ def test_radar_tells_of_the_target_without_giving_it_away(tmp_path):
 
 
 def test_values_are_those_of_streets(tmp_path):
-    for example in examples(synthetic.synthesize(tmp_path / "a", SMALL)):
+    for example in examples(generated.synthesize(tmp_path / "a", SMALL)):
         radar, target = example["radar"], example["target"]
         hit, seen = radar[..., 0] > 0, target[..., 0] > 0
         assert 50 < hit.sum() < seen.sum()
@@ -172,10 +173,8 @@ def test_what_moves_moves_and_what_stands_comes_with_the_car():
 
 
 def test_raw_clouds_prepare_to_the_volumes(tmp_path):
-    volumes = synthetic.synthesize(tmp_path / "volumes", SMALL)
-    clouds = synthetic.synthesize(
-        tmp_path / "clouds", dataclasses.replace(SMALL, clouds=True), None
-    )
+    volumes = generated.synthesize(tmp_path / "volumes", SMALL)
+    clouds = generated.synthesize(tmp_path / "clouds", dataclasses.replace(SMALL, clouds=True))
     job = Prepare(ranges=SMALL.ranges, resolution=0.5)
     assert job.run(clouds, tmp_path / "store", lambda *args: None) == (2, 0, [])
     differ = total = 0

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tds_jax.data.cache import build_once, cached_folder
+from tds_jax.data.generated import build_once, cached_folder
 from tds_jax.errors import UserError
 
 

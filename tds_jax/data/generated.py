@@ -1,16 +1,59 @@
-"""Folders of generated data: whole or absent, and built once however many ask."""
+"""Generated data: recipe -> cache -> folder; whole or absent, and built once however many ask."""
 
+import dataclasses
 import hashlib
+import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 from tds_jax.errors import UserError
+from tds_jax.progress import Progress, progress_bar, silent
 
 MARKER = "simulation.json"  # written last; holds everything the data depend on
 STALE_SECONDS = 3600.0  # a build adds a file every few seconds; silent so long, it is dead
+
+
+class Recipe(Protocol):
+    """A frozen dataclass whose fields are all that the data depend on.
+
+    kind: names the folder in a cache. version: raised when equal fields would give other numbers.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    kind: ClassVar[str]
+    version: ClassVar[int]
+
+    def build(self, folder: Path, progress: Progress) -> None:
+        """Writes the data into an empty folder."""
+
+
+def synthesize(folder: str | Path, recipe: Recipe, progress: Progress = silent) -> Path:
+    """The data of a recipe in `folder`, see `build_once`."""
+    return build_once(folder, _describe(recipe), lambda place: recipe.build(place, progress))
+
+
+def cached(cache_dir: str | Path, recipe: Recipe, progress: Progress = silent) -> Path:
+    """`synthesize` into the folder of `cache_dir` named after the recipe."""
+    return synthesize(cached_folder(cache_dir, recipe.kind, _describe(recipe)), recipe, progress)
+
+
+def stand_in(cache: Path, recipe: Recipe, what: str) -> str:
+    """The folder of data that stand in for data.path, generated on first use behind a bar."""
+    with progress_bar(f"generating {what} (data.path is not set)") as progress:
+        return str(cached(cache / "generated", recipe, progress))
+
+
+def cache_root(cache_dir: str) -> Path:
+    """data.cache_dir, by default in the user's own cache: where what can be made again is kept."""
+    return Path(cache_dir or Path.home() / ".cache" / "tds_jax")
+
+
+def _describe(recipe: Recipe) -> str:
+    return json.dumps({"recipe": recipe.version, **dataclasses.asdict(recipe)}, indent=1)
 
 
 def cached_folder(cache_dir: str | Path, name: str, description: str) -> Path:
