@@ -101,7 +101,8 @@ def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
         differentiated = jax.value_and_grad(total, has_aux=True)
         (_, (objective, states, rest)), grad = differentiated(state.params, state.rest, batch)
         sums = Sums(grad, objective.weight)
-        params, opt_state = optimizer.update(sums, state.opt_state, state.params)
+        with jax.named_scope("optimizer"):
+            params, opt_state = optimizer.update(sums, state.opt_state, state.params)
         skip = opt_state.skip_state["should_skip"]
         # A skipped micro-batch leaves no trace: neither in the statistics nor in the log.
         merged = metrics.merge(state.window, states)

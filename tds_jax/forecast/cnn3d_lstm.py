@@ -14,6 +14,7 @@ from tds_jax.forecast.conv_block import ConvBlock
 from tds_jax.forecast.heads import LeadHead
 from tds_jax.forecast.pixel_lstm import PixelLSTM
 from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
 
 LAYOUTS = ("pixels", "reference")
@@ -47,7 +48,7 @@ def structure(name: str, hidden: int, lstm_hidden: int) -> Structure:
     return known[name]
 
 
-class CNN3DLSTM(nnx.Module):
+class CNN3DLSTM(Module):
     """Fields of past days (B, T, H, W, C) -> maps of coming days (B, L, H, W), f32.
 
     widths: channels of the 3 x 3 x 3 `ConvBlock`s. Their result is averaged to `bins` times, an

@@ -24,6 +24,7 @@ from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dropout import keep_scale
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm
+from tds_jax.nn.module import Module
 
 NORMS = ("batch", "group", "none")
 Then = Callable[[jax.Array, jax.Array | None], jax.Array]
@@ -35,7 +36,7 @@ def divisor(total: int, limit: int) -> int:
     return next(n for n in range(min(limit or total, total), 0, -1) if total % n == 0)
 
 
-class ConvBlock(nnx.Module):
+class ConvBlock(Module):
     """(B, *space, I) -> (B, *space, O): convolution, norm, ReLU, dropout of whole channels.
 
     kernel: a size per axis of space; zeros keep the size. norm: 'batch' (running statistics are

@@ -8,12 +8,13 @@ from tds_jax.forecast.heads import LeadHead
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.lstm import update_cell
+from tds_jax.nn.module import Module
 from tds_jax.nn.remat import checkpoint, in_chunks, keep
 
 KERNEL = (3, 3)
 
 
-class ConvLSTM(nnx.Module):
+class ConvLSTM(Module):
     """Fields of past days (B, T, H, W, C) -> maps of coming days (B, L, H, W), f32.
 
     One cell reads [day, hidden state] with a 3 x 3 convolution and keeps `hidden` channels; after

@@ -7,11 +7,12 @@ from flax import nnx
 from tds_jax.config import require_choice
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear
+from tds_jax.nn.module import Module
 
 HEADS = ("leads", "repeat")
 
 
-class LeadHead(nnx.Module):
+class LeadHead(Module):
     """(B, ..., F) -> (B, L, ...), f32: a linear map of the features at every pixel.
 
     head 'leads' has weights of its own for every lead; 'repeat' makes one map and copies it, which

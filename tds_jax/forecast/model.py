@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.engine.step import Batch
+from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
 
 
@@ -45,7 +46,7 @@ class Surroundings:
         return self.channels + self.static + 2 * self.season
 
 
-class Forecaster(nnx.Module):
+class Forecaster(Module):
     """A network between normalisation and its inverse.
 
     Everything measured on the train split is a `Statistic`, neutral until set: centre

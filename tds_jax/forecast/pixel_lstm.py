@@ -12,9 +12,10 @@ from tds_jax.forecast.chunks import mapped
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias, uniform
 from tds_jax.nn.lstm import update_cell
+from tds_jax.nn.module import Module
 
 
-class Direction(nnx.Module):
+class Direction(Module):
     """Weights of one direction: wx (in, 4H), wh (H, 4H) or None, bias (4H,), gates i f g o.
 
     published: with everything the original has, so that parameters and gradients are the same: a
@@ -49,7 +50,7 @@ class Direction(nnx.Module):
         return hidden.astype(dtype)
 
 
-class PixelLSTM(nnx.Module):
+class PixelLSTM(Module):
     """(N, O, F) sequences -> (N, features) in `dtype`: forward after O steps [, reverse after 1].
 
     The reverse direction of a bidirectional layer has seen one element when its last output is

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
 
 MOMENTUM = 0.1  # weight of the newest batch in the running statistics, as PyTorch counts it
@@ -58,7 +59,7 @@ def normalize(x: jax.Array, by: Moments, scale: jax.Array, bias: jax.Array) -> j
     return (x - centre) * gain + shift
 
 
-class BatchNorm(nnx.Module):
+class BatchNorm(Module):
     """Normalises (..., F) over all but F: in training by the batch, else by running statistics.
 
     `mean` and `var` are data, not parameters: each training batch moves them by MOMENTUM, the

@@ -9,6 +9,7 @@ from flax import nnx
 
 from tds_jax.nn.conv_nd import conv_nd
 from tds_jax.nn.linear import add_bias, uniform
+from tds_jax.nn.module import Module
 
 BLOCK = 16  # outputs per row of the banded product; 8 and 32 were within 10 %
 
@@ -80,7 +81,7 @@ def _banded(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(batch, blocks * BLOCK, -1)[:, :count]
 
 
-class Conv1d(nnx.Module):
+class Conv1d(Module):
     """x (B, T, in) -> (B, (T - K) // stride + 1, out); kernel (K, in, out), a bias if asked for.
 
     Computed in `dtype`.

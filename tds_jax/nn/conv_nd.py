@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.nn.linear import add_bias, uniform
+from tds_jax.nn.module import Module
 from tds_jax.nn.strided import Pair, Strides, Zeros, convolve, native
 
 Padding = Literal["same", "valid"] | Sequence[tuple[int, int]]
@@ -78,7 +79,7 @@ def _backward(strides: Strides, zeros: Zeros, saved: Pair, g: jax.Array) -> Pair
 _volume_conv.defvjp(_forward, _backward)
 
 
-class ConvNd(nnx.Module):
+class ConvNd(Module):
     """`conv_nd` with a kernel (*sizes, in, out) and a bias, computed in `dtype`.
 
     Parameters are f32 and start as PyTorch's: U(-1/sqrt(fan), 1/sqrt(fan)), fan = inputs * sizes.

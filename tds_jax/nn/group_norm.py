@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.module import Module
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -26,7 +27,7 @@ def identity(x: jax.Array) -> jax.Array:
     return x
 
 
-class GroupNorm(nnx.Module):
+class GroupNorm(Module):
     """Normalises (B, *space, C) over space and C / groups channels, then scales and shifts.
 
     `activation`, an elementwise function, is applied to the result and shares its lean backward

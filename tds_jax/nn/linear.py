@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.deferred import matrix_gradient
+from tds_jax.nn.module import Module
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan: int) -> jax.Array:
@@ -34,7 +35,7 @@ matmul.defvjp(
 )
 
 
-class Linear(nnx.Module):
+class Linear(Module):
     """(..., in) -> (..., out): x @ kernel + bias, computed in `dtype`, parameters kept in f32."""
 
     def __init__(

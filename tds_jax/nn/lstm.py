@@ -11,12 +11,13 @@ from tds_jax.nn.deferred import Matrices, Product, direct
 from tds_jax.nn.dropout import keep_scale
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias, matmul
+from tds_jax.nn.module import Module
 
 Carry = tuple[tuple[jax.Array, jax.Array], ...]
 """One (cell, hidden) pair of (B, H) per layer, f32: sums over thousands of steps need it."""
 
 
-class LSTMLayer(nnx.Module):
+class LSTMLayer(Module):
     """Weights of one layer: wx (in, 4H), wh (H, 4H), bias (4H,), gate order input forget cell out.
 
     One bias where PyTorch has two that are only ever summed.
@@ -66,7 +67,7 @@ def _update_backward(
 update_cell.defvjp(_update_forward, _update_backward)
 
 
-class LSTM(nnx.Module):
+class LSTM(Module, entries=("input_gates", "step")):
     """A stack of layers read as [input, feedback] -> hidden of the last layer.
 
     `input_gates` does the part of layer 0 that is known before the scan, for all steps in one
@@ -143,8 +144,10 @@ class LSTM(nnx.Module):
         x = [] if feedback is None else [feedback]
         new: list[tuple[jax.Array, jax.Array]] = []
         for n, (cell, hidden) in enumerate(carry):
-            total = product(f"layer_{n}", *x, hidden)
-            gates = add_bias(total, getattr(self, f"layer_{n}").bias[...]) if n else gates + total
-            new.append(update_cell(gates.astype(cell.dtype), cell))
-            x = [new[-1][1] * masks[n] if n < len(masks) else new[-1][1]]
+            with jax.named_scope(f"layer_{n}"):
+                total = product(f"layer_{n}", *x, hidden)
+                bias = getattr(self, f"layer_{n}").bias[...]
+                gates = add_bias(total, bias) if n else gates + total
+                new.append(update_cell(gates.astype(cell.dtype), cell))
+                x = [new[-1][1] * masks[n] if n < len(masks) else new[-1][1]]
         return tuple(new), new[-1][1]

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.module import Module
 
 
-class LayerNorm(nnx.Module):
+class LayerNorm(Module):
     """Normalises the last axis with its biased variance, then scales and shifts.
 
     Statistics are taken in f32 (f64 when the input is f64) whatever `dtype`; the result is `dtype`.

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax.nn.module import Module
+
 
 class Statistic(nnx.Variable):
     """A number measured on the training split; saved with the model, never optimised."""
 
 
-class Normalizer(nnx.Module):
+class Normalizer(Module):
     """(..., C) -> (x - mean) / scale, both `Statistic`s (C,); identity until they are set."""
 
     def __init__(self, num_channels: int) -> None:

@@ -14,6 +14,7 @@ from tds_jax.nn.deferred import Matrices, Product
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear, add_bias, matmul
 from tds_jax.nn.lstm import LSTM
+from tds_jax.nn.module import Module
 from tds_jax.nn.norm import LayerNorm
 from tds_jax.nn.remat import in_chunks
 
@@ -24,7 +25,7 @@ Carry = dict[str, Any]
 """pose (B, J) and the core's state, f32; step (B,) int32, the number of steps taken."""
 
 
-class LSTMCore(nnx.Module):
+class LSTMCore(Module, entries=("prepare", "step")):
     """[feature, pose] -> LSTM -> LeakyReLU -> linear."""
 
     def __init__(
@@ -77,7 +78,7 @@ class LSTMCore(nnx.Module):
         return state, add_bias(out, self.head.bias[...])
 
 
-class MLPCore(nnx.Module):
+class MLPCore(Module, entries=("prepare", "step")):
     """[feature, pose] -> (linear, LayerNorm, LeakyReLU) per hidden size -> linear; no memory."""
 
     linear_0: Linear
@@ -145,7 +146,7 @@ class MLPCore(nnx.Module):
         return range(1, self.depth + 1)
 
 
-class Decoder(nnx.Module):
+class Decoder(Module, entries=("rollout", "step")):
     """Rolls a core out over features and turns its outputs into poses.
 
     output 'position': pose = scale * out. 'velocity': pose = previous + scale * out. 'hybrid': out

@@ -9,6 +9,7 @@ from flax import nnx
 from tds_jax.config import require, require_choice
 from tds_jax.errors import UserError
 from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.module import Module
 from tds_jax.nn.noise import key_of
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.resample import interpolate
@@ -23,7 +24,7 @@ START_LAYER = 200  # of the draw of 'mixed'; dropout layers count below
 POSITION_SECONDS = 0.25  # of a 'hybrid' rollout
 
 
-class PoseModel(nnx.Module):
+class PoseModel(Module):
     """emg (B, T, C) in the recording's units -> poses (B, num_steps(T), J) in radians, f32.
 
     Step n is the pose at sample `left_context + n * step` of the window and sees no later sample.

@@ -16,6 +16,7 @@ from tds_jax.nn.batch_norm import BatchNorm, Moments
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear, uniform
+from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.nn.resample import interpolate
@@ -25,7 +26,7 @@ WIDENING = (4, 4, 2)  # electrodes made of one by each decoder block
 CONVS = 3  # per residual block
 
 
-class Conv(nnx.Module):
+class Conv(Module):
     """(B, T, E, I) -> (B, T, E, O): convolution, BatchNorm, ReLU, dropout.
 
     Zeros are added so that the size stays: a sample on both sides, an electrode on the right.
@@ -57,7 +58,7 @@ class Conv(nnx.Module):
         return y, moments
 
 
-class Block(nnx.Module):
+class Block(Module):
     """A chain of `Conv`s; residual ones add their input."""
 
     def __init__(
@@ -90,7 +91,7 @@ class Block(nnx.Module):
             getattr(self, f"conv_{n}").norm.update(one)
 
 
-class NeuroPose(nnx.Module):
+class NeuroPose(Module):
     """emg (B, T, C) -> poses (B, T, J) in radians, f32: one pose for every sample of the window.
 
     channels, pools, electrode_pools: three entries, one per encoder block: what it makes and by how

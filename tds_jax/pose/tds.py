@@ -14,13 +14,14 @@ from tds_jax.errors import UserError
 from tds_jax.nn.conv import Conv1d, width_conv1d
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.linear import Linear, add_bias, uniform
+from tds_jax.nn.module import Module
 from tds_jax.nn.norm import LayerNorm
 from tds_jax.nn.remat import checkpoint, keep
 
 NORM_ORDERS = ("norm_relu", "relu_norm")
 
 
-class TDSBlock(nnx.Module):
+class TDSBlock(Module):
     """(B, T, G * W) -> (B, T - K + 1, G * W): a convolution over time, then two linear layers.
 
     The convolution mixes the G groups of a column and treats the W columns alike; the linear layers
@@ -47,7 +48,7 @@ class TDSBlock(nnx.Module):
         return keep(self.fc_norm(self.fc_2(jax.nn.relu(self.fc_1(x))) + x))
 
 
-class TDSStage(nnx.Module):
+class TDSStage(Module):
     """A strided convolution with its normalisation and dropout, then TDS blocks at its rate."""
 
     def __init__(
@@ -97,7 +98,7 @@ class TDSStage(nnx.Module):
         return x
 
 
-class TDSNetwork(nnx.Module):
+class TDSNetwork(Module):
     """(B, T, C) -> (B, num_frames(T), features).
 
     Frame n depends on samples [n * stride, n * stride + left_context] and on no other. The six

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.methods import diffusion, losses
@@ -20,7 +21,7 @@ def normalized(volume: jax.Array, by: Normalizer) -> jax.Array:
     return by(volume) * losses.occupied(volume)[..., None]
 
 
-class ScaledAutoencoder(nnx.Module):
+class ScaledAutoencoder(Module):
     """An autoencoder network between raw volumes (B, D, H, W, 4), channel 0 the occupancy.
 
     logits: the network sees values normalised over occupied cells of the train split, and answers
@@ -57,7 +58,7 @@ class ScaledAutoencoder(nnx.Module):
         return self.outside(self.network.decode(latent))
 
 
-class LatentDenoiser(nnx.Module):
+class LatentDenoiser(Module):
     """Estimates the latent of the target from a noisy one and the radar's volume.
 
     The radar has an encoder of its own, trained with the U-Net: the autoencoder's has only ever
@@ -108,7 +109,7 @@ class LatentDenoiser(nnx.Module):
         return estimate
 
 
-class Changes(nnx.Module):
+class Changes(Module):
     """Zeros in the shapes of a nested dict of weights, to be learned and added to them."""
 
     def __init__(self, weights: dict[str, Any]) -> None:
@@ -117,7 +118,7 @@ class Changes(nnx.Module):
             setattr(self, name, zeros)
 
 
-class Distilled(nnx.Module):
+class Distilled(Module):
     """A frozen teacher and what its student has learned beyond it.
 
     The student is the teacher with `change`, zeros at first, added to its trained weights. So it

@@ -13,6 +13,7 @@ from flax import nnx
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm, Moments
+from tds_jax.nn.module import Module
 from tds_jax.nn.remat import keep
 from tds_jax.voxel.config import ATTENTION_HEADS
 
@@ -44,6 +45,8 @@ class Step(NamedTuple):
 class Block(Protocol):
     """What a chain is made of."""
 
+    label: str
+
     def steps(self) -> list[Step]: ...
 
 
@@ -61,7 +64,7 @@ def norm_of(channels: int, dtype: jnp.dtype) -> GroupNorm:
     return GroupNorm(channels, groups_of(channels), dtype=dtype, activation=jax.nn.silu)
 
 
-class Conv(nnx.Module):
+class Conv(Module):
     """3x3x3 convolution without a normalisation; `down` is its stride."""
 
     def __init__(
@@ -74,7 +77,7 @@ class Conv(nnx.Module):
         return [Step(lambda state, _: (self.conv(state[0]),), down=self.down)]
 
 
-class Up(nnx.Module):
+class Up(Module):
     """Trilinear resize by `up` (each 1 or 2), then a 3x3x3 convolution."""
 
     def __init__(self, channels: int, up: Scale, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
@@ -85,7 +88,7 @@ class Up(nnx.Module):
         return [Step(lambda state, _: (self.conv(enlarge(state[0], self.up)),), up=self.up)]
 
 
-class Res(nnx.Module):
+class Res(Module):
     """x -> skip(x) + conv(silu(norm(conv(silu(norm(x)))))); skip is 1x1x1 where channels change."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
@@ -108,7 +111,7 @@ class Res(nnx.Module):
         return (keep(skip + self.conv_2(self.norm_2(h, moments))),)
 
 
-class Out(nnx.Module):
+class Out(Module):
     """Normalisation, SiLU, 3x3x3 convolution."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
@@ -119,7 +122,7 @@ class Out(nnx.Module):
         return [Step(lambda state, moments: (self.conv(self.norm(state[0], moments)),), self.norm)]
 
 
-class Attention(nnx.Module):
+class Attention(Module):
     """x + projection of what every voxel attends to among all voxels; 4 heads, no position code.
 
     QUERIES rows of the attention matrix exist at a time, forward and backward.

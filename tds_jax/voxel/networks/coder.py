@@ -12,6 +12,7 @@ from flax import nnx
 
 from tds_jax.errors import UserError
 from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.module import Module
 from tds_jax.voxel.networks import tiling
 from tds_jax.voxel.networks.blocks import ONE, RESAMPLING, Attention, Block, Conv, Out, Res, Up
 
@@ -30,7 +31,7 @@ class Execution:
     tile: int
 
 
-class Coder(nnx.Module):
+class Coder(Module):
     """A chain of blocks; `blocks` gives it in order."""
 
     execution: Execution
@@ -138,7 +139,7 @@ def _add_middle(coder: Coder, width: int, attention: bool, given: dict[str, Any]
         coder.mid_1 = Attention(width, **given)
 
 
-class Autoencoder(nnx.Module):
+class Autoencoder(Module):
     """Encoder and decoder of volumes; what `VAE3D` and `VQVAE3D` share."""
 
     def __init__(

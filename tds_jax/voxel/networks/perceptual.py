@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
+from tds_jax.nn.module import Module
 from tds_jax.voxel.networks.frozen import freeze
 
 CHANNELS = (32, 64, 128, 128)
@@ -15,7 +16,7 @@ EPS = 1e-5
 MASK_FLOOR = 0.1  # what an empty cell counts
 
 
-class FeatureNet(nnx.Module):
+class FeatureNet(Module):
     """(B, D, H, W, C) -> features of four stages, each half as large along every axis.
 
     A stage is twice convolution, instance norm, leaky ReLU; the first convolution has stride 2.

@@ -72,7 +72,11 @@ def _whole(chain: tuple[Block, ...], x: jax.Array) -> jax.Array:
 
 
 def _steps(chain: Sequence[Block]) -> list[Step]:
-    return [step for block in chain for step in block.steps()]
+    return [
+        step._replace(apply=jax.named_call(step.apply, name=block.label))
+        for block in chain
+        for step in block.steps()
+    ]
 
 
 def _last(steps: Sequence[Step], state: State, found: Sequence[Moments] = ()) -> jax.Array:

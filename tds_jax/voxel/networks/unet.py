@@ -15,6 +15,7 @@ from flax import nnx
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.group_norm import GroupNorm
 from tds_jax.nn.linear import Linear
+from tds_jax.nn.module import Module
 from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.voxel.networks.blocks import enlarge, groups_of, norm_of
 
@@ -22,7 +23,7 @@ PERIODS = 1e4  # the slowest wave of the time embedding turns once in 2 pi times
 TIME_WIDTH = 4  # width of the time embedding / width of the first level
 
 
-class TimeBlock(nnx.Module):
+class TimeBlock(Module):
     """Residual block whose second norm is scaled and shifted by the time embedding.
 
     Its last convolution starts at zero: a fresh block passes its input on.
@@ -47,7 +48,7 @@ class TimeBlock(nnx.Module):
         return keep((x if self.skip is None else self.skip(x)) + h)
 
 
-class LinearAttention(nnx.Module):
+class LinearAttention(Module):
     """Attention whose work and memory grow with the number of cells, not with its square.
 
     Scores are products of elu + 1 of queries and keys, so keys and values are summed once. One
@@ -73,7 +74,7 @@ class LinearAttention(nnx.Module):
         return x + self.norm_out(self.out(mixed))
 
 
-class UNet(nnx.Module):
+class UNet(Module):
     """(B, D, H, W, in_channels), times (B,) -> (B, D, H, W, out_channels), f32; 0 when fresh.
 
     One residual block per level going down, two going up; level i has width * multipliers[i]

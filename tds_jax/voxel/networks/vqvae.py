@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.errors import UserError
+from tds_jax.nn.module import Module
 from tds_jax.nn.noise import key_of
 from tds_jax.voxel.networks.coder import Autoencoder, wide
 
@@ -34,7 +35,7 @@ class Quantized(NamedTuple):
     codebook: jax.Array
 
 
-class Codebook(nnx.Module):
+class Codebook(Module):
     """`size` codes of `channels` numbers, each the running mean of the latents nearest to it.
 
     decay: share of the old mean that one update leaves; 0 makes codes a parameter instead, learned
