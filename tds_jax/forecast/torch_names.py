@@ -102,19 +102,14 @@ def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
             fields = match.groupdict()
             number = int(fields.get("n") or 1) - 1
             return _leaf(path.format(n=number), fields["leaf"], tensor)
-    raise UserError(
-        f"checkpoint tensor {name!r} of shape {tensor.shape} is not one of a forecast model known "
-        "here (ConvLSTM, 3dcnn_lstm, its lite and micro forms); check its origin"
-    )
+    known = "a forecast model known here (ConvLSTM, 3dcnn_lstm, its lite and micro forms)"
+    raise torch_fill.unknown(name, tensor, known)
 
 
 def _leaf(path: str, leaf: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     if path == "cell" and len(tensor) % 4 == 0:  # gates: i f o g -> i f g o
         i, f, o, g = np.split(tensor, 4)
         tensor = np.concatenate([i, f, g, o])
-    if leaf != "weight":
-        return f"{path} {leaf.removeprefix('running_')}", tensor
-    if tensor.ndim == 1:
-        return f"{path} scale", tensor
-    kernel = np.moveaxis(tensor, (1, 0), (-2, -1))  # (out, in, *sizes) -> (*sizes, in, out)
-    return f"{path} kernel", kernel[0, 0] if path == "out linear" and kernel.ndim == 4 else kernel
+    if path == "out linear" and tensor.ndim == 4:  # a convolution of 1 x 1
+        tensor = tensor[:, :, 0, 0]
+    return torch_fill.place(path, leaf, tensor)

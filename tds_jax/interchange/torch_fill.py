@@ -44,6 +44,27 @@ def converted(
     return found
 
 
+def place(path: str, leaf: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
+    """(path of a module's leaf, its value in our layout).
+
+    weight: (n,) -> scale; (out, in, *sizes) -> kernel (*sizes, in, out). bias, running_mean and
+    running_var stay as they are.
+    """
+    if leaf != "weight":
+        return f"{path} {leaf.removeprefix('running_')}", tensor
+    if tensor.ndim == 1:
+        return f"{path} scale", tensor
+    return f"{path} kernel", np.moveaxis(tensor, (0, 1), (-1, -2))
+
+
+def unknown(name: str, tensor: np.ndarray, models: str) -> UserError:
+    """What to raise for a name without a counterpart. models: those that are known."""
+    return UserError(
+        f"checkpoint tensor {name!r} of shape {tensor.shape} is not one of {models}; check its "
+        "origin"
+    )
+
+
 def path_of(path: tuple[Any, ...]) -> str:
     """A leaf's path in {"params": …, "rest": …} as `Found` names it, without the first key."""
     return " ".join(str(part.key) for part in path[1:])

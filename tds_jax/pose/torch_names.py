@@ -117,18 +117,11 @@ def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
                 "norm": " norm" if m % 4 == 1 else "",
             }
             return _leaf(path.format(**fields | words), fields["leaf"], tensor)
-    raise UserError(
-        f"checkpoint tensor {name!r} of shape {tensor.shape} is not one of a pose model known "
-        "here (emg2pose, NeuroPose, tds_lstm); check its origin"
-    )
+    known = "a pose model known here (emg2pose, NeuroPose, tds_lstm)"
+    raise torch_fill.unknown(name, tensor, known)
 
 
 def _leaf(path: str, leaf: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
-    if leaf != "weight":
-        return f"{path} {leaf.removeprefix('running_')}", tensor
-    if tensor.ndim == 1:
-        return f"{path} scale", tensor
-    if tensor.ndim == 4 and tensor.shape[2] > 1:  # NeuroPose: (out, in, t, e) -> (t, e, in, out)
-        return f"{path} kernel", tensor.transpose(2, 3, 1, 0)
-    # (out, in, 1, k) of a TDS convolution and (out, in, k) -> (k, in, out); (out, in) -> (in, out)
-    return f"{path} kernel", (tensor[:, :, 0] if tensor.ndim == 4 else tensor).T
+    if leaf == "weight" and tensor.ndim == 4 and tensor.shape[2] == 1:
+        tensor = tensor[:, :, 0]  # (out, in, 1, k) of a TDS convolution; NeuroPose's has (t, e)
+    return torch_fill.place(path, leaf, tensor)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,18 @@ class Execution:
     holds at once, 0 for all, see `tiling.run`.
     """
 
+    span: str
+    remat: str
+    tile: int
+
+
+class Coding(TypedDict):
+    """What an autoencoder is made of, see `vae.VAE3D`, and how it is run, see `Execution`."""
+
+    base: int
+    multipliers: Sequence[int]
+    blocks: int
+    attention: bool
     span: str
     remat: str
     tile: int
@@ -147,18 +159,13 @@ class Autoencoder(Module):
         in_channels: int,
         out_channels: int,
         latent_channels: int,
-        *,
         code_channels: int,
-        base: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: bool,
-        span: str,
-        remat: str,
-        tile: int,
+        *,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        **coder: Unpack[Coding],
     ) -> None:
+        multipliers, blocks, tile = coder["multipliers"], coder["blocks"], coder["tile"]
         if not 1 <= len(multipliers) <= len(RESAMPLING) + 1:
             raise UserError(
                 f"model.multipliers={tuple(multipliers)} has {len(multipliers)} levels; "
@@ -168,8 +175,9 @@ class Autoencoder(Module):
             raise UserError(f"model.blocks={blocks} residual blocks per level; use 0, 1 or 2")
         if tile < 0:
             raise UserError(f"model.tile={tile} voxels is negative; use 0 (whole) or a number")
-        given: dict[str, Any] = {"base": base, "blocks": blocks, "attention": attention}
-        given |= {"execution": Execution(span, remat, tile), "dtype": dtype, "rngs": rngs}
+        given: dict[str, Any] = {name: coder[name] for name in ("base", "blocks", "attention")}
+        execution = Execution(coder["span"], coder["remat"], tile)
+        given |= {"execution": execution, "dtype": dtype, "rngs": rngs}
         self.in_channels = in_channels
         self.latent_channels = latent_channels
         used = (ONE, *RESAMPLING[: len(multipliers) - 1])

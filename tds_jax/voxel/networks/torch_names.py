@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.errors import UserError
 from tds_jax.interchange import torch_fill
 from tds_jax.interchange.torch_fill import Remedies
 
@@ -59,13 +58,5 @@ def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
         return "codebook codes", tensor
     for pattern, path in _PATTERNS:
         if match := pattern.fullmatch(bare):
-            words = path.format(**match.groupdict())
-            if match["leaf"] == "bias":
-                return f"{words} bias", tensor
-            if tensor.ndim == 1:
-                return f"{words} scale", tensor
-            return f"{words} kernel", np.moveaxis(tensor, (0, 1), (-1, -2))
-    raise UserError(
-        f"checkpoint tensor {name!r} of shape {tensor.shape} is not one of a volume model known "
-        "here (VAE, VQ-VAE); check its origin"
-    )
+            return torch_fill.place(path.format(**match.groupdict()), match["leaf"], tensor)
+    raise torch_fill.unknown(name, tensor, "a volume model known here (VAE, VQ-VAE)")

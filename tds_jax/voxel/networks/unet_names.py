@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.errors import UserError
 from tds_jax.interchange import torch_fill
 from tds_jax.interchange.torch_fill import Remedies
 
@@ -55,16 +54,8 @@ def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     core, _, leaf = name.removeprefix("module.").rpartition(".")
     path = _FIXED.get(core) or _block(core)
     if path is None or leaf not in ("weight", "bias"):
-        raise UserError(
-            f"checkpoint tensor {name!r} of shape {tensor.shape} is not one of the latent U-Net; "
-            "check its origin"
-        )
-    if leaf == "bias":
-        return f"{path} bias", tensor
-    if tensor.ndim == 1:
-        return f"{path} scale", tensor
-    # (out, in, d, h, w) -> (d, h, w, in, out); (out, in) -> (in, out)
-    return f"{path} kernel", tensor.transpose(*range(2, tensor.ndim), 1, 0)
+        raise torch_fill.unknown(name, tensor, "the latent U-Net")
+    return torch_fill.place(path, leaf, tensor)
 
 
 def _block(core: str) -> str | None:

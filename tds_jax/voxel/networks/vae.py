@@ -3,8 +3,7 @@
 The architecture of the 4D-Radar reference (its counts, its weights), channels last.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from flax import nnx
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.noise import key_of
-from tds_jax.voxel.networks.coder import Autoencoder, wide
+from tds_jax.voxel.networks.coder import Autoencoder, Coding, wide
 
 LOGVAR_RANGE = (-30.0, 20.0)
 NOISE = 0x5A  # stream of an example's key that the sampling noise is drawn from
@@ -55,30 +54,18 @@ class VAE3D(Autoencoder):
         out_channels: int,
         latent_channels: int,
         *,
-        base: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: bool,
-        span: str,
-        remat: str,
-        tile: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        **coder: Unpack[Coding],
     ) -> None:
         super().__init__(
             in_channels,
             out_channels,
             latent_channels,
-            code_channels=2 * latent_channels,
-            base=base,
-            multipliers=multipliers,
-            blocks=blocks,
-            attention=attention,
-            span=span,
-            remat=remat,
-            tile=tile,
+            2 * latent_channels,
             dtype=dtype,
             rngs=rngs,
+            **coder,
         )
         point: dict[str, Any] = {"kernel": (1, 1, 1), "dtype": dtype, "rngs": rngs}
         self.quant_conv = ConvNd(latent_channels, latent_channels, **point)

@@ -1,7 +1,6 @@
 """3D autoencoder whose latents are entries of a codebook."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from flax import nnx
 from tds_jax.errors import UserError
 from tds_jax.nn.module import Module
 from tds_jax.nn.noise import key_of
-from tds_jax.voxel.networks.coder import Autoencoder, wide
+from tds_jax.voxel.networks.coder import Autoencoder, Coding, wide
 
 EPS = 1e-5  # of the Laplace smoothing of code sizes, in tokens
 DISTANCES = 1 << 22  # of tokens to codes alive at once: 16 MiB
@@ -161,35 +160,23 @@ class VQVAE3D(Autoencoder):
         out_channels: int,
         latent_channels: int,
         *,
-        base: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: bool,
         codes: int,
         decay: float,
         window: int,
         restart_below: float,
         commitment: float,
-        span: str,
-        remat: str,
-        tile: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        **coder: Unpack[Coding],
     ) -> None:
         super().__init__(
             in_channels,
             out_channels,
             latent_channels,
-            code_channels=latent_channels,
-            base=base,
-            multipliers=multipliers,
-            blocks=blocks,
-            attention=attention,
-            span=span,
-            remat=remat,
-            tile=tile,
+            latent_channels,
             dtype=dtype,
             rngs=rngs,
+            **coder,
         )
         self.commitment = commitment
         self.codebook = Codebook(
