@@ -1,9 +1,6 @@
 """Fields over many files of one grid: which steps there are, and blocks of them on demand."""
 
-import collections
 import dataclasses
-import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from tds_jax.data.gridded import GridFile, find_files, header, open_dataset, require_same_grid
+from tds_jax.data.open_files import OpenFiles
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
 
@@ -81,18 +79,10 @@ def require_sorted(file: GridFile) -> None:
         )
 
 
-class _Open:
-    """The open datasets of one process, least recently used first."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.datasets: collections.OrderedDict[str, xr.Dataset] = collections.OrderedDict()
-
-
 class GridRecord:
     """Fields over many files, read in blocks of steps; picklable, files open when first read.
 
-    files: on one grid. Handles are keyed by process id and never travel with a pickle.
+    files: on one grid.
     """
 
     def __init__(self, files: Sequence[GridFile], variables: Sequence[str]) -> None:
@@ -102,10 +92,7 @@ class GridRecord:
             require_same_units(files, name)
         self.files = tuple(files)
         self.steps = {name: join_steps(files, name) for name in variables}
-        self._per_process: dict[int, _Open] = {}
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_per_process": {}}
+        self._open: OpenFiles[xr.Dataset] = OpenFiles(MAX_OPEN_FILES, xr.Dataset.close)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -134,24 +121,11 @@ class GridRecord:
 
     def close(self) -> None:
         """Closes this process's files; the next read opens them again."""
-        held = self._held()
-        with held.lock:
-            while held.datasets:
-                held.datasets.popitem()[1].close()
-
-    def _held(self) -> _Open:
-        return self._per_process.setdefault(os.getpid(), _Open())
+        self._open.close()
 
     def _read_file(self, file: GridFile, variable: str, steps: slice, region: Region) -> np.ndarray:
-        held = self._held()
-        # One lock from look-up to read: no other thread may close the file in between.
-        with held.lock:
-            if file.path not in held.datasets:
-                while len(held.datasets) >= MAX_OPEN_FILES:
-                    held.datasets.popitem(last=False)[1].close()
-                held.datasets[file.path] = open_dataset(file.path)
-            held.datasets.move_to_end(file.path)
-            array = held.datasets[file.path][variable]
+        with self._open.using(file.path, lambda: open_dataset(file.path)) as data:
+            array = data[variable]
             spare = {name: 0 for name in array.dims if name not in file.dims}
             where = dict(zip(file.dims, (steps, *region), strict=True))
             try:

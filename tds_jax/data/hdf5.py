@@ -1,16 +1,15 @@
 """Row ranges of compound HDF5 datasets, read through a bounded set of lazily opened handles."""
 
-import collections
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
-import os
-import threading
 from collections.abc import Sequence
 
 import h5py
 import numpy as np
 
+from tds_jax.data.open_files import OpenFiles
 from tds_jax.errors import UserError
 
 
@@ -53,24 +52,13 @@ class Header:
         return found.shape[0]
 
 
-class _Handles:
-    """The open files of one process, least recently used first."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.open: collections.OrderedDict[tuple[str, str, str], h5py.Dataset] = (
-            collections.OrderedDict()
-        )
-
-
 class RowFiles:
     """Opens files on first use and reads row ranges from them; safe in threads and workers.
 
     max_open_files: handles kept per process, the least recently used is closed first.
     chunk_cache_bytes: HDF5's rdcc_nbytes, per open file; a process therefore holds at most
     max_open_files * chunk_cache_bytes of decompressed chunks. chunk_cache_preemption: HDF5's
-    rdcc_w0 in [0, 1]; 1 evicts fully read chunks first. Handles are keyed by process id and never
-    travel with a pickle.
+    rdcc_w0 in [0, 1]; 1 evicts fully read chunks first.
     """
 
     def __init__(
@@ -89,31 +77,23 @@ class RowFiles:
         self.max_open_files = max_open_files
         self.chunk_cache_bytes = chunk_cache_bytes
         self.chunk_cache_preemption = chunk_cache_preemption
-        self._per_process: dict[int, _Handles] = {}
+        self._open: OpenFiles[h5py.Dataset] = OpenFiles(max_open_files, _close)
 
     def __repr__(self) -> str:
         return f"RowFiles(max_open_files={self.max_open_files})"
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_per_process": {}}
-
     @property
     def open_files(self) -> int:
         """Number of handles this process holds."""
-        return len(self._handles().open)
+        return len(self._open.held())
 
     def close(self) -> None:
         """Closes this process's handles; the next read opens them again."""
-        handles = self._handles()
-        with handles.lock:
-            while handles.open:
-                handles.open.popitem()[1].file.close()
+        self._open.close()
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """Rows, fields and group attributes of `group/dataset`; UserError names what is wrong."""
-        handles = self._handles()
-        with handles.lock:
-            found = self._dataset(handles, path, group, dataset)
+        with self._dataset(path, group, dataset) as found:
             names = found.dtype.names or ()
             kinds = [(name, found.dtype[name]) for name in names]
             fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
@@ -137,11 +117,7 @@ class RowFiles:
         return self._read(path, group, dataset, start, stop)
 
     def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
-        handles = self._handles()
-        # One lock from look-up to read: no other thread may evict the file in between. HDF5 runs
-        # one call at a time anyway.
-        with handles.lock:
-            found = self._dataset(handles, path, group, dataset)
+        with self._dataset(path, group, dataset) as found:  # HDF5 runs one call at a time anyway
             try:
                 return found[start:stop]
             except OSError as error:
@@ -150,24 +126,22 @@ class RowFiles:
                     f"({_first_line(error)}); copy the file again"
                 ) from error
 
-    def _handles(self) -> _Handles:
-        return self._per_process.setdefault(os.getpid(), _Handles())
+    def _dataset(
+        self, path: str, group: str, dataset: str
+    ) -> contextlib.AbstractContextManager[h5py.Dataset]:
+        def opened() -> h5py.Dataset:
+            file = _open(path, self.chunk_cache_bytes, self.chunk_cache_preemption)
+            try:
+                return _find(file, path, group, dataset)
+            except UserError:
+                file.close()
+                raise
 
-    def _dataset(self, handles: _Handles, path: str, group: str, dataset: str) -> h5py.Dataset:
-        key = (path, group, dataset)
-        if key in handles.open:
-            handles.open.move_to_end(key)
-            return handles.open[key]
-        while len(handles.open) >= self.max_open_files:
-            handles.open.popitem(last=False)[1].file.close()
-        file = _open(path, self.chunk_cache_bytes, self.chunk_cache_preemption)
-        try:
-            found = _find(file, path, group, dataset)
-        except UserError:
-            file.close()
-            raise
-        handles.open[key] = found
-        return found
+        return self._open.using((path, group, dataset), opened)
+
+
+def _close(found: h5py.Dataset) -> None:
+    found.file.close()
 
 
 def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h5py.File:

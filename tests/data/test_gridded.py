@@ -118,7 +118,7 @@ def test_a_pickle_holds_no_file_and_reads_again(tmp_path):
     record = open_record(write(dataset(TIMES), tmp_path / "a.nc"), ("t2m",))
     before = record.read("t2m", 0, 3)
     copy = pickle.loads(pickle.dumps(record))
-    assert copy._per_process == {}
+    assert len(copy._open.held()) == 0
     np.testing.assert_array_equal(copy.read("t2m", 0, 3), before)
 
 
@@ -130,7 +130,7 @@ def test_no_more_files_are_open_than_allowed(tmp_path, monkeypatch):
     record = open_record(tmp_path, ("t2m",))
     for i in range(50):
         np.testing.assert_array_equal(record.read("t2m", i, i + 1)[0], data.t2m.values[i])
-        assert len(record._held().datasets) <= 2
+        assert len(record._open.held()) <= 2
 
 
 def test_reading_a_step_does_not_read_the_record(tmp_path):

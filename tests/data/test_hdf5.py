@@ -47,7 +47,7 @@ def test_open_handles_stay_bounded_and_the_oldest_goes_first(tmp_path):
         files.rows(path, *WHERE, 0, 2, ("emg",))
         assert files.open_files <= 3
     assert len(os.listdir("/proc/self/fd")) - opened == 3
-    kept = [key[0] for key in files._handles().open]
+    kept = [key[0] for key in files._open.held()]
     assert kept == [paths[4], paths[2], paths[0]]
     files.close()
     assert len(os.listdir("/proc/self/fd")) == opened
@@ -105,7 +105,7 @@ def test_chunk_cache_settings_reach_hdf5(tmp_path):
     path = write_rows(tmp_path / "a.hdf5", make_rows(50), chunks=(8,))
     files = RowFiles(1, 123_456, 0.25)
     files.header(path, *WHERE)
-    (found,) = files._handles().open.values()
+    (found,) = files._open.held().values()
     _, _, size, preemption = found.file.id.get_access_plist().get_cache()
     assert (size, preemption) == (123_456, 0.25)
 
