@@ -169,8 +169,13 @@ class _LoadEval:
 
 def _labelled(example: Example, seed: int, epoch: int, index: int) -> Example:
     # The trailing 1 keeps these words apart from the generator's of the same example.
-    key = np.random.SeedSequence((seed, epoch, index, 1)).generate_state(2, np.uint32)
+    key = key_data(seed, epoch, index, 1)
     return {**example, "example": np.asarray(index, np.int32), "key": key}
+
+
+def key_data(*of: int) -> np.ndarray:
+    """(2,) uint32 of a random key, which depends on these numbers alone."""
+    return np.random.SeedSequence(of).generate_state(2, np.uint32)
 
 
 def _require(name: str, value: int, least: int) -> None:

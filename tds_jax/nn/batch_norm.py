@@ -1,7 +1,6 @@
 """Normalisation by the statistics of a batch, kept running for evaluation."""
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +8,11 @@ from flax import nnx
 
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
+from tds_jax.nn.moments import Moments, along_last
 from tds_jax.nn.normalizer import Statistic
 
 MOMENTUM = 0.1  # weight of the newest batch in the running statistics, as PyTorch counts it
 EPS = 1e-5
-
-
-class Moments(NamedTuple):
-    """Mean (F,) and variance (F,) of what goes into one `BatchNorm`."""
-
-    mean: jax.Array
-    var: jax.Array
 
 
 def moments(x: jax.Array) -> Moments:
@@ -30,7 +23,7 @@ def moments(x: jax.Array) -> Moments:
     """
     x = x.astype(at_least_f32(x.dtype))
     mean = _mean(x)
-    return Moments(mean, _mean((x - _row(mean, x)) ** 2))
+    return Moments(mean, _mean((x - along_last(mean, x)) ** 2))
 
 
 def merge(parts: Moments) -> Moments:
@@ -42,8 +35,8 @@ def merge(parts: Moments) -> Moments:
 def pull_moments(cotangent: Moments, by: Moments, x: jax.Array, count: int) -> jax.Array:
     """What `cotangent` of the moments `by` of `count` positions adds to that of their part x."""
     x = x.astype(cotangent.var.dtype)
-    mean, var = (_row(part / count, x) for part in cotangent)
-    return mean + 2 * var * (x - _row(by.mean, x))
+    mean, var = (along_last(part / count, x) for part in cotangent)
+    return mean + 2 * var * (x - along_last(by.mean, x))
 
 
 def unbiased(found: Moments, count: int) -> Moments:
@@ -55,7 +48,7 @@ def normalize(x: jax.Array, by: Moments, scale: jax.Array, bias: jax.Array) -> j
     """(x - mean) / sqrt(var + EPS) * scale + bias over the last axis, f32 at least."""
     x = x.astype(at_least_f32(x.dtype))
     rows = (scale * jax.lax.rsqrt(by.var + EPS), by.mean, bias)
-    gain, centre, shift = (_row(row.astype(x.dtype), x) for row in rows)
+    gain, centre, shift = (along_last(row.astype(x.dtype), x) for row in rows)
     return (x - centre) * gain + shift
 
 
@@ -96,8 +89,3 @@ def _mean(x: jax.Array) -> jax.Array:
     while x.ndim > 1:
         x = jnp.mean(x, axis=-2)
     return x
-
-
-def _row(vector: jax.Array, like: jax.Array) -> jax.Array:
-    """(F,) -> (1, ..., 1, F)."""
-    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)

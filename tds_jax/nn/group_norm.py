@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +10,9 @@ from flax import nnx
 
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
+from tds_jax.nn.moments import Moments, along_last
 
 Activation = Callable[[jax.Array], jax.Array]
-
-
-class Moments(NamedTuple):
-    """Mean (B, G) and biased variance (B, G) of each group of channels over all of space."""
-
-    mean: jax.Array
-    var: jax.Array
 
 
 def identity(x: jax.Array) -> jax.Array:
@@ -70,7 +63,7 @@ class GroupNorm(Module):
 
 
 def moments(x: jax.Array, groups: int, where: jax.Array | None = None) -> Moments:
-    """Moments of x (B, *space, C): mean first, then the mean square of what is left.
+    """Moments (B, G) of x (B, *space, C): mean first, then the mean square of what is left.
 
     where: bool, to go with x; the positions of space that count, at least one.
     """
@@ -90,7 +83,7 @@ def merge(a: Moments, a_share: jax.Array, b: Moments) -> Moments:
 def _affine(x: jax.Array, by: Moments, eps: float, scale: jax.Array, bias: jax.Array) -> jax.Array:
     wide = x.astype(scale.dtype)
     normal = (wide - spread(by.mean, x)) * spread(jax.lax.rsqrt(by.var + eps), x)
-    return normal * _last(scale, x) + _last(bias, x)
+    return normal * along_last(scale, x) + along_last(bias, x)
 
 
 Static = tuple[int, float, Activation, jnp.dtype]
@@ -118,13 +111,13 @@ def _backward(
     x, mean, var, scale, bias = saved
     inverse = spread(jax.lax.rsqrt(var + eps), x)
     y = (x.astype(scale.dtype) - spread(mean, x)) * inverse
-    _, pull = jax.vjp(activation, y * _last(scale, x) + _last(bias, x))
+    _, pull = jax.vjp(activation, y * along_last(scale, x) + along_last(bias, x))
     (g,) = pull(g.astype(scale.dtype))
     positions = math.prod(x.shape[1:-1])
     g_mean, gy_mean = _space_mean(g), _space_mean(g * y)  # (B, C)
     offset = spread(_over_groups(g_mean * scale[None], groups), x)
     slope = spread(_over_groups(gy_mean * scale[None], groups), x)
-    dx = inverse * (g * _last(scale, x) - offset - y * slope)
+    dx = inverse * (g * along_last(scale, x) - offset - y * slope)
     d_scale, d_bias = (positions * jnp.sum(mean, axis=0) for mean in (gy_mean, g_mean))
     return dx.astype(x.dtype), d_scale, d_bias
 
@@ -146,8 +139,3 @@ def spread(x: jax.Array, like: jax.Array) -> jax.Array:
     """(B, G) -> (B, 1, ..., 1, C), to go with (B, *space, C)."""
     rows = jnp.repeat(x, like.shape[-1] // x.shape[1], axis=1)
     return rows.reshape(x.shape[0], *(1,) * (like.ndim - 2), like.shape[-1])
-
-
-def _last(vector: jax.Array, like: jax.Array) -> jax.Array:
-    """(C,) -> (1, ..., 1, C)."""
-    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)

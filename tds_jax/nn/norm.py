@@ -8,6 +8,7 @@ from flax import nnx
 
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
+from tds_jax.nn.moments import along_last
 
 
 class LayerNorm(Module):
@@ -44,7 +45,7 @@ def _forward(
     wide = x.astype(scale.dtype)
     mean = _row_mean(wide)
     inverse = jax.lax.rsqrt(_row_mean((wide - mean) ** 2) + eps)
-    y = (wide - mean) * inverse * _rows(scale, x) + _rows(bias, x)
+    y = (wide - mean) * inverse * along_last(scale, x) + along_last(bias, x)
     return y, (x, mean, inverse, scale)
 
 
@@ -53,7 +54,7 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, mean, inverse, scale = saved
     y = (x.astype(scale.dtype) - mean) * inverse
-    h = g * _rows(scale, x)
+    h = g * along_last(scale, x)
     rows = tuple(range(x.ndim - 1))
     dx = (inverse * (h - _row_mean(h) - y * _row_mean(h * y))).astype(x.dtype)
     return dx, jnp.sum(g * y, axis=rows), jnp.sum(g, axis=rows)
@@ -76,8 +77,3 @@ def _row_mean(x: jax.Array) -> jax.Array:
         return jnp.mean(x, axis=-1, keepdims=True)
 
     return jax.lax.platform_dependent(x, cpu=product, default=reduction)
-
-
-def _rows(vector: jax.Array, like: jax.Array) -> jax.Array:
-    """(C,) -> (1, ..., 1, C), to go with (..., C)."""
-    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.errors import UserError
-from tds_jax.nn.batch_norm import BatchNorm, Moments
+from tds_jax.nn.batch_norm import BatchNorm
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear, uniform
 from tds_jax.nn.module import Module
+from tds_jax.nn.moments import Moments
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.nn.resample import interpolate

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
+from tds_jax.data.pipeline import key_data
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled
@@ -15,8 +16,6 @@ from tds_jax.voxel.data.volumes import ENDINGS, Volume, read_volume, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.task import VoxelTask
-
-KEY_WORDS = 2  # of a random key
 
 
 def predict(
@@ -39,7 +38,7 @@ def predict(
             progress(done, len(pairs), file.name)
             volume = _checked(task, file)
             seen = task.data.grid.arrange(volume, pooled=() if leaf == "radar" else (3,))
-            key = np.random.SeedSequence((task.config.seed, done)).generate_state(KEY_WORDS)
+            key = key_data(task.config.seed, done)
             batch = {leaf: seen[None], "weight": weight[None], "key": key[None]}
             _write(place, np.asarray(run(batch)[0]), weight, threshold)
     return [place for _, place in pairs]

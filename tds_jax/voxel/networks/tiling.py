@@ -19,7 +19,8 @@ from flax import nnx
 
 from tds_jax.config import require_choice
 from tds_jax.nn.dtypes import at_least_f32
-from tds_jax.nn.group_norm import Moments, merge, moments, spread
+from tds_jax.nn.group_norm import merge, moments, spread
+from tds_jax.nn.moments import Moments
 from tds_jax.nn.remat import checkpoint
 from tds_jax.voxel.networks.blocks import ONE, Block, State, Step
 
