@@ -183,22 +183,23 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
     ):
         state, progress = run.start()
         batches = run.feed.train(progress.position, run.busy)
-        while True:
-            if progress.position >= run.total:
-                state = run.program.flush(state)
-            before = progress.evaluated
-            if not stop:  # a scheduler's patience may be shorter than an evaluation
-                progress = run.evaluate_or_save(state, progress)
-            ends = run.finished(progress) or bool(stop)
-            # Save before drawing: the checkpoint's position is the number of examples consumed.
-            run.maybe_save(state, progress, new_score=progress.evaluated != before, now=ends)
-            if ends:
-                break
-            state = run.step(state, next(batches))
-            progress = dataclasses.replace(
-                progress, position=progress.position + config.optim.micro_batch
-            )
-            state = run.window.step(state, progress.position)
+        with jax.transfer_guard("disallow"):  # but for what is asked for by name
+            while True:
+                if progress.position >= run.total:
+                    state = run.program.flush(state)
+                before = progress.evaluated
+                if not stop:  # a scheduler's patience may be shorter than an evaluation
+                    progress = run.evaluate_or_save(state, progress)
+                ends = run.finished(progress) or bool(stop)
+                # Save before drawing: the checkpoint's position is the number of examples consumed.
+                run.maybe_save(state, progress, new_score=progress.evaluated != before, now=ends)
+                if ends:
+                    break
+                state = run.step(state, next(batches))
+                progress = dataclasses.replace(
+                    progress, position=progress.position + config.optim.micro_batch
+                )
+                state = run.window.step(state, progress.position)
         return Finished(
             complete=not stop,
             steps=progress.position // config.optim.batch_size,

@@ -43,6 +43,11 @@ class Program:
         self.predicted = memory.predict(self.train_step)
         heap.trim()
         self.gauges = jax.jit(_make_gauges(optim.make_schedule(config.optim)))
+        window = blueprint.shapes.window
+        self.emptied = jax.jit(
+            lambda window: jax.tree.map(jnp.zeros_like, window),
+            out_shardings=sharding.shardings_for(window, self.mesh),
+        )
         self._eval_step = blueprint.eval_step
         self._flush = jax.jit(_make_flush(blueprint.optimizer), donate_argnums=(0, 1, 2))
 

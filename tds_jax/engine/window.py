@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from tds_jax.budget import memory
 from tds_jax.config import Config
@@ -31,7 +30,7 @@ class WindowLog:
 
     def start(self, state: TrainState, position: int) -> None:
         """Begins measuring at this position."""
-        self._skipped = int(state.skipped)
+        self._skipped = int(jax.device_get(state.skipped))
         self._began(position)
 
     def _began(self, position: int) -> None:
@@ -61,7 +60,7 @@ class WindowLog:
             self._program.gauges(state),
         )
         self._began(position)
-        return dataclasses.replace(state, window=jax.tree.map(jnp.zeros_like, state.window))
+        return dataclasses.replace(state, window=self._program.emptied(state.window))
 
     def _speed(self, position: int) -> Line:
         seconds = time.perf_counter() - self._clock

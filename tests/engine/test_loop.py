@@ -39,6 +39,10 @@ def terminate():
     signal.raise_signal(signal.SIGTERM)
 
 
+def implicit_upload():
+    jax.numpy.ones(2)
+
+
 def final(config, folder):
     """(lines without perf/, position, state leaves, progress) of a finished run."""
     checkpoints = workdir.open_checkpoints(folder, config)
@@ -287,3 +291,20 @@ def test_what_is_evaluated_and_loaded_is_the_average_of_the_parameters(tmp_path)
     assert np.abs(kernel - restored.state.params["up"]["kernel"]).max() > 0
     again = loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     assert again.complete
+
+
+def test_an_implicit_copy_to_the_devices_ends_the_run(tmp_path):
+    task = toy.ToyTask(on_line=at(2, "train", implicit_upload))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        loop.fit(Blueprint(task, toy.config()), tmp_path)
+
+
+def test_the_loop_reads_no_number_off_a_device_but_by_device_get(tmp_path, monkeypatch):
+    """On a CPU the guard lets reading through, for nothing is copied there."""
+
+    def read(self, *args):
+        raise AssertionError("an array was read implicitly")
+
+    for name in ("__float__", "__int__", "__bool__", "__index__", "item", "tolist"):
+        monkeypatch.setattr(type(jax.numpy.ones(())), name, read)
+    assert loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path).complete
