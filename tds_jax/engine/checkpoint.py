@@ -83,8 +83,7 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )
         metrics = None if score is None else {SCORE: score}
-        with jax.transfer_guard_device_to_host("allow"):  # Orbax fetches by np.asarray
-            self.manager.save(position, args=items, metrics=metrics, force=True)
+        self.manager.save(position, args=items, metrics=metrics, force=True)
 
     def latest(self) -> int | None:
         """Position of the newest checkpoint."""

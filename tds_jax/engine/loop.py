@@ -15,7 +15,7 @@ import jax
 
 from tds_jax.budget import heap, memory
 from tds_jax.config import require_choice
-from tds_jax.engine import curves, optim, workdir
+from tds_jax.engine import curves, optim, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
@@ -84,7 +84,8 @@ class Run:
             opt_state = optim.reaccumulate(
                 state.opt_state, state.params, before, self.config.optim.accumulate
             )
-            state = dataclasses.replace(state, opt_state=opt_state)
+            everywhere = sharding.shardings_for(opt_state, self.program.mesh)
+            state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
             steps = position // self.config.optim.batch_size
             self.log.say(f"resuming after {steps} of {self.config.optim.steps} steps")
         need = format_bytes(self.program.predicted.total)
@@ -183,7 +184,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
     ):
         state, progress = run.start()
         batches = run.feed.train(progress.position, run.busy)
-        with jax.transfer_guard("disallow"):  # but for what is asked for by name
+        with jax.transfer_guard_host_to_device("disallow"):  # but for what is asked for by name
             while True:
                 if progress.position >= run.total:
                     state = run.program.flush(state)
