@@ -118,7 +118,7 @@ def test_a_pickle_holds_no_file_and_reads_again(tmp_path):
     record = open_record(write(dataset(TIMES), tmp_path / "a.nc"), ("t2m",))
     before = record.read("t2m", 0, 3)
     copy = pickle.loads(pickle.dumps(record))
-    assert len(copy._open.held()) == 0
+    assert copy._open._per_process == {}
     np.testing.assert_array_equal(copy.read("t2m", 0, 3), before)
 
 
