@@ -30,14 +30,15 @@ BARS = {"sgd": 1e-6, "adamw": 1e-5}
 
 def run(config, folder):
     """(config as planned, its plan, parameters after the run)."""
-    build = functools.cache(tasks.get)
+    task = tasks.get(config)
+    build = functools.cache(lambda config: Blueprint(task.under(config), config))
     planned, plan = settling.settle(build, config, folder)
-    workdir.claim(folder, planned, build(planned).inputs(), build(planned).digest())
-    loop.fit(Blueprint(build(planned), planned), folder)
+    blueprint = build(planned)
+    workdir.claim(folder, planned, task.inputs(), task.digest())
+    loop.fit(blueprint, folder)
     checkpoints = workdir.open_checkpoints(folder, planned)
     mesh = make_mesh(planned.optim.micro_batch)
-    position = checkpoints.latest()
-    restored, _ = workdir.restore(checkpoints, position, build(planned), planned, mesh)
+    restored, _ = workdir.restore(checkpoints, checkpoints.latest(), blueprint, mesh)
     checkpoints.close()
     leaves = jax.tree.leaves(restored.state.params)
     return planned, plan, np.concatenate([np.ravel(np.asarray(a, np.float64)) for a in leaves])

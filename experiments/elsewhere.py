@@ -13,7 +13,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from experiments.measuring import load, make_task
+from experiments.measuring import load, make_blueprint
 from tds_jax.budget import targets
 from tds_jax.budget.planner import Planner
 from tds_jax.sizes import format_bytes
@@ -36,11 +36,10 @@ def main():
         table.add_column(title, justify="right")
     for name in options.presets:
         say = functools.partial(print, f"{name}:", file=sys.stderr, flush=True)
-        planner = Planner(make_task, load(name), target, say)
-        plan = planner.choose(target.limit, None)
+        plan = Planner(make_blueprint, load(name), target, say).choose(target.limit, None)
         optim, step = plan.config.optim, plan.chosen.step
         table.add_row(
-            *(name, f"{planner.parameters:,}", f"{optim.micro_batch} x {optim.accumulate}"),
+            *(name, f"{plan.parameters:,}", f"{optim.micro_batch} x {optim.accumulate}"),
             *(format_bytes(step.arguments), format_bytes(step.temporaries)),
             format_bytes(plan.device_peak),
         )

@@ -199,12 +199,13 @@ def state_leaves(trial: Trial) -> dict[str, bytes]:
     import jax
 
     from tds_jax import cli, tasks
-    from tds_jax.engine import program, sharding, workdir
+    from tds_jax.engine import sharding, workdir
+    from tds_jax.engine.blueprint import Blueprint
 
     run = trial.folder / "run"
     config = cli.resolve(workdir.read_config(run))
     checkpoints = workdir.open_checkpoints(run, config)
-    shapes = jax.eval_shape(program.make_init(tasks.get(config), config), jax.random.key(0))
+    shapes = Blueprint(tasks.get(config), config).shapes
     position = checkpoints.latest()
     restored = checkpoints.restore(position, sharding.abstract(shapes, sharding.make_mesh(4)))
     checkpoints.close()

@@ -1,16 +1,16 @@
 """What the benchmarks share: a training step on random numbers, fair timing, a child's peak."""
 
+import functools
 import gc
 import importlib
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 
+from experiments import resident
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.budget import heap
@@ -22,12 +22,13 @@ RECORDED = {"num_channels": 16, "num_joints": 20, "sample_rate": 2000.0}
 AIR = {"height": 25, "width": 53, "variables": ("air",), "grid": "", "land": 0}
 
 
-def make_task(config):
-    """The task of a config on data of the usual shape; without files."""
+@functools.cache
+def make_blueprint(config):
+    """The blueprint of a config on data of the usual shape, without files; one per config."""
     inputs = RECORDED if config.task == "pose" else None
     if config.task == "forecast" and config.data.target == "air":
         inputs = AIR
-    return tasks.get(config, inputs)
+    return Blueprint(tasks.get(config, inputs), config)
 
 
 def load(name, **changes):
@@ -37,8 +38,8 @@ def load(name, **changes):
     return configuration.replace(config, {k.replace("__", "."): v for k, v in changes.items()})
 
 
-def random_batch(task, config, mesh, seed=0):
-    """A batch of the task's shapes, every row counting, on the devices."""
+def random_batch(program, seed=0):
+    """A micro-batch of the program's shapes, every row counting, on its devices."""
     rng = np.random.default_rng(seed)
 
     def fill(name, spec):
@@ -48,19 +49,18 @@ def random_batch(task, config, mesh, seed=0):
             return rng.integers(0, 100, spec.shape).astype(spec.dtype)
         return rng.normal(size=spec.shape).astype(spec.dtype)
 
-    spec = task.batch_spec(config.optim.micro_batch)
-    return sharding.put_batch({name: fill(name, leaf) for name, leaf in spec.items()}, mesh)
+    spec = program.blueprint.spec
+    return sharding.put_batch({name: fill(name, leaf) for name, leaf in spec.items()}, program.mesh)
 
 
 class Step:
     """The compiled training step of a config on random numbers; calling it makes one update."""
 
     def __init__(self, config):
-        self.task = make_task(config)
-        self.program = Program(Blueprint(self.task, config))
+        self.program = Program(make_blueprint(config))
         self.accumulate = config.optim.accumulate
         self.state = self.program.fresh({})
-        self.batch = random_batch(self.task, config, self.program.mesh)
+        self.batch = random_batch(self.program)
 
     def __call__(self):
         for _ in range(self.accumulate):
@@ -95,20 +95,16 @@ def measured_peak(config, steps=10):
     above them while stepping. What initialising, compiling and the first step took is given back
     before: it touches the runtime's own code, about 15 MiB. Linux; call in a process of its own.
     """
-    task = make_task(config)
-    program = Program(Blueprint(task, config))
-    state = program.fresh({})
-    batch = random_batch(task, config, program.mesh)
+    program = Program(make_blueprint(config))
+    state, batch = program.fresh({}), random_batch(program)
     state, objective = program.train_step(state, batch)
     jax.block_until_ready((state, batch, objective))
     held = sum(leaf.nbytes for leaf in jax.tree.leaves((state, batch)))
     gc.collect()
     heap.trim()
-    before = psutil.Process().memory_info().rss
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    before = resident.now()
+    resident.forget_peak()
     for _ in range(steps):
         state, objective = program.train_step(state, batch)
         jax.block_until_ready((state, objective))  # as the loop does: one step at a time
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-    return program.predicted.total, held + peak - before
+    return program.predicted.total, held + resident.peak() - before

@@ -64,13 +64,14 @@ def parameters(side):
 
 def recommended():
     """A table of the most capable preset per memory size, as the planner splits its batch."""
-    from experiments.measuring import load, make_task
+    from experiments.measuring import load, make_blueprint
     from tds_jax.budget import targets
     from tds_jax.budget.planner import Planner
 
     target = targets.find("here")
     planners = {
-        name: Planner(make_task, load(name), target, lambda words: None) for name in CAPABLE_FIRST
+        name: Planner(make_blueprint, load(name), target, lambda words: None)
+        for name in CAPABLE_FIRST
     }
     table = Table(title="the most capable preset whose whole process fits, CPU, predicted")
     for name in ("memory", "preset", "micro-batch", "device", "host"):

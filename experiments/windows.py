@@ -1,6 +1,6 @@
 """What does a longer training window buy, and cost?
 
-    python experiments/windows.py [--windows 500 1000 2000 4000] [--seconds-of-emg 20000]
+    python -m experiments.windows [--windows 500 1000 2000 4000] [--seconds-of-emg 20000]
 
 Trains configs/default.py on generated recordings with each window, the same seconds of EMG in all
 and as many windows per update as make 64 seconds; prints error on held-out sessions of seen users,
@@ -17,7 +17,41 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tds_jax.sizes import format_bytes
+
 RATE, LEFT_CONTEXT, SECONDS_PER_UPDATE = 2000, 208, 64
+
+
+def settings(window, steps):
+    """Flags of a run whose updates see so many seconds of EMG, whatever the window."""
+    return [
+        "--config=configs/default.py",
+        f"--config.data.window={window}",
+        f"--config.data.stride={window // 2}",
+        f"--config.optim.batch_size={SECONDS_PER_UPDATE * RATE // window}",
+        "--config.optim.accumulate=4",
+        f"--config.optim.steps={steps}",
+    ]
+
+
+def door(name, *arguments):
+    """Runs a door of tds_jax, its output thrown away."""
+    command = [sys.executable, "-m", f"tds_jax.{name}", *arguments]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
+def row(window, steps, folder):
+    """The cells of one window: what its step needs, and what the trained model gives."""
+    flags, plan, workdir = settings(window, steps), f"{folder}/plan.json", f"{folder}/{window}"
+    door("plan", *flags, f"--json={plan}")
+    door("train", *flags, f"--workdir={workdir}")
+    need = json.loads(Path(plan).read_text())["configured"]["device_peak_bytes"]
+    values = json.loads(Path(workdir, "report.json").read_text())["splits"]["test"]["model"]
+    return (
+        *(f"{window}", f"{window / RATE:g}", f"{SECONDS_PER_UPDATE * RATE // window}"),
+        *(f"{LEFT_CONTEXT / window:.0%}", format_bytes(need)),
+        *(f"{values['r2']:.3f}", f"{values['mae_deg']:.2f}"),
+    )
 
 
 def main():
@@ -31,28 +65,7 @@ def main():
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder:
         for window in options.windows:
-            batch = SECONDS_PER_UPDATE * RATE // window
-            settings = [
-                "--config=configs/default.py",
-                f"--config.data.window={window}",
-                f"--config.data.stride={window // 2}",
-                f"--config.optim.batch_size={batch}",
-                "--config.optim.accumulate=4",
-                f"--config.optim.steps={steps}",
-            ]
-            plan = f"{folder}/plan.json"
-            run = [sys.executable, "-m"]
-            quiet = {"stdout": subprocess.DEVNULL, "check": True}
-            subprocess.run([*run, "tds_jax.plan", *settings, f"--json={plan}"], **quiet)
-            workdir = f"{folder}/{window}"
-            subprocess.run([*run, "tds_jax.train", *settings, f"--workdir={workdir}"], **quiet)
-            report = json.loads(Path(workdir, "report.json").read_text())
-            values = report["splits"]["test"]["model"]
-            mib = json.loads(Path(plan).read_text())["total"] / 2**20
-            table.add_row(
-                *(f"{window}", f"{window / RATE:g}", f"{batch}", f"{LEFT_CONTEXT / window:.0%}"),
-                *(f"{mib:.0f} MiB", f"{values['r2']:.3f}", f"{values['mae_deg']:.2f}"),
-            )
+            table.add_row(*row(window, steps, folder))
     Console().print(table)
 
 
