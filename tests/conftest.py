@@ -32,6 +32,7 @@ import pytest
 from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 if not flags.FLAGS.is_parsed():  # grain reads absl flags when it starts workers
     flags.FLAGS.mark_as_parsed()
 

@@ -168,7 +168,8 @@ def _load(cache: str | None) -> tuple[dict[tuple[bytes, int, int], Scan], list[s
     if cache is None or not os.path.exists(cache):
         return {}, []
     try:
-        with np.load(cache, allow_pickle=False) as stored:
+        # np.load leaves a file that is no archive open.
+        with open(cache, "rb") as file, np.load(file, allow_pickle=False) as stored:
             c = {name: stored[name] for name in stored.files}
         valid, broken = (
             Runs(c[f"{name}_offsets"], c[f"{name}_start"], c[f"{name}_stop"])

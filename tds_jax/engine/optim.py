@@ -89,7 +89,17 @@ def make_update_rule(config: OptimConfig) -> optax.GradientTransformation:
         ],
     }
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(*clip, *rules[config.optimizer]())
+    return _mixing(optax.chain(*clip, *rules[config.optimizer]()))
+
+
+def _mixing(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A rule of optax's, which mixes counts and floats, where nothing else may mix types."""
+
+    def update(grad: Params, state: Any, params: Params = None) -> tuple[Params, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return rule.update(grad, state, params)
+
+    return optax.GradientTransformation(rule.init, update)
 
 
 def divide_by_weight(inner: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -217,7 +227,8 @@ def _accumulating(rule: optax.GradientTransformation, every: int, ema_decay: flo
     def update(
         sums: Sums, state: optax.MultiStepsState, params: Params
     ) -> tuple[Params, optax.MultiStepsState]:
-        updates, state = multi.update(sums, state, _as_sums(params))
+        with jax.numpy_dtype_promotion("standard"):  # see `_mixing`
+            updates, state = multi.update(sums, state, _as_sums(params))
         return optax.apply_updates(params, updates.grad), state
 
     def flush(state: optax.MultiStepsState, params: Params) -> tuple[Params, optax.MultiStepsState]:

@@ -35,7 +35,8 @@ def write(task: ForecastTask, model: nnx.Module, target: Path) -> str:
 
         def one(fields: jax.Array, phase: jax.Array) -> jax.Array:
             known = jnp.isfinite(fields)[None]
-            example = {"fields": jnp.where(known, fields[None], 0), "present": known}
+            cells = jnp.where(known, fields[None], 0)
+            example = {"fields": cells, "present": known.astype(jnp.float32)}
             origin = jnp.zeros((1, 2), jnp.int32)
             return model(example | {"phase": phase[None], "origin": origin}, False)[0]
 

@@ -56,7 +56,7 @@ def test_mixed_models_train_on_both_tasks_and_do_the_one_asked_for_otherwise(fol
     assert (apart[0] | apart[1]).all()
     assert 0 < apart[1][known].sum() < known.sum()
     weight = np.asarray(task.weights(batch))
-    np.testing.assert_array_equal(weight, batch["weight"] * known[:, None])
+    np.testing.assert_array_equal(weight, np.asarray(batch["weight"]) * np.asarray(known)[:, None])
 
 
 @pytest.mark.parametrize("every_sample", [False, True])
@@ -118,7 +118,7 @@ def test_a_window_whose_given_pose_failed_counts_nowhere(folder, tmp_path):
     known = np.abs(batch["joint_angles"][:, 0]).max(-1) > 0
     assert not known[2]
     assert known.any()
-    np.testing.assert_array_equal(weight, batch["weight"] * known[:, None])
+    np.testing.assert_array_equal(weight, np.asarray(batch["weight"]) * np.asarray(known)[:, None])
     model = task.init(nnx.Rngs(0))
     before = task.loss(model, on_device(batch), train=False)
     batch["joint_angles"][2, 1:] += 7

@@ -17,7 +17,7 @@ class Blurred:
 
     def volumes(self, model, batch):
         target = batch["target"]
-        occupancy = 0.2 + 0.1 * (target[..., :1] > 0)
+        occupancy = 0.2 + 0.1 * (target[..., :1] > 0).astype(jnp.float32)
         return {"model": jnp.concatenate([occupancy, target[..., 1:]], axis=-1)}
 
 

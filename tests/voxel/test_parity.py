@@ -35,6 +35,7 @@ def filled(kind, options, tensors, run=RUN):
 
 
 def error(ours, theirs):
+    ours = np.asarray(ours)
     assert ours.shape == theirs.shape
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 

@@ -101,7 +101,8 @@ def read_volume(path: str) -> Volume:
     try:
         if path.lower().endswith(".npy"):
             return _sparse(path, np.load(path, mmap_mode="r", allow_pickle=False))
-        with np.load(path, allow_pickle=False) as arrays:
+        # np.load leaves a file that is no archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = {"coords", "features", "shape"} - set(arrays)
             if missing:
                 raise UserError(

@@ -140,7 +140,7 @@ def _occupancy(
     )
     # Values exist in occupied cells; the Doppler (channel 2) where the last channel says so.
     known = jnp.broadcast_to((cells * full)[..., None], (*full.shape, 3))
-    known = known.at[..., 1].multiply(target[..., 3] > 0)
+    known = known.at[..., 1].multiply((target[..., 3] > 0).astype(known.dtype))
     values = losses.features(
         output[..., 1:], model.target(target)[..., 1:], known, squared=loss.feature_squared
     )
@@ -153,7 +153,7 @@ def _occupancy(
 
 def _iou(occupancy: jax.Array, target: jax.Array, cells: jax.Array) -> metrics.Mean:
     """Cells in both over cells in either, pooled over examples."""
-    predicted = cells * (occupancy > MIDDLE)
+    predicted = cells * (occupancy > MIDDLE).astype(cells.dtype)
     true = cells * losses.occupied(target)
     both = jnp.sum(predicted * true)
     return metrics.Mean(both, jnp.sum(predicted) + jnp.sum(true) - both)
