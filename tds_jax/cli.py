@@ -140,10 +140,15 @@ def default_workdir() -> Path:
 
 def _config_path(argv: list[str]) -> str:
     """The file named by --config=FILE[:ARGUMENT] or --config FILE; '' when none is."""
+    return (given(argv, "config") or "").split(":")[0]
+
+
+def given(argv: list[str], flag: str) -> str | None:
+    """The value of --flag=VALUE or --flag VALUE before flags are parsed; None if there is none."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if found := re.match(r"--?config(=.*)?$", argument):
-            return (found[1][1:] if found[1] else following).split(":")[0]
-    return ""
+        if found := re.fullmatch(rf"--?{flag}(=(.*))?", argument):
+            return found[2] if found[1] else following
+    return None
 
 
 def require_writable(flag: str, path: str | None) -> None:

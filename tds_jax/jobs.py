@@ -6,7 +6,6 @@ does is its method `run`.
 """
 
 import dataclasses
-import re
 import sys
 import typing
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from tds_jax import tasks
+from tds_jax import cli, tasks
 from tds_jax.config import require_at_least, require_choice
 from tds_jax.errors import UserError
 
@@ -27,19 +26,22 @@ def define(door: str) -> None:
     names = tuple(tasks.DOMAINS)
     flags.DEFINE_string("task", None, TASK.format(", ".join(names)), required=True)
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["task"])
-    task = _given(sys.argv, "task")
+    task = cli.given(sys.argv, "task")
     if task is not None:
         require_choice("--task", task, names)
         _define_flags(door, task)
 
 
 def define_of_workdir(*doors: str) -> None:
-    """Defines the flags of the jobs that the task of --workdir has; none without a workdir."""
+    """Defines the flags of the jobs that the task of --workdir has; none without a workdir.
+
+    Raises UserError for a folder that no run has begun.
+    """
+    folder = cli.given(sys.argv, "workdir")
+    if folder is None:
+        return
     from tds_jax.engine import workdir  # imports jax
 
-    folder = _given(sys.argv, "workdir")
-    if folder is None or not Path(folder, workdir.CONFIG).exists():
-        return
     task = workdir.read_config(Path(folder))["task"]
     for door in doors:
         if tasks.offers(door, task):
@@ -75,14 +77,6 @@ def asked(door: str, task: str | None = None) -> Any:
             require_at_least(f"--{field.name}", value, least)
         values[field.name] = value
     return cls(**values).run
-
-
-def _given(argv: list[str], flag: str) -> str | None:
-    """The value of --flag=VALUE or --flag VALUE before flags are parsed; None if there is none."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if found := re.fullmatch(rf"--?{flag}(=(.*))?", argument):
-            return found[2] if found[1] else following
-    return None
 
 
 def _define_flag(field: dataclasses.Field, kind: Any) -> None:

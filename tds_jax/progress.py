@@ -1,13 +1,17 @@
-"""How far work has come, told to whoever watches; imports no jax."""
+"""How far work has come, told to whoever watches.
+
+Data workers import this for its types: rich is imported where something is shown, jax never.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Progress(Protocol):
@@ -23,23 +27,29 @@ def silent(done: int, total: int, words: str = "", /) -> None:
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """Shows a bar on a terminal for work that says how far it is."""
+    from rich import progress as bars
+    from rich.console import Console
+
     console = Console(stderr=True)
     columns = (
-        TextColumn(title),
-        MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[words]}"),
+        bars.TextColumn(title),
+        bars.MofNCompleteColumn(),
+        bars.BarColumn(bar_width=24),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[words]}"),
     )
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("", total=None, words="")
+    quiet = not console.is_terminal
+    with bars.Progress(*columns, console=console, transient=True, disable=quiet) as shown:
+        task = shown.add_task("", total=None, words="")
 
         def show(done: int, total: int, words: str = "", /) -> None:
-            bars.update(task, completed=done, total=total, words=words)
+            shown.update(task, completed=done, total=total, words=words)
 
         yield show
 
 
 def table_console() -> Console:
     """A console for tables: as wide as the terminal, or 110 columns where there is none."""
+    from rich.console import Console
+
     return Console(width=None if os.isatty(1) else 110, highlight=False)

@@ -15,16 +15,16 @@ from jax.sharding import Mesh
 from tds_jax.config import Config
 from tds_jax.data.pipeline import Loader, Source
 from tds_jax.engine import sharding
-from tds_jax.engine.step import Batch
+from tds_jax.engine.step import Batch, compiled
 
 Scored = tuple[Mapping[str, np.ndarray], Any]
 """A batch and what was made of it, both on the host. Padding has weight 0 and example -1."""
 
 
 def over(
-    source: Source, run: Callable[[Any, Batch], Any], state: Any, config: Config, mesh: Mesh
+    source: Source, run: Callable[[Batch], Any], config: Config, mesh: Mesh
 ) -> Iterator[Scored]:
-    """(batch, run(state, batch)) for every batch of a source, in its order.
+    """(batch, run(batch)) for every batch of a source, in its order.
 
     run: compiled. While the devices work on a batch the caller has the one before; no more than
     one is on them, so that memory is what a plan says.
@@ -43,7 +43,7 @@ def over(
     done: list[Scored] = []
     with contextlib.closing(loader):
         for batch in loader.eval_batches():
-            outputs = run(state, sharding.put_batch(batch, mesh))
+            outputs = run(sharding.put_batch(batch, mesh))
             yield from done
             done = [(batch, jax.device_get(outputs))]
         yield from done
@@ -56,11 +56,10 @@ class Evaluator:
     """
 
     def __init__(self, model: nnx.Module, run: Callable[[Any, Batch], Any], config: Config) -> None:
-        graphdef, state = nnx.split(model)
         self._config, self._mesh = config, sharding.all_devices()
-        self._state = jax.device_put(state, sharding.shardings_for(state, self._mesh))
-        self._run = jax.jit(lambda state, batch: run(nnx.merge(graphdef, state), batch))
+        everywhere = jax.device_put(model, sharding.replicated(self._mesh))
+        self._run = compiled(everywhere, run)
 
     def over(self, source: Source) -> Iterator[Scored]:
         """Every batch of a source beside its outputs, see `over`."""
-        return over(source, self._run, self._state, self._config, self._mesh)
+        return over(source, self._run, self._config, self._mesh)

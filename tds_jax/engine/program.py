@@ -72,11 +72,11 @@ class Program:
     def evaluate(self, state: TrainState, source: Source) -> dict[str, float]:
         """Values over all examples of a source, merged on the host in float64."""
 
-        def run(state: TrainState, batch: Batch) -> dict[str, Any]:
+        def run(batch: Batch) -> dict[str, Any]:
             return self._eval_step(state.weights, state.rest, batch)
 
         config = self.blueprint.config
-        states = (found for _, found in evaluation.over(source, run, state, config, self.mesh))
+        states = (found for _, found in evaluation.over(source, run, config, self.mesh))
         return metrics.compute(metrics.merge_all(states))
 
 

@@ -40,9 +40,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole of an array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def shardings_for(tree: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of a state: replicated."""
-    return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
+    return jax.tree.map(lambda _: replicated(mesh), tree)
 
 
 def abstract(tree: Any, mesh: Mesh) -> Any:

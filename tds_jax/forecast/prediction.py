@@ -33,6 +33,7 @@ def predict(
     them. time is that day, prediction_timedelta 1 ... L days, valid_time (both) their sum. Axes
     have the input's names, order and values; cells without land are NaN. A cell that an input day
     lacks counts as usual there.
+    workdir: the run's; nothing in it is needed.
     """
     fields = task.open(str(source))
     found, wanted = task.grid_of(fields), task.recorded

@@ -40,6 +40,7 @@ def predict(
     source: a recording, or a folder of them (then target is a folder, names kept). joint_angles is
     NaN where no prediction exists: before the model's left context is filled, and where the EMG
     is not finite. Each file is written beside its place and renamed when whole.
+    workdir: the run's; nothing in it is needed.
     """
     assert isinstance(model, PoseModel | NeuroPose)
     pairs = pair_files(source, target, SUFFIXES)

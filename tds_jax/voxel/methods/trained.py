@@ -72,8 +72,7 @@ def _load(
 
 
 def _require_same(path: str, config: Config, theirs: Config, folder: Path) -> None:
-    group, name = path.split(".")
-    ours, other = (getattr(getattr(one, group), name) for one in (config, theirs))
+    ours, other = (configuration.value(one, path) for one in (config, theirs))
     require(
         ours == other, f"{path}={ours} but {folder} was trained with {other}; use --config.{path}"
     )
