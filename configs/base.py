@@ -1,6 +1,11 @@
 """Settings of the engine, the same for every task. Each is written here once, with its cost.
 
 Override on the command line: --config.optim.batch_size=8. Tasks add `model`, `data` and `loss`.
+
+How to read what the other configs claim. Minutes: user and system time on two busy cores,
+generating data and compiling included. On the device: what `train` says a step needs, by its
+compiler. On the host: all processes from start to the end of the evaluation, as `train` says at its
+end. Errors: of the test split, mean ± standard deviation over seeds 0, 1, 2.
 """
 
 from ml_collections import ConfigDict

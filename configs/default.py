@@ -1,10 +1,11 @@
 """Pose from surface EMG, the middle-sized preset; every pose setting with its unit.
 
-Train: python -m tds_jax.train --config=configs/default.py [--config.data.path=DIR]
+    python -m tds_jax.train --config=configs/default.py [--config.data.path=DIR]
 
-Generated recordings, 2 CPU cores: 3 minutes, 433 MiB of temporaries predicted on the device,
-1.3 GiB measured on the host, R2 0.89 and MAE 0.068 rad on unseen sessions of seen users (one seed;
-ridge on log-RMS: R2 0.76). configs/low_memory.py gives the same in a quarter of the memory.
+2 CPU cores, 5.8 minutes of CPU time; predicted 467 MiB on the device, measured 1.14 GiB on the
+host. Generated recordings, unseen sessions of seen users: R2 0.901, MAE 0.066 rad (one seed; the
+spread is configs/low_memory.py's, which is the same model to rounding; ridge on log-RMS: R2 0.76).
+configs/low_memory.py gives the same in a quarter of the memory.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,10 @@
 
     python -m tds_jax.train --config=configs/emg2pose_regression_mlp.py --config.data.path=DIR
 
-Published on the real recordings: 12.57 / 15.17 / 15.57 degrees for unseen users / stages / both
-(constant pose: 16.86 / 19.18 / 18.87). 2,952,340 parameters. Predicted for the CPU: 998 MiB on
-the device; 292 MiB with --config.optim.accumulate=4, and the same result.
+For a GPU, not trained here. Predicted on a CPU: 999 MiB on the device; 293 MiB with
+--config.optim.accumulate=4, and the same result. Published on the real recordings, one model: 12.57
+/ 15.17 / 15.57 degrees for unseen users / stages / both (constant pose: 16.86 / 19.18 / 18.87).
+2,952,340 parameters.
 """
 
 from ml_collections import ConfigDict

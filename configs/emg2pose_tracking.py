@@ -4,12 +4,13 @@
     python -m tds_jax.import_torch --config=configs/emg2pose_tracking.py --checkpoint=FILE.ckpt \\
         --workdir=runs/tracking          # published weights; then evaluate, predict or train
 
-Tracking begins at the true pose of the first supervised sample. Published on the real recordings:
-7.70 / 11.20 / 11.03 degrees for unseen users / stages / both (mean over users; holding the first
-pose: 10.48 / 14.86 / 14.29). Here it was trained on generated recordings only, see
-experiments/emg2pose_small.py. Predicted for the CPU: 820 MiB on the device; 472 MiB with
---config.optim.accumulate=8, and the same result. 5,970,068 parameters in PyTorch, 5,965,972 here
-(its LSTM has two biases per gate that are only ever summed).
+For a GPU, not trained here but in small (experiments/emg2pose_small.py). Predicted on a CPU: 822
+MiB on the device; 473 MiB with --config.optim.accumulate=8, and the same result. Published on the
+real recordings, one model: 7.70 / 11.20 / 11.03 degrees for unseen users / stages / both (mean over
+users; holding the first pose: 10.48 / 14.86 / 14.29).
+
+Tracking begins at the true pose of the first supervised sample. 5,970,068 parameters in PyTorch,
+5,965,972 here (its LSTM has two biases per gate that are only ever summed).
 """
 
 from ml_collections import ConfigDict

@@ -2,11 +2,11 @@
 
     python -m tds_jax.train --config=configs/emg2pose_tuned.py --config.data.path=DIR
 
-Hadidi et al. 2026 (arXiv 2603.08212), on the real recordings, unseen users / stages / both:
-regression 11.54 / 14.02 / 14.58 degrees (published recipe 12.24 / 15.22 / 15.63), tracking
-7.36 / 10.28 / 10.29 (7.70 / 11.20 / 11.03). Each change is a setting of its own below. What it
-gives on generated recordings: experiments/emg2pose_small.py. Predicted for the CPU: 820 MiB on
-the device.
+For a GPU, not trained here but in small (experiments/emg2pose_small.py). Predicted on a CPU: 821
+MiB on the device. Published by Hadidi et al. 2026 (arXiv 2603.08212), on the real recordings,
+unseen users / stages / both: regression 11.54 / 14.02 / 14.58 degrees (published recipe 12.24 /
+15.22 / 15.63), tracking 7.36 / 10.28 / 10.29 (7.70 / 11.20 / 11.03). Each change is a setting of
+its own.
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,9 @@
         --workdir=runs/published [--config.data.path=DIR]
     python -m tds_jax.evaluate --workdir=runs/published
 
+For any device, CPU or GPU; not trained here. Predicted on a CPU: 9 MiB on the device for the
+generated grid of 16 x 24, more for more cells (tds_jax/forecast/README.md). No error is known.
+
 Raw values in, one map for all ten days out; the 3-D networks read neighbouring cells of one time as
 if they were the days of one cell, so their weights belong to one size of the grid. To train one on,
 set its model.dropout: 0.1 cnn3d_lstm, 0.15 its lite, 0.2 micro (convlstm has none).

@@ -4,9 +4,10 @@
 
 DIR holds hourly NetCDF files as the Climate Data Store gives them, or daily ones, or Zarr.
 Generated files stand in where data.path is empty: two years of hourly fields with sea, totals that
-run from 00 UTC, and a month missing. There, seed 0: RMSE 0.0518 m3/m3 over ten days and 0.0310 a
-day ahead; damped persistence 0.0523 and 0.0357, climatology 0.0556 and 0.0566, persistence 0.0674
-and 0.0379. Less than 2 minutes of CPU time; it says nothing of real soil.
+run from 00 UTC, and a month missing. There, on 2 CPU cores, 2.4 minutes of CPU time; predicted 66
+MiB on the device, measured 543 MiB on the host. RMSE in m3/m3 over ten days 0.0517 ± 0.0001, a day
+ahead 0.0300 ± 0.0009; damped persistence 0.0523 and 0.0357, climatology 0.0556 and 0.0566,
+persistence 0.0674 and 0.0379. It says nothing of real soil.
 """
 
 from ml_collections import ConfigDict

@@ -2,12 +2,11 @@
 
     python -m tds_jax.train --config=configs/neuropose.py --config.data.path=DIR
 
-Published on the real recordings: 13.20 / 17.20 / 17.50 degrees for unseen users / stages / both
-(constant pose: 16.86 / 19.18 / 18.87). 6,354,903 parameters. Predicted for the CPU: 4.34 GiB on
-the device; 1.17 GiB with --config.optim.accumulate=4, but not quite the same result:
-
-BatchNorm sees one micro-batch at a time, so with optim.accumulate > 1 (warned of) it is not what
-it would be over the whole batch; everything else is.
+For a GPU, not trained here. Predicted on a CPU: 4.34 GiB on the device; 1.17 GiB with
+--config.optim.accumulate=4, but not quite the same result: BatchNorm sees one micro-batch at a
+time, so with optim.accumulate > 1 (warned of) it is not what it would be over the whole batch;
+everything else is. Published on the real recordings, one model: 13.20 / 17.20 / 17.50 degrees for
+unseen users / stages / both (constant pose: 16.86 / 19.18 / 18.87). 6,354,903 parameters.
 """
 
 from ml_collections import ConfigDict

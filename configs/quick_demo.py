@@ -2,9 +2,9 @@
 
     python -m tds_jax.train --config=configs/quick_demo.py
 
-Generated recordings, 2 CPU cores: under a minute, 28 MiB of temporaries predicted on the device,
-0.6 GiB measured on the host, R2 0.876 and MAE 0.076 rad on unseen sessions of seen users (one
-seed; ridge on log-RMS: R2 0.76).
+2 CPU cores, 1.3 minutes of CPU time; predicted 37 MiB on the device, measured 649 MiB on the host.
+Generated recordings, unseen sessions of seen users: R2 0.883 ± 0.009, MAE 0.075 ± 0.003 rad (ridge
+on log-RMS: R2 0.76).
 """
 
 from ml_collections import ConfigDict

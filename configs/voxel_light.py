@@ -1,6 +1,9 @@
-"""The VAE of 7,652,628 parameters, for a GPU.
+"""The VAE of 7,652,628 parameters.
 
-python -m tds_jax.train --config=configs/voxel_light.py --config.data.path=DIR
+    python -m tds_jax.train --config=configs/voxel_light.py --config.data.path=DIR
+
+For a GPU, not trained here, no error known. Predicted for an H100: 6.02 GiB on the device for
+volumes of (96, 608, 224), temporaries alone (python -m experiments.voxel_memory --rows=light_32).
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import jax
@@ -38,6 +39,47 @@ def test_a_config_has_a_docstring_and_imports_nothing_heavy(name):
     } | {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
          for alias in node.names}  # fmt: skip
     assert modules <= {"ml_collections", "configs", "math"}
+
+
+# What a claim holds beside its command: the device it is for and its bytes there; then what a run
+# took and gave, with the spread over seeds or that it is not known, or that nobody has run it here.
+PLANNED = (r"\bCPU\b|\bGPU\b", r"[\d.]+ [MG]iB on the device")
+RUN = (r"[\d.]+ minutes of CPU time", r"[\d.]+ [MG]iB on the host", r"[\d.]+ ± [\d.]+|one seed")
+NOT_RUN = "not trained here"
+BYTES_OR_SPREAD = re.compile(r"[\d.]+ [MG]iB|[\d.]+ ± [\d.]+")
+PAGES = [CONFIGS.parent / "README.md", *(CONFIGS.parent / "tds_jax").glob("*/README.md")]
+ROW = re.compile(r"^\| *`(?:configs/)?(\w+)(?:\.py)?` *\|(.*)$", re.MULTILINE)
+ROWS = [(page, *row) for page in PAGES for row in ROW.findall(page.read_text())]
+
+
+def claim(name):
+    """The docstring of a config, on one line."""
+    return " ".join((load(name).__doc__ or "").split())
+
+
+def lacking(text, name):
+    """What a claim for configs/{name}.py leaves out."""
+    command = rf"python -m tds_jax\.(train|import_torch) --config=configs/{name}\.py"
+    wanted = (command, *PLANNED, *(() if NOT_RUN in text else RUN))
+    return [pattern for pattern in wanted if not re.search(pattern, text)]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_claims_its_command_device_minutes_bytes_and_error(name):
+    assert not lacking(claim(name), name)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if NOT_RUN not in claim(name)])
+def test_a_claim_without_any_part_of_it_is_none(name):
+    for pattern in (*PLANNED, *RUN):
+        assert lacking(re.sub(pattern, "", claim(name)), name)
+    assert lacking(claim(name), "another")
+
+
+@pytest.mark.parametrize(("page", "name", "cells"), [row for row in ROWS if row[1] in PRESETS])
+def test_a_table_repeats_what_the_config_claims(page, name, cells):
+    numbers = BYTES_OR_SPREAD.findall(cells)
+    assert all(number in claim(name) for number in numbers), numbers
 
 
 @pytest.mark.parametrize("name", NAMES)
