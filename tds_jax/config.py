@@ -11,13 +11,12 @@ import math
 import types
 import typing
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import field
+from typing import Any, ClassVar
 
 from tds_jax.errors import UserError
 from tds_jax.sizes import parse_bytes
 
-SCHEDULES = ("constant", "warmup_cosine")
-OPTIMIZERS = ("adam", "adamw", "sgd")
 REMAT_POLICIES = ("none", "dots", "names", "full")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
@@ -71,31 +70,68 @@ def require_shares(name: str, shares: tuple[float, ...]) -> None:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """The update rule. `batch_size` is the effective batch; micro-batch = batch_size/accumulate."""
+# What a field's metadata say its setting may be, or each entry of one that is a tuple.
+def at_least(low: float) -> dict[str, Any]:
+    """No less than that."""
+    return {"low": low}
 
-    batch_size: int = dataclasses.field(metadata=PLANNED)
-    accumulate: int = dataclasses.field(metadata=FREE | PLANNED)
-    steps: int = dataclasses.field(metadata=FREE)
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    end_factor: float
-    weight_decay: float
-    clip_norm: float
-    ema_decay: float
+
+def between(low: float, high: float) -> dict[str, Any]:
+    """From low to high, both included."""
+    return {"low": low, "high": high}
+
+
+def one_of(*choices: str) -> dict[str, Any]:
+    """One of the words."""
+    return {"choices": choices}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A group of settings, each what its field says it may be; else a UserError names it."""
+
+    _group: ClassVar[str]
+
+    def __init_subclass__(cls, group: str = "") -> None:
+        super().__init_subclass__()
+        cls._group = group or cls._group
 
     def __post_init__(self) -> None:
-        require_choice("optim.optimizer", self.optimizer, OPTIMIZERS)
-        require_choice("optim.schedule", self.schedule, SCHEDULES)
-        for name in ("batch_size", "accumulate", "steps"):
-            require_at_least(f"optim.{name}", getattr(self, name), 1)
-        for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps"):
-            require_at_least(f"optim.{name}", getattr(self, name), 0)
-        require_between("optim.end_factor", self.end_factor, 0, 1)
-        require_between("optim.ema_decay", self.ema_decay, 0, 0.999999)
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            for one in value if isinstance(value, tuple) else (value,):
+                _check_bounds(f"{self._group}.{each.name}", one, **each.metadata)
+
+
+def _check_bounds(
+    name: str, value: Any, choices: Any = (), low: Any = None, high: Any = None, **_: Any
+) -> None:
+    if choices:
+        require_choice(name, value, choices)
+    elif high is not None:
+        require_between(name, value, low, high)
+    elif low is not None:
+        require_at_least(name, value, low)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig(Settings, group="optim"):
+    """The update rule. `batch_size` is the effective batch; micro-batch = batch_size/accumulate."""
+
+    batch_size: int = field(metadata=PLANNED | at_least(1))
+    accumulate: int = field(metadata=FREE | PLANNED | at_least(1))
+    steps: int = field(metadata=FREE | at_least(1))
+    optimizer: str = field(metadata=one_of("adam", "adamw", "sgd"))
+    learning_rate: float = field(metadata=at_least(0))
+    schedule: str = field(metadata=one_of("constant", "warmup_cosine"))
+    warmup_steps: int = field(metadata=at_least(0))
+    end_factor: float = field(metadata=between(0, 1))
+    weight_decay: float = field(metadata=at_least(0))
+    clip_norm: float = field(metadata=at_least(0))
+    ema_decay: float = field(metadata=between(0, 0.999999))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         k, batch = self.accumulate, self.batch_size
         below, above = batch // k * k, (batch // k + 1) * k
         require(
@@ -116,102 +152,84 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MemoryConfig:
+class MemoryConfig(Settings, group="memory"):
     """What trades speed for bytes; nothing here changes the result beyond rounding.
 
     A domain adds settings of its own here: each a length, 0 for off.
     """
 
-    budget: str = dataclasses.field(metadata=FREE | PLANNED)
-    host_budget: str = dataclasses.field(metadata=FREE | PLANNED)
-    allow_bfloat16: bool = dataclasses.field(metadata=FREE | PLANNED)
-    remat: str = dataclasses.field(metadata=FREE | PLANNED | {"shown": "remat"})
-    dtype: str = dataclasses.field(metadata=PLANNED | {"shown": "dtype"})
-    matmul_precision: str = dataclasses.field(metadata=PLANNED)
-    preallocate: bool = dataclasses.field(metadata=FREE | PLANNED)
-    fraction: float = dataclasses.field(metadata=FREE | PLANNED)
-    compile_cache: str = dataclasses.field(metadata=FREE | PLANNED)
+    budget: str = field(metadata=FREE | PLANNED)
+    host_budget: str = field(metadata=FREE | PLANNED)
+    allow_bfloat16: bool = field(metadata=FREE | PLANNED)
+    remat: str = field(metadata=FREE | PLANNED | {"shown": "remat"} | one_of(*REMAT_POLICIES))
+    dtype: str = field(metadata=PLANNED | {"shown": "dtype"} | one_of(*DTYPES))
+    matmul_precision: str = field(metadata=PLANNED | one_of(*PRECISIONS))
+    preallocate: bool = field(metadata=FREE | PLANNED)
+    fraction: float = field(metadata=FREE | PLANNED | between(0, 1))
+    compile_cache: str = field(metadata=FREE | PLANNED)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("budget", "host_budget"):
             text = getattr(self, name)
             if text not in ("", AUTO):
                 require_at_least(f"memory.{name}", parse_bytes(f"memory.{name}", text), 1)
-        require_choice("memory.remat", self.remat, REMAT_POLICIES)
-        require_choice("memory.dtype", self.dtype, DTYPES)
-        require_choice("memory.matmul_precision", self.matmul_precision, PRECISIONS)
-        require_between("memory.fraction", self.fraction, 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(Settings, group="eval"):
     """When to look at `val`, which value decides, and when to stop early.
 
     A domain's own class says which of its metrics rise.
     """
 
-    every: int
-    batch_size: int = dataclasses.field(metadata=FREE | PLANNED)
-    metric: str = dataclasses.field(metadata={"rises": ("r2",)})
-    mode: str
-    min_delta: float
-    patience: int
+    every: int = field(metadata=at_least(0))
+    batch_size: int = field(metadata=FREE | PLANNED | at_least(1))
+    metric: str = field(metadata={"rises": ("r2",)})
+    mode: str = field(metadata=one_of("min", "max"))
+    min_delta: float = field(metadata=at_least(0))
+    patience: int = field(metadata=at_least(0))
 
     def __post_init__(self) -> None:
-        require_choice("eval.mode", self.mode, ("min", "max"))
+        super().__post_init__()
         rises = self.metric.startswith(_metadata(type(self), "metric")["rises"])
         require(
             rises == (self.mode == "max"),
             f"eval.metric={self.metric} should {'rise' if rises else 'fall'}, but eval.mode="
             f"{self.mode}; set eval.mode={'max' if rises else 'min'}",
         )
-        require_at_least("eval.batch_size", self.batch_size, 1)
-        for name in ("every", "min_delta", "patience"):
-            require_at_least(f"eval.{name}", getattr(self, name), 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Settings, group="checkpoint"):
     """How often the state is saved and how many of the latest are kept beside the best."""
 
-    every: int
-    keep: int
-
-    def __post_init__(self) -> None:
-        require_at_least("checkpoint.every", self.every, 0)
-        require_at_least("checkpoint.keep", self.keep, 1)
+    every: int = field(metadata=at_least(0))
+    keep: int = field(metadata=at_least(1))
 
 
 @dataclasses.dataclass(frozen=True)
-class LogConfig:
+class LogConfig(Settings, group="log"):
     """How often a line is written, and where besides metrics.jsonl."""
 
-    every: int = dataclasses.field(metadata=FREE)
-    tensorboard: bool = dataclasses.field(metadata=FREE)
-    plots: bool = dataclasses.field(metadata=FREE)
-
-    def __post_init__(self) -> None:
-        require_at_least("log.every", self.every, 1)
+    every: int = field(metadata=FREE | at_least(1))
+    tensorboard: bool = field(metadata=FREE)
+    plots: bool = field(metadata=FREE)
 
 
 @dataclasses.dataclass(frozen=True)
-class LoaderConfig:
+class LoaderConfig(Settings, group="data"):
     """How batches reach the device; every domain's data settings begin with these."""
 
-    workers: int = dataclasses.field(metadata=FREE | PLANNED)
-    threads: int = dataclasses.field(metadata=FREE)
-    prefetch: int = dataclasses.field(metadata=FREE | PLANNED)
-    persistent_workers: bool = dataclasses.field(metadata=FREE)
+    workers: int = field(metadata=FREE | PLANNED | between(0, 256))
+    threads: int = field(metadata=FREE | between(0, 256))
+    prefetch: int = field(metadata=FREE | PLANNED | between(1, 1024))
+    persistent_workers: bool = field(metadata=FREE)
 
     @property
     def cache_bytes(self) -> int:
         """The most that caches of open files take in one reading process."""
         return 0
-
-    def __post_init__(self) -> None:
-        require_between("data.workers", self.workers, 0, 256)
-        require_between("data.threads", self.threads, 0, 256)
-        require_between("data.prefetch", self.prefetch, 1, 1024)
 
 
 @dataclasses.dataclass(frozen=True)

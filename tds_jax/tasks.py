@@ -23,58 +23,46 @@ class Task(Protocol):
 
     def inputs(self) -> dict[str, Any]:
         """What `init` must know of the data (channels, rate …); plain values for the workdir."""
-        ...
 
     def digest(self) -> str:
         """Fingerprint of the data set: the order of examples depends on it."""
-        ...
 
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model; called under jit and for shapes only."""
-        ...
 
     def loss(
         self, model: nnx.Module, batch: Batch, train: bool
     ) -> tuple[Objective, dict[str, Any]]:
         """Σ weight·loss and Σ weight of a batch, and metric states."""
-        ...
 
     def source(self, split: str) -> Any:
         """Random access to the examples of `train`, `val` or `test`."""
-        ...
 
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, Any]:
         """ShapeDtypeStructs of a batch of training or evaluation examples; needs no data."""
-        ...
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
         """`memory` settings and their values that save bytes without changing results.
 
         Cheapest first, in settings and in values: a plan takes them in this order.
         """
-        ...
 
     def fit_statistics(self) -> dict[str, Any]:
         """Leaves of `rest` computed from the train split, as a nested dict."""
-        ...
 
     def warnings(self) -> list[str]:
         """One line for everything in the data that was skipped."""
-        ...
 
     def describe(self, values: dict[str, Any]) -> str:
         """The few numbers of a log line that a person watches."""
-        ...
 
     def under(self, config: Config) -> Self:
         """This task with other settings of memory, optim and eval; what it has opened stays so."""
-        ...
 
     def import_params(
         self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(params, rest) filled from a PyTorch checkpoint's tensors, each leaf exactly once."""
-        ...
 
 
 class Domain(NamedTuple):
@@ -118,16 +106,15 @@ class Checked(NamedTuple):
     findings: dict[str, list[str]]
 
 
+def _groups(prefix: str, names: str) -> dict[str, str]:
+    """Where groups of settings are: the `model` of 'module:Pose' is 'module:PoseModelConfig'."""
+    return {name: f"{prefix}{name.title()}Config" for name in names.split()}
+
+
 DOMAINS = {
     "pose": Domain(
         task="tds_jax.pose.task:PoseTask",
-        groups={
-            "model": "tds_jax.pose.config:PoseModelConfig",
-            "data": "tds_jax.pose.config:PoseDataConfig",
-            "loss": "tds_jax.pose.config:PoseLossConfig",
-            "eval": "tds_jax.pose.config:PoseEvalConfig",
-            "memory": "tds_jax.pose.config:PoseMemoryConfig",
-        },
+        groups=_groups("tds_jax.pose.config:Pose", "model data loss eval memory"),
         inputs_of="tds_jax.pose.torch_names:inputs_of",
         evaluate="tds_jax.pose.evaluation:evaluate",
         predict="tds_jax.pose.prediction:predict",
@@ -139,13 +126,7 @@ DOMAINS = {
     ),
     "forecast": Domain(
         task="tds_jax.forecast.task:ForecastTask",
-        groups={
-            "model": "tds_jax.forecast.config:ForecastModelConfig",
-            "data": "tds_jax.forecast.config:ForecastDataConfig",
-            "loss": "tds_jax.forecast.config:ForecastLossConfig",
-            "eval": "tds_jax.forecast.config:ForecastEvalConfig",
-            "memory": "tds_jax.forecast.config:ForecastMemoryConfig",
-        },
+        groups=_groups("tds_jax.forecast.config:Forecast", "model data loss eval memory"),
         inputs_of="tds_jax.forecast.torch_names:inputs_of",
         evaluate="tds_jax.forecast.evaluation:evaluate",
         predict="tds_jax.forecast.prediction:predict",
@@ -157,12 +138,7 @@ DOMAINS = {
     ),
     "voxel": Domain(
         task="tds_jax.voxel.task:VoxelTask",
-        groups={
-            "model": "tds_jax.voxel.config:VoxelModelConfig",
-            "data": "tds_jax.voxel.config:VoxelDataConfig",
-            "loss": "tds_jax.voxel.config:VoxelLossConfig",
-            "eval": "tds_jax.voxel.config:VoxelEvalConfig",
-        },
+        groups=_groups("tds_jax.voxel.config:Voxel", "model data loss eval"),
         inputs_of="tds_jax.voxel.task:inputs_of",
         evaluate="tds_jax.voxel.evaluation:evaluate",
         predict="tds_jax.voxel.prediction:predict",

@@ -139,9 +139,7 @@ class GridRecord:
 
 
 def open_record(
-    path: str | Path,
-    variables: Sequence[str],
-    progress: Progress = silent,
+    path: str | Path, variables: Sequence[str], progress: Progress = silent
 ) -> GridRecord:
     """The record of `variables` over every file that `path` names (see `find_files`).
 

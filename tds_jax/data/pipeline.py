@@ -23,7 +23,6 @@ class Source(Protocol):
 
         rng drives augmentation and jitter; None asks for the example as it is.
         """
-        ...
 
 
 class Batches:

@@ -7,6 +7,7 @@ made on the device in float32 and merged on the host in float64 (`to_host`).
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -15,17 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 
 
+class Additive:
+    """A state whose leaves are sums."""
+
+    def merge(self, other: Self) -> Self:
+        """The state of both sets of rows."""
+        return jax.tree.map(operator.add, self, other)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Mean:
+class Mean(Additive):
     """Σ weight·value and Σ weight, both scalars."""
 
     sum: Any
     weight: Any
-
-    def merge(self, other: Self) -> Self:
-        """The state of both sets of rows."""
-        return type(self)(self.sum + other.sum, self.weight + other.weight)
 
     def compute(self, name: str) -> dict[str, float]:
         """{name: mean}; NaN when nothing was counted."""

@@ -84,9 +84,7 @@ def make_update_rule(config: OptimConfig) -> optax.GradientTransformation:
     rules = {
         "sgd": lambda: [optax.sgd(schedule)],
         "adam": lambda: [decay, optax.adam(schedule)],
-        "adamw": lambda: [
-            optax.adamw(schedule, weight_decay=config.weight_decay, mask=_decays),
-        ],
+        "adamw": lambda: [optax.adamw(schedule, weight_decay=config.weight_decay, mask=_decays)],
     }
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return _mixing(optax.chain(*clip, *rules[config.optimizer]()))

@@ -107,9 +107,7 @@ def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
         # A skipped micro-batch leaves no trace: neither in the statistics nor in the log.
         merged = metrics.merge(state.window, states)
         window, rest = jax.tree.map(
-            lambda new, old: jnp.where(skip, old, new),
-            (merged, rest),
-            (state.window, state.rest),
+            lambda new, old: jnp.where(skip, old, new), (merged, rest), (state.window, state.rest)
         )
         skipped = state.skipped + skip.astype(jnp.int32)
         ema = optimizer.average(state.ema, params, opt_state, state.opt_state)

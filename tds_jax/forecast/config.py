@@ -1,6 +1,7 @@
 """What a forecast run can be told about its model, data and loss; see forecast_soil_moisture.py."""
 
 import dataclasses
+from dataclasses import field
 from typing import Any
 
 from tds_jax.config import (
@@ -9,23 +10,21 @@ from tds_jax.config import (
     EvalConfig,
     LoaderConfig,
     MemoryConfig,
+    Settings,
+    at_least,
+    between,
+    one_of,
     require,
-    require_at_least,
-    require_between,
     require_choice,
     require_shares,
 )
 
 NETWORKS = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
-NORMS = ("batch", "group", "none")
-NORMALIZATIONS = ("none", "scalar", "cell", "anomaly")
-PRIORS = ("none", "last", "damped")
-EXTRA_INPUTS = ("land_mask", "day_of_year", "coordinates")
 WHOLE_WINDOW = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class ForecastModelConfig:
+class ForecastModelConfig(Settings, group="model"):
     """The network, and what `forecast.model.Forecaster` puts around it.
 
     normalize: what the network sees is (field - centre) / scale, centre being one mean per
@@ -35,36 +34,26 @@ class ForecastModelConfig:
     days around a cell to each lead, added too.
     """
 
-    name: str
-    layout: str
-    head: str
-    hidden: int
-    lstm_hidden: int
-    norm: str
-    groups: int
-    dropout: float
+    name: str = field(metadata=one_of(*NETWORKS))
+    layout: str = field(metadata=one_of("pixels", "reference"))
+    head: str = field(metadata=one_of("leads", "repeat"))
+    hidden: int = field(metadata=at_least(0))
+    lstm_hidden: int = field(metadata=at_least(0))
+    norm: str = field(metadata=one_of("batch", "group", "none"))
+    groups: int = field(metadata=at_least(1))
+    dropout: float = field(metadata=between(0, 0.95))
     land_only: bool
-    normalize: str
-    harmonics: int
-    prior: str
-    local_kernel: int
-    local_days: int
-    extra_inputs: tuple[str, ...]
+    normalize: str = field(metadata=one_of("none", "scalar", "cell", "anomaly"))
+    harmonics: int = field(metadata=at_least(1))
+    prior: str = field(metadata=one_of("none", "last", "damped"))
+    local_kernel: int = field(metadata=at_least(0))
+    local_days: int = field(metadata=at_least(0))
+    extra_inputs: tuple[str, ...] = field(
+        metadata=one_of("land_mask", "day_of_year", "coordinates")
+    )
 
     def __post_init__(self) -> None:
-        require_choice("model.name", self.name, NETWORKS)
-        require_choice("model.layout", self.layout, ("pixels", "reference"))
-        require_choice("model.head", self.head, ("leads", "repeat"))
-        require_choice("model.norm", self.norm, NORMS)
-        require_choice("model.normalize", self.normalize, NORMALIZATIONS)
-        require_choice("model.prior", self.prior, PRIORS)
-        require_between("model.dropout", self.dropout, 0, 0.95)
-        for name in ("groups", "harmonics"):
-            require_at_least(f"model.{name}", getattr(self, name), 1)
-        for name in ("hidden", "lstm_hidden", "local_kernel", "local_days"):
-            require_at_least(f"model.{name}", getattr(self, name), 0)
-        for name in self.extra_inputs:
-            require_choice("model.extra_inputs", name, EXTRA_INPUTS)
+        super().__post_init__()
         require(
             self.local_kernel % 2 == 1 or self.local_days == 0,
             f"model.local_kernel={self.local_kernel} has no middle cell; use an odd number",
@@ -101,13 +90,13 @@ class ForecastDataConfig(LoaderConfig):
     accumulated: tuple[str, ...]
     land_mask: str
     static: tuple[str, ...]
-    downsample: int
-    input_days: int
-    lead_days: int
+    downsample: int = field(metadata=at_least(1))
+    input_days: int = field(metadata=at_least(1))
+    lead_days: int = field(metadata=at_least(1))
     crop: tuple[int, ...]
     split_ratio: tuple[float, ...]
-    split_gap: int
-    cache_dir: str = dataclasses.field(metadata=FREE)
+    split_gap: int = field(metadata=at_least(WHOLE_WINDOW))
+    cache_dir: str = field(metadata=FREE)
     synthetic_months: int
     synthetic_missing_month: str
     synthetic_grid: tuple[int, ...]
@@ -122,9 +111,6 @@ class ForecastDataConfig(LoaderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("downsample", "input_days", "lead_days"):
-            require_at_least(f"data.{name}", getattr(self, name), 1)
-        require_at_least("data.split_gap", self.split_gap, WHOLE_WINDOW)
         require_shares("data.split_ratio", self.split_ratio)
         for name in ("crop", "synthetic_grid"):
             value = getattr(self, name)
@@ -137,19 +123,18 @@ class ForecastDataConfig(LoaderConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ForecastLossConfig:
+class ForecastLossConfig(Settings, group="loss"):
     """loss = mse_weight * error² + mae_weight * |error|, errors in normalised units.
 
     area: cells count by their area instead of alike.
     """
 
-    mse_weight: float
-    mae_weight: float
+    mse_weight: float = field(metadata=at_least(0))
+    mae_weight: float = field(metadata=at_least(0))
     area: bool
 
     def __post_init__(self) -> None:
-        require_at_least("loss.mse_weight", self.mse_weight, 0)
-        require_at_least("loss.mae_weight", self.mae_weight, 0)
+        super().__post_init__()
         require(
             self.mse_weight + self.mae_weight > 0,
             "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
@@ -164,20 +149,15 @@ class ForecastMemoryConfig(MemoryConfig):
     LSTM.
     """
 
-    day_chunk: int = dataclasses.field(metadata=FREE | PLANNED | {"shown": "days"})
-    pixel_chunk: int = dataclasses.field(metadata=FREE | PLANNED | {"shown": "pixels"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least("memory.day_chunk", self.day_chunk, 0)
-        require_at_least("memory.pixel_chunk", self.pixel_chunk, 0)
+    day_chunk: int = field(metadata=FREE | PLANNED | {"shown": "days"} | at_least(0))
+    pixel_chunk: int = field(metadata=FREE | PLANNED | {"shown": "pixels"} | at_least(0))
 
 
 @dataclasses.dataclass(frozen=True)
 class ForecastEvalConfig(EvalConfig):
     """The engine's settings."""
 
-    metric: str = dataclasses.field(metadata={"rises": ("r2", "skill")})
+    metric: str = field(metadata={"rises": ("r2", "skill")})
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:

@@ -125,12 +125,7 @@ def _sample(task: ForecastTask, batch: Mapping[str, np.ndarray], prediction: np.
 
 
 def _draw(
-    task: ForecastTask,
-    folder: Path,
-    report: Report,
-    split: str,
-    sample: Sample,
-    rmse: np.ndarray,
+    task: ForecastTask, folder: Path, report: Report, split: str, sample: Sample, rmse: np.ndarray
 ) -> None:
     fields, unit = task.fields, unit_of(task)
     canvas = Canvas(fields.lat, fields.lon, fields.target, unit)

@@ -39,28 +39,23 @@ class Fields(Protocol):
     @property
     def land(self) -> np.ndarray:
         """(H, W) bool: cells where the target can be known."""
-        ...
 
     def read(
         self, start: int, stop: int, variables: Sequence[str] = (), region: Region = WHOLE
     ) -> np.ndarray:
         """(n, h, w, C) f32 of days[start:stop], NaN where missing; () = all variables."""
-        ...
 
     def static(self, name: str) -> np.ndarray:
         """(H, W) f32 of 'FILE:VARIABLE' without time on the files' grid, such as soil texture."""
-        ...
 
     def digest(self) -> str:
         """Fingerprint of variables, days and grid."""
-        ...
 
     def origin(self, start: int, stop: int) -> str:
         """Fingerprint of days[start:stop], of what they are made of and of the files they are in.
 
         Other than `digest` it changes when a file was written anew.
         """
-        ...
 
 
 class DailyFields:

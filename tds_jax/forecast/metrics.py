@@ -40,16 +40,12 @@ States = dict[str, Any]
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Cells:
+class Cells(metrics.Additive):
     """Σ weight, Σ weight·error and Σ weight·error² of every lead and cell, each (L, H, W)."""
 
     weight: Any
     error: Any
     squared_error: Any
-
-    def merge(self, other: Self) -> Self:
-        """The state of both sets of examples."""
-        return jax.tree.map(lambda a, b: a + b, self, other)
 
     def rmse(self) -> np.ndarray:
         """(H, W) over all leads; NaN where nothing was counted."""
@@ -60,20 +56,16 @@ class Cells:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Correlation:
+class Correlation(metrics.Additive):
     """Σ of spatial correlations and how many there were, each (L,)."""
 
     sum: Any
     count: Any
 
-    def merge(self, other: Self) -> Self:
-        """The state of both sets of examples."""
-        return type(self)(self.sum + other.sum, self.count + other.count)
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Errors:
+class Errors(metrics.Additive):
     """Sums of a log line, in the data's unit: of the forecast, and where the last day is known of
     it and of persistence, to be compared."""
 
@@ -103,10 +95,6 @@ class Errors:
         return cls(
             total(weight), total(squared), total(absolute), total(known * squared), total(behind)
         )
-
-    def merge(self, other: Self) -> Self:
-        """The state of both sets of examples."""
-        return jax.tree.map(lambda a, b: a + b, self, other)
 
     def compute(self, name: str) -> dict[str, float]:
         """rmse, mae, and skill: 1 - MSE / MSE of persistence."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tds_jax.engine.metrics import Regression, divide
+from tds_jax.engine.metrics import Additive, Regression, divide
 from tds_jax.pose import kinematics
 from tds_jax.pose.joints import fingers, segments
 from tds_jax.pose.kinematics import HandModel
@@ -48,7 +48,7 @@ class AngleError(Regression):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LandmarkError:
+class LandmarkError(Additive):
     """Σ distance per landmark in mm (..., 21), and the rows counted (...)."""
 
     distance: Any
@@ -71,10 +71,6 @@ class LandmarkError:
             weight=jnp.sum(weight, axis=1, dtype=jnp.float32),
         )
 
-    def merge(self, other: Self) -> Self:
-        """The state of both sets of rows."""
-        return type(self)(self.distance + other.distance, self.weight + other.weight)
-
     def compute(self, name: str) -> dict[str, float]:
         """landmark_mm (17 landmarks: all but the finger MCPs), landmark_moving_mm (15: without
         wrist and palm either) and fingertip_mm; NaN when nothing was counted.
@@ -87,7 +83,7 @@ class LandmarkError:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Motion:
+class Motion(Additive):
     """Σ |k-th difference| over rows and joints and how many, for k = 1, 2, 3: both (..., 3).
 
     rate_hz: rows per second. every_sample: the rows are those of the recording.
@@ -110,12 +106,6 @@ class Motion:
             change.append(jnp.sum(counts * size, axis=1, dtype=jnp.float32))
             count.append(jnp.sum(counts, axis=1, dtype=jnp.float32) * poses.shape[-1])
         return cls(jnp.stack(change, axis=-1), jnp.stack(count, axis=-1), rate_hz, every_sample)
-
-    def merge(self, other: Self) -> Self:
-        """The state of both sets of rows."""
-        return dataclasses.replace(
-            self, change=self.change + other.change, count=self.count + other.count
-        )
 
     def compute(self, name: str) -> dict[str, float]:
         """velocity_rad_s, acceleration_rad_s2, jerk_rad_s3: mean absolute differences · rate^k.

@@ -192,10 +192,7 @@ class PoseModel(Module):
         return self.num_steps(length)
 
     def __call__(
-        self,
-        emg: jax.Array,
-        initial_pose: jax.Array | None = None,
-        keys: jax.Array | None = None,
+        self, emg: jax.Array, initial_pose: jax.Array | None = None, keys: jax.Array | None = None
     ) -> jax.Array:
         """Poses (B, num_steps(T), J), f32 (f64 when built and fed in f64).
 

@@ -151,10 +151,7 @@ class NeuroPose(Module):
         return length if length >= self.receptive_field else 0
 
     def __call__(
-        self,
-        emg: jax.Array,
-        initial_pose: jax.Array | None = None,
-        keys: jax.Array | None = None,
+        self, emg: jax.Array, initial_pose: jax.Array | None = None, keys: jax.Array | None = None
     ) -> jax.Array:
         """Poses of emg (B, T, C); initial_pose must be None, it is there for the task's sake."""
         if initial_pose is not None:

@@ -164,7 +164,4 @@ def fit_normalizer(
                 yield table.emg(files, session, start, min(start + block_rows, end))
 
     moments = streamed_moments(blocks())
-    return {
-        "mean": moments.mean.astype(np.float32),
-        "scale": moments.scale().astype(np.float32),
-    }
+    return {"mean": moments.mean.astype(np.float32), "scale": moments.scale().astype(np.float32)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import field
 from typing import Any
 
 from tds_jax.config import (
@@ -9,47 +10,47 @@ from tds_jax.config import (
     Config,
     EvalConfig,
     LoaderConfig,
+    Settings,
+    at_least,
+    between,
+    one_of,
     require,
-    require_at_least,
     require_between,
-    require_choice,
     require_shares,
 )
 from tds_jax.voxel.data.resize import MODES
 
 AUTOENCODERS = ("vae", "vqvae")
 GENERATORS = ("diffusion", "consistency")
-SPANS = ("block", "stage", "coder")
-RECONSTRUCTIONS = ("occupancy", "mse", "weighted", "composite")
 MAX_LEVELS = 4  # the original's strides are known for so many
 ATTENTION_HEADS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class VoxelModelConfig:
+class VoxelModelConfig(Settings, group="model"):
     """The autoencoder, and for the generators what works on its latents.
 
     name: 'vae' and 'vqvae' learn volumes; 'diffusion' learns latents of a trained one, given the
     radar; 'consistency' learns to do so in few steps from a trained diffusion.
     """
 
-    name: str
-    base: int
+    name: str = field(metadata=one_of(*AUTOENCODERS, *GENERATORS))
+    base: int = field(metadata=at_least(1))
     multipliers: tuple[int, ...]
-    blocks: int
+    blocks: int = field(metadata=between(0, 2))
     attention: bool
-    latent_channels: int
-    span: str
-    tile: int
-    codes: int
+    latent_channels: int = field(metadata=at_least(1))
+    span: str = field(metadata=one_of("block", "stage", "coder"))
+    tile: int = field(metadata=at_least(0))
+    codes: int = field(metadata=at_least(0))
     codebook_decay: float
-    restart_below: float
+    restart_below: float = field(metadata=at_least(0))
     autoencoder: str
     teacher: str
-    condition_channels: int
-    condition_base: int
-    condition_blocks: int
-    width: int
+    condition_channels: int = field(metadata=at_least(1))
+    condition_base: int = field(metadata=at_least(1))
+    condition_blocks: int = field(metadata=at_least(0))
+    width: int = field(metadata=at_least(2))
     unet_multipliers: tuple[int, ...]
     sigma_data: float
     sigma_min: float
@@ -57,14 +58,12 @@ class VoxelModelConfig:
     rho: float
     sigma_mean: float
     sigma_spread: float
-    sampler_steps: int
-    distillation_levels: int
+    sampler_steps: int = field(metadata=at_least(2))
+    distillation_levels: int = field(metadata=at_least(2))
     jumps: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        require_choice("model.name", self.name, AUTOENCODERS + GENERATORS)
-        require_choice("model.span", self.span, SPANS)
-        require_between("model.blocks", self.blocks, 0, 2)
+        super().__post_init__()
         for name in ("multipliers", "unet_multipliers", "jumps"):
             values = getattr(self, name)
             require(
@@ -72,12 +71,6 @@ class VoxelModelConfig:
                 f"model.{name}={values} must be whole numbers of 1 or more, at least one",
             )
         require_between("len(model.multipliers)", len(self.multipliers), 1, MAX_LEVELS)
-        for name in ("base", "latent_channels", "condition_channels", "condition_base"):
-            require_at_least(f"model.{name}", getattr(self, name), 1)
-        for name in ("width", "sampler_steps", "distillation_levels"):
-            require_at_least(f"model.{name}", getattr(self, name), 2)
-        for name in ("tile", "codes", "restart_below", "condition_blocks"):
-            require_at_least(f"model.{name}", getattr(self, name), 0)
         require(
             self.name in GENERATORS or (self.codes > 0) == (self.name == "vqvae"),
             f"model.codes={self.codes} does not go with model.name={self.name!r}; use 0 for 'vae' "
@@ -123,8 +116,8 @@ class VoxelDataConfig(LoaderConfig):
     """Where the volumes are, and the grid they come to. ranges: x0, x1, y0, y1, z0, z1 metres."""
 
     path: str
-    cache_dir: str = dataclasses.field(metadata=FREE)
-    grid: str
+    cache_dir: str = field(metadata=FREE)
+    grid: str = field(metadata=one_of(*MODES))
     shape: tuple[int, ...]
     multiple: tuple[int, ...]
     ranges: tuple[float, ...]
@@ -142,11 +135,11 @@ class VoxelDataConfig(LoaderConfig):
     val_scenes: tuple[str, ...]
     test_scenes: tuple[str, ...]
     split_ratio: tuple[float, ...]
-    max_statistics_frames: int
-    max_open_files: int = dataclasses.field(metadata=FREE)
-    chunk_cache_bytes: int = dataclasses.field(metadata=FREE)
-    synthetic_scenes: int
-    synthetic_frames: int
+    max_statistics_frames: int = field(metadata=at_least(1))
+    max_open_files: int = field(metadata=FREE | at_least(1))
+    chunk_cache_bytes: int = field(metadata=FREE | at_least(0))
+    synthetic_scenes: int = field(metadata=at_least(3))
+    synthetic_frames: int = field(metadata=at_least(1))
     synthetic_shape: tuple[int, ...]
     synthetic_seed: int
 
@@ -157,7 +150,6 @@ class VoxelDataConfig(LoaderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("data.grid", self.grid, MODES)
         for name in ("shape", "multiple", "synthetic_shape"):
             value = getattr(self, name)
             require(
@@ -170,41 +162,33 @@ class VoxelDataConfig(LoaderConfig):
             f"data.ranges={self.ranges} must be (x0, x1, y0, y1, z0, z1) metres, each pair rising",
         )
         require_shares("data.split_ratio", self.split_ratio)
-        for name in ("max_statistics_frames", "max_open_files", "synthetic_frames"):
-            require_at_least(f"data.{name}", getattr(self, name), 1)
-        require_at_least("data.chunk_cache_bytes", self.chunk_cache_bytes, 0)
-        require_at_least("data.synthetic_scenes", self.synthetic_scenes, 3)
 
 
 @dataclasses.dataclass(frozen=True)
-class VoxelLossConfig:
+class VoxelLossConfig(Settings, group="loss"):
     """What a volume is charged for; see `voxel.losses`.
 
     reconstruction: 'occupancy' trains logits of channel 0 and normalised features; the others are
     the original's and train raw values.
     """
 
-    reconstruction: str
-    bce_weight: float
-    occupied_weight: float
-    focal_gamma: float
-    dice_weight: float
-    feature_weight: float
+    reconstruction: str = field(metadata=one_of("occupancy", "mse", "weighted", "composite"))
+    bce_weight: float = field(metadata=at_least(0))
+    occupied_weight: float = field(metadata=at_least(0))
+    focal_gamma: float = field(metadata=at_least(0))
+    dice_weight: float = field(metadata=at_least(0))
+    feature_weight: float = field(metadata=at_least(0))
     feature_squared: bool
-    kl_weight: float
-    commitment_weight: float
+    kl_weight: float = field(metadata=at_least(0))
+    commitment_weight: float = field(metadata=at_least(0))
     channel_weights: tuple[float, ...]
-    false_positive_weight: float
-    mass_weight: float
-    perceptual_weight: float
-    structure_weight: float
+    false_positive_weight: float = field(metadata=at_least(0))
+    mass_weight: float = field(metadata=at_least(0))
+    perceptual_weight: float = field(metadata=at_least(0))
+    structure_weight: float = field(metadata=at_least(0))
 
     def __post_init__(self) -> None:
-        require_choice("loss.reconstruction", self.reconstruction, RECONSTRUCTIONS)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float):
-                require_at_least(f"loss.{field.name}", value, 0)
+        super().__post_init__()
         require(
             self.occupied_weight > 0, f"loss.occupied_weight={self.occupied_weight} must be > 0"
         )
@@ -223,16 +207,10 @@ class VoxelEvalConfig(EvalConfig):
     """The engine's settings; dilation: radius of the dilated-radar baseline, voxels. samples:
     drawn per frame by a generator and averaged. renders: frames drawn as figures."""
 
-    metric: str = dataclasses.field(metadata={"rises": ("iou", "perplexity")})
-    dilation: int
-    samples: int
-    renders: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least("eval.dilation", self.dilation, 1)
-        require_at_least("eval.samples", self.samples, 1)
-        require_at_least("eval.renders", self.renders, 0)
+    metric: str = field(metadata={"rises": ("iou", "perplexity")})
+    dilation: int = field(metadata=at_least(1))
+    samples: int = field(metadata=at_least(1))
+    renders: int = field(metadata=at_least(0))
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:

@@ -200,11 +200,7 @@ class ThresholdSweep(_Sums):
 
     @classmethod
     def of(
-        cls,
-        prediction: np.ndarray,
-        target: np.ndarray,
-        weight: np.ndarray,
-        thresholds: np.ndarray,
+        cls, prediction: np.ndarray, target: np.ndarray, weight: np.ndarray, thresholds: np.ndarray
     ) -> Self:
         """Of occupancies (D, H, W) in one pass, whatever the number of ascending thresholds."""
         inside = weight > 0

@@ -34,30 +34,24 @@ class Method(Protocol):
 
     def init(self, rngs: nnx.Rngs) -> Any:
         """A fresh model."""
-        ...
 
     def statistics(self, data: VoxelData) -> dict[str, Any]:
         """Leaves of `rest`: of the train split, and models that other runs have trained."""
-        ...
 
     def digest(self) -> str:
         """Of the weights that other runs have trained; '' without."""
-        ...
 
     def latents(self, data: VoxelData, split: str) -> Path | None:
         """Where the latents of a split's targets are, made if need be; None without."""
-        ...
 
     def loss(self, model: Any, batch: Batch, train: bool) -> tuple[Objective, dict[str, Any]]:
         """As `tasks.Task.loss`."""
-        ...
 
     def volumes(self, model: Any, batch: Batch) -> dict[str, jax.Array]:
         """What there is to evaluate: name -> (B, D, H, W, 4) raw, channel 0 a probability.
 
         'model' is what the run is about and what is predicted.
         """
-        ...
 
 
 METHODS: dict[str, type[Method]] = {

@@ -11,7 +11,6 @@ from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
-from tds_jax.pose.config import FAILURES
 from tds_jax.pose.prediction import predict
 from tds_jax.pose.selection import Selection, sampled
 from tds_jax.pose.sessions import load_sessions, valid_rows
@@ -132,7 +131,7 @@ def test_a_new_session_does_not_reorder_the_others():
 SPEC = WindowSpec(20, 5, 3, 4)
 
 
-@pytest.mark.parametrize("failures", FAILURES)
+@pytest.mark.parametrize("failures", ["mask", "blocks", "reference"])
 def test_each_rule_for_failed_rows_gives_its_windows(folder, files, failures):
     table, _ = load(folder[0], files)
     source = PoseWindows(table, files, SPEC, jitter=False, failures=failures)

@@ -14,9 +14,10 @@ from flax import nnx
 
 from tds_jax.engine.step import split
 from tds_jax.voxel.networks.torch_names import convert, import_params
-from tds_jax.voxel.networks.vae import PRESETS, VAE3D, kl_divergence
+from tds_jax.voxel.networks.vae import VAE3D, kl_divergence
 from tds_jax.voxel.networks.vqvae import VQVAE3D
 from tests.voxel import golden, original
+from tests.voxel.presets import PRESETS
 
 RUN = {"span": "block", "remat": "none", "tile": 0, "dtype": jnp.float64}
 SMALL = {"multipliers": (1, 2, 2), "blocks": 1, "attention": True}

@@ -97,9 +97,7 @@ def native_geometry(
 
 
 def split_frames(
-    scenes: Sequence[Scene],
-    chosen: dict[str, tuple[str, ...]],
-    ratio: tuple[float, ...],
+    scenes: Sequence[Scene], chosen: dict[str, tuple[str, ...]], ratio: tuple[float, ...]
 ) -> tuple[Split, list[str]]:
     """Frames of train, val and test, and warnings.
 

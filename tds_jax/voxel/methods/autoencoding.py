@@ -1,7 +1,7 @@
 """Learning volumes: targets through an autoencoder and back."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,18 +27,14 @@ Charges = dict[str, tuple[float, jax.Array]]
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Usage:
+class Usage(metrics.Additive):
     """How often each code was used, (K,)."""
 
     counts: Any
 
-    def merge(self, other: Self) -> Self:
-        """The state of both sets of examples."""
-        return type(self)(self.counts + other.counts)
-
     def compute(self, name: str) -> dict[str, float]:
-        """{name: how many codes are in use, counted as the exponential of their entropy}."""
-        return {name: float(perplexity(jnp.asarray(self.counts, jnp.float32)))}
+        """{name: how many codes are in use, see `perplexity`}."""
+        return {name: perplexity(self.counts)}
 
 
 class Autoencoding:

@@ -74,8 +74,7 @@ def boundary_mix(sigma: jax.Array, data: float, lowest: float) -> Mix:
     """`mix` shifted so that the estimate is x itself at the lowest level: skip 1, out 0."""
     plain, above = mix(sigma, data), sigma - lowest
     return plain._replace(
-        skip=data**2 / (above**2 + data**2),
-        out=above * data * jax.lax.rsqrt(sigma**2 + data**2),
+        skip=data**2 / (above**2 + data**2), out=above * data * jax.lax.rsqrt(sigma**2 + data**2)
     )
 
 

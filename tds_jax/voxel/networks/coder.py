@@ -31,13 +31,18 @@ class Execution:
     tile: int
 
 
-class Coding(TypedDict):
-    """What an autoencoder is made of, see `vae.VAE3D`, and how it is run, see `Execution`."""
+class Sizes(TypedDict):
+    """What a coder is made of, see `vae.VAE3D`."""
 
     base: int
     multipliers: Sequence[int]
     blocks: int
     attention: bool
+
+
+class Coding(Sizes):
+    """What an autoencoder is made of, and how it is run, see `Execution`."""
+
     span: str
     remat: str
     tile: int
@@ -71,19 +76,17 @@ class Encoder(Coder):
         in_channels: int,
         out_channels: int,
         *,
-        base: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: bool,
         execution: Execution,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        **sizes: Unpack[Sizes],
     ) -> None:
         given: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        multipliers, blocks, attention = sizes["multipliers"], sizes["blocks"], sizes["attention"]
         self.execution = execution
         self.levels, self.items = len(multipliers), blocks + 2
+        width = base = sizes["base"]
         self.conv_in = Conv(in_channels, base, **given)
-        width = base
         for i, multiplier in enumerate(multipliers):
             for j in range(blocks):
                 setattr(self, f"down_{i}_{j}", Res(width, base * multiplier, **given))
@@ -113,17 +116,16 @@ class Decoder(Coder):
         in_channels: int,
         out_channels: int,
         *,
-        base: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: bool,
         execution: Execution,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        **sizes: Unpack[Sizes],
     ) -> None:
         given: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        multipliers, blocks, attention = sizes["multipliers"], sizes["blocks"], sizes["attention"]
         self.execution = execution
         self.levels, self.items = len(multipliers), blocks + 3
+        base = sizes["base"]
         width = base * multipliers[0]
         self.conv_in = Conv(in_channels, width, **given)
         _add_middle(self, width, attention, given)

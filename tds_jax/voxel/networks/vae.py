@@ -17,25 +17,6 @@ from tds_jax.voxel.networks.coder import Autoencoder, Coding, wide
 LOGVAR_RANGE = (-30.0, 20.0)
 NOISE = 0x5A  # stream of an example's key that the sampling noise is drawn from
 
-# base, multipliers, blocks, attention, parameters with 4 channels in, out and latent. The
-# reference's "lightweight" cannot be built there; with `blocks.groups_of` it can.
-PRESETS: dict[str, dict[str, Any]] = {
-    "ultra": {"base": 16, "multipliers": (1, 2, 2), "blocks": 1, "attention": False},  # 694,788
-    "lightweight": {"base": 24, "multipliers": (1, 2, 3), "blocks": 1, "attention": False},
-    "light_32": {
-        "base": 32,
-        "multipliers": (1, 2, 4),
-        "blocks": 1,
-        "attention": False,
-    },  # 7,652,628
-    "standard": {
-        "base": 64,
-        "multipliers": (1, 2, 4),
-        "blocks": 2,
-        "attention": True,
-    },  # 40,847,092
-}
-
 
 class VAE3D(Autoencoder):
     """Volumes (B, D, H, W, in) -> normal latents -> volumes (B, D, H, W, out), no activation.
@@ -58,15 +39,8 @@ class VAE3D(Autoencoder):
         rngs: nnx.Rngs,
         **coder: Unpack[Coding],
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            latent_channels,
-            2 * latent_channels,
-            dtype=dtype,
-            rngs=rngs,
-            **coder,
-        )
+        sizes = in_channels, out_channels, latent_channels, 2 * latent_channels
+        super().__init__(*sizes, dtype=dtype, rngs=rngs, **coder)
         point: dict[str, Any] = {"kernel": (1, 1, 1), "dtype": dtype, "rngs": rngs}
         self.quant_conv = ConvNd(latent_channels, latent_channels, **point)
         self.post_quant_conv = ConvNd(latent_channels, latent_channels, **point)

@@ -4,7 +4,9 @@ from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from scipy import stats
 
 from tds_jax.errors import UserError
 from tds_jax.nn.module import Module
@@ -169,15 +171,8 @@ class VQVAE3D(Autoencoder):
         rngs: nnx.Rngs,
         **coder: Unpack[Coding],
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            latent_channels,
-            latent_channels,
-            dtype=dtype,
-            rngs=rngs,
-            **coder,
-        )
+        sizes = in_channels, out_channels, latent_channels, latent_channels
+        super().__init__(*sizes, dtype=dtype, rngs=rngs, **coder)
         self.commitment = commitment
         self.codebook = Codebook(
             codes,
@@ -230,13 +225,12 @@ def nearest(z: jax.Array, codes: jax.Array) -> jax.Array:
     return found.reshape(-1)[: len(tokens)].reshape(z.shape[:-1])
 
 
-def perplexity(counts: jax.Array) -> jax.Array:
+def perplexity(counts: np.ndarray) -> float:
     """exp of the entropy of how often codes are used, counts (K,): 1 (one code) to K (all alike).
 
-    Not linear in the batch: add up counts first.
+    Not linear in the batch: add up counts first. On the host, where log lines are made.
     """
-    shares = counts / jnp.maximum(jnp.sum(counts, dtype=jnp.float32), 1)
-    return jnp.exp(-jnp.sum(shares * jnp.log(jnp.maximum(shares, 1e-30)), dtype=jnp.float32))
+    return float(np.exp(stats.entropy(counts))) if counts.sum() else 1.0
 
 
 def usage(indices: jax.Array, size: int) -> jax.Array:

@@ -9,8 +9,9 @@ from flax import nnx
 from tds_jax.errors import UserError
 from tds_jax.voxel.networks import blocks
 from tds_jax.voxel.networks.blocks import attend, enlarge, groups_of
-from tds_jax.voxel.networks.vae import PRESETS, VAE3D, kl_divergence, noise
+from tds_jax.voxel.networks.vae import VAE3D, kl_divergence, noise
 from tests.voxel.filled import make, volume
+from tests.voxel.presets import PRESETS
 
 RUN = {"span": "block", "remat": "none", "tile": 0, "dtype": jnp.float32}
 
