@@ -150,6 +150,16 @@ class OptimConfig(Settings, group="optim"):
         """Examples in one forward and backward pass."""
         return self.batch_size // self.accumulate
 
+    def batch_norm_warning(self, remedy: str = "") -> list[str]:
+        """What BatchNorm does to a run whose batch is split, in a line; none if it is not."""
+        if self.accumulate == 1:
+            return []
+        return [
+            f"optim.accumulate={self.accumulate}: BatchNorm takes its statistics over "
+            f"{self.micro_batch} examples, not over optim.batch_size={self.batch_size}; "
+            f"the result is not that of optim.accumulate=1{remedy}"
+        ]
+
 
 @dataclasses.dataclass(frozen=True)
 class MemoryConfig(Settings, group="memory"):

@@ -111,3 +111,9 @@ def _publish(building: Path, folder: Path, description: str) -> None:
     except OSError:  # another builder was first
         if not _holds(folder, description):
             raise
+
+
+def settings(kind: type, data: Any) -> dict[str, Any]:
+    """The options of a simulation that stand in `data`, there with `synthetic_` before them."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {n: getattr(data, f"synthetic_{n}") for n in names if hasattr(data, f"synthetic_{n}")}

@@ -7,7 +7,6 @@ made on the device in float32 and merged on the host in float64 (`to_host`).
 
 import dataclasses
 import functools
-import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -17,11 +16,14 @@ import numpy as np
 
 
 class Additive:
-    """A state whose leaves are sums."""
+    """A state, a dataclass, whose fields are sums, but for those that are static."""
 
     def merge(self, other: Self) -> Self:
         """The state of both sets of rows."""
-        return jax.tree.map(operator.add, self, other)
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        names = [field.name for field in fields if not field.metadata.get("static")]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return dataclasses.replace(self, **sums)  # type: ignore[type-var]
 
 
 @jax.tree_util.register_dataclass

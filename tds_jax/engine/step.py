@@ -7,7 +7,7 @@ modes. The state is donated: its buffers are reused for the next one.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -18,6 +18,17 @@ from tds_jax.engine import metrics
 from tds_jax.engine.optim import Optimizer, Sums
 
 Batch = dict[str, jax.Array]
+
+
+def batch_spec(
+    examples: int, leaves: Mapping[str, tuple[tuple[int, ...], Any]]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """A Loader's batch of a source whose examples have these leaves: name -> (shape, dtype)."""
+    loader = {"example": ((), jnp.int32), "key": ((2,), jnp.uint32)}
+    return {
+        name: jax.ShapeDtypeStruct((examples, *shape), dtype)
+        for name, (shape, dtype) in {**leaves, **loader}.items()
+    }
 
 
 class Objective(NamedTuple):

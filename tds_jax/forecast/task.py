@@ -12,8 +12,8 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import Config, require
-from tds_jax.data.generated import cache_root, stand_in
-from tds_jax.engine.step import Batch, Objective
+from tds_jax.data.generated import cache_root, settings, stand_in
+from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.forecast import synthetic, torch_names
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, season_gap
@@ -212,13 +212,8 @@ class ForecastTask:
             "phase": ((days + leads,), jnp.float32),
             "start": ((), jnp.int32),
             "origin": ((2,), jnp.int32),
-            "example": ((), jnp.int32),
-            "key": ((2,), jnp.uint32),
         }
-        return {
-            name: jax.ShapeDtypeStruct((examples, *shape), dtype)
-            for name, (shape, dtype) in leaves.items()
-        }
+        return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
         """Recomputation that pays here: of days (convlstm) or pixels in chunks, and of blocks."""
@@ -266,7 +261,10 @@ class ForecastTask:
 
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""
-        return self._season_warning() + self._batch_norm_warning()
+        model, optim = self.config.model, self.config.optim
+        norms = model.name != "convlstm" and model.norm == "batch"
+        split = optim.batch_norm_warning(" (model.norm=group is exact)")
+        return self._season_warning() + norms * split
 
     def _season_warning(self) -> list[str]:
         if self.config.model.normalize != "anomaly":
@@ -277,16 +275,6 @@ class ForecastTask:
         return [
             f"no train day lies in {gap:.0%} of the year: the climatology is a guess there; give "
             "a whole year, or use model.normalize=cell"
-        ]
-
-    def _batch_norm_warning(self) -> list[str]:
-        optim, model = self.config.optim, self.config.model
-        if model.name == "convlstm" or model.norm != "batch" or optim.accumulate == 1:
-            return []
-        return [
-            f"optim.accumulate={optim.accumulate}: BatchNorm takes its statistics over "
-            f"{optim.micro_batch} examples, not over optim.batch_size={optim.batch_size}; the "
-            "result is not that of optim.accumulate=1 (model.norm=group is exact)"
         ]
 
     def describe(self, values: dict[str, Any]) -> str:
@@ -313,13 +301,6 @@ def _standard(values: np.ndarray) -> np.ndarray:
 
 
 def _simulation(config: Config) -> synthetic.Simulation:
-    data = config.data
-    height, width = data.synthetic_grid
-    return synthetic.Simulation(
-        months=data.synthetic_months,
-        missing_month=data.synthetic_missing_month,
-        height=height,
-        width=width,
-        land=data.synthetic_land,
-        seed=data.synthetic_seed,
-    )
+    height, width = config.data.synthetic_grid
+    known = settings(synthetic.Simulation, config.data)
+    return synthetic.Simulation(**known, height=height, width=width)

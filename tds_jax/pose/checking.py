@@ -53,43 +53,35 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """The options of `check`."""
+    """Reads every session file of a folder once; memory grows with the files, not their rows."""
 
     group: str = option(GROUP, "HDF5 group that holds `timeseries` (data.group).")
 
     def run(self, folder: Path, progress: Progress) -> Checked:
-        """Every file of the folder, read once."""
-        return check(folder, self.group, progress)
-
-
-def check(path: Path, group: str, progress: Progress) -> Checked:
-    """Reads every session file of a folder once; memory grows with the files, not their rows.
-
-    group: HDF5 group that holds `timeseries`. UserError if the folder has no session file.
-    """
-    root = str(path)
-    names = session_files(root, "--input")
-    metadata = read_metadata(root, names)
-    files = RowFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
-    recordings, unreadable = [], []
-    for done, name in enumerate(names):
-        progress(done, len(names), name)
-        try:
-            recordings.append(_read(files, root, name, group, metadata))
-        except UserError as error:
-            unreadable.append(str(error))
-    files.close()
-    findings = {
-        "unreadable": unreadable,
-        "metadata": _metadata_lines(names, metadata),
-        **{kind: _lines(recordings, find) for kind, find in FINDERS.items()},
-        "mixed": _mixed(recordings),
-        "duplicate": list(_duplicates(recordings)),
-        "splits": list(_overlaps(recordings)),
-    }
-    found = {kind: lines for kind, lines in findings.items() if lines}
-    usable = sum(one.is_usable for one in recordings)
-    return Checked(usable, _summary(len(names), usable, recordings, metadata), found)
+        """The files that training could use; UserError if the folder has no session file."""
+        root = str(folder)
+        names = session_files(root, "--input")
+        metadata = read_metadata(root, names)
+        files = RowFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
+        recordings, unreadable = [], []
+        for done, name in enumerate(names):
+            progress(done, len(names), name)
+            try:
+                recordings.append(_read(files, root, name, self.group, metadata))
+            except UserError as error:
+                unreadable.append(str(error))
+        files.close()
+        findings = {
+            "unreadable": unreadable,
+            "metadata": _metadata_lines(names, metadata),
+            **{kind: _lines(recordings, find) for kind, find in FINDERS.items()},
+            "mixed": _mixed(recordings),
+            "duplicate": list(_duplicates(recordings)),
+            "splits": list(_overlaps(recordings)),
+        }
+        found = {kind: lines for kind, lines in findings.items() if lines}
+        usable = sum(one.is_usable for one in recordings)
+        return Checked(usable, _summary(len(names), usable, recordings, metadata), found)
 
 
 def _read(

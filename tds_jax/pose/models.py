@@ -1,6 +1,7 @@
 """The pose model: raw EMG -> joint angles at the decoder's rate."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,11 +37,12 @@ class PoseModel(Module):
     one on (step 1). A pose then depends on the window's end, so it is neither causal nor
     streamable; the parameters are those of 'fixed'.
 
-    decoder: 'lstm' (hidden, layers) or 'mlp' (mlp_hidden). output: 'position', 'velocity' or
-    'hybrid'. initial_pose: 'zeros', 'learned' (one parameter per joint), 'given' (by the caller)
-    or 'mixed' (given or learned). dropout follows each encoder convolution and sits between LSTM
-    layers. decoder_chunk and remat: see `nn.remat`. dtype: of convolutions and matrix
-    products; parameters, normalisation statistics and everything the rollout carries are f32.
+    encoder: the other options of a `tds.TDSNetwork`. decoder: 'lstm' (hidden, layers) or 'mlp'
+    (mlp_hidden). output: 'position', 'velocity' or 'hybrid'. initial_pose: 'zeros', 'learned' (one
+    parameter per joint), 'given' (by the caller) or 'mixed' (given or learned). dropout follows
+    each encoder convolution and sits between LSTM layers. decoder_chunk and remat: see `nn.remat`.
+    dtype: of convolutions and matrix products; parameters, normalisation statistics and everything
+    the rollout carries are f32.
 
     reference_rate repeats the original implementation, for comparing and for its weights: TDS
     kernels clamped to the group width and made odd, max(1, int(frames * 50 / 2000)) decoder steps
@@ -54,12 +56,6 @@ class PoseModel(Module):
         num_channels: int,
         num_joints: int,
         sample_rate: float,
-        conv_kernels: Sequence[int],
-        conv_strides: Sequence[int],
-        groups: Sequence[int],
-        widths: Sequence[int],
-        tds_kernels: Sequence[int],
-        tds_blocks: Sequence[int],
         dropout: float,
         decoder: str,
         hidden: int,
@@ -74,13 +70,11 @@ class PoseModel(Module):
         remat: str,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
-        norm_order: str = "norm_relu",
-        conv_bias: bool = False,
-        out_features: int | None = None,
         slope: float = 0.1,
         alignment: str = "fixed",
         tracking_share: float = 1.0,
         output_filter: SpeedAdaptiveFilter | None = None,
+        **encoder: Any,
     ) -> None:
         require_choice("model.decoder", decoder, DECODERS)
         require_choice("model.initial_pose", initial_pose, INITIAL_POSES)
@@ -97,22 +91,10 @@ class PoseModel(Module):
         self.num_joints = num_joints
         self.normalizer = Normalizer(num_channels)
         if reference_rate:
-            tds_kernels = [clamped_kernel(k, w) for k, w in zip(tds_kernels, widths, strict=True)]
+            pairs = zip(encoder["tds_kernels"], encoder["widths"], strict=True)
+            encoder["tds_kernels"] = [clamped_kernel(kernel, width) for kernel, width in pairs]
         self.encoder = TDSNetwork(
-            num_channels,
-            conv_kernels,
-            conv_strides,
-            groups,
-            widths,
-            tds_kernels,
-            tds_blocks,
-            dropout=dropout,
-            norm_order=norm_order,
-            conv_bias=conv_bias,
-            out_features=out_features,
-            remat=remat,
-            dtype=dtype,
-            rngs=rngs,
+            num_channels, **encoder, dropout=dropout, remat=remat, dtype=dtype, rngs=rngs
         )
         core: LSTMCore | MLPCore
         sizes = (self.encoder.features, num_joints, num_outputs(output, num_joints))

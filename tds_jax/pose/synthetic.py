@@ -15,10 +15,9 @@ from typing import ClassVar
 import numpy as np
 from scipy import signal
 
-from tds_jax.config import option
+from tds_jax.config import option, require, require_at_least
 from tds_jax.data.generated import synthesize
 from tds_jax.data.hdf5_write import write_session
-from tds_jax.errors import UserError
 from tds_jax.pose import gestures, motor_units
 from tds_jax.pose.sessions import GROUP
 from tds_jax.progress import Progress
@@ -64,17 +63,14 @@ class Simulation:
     session_gain: float = option(0.05, "The same from session to session.")
 
     def __post_init__(self) -> None:
-        least = {"users": 1, "sessions": 3, "seconds": 1, "num_channels": 1, "units": 1}
-        least["seed"] = 0
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise UserError(
-                    f"synthetic {name}={getattr(self, name)} is too small; use {smallest} or more"
-                )
-        if self.sample_rate <= 200:
-            raise UserError(
-                f"synthetic sample_rate={self.sample_rate} Hz cannot carry EMG; use more than 200"
-            )
+        for name in ("users", "seconds", "num_channels", "units"):
+            require_at_least(f"synthetic {name}", getattr(self, name), 1)
+        require_at_least("synthetic sessions", self.sessions, 3)
+        require_at_least("synthetic seed", self.seed, 0)
+        require(
+            self.sample_rate > 200,
+            f"synthetic sample_rate={self.sample_rate} Hz cannot carry EMG; use more than 200",
+        )
 
     def run(self, target: Path, progress: Progress) -> Path:
         """The door `synthesize`."""

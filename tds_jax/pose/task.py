@@ -17,7 +17,7 @@ from tds_jax.data import generated
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
-from tds_jax.engine.step import Batch, Objective
+from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.nn.precision import compute_dtype
 from tds_jax.nn.resample import upsample
@@ -256,13 +256,8 @@ class PoseTask:
             "joint_angles": ((spec.positions, self.recorded.num_joints), jnp.float32),
             "weight": ((spec.positions,), jnp.float32),
             "session": ((), jnp.int32),
-            "example": ((), jnp.int32),
-            "key": ((2,), jnp.uint32),
         }
-        return {
-            name: jax.ShapeDtypeStruct((examples, *shape), dtype)
-            for name, (shape, dtype) in leaves.items()
-        }
+        return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
         """Recomputation that pays here: of the rollout in √N chunks, and of encoder blocks."""
@@ -296,17 +291,8 @@ class PoseTask:
             for i in map(int, np.argsort(table.samples))
             if table.samples[i] < longest and table.split[i] != SPLITS.index("train")
         ]
-        return self._opened[1] + shrunk[:1] + self._batch_norm_warning()
-
-    def _batch_norm_warning(self) -> list[str]:
-        optim = self.config.optim
-        if self.config.model.name != "neuropose" or optim.accumulate == 1:
-            return []
-        return [
-            f"optim.accumulate={optim.accumulate}: BatchNorm takes its statistics over "
-            f"{optim.micro_batch} examples, not over optim.batch_size={optim.batch_size}; "
-            "the result is not that of optim.accumulate=1"
-        ]
+        norms = self.config.model.name == "neuropose"
+        return self._opened[1] + shrunk[:1] + norms * self.config.optim.batch_norm_warning()
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, mae in both units, r2."""
@@ -325,10 +311,4 @@ def _rollout_steps(grid: PoseModel | NeuroPose, window: int) -> int | None:
 
 
 def _simulation(config: Config) -> synthetic.Simulation:
-    data = config.data
-    return synthetic.Simulation(
-        users=data.synthetic_users,
-        sessions=data.synthetic_sessions,
-        seconds=data.synthetic_seconds,
-        seed=data.synthetic_seed,
-    )
+    return synthetic.Simulation(**generated.settings(synthetic.Simulation, config.data))

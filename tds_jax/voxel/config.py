@@ -86,10 +86,6 @@ class VoxelModelConfig(Settings, group="model"):
             self.width % 2 == 0,
             f"model.width={self.width} must be even: half of the waves of time are sines",
         )
-        self._check_levels()
-        self._check_sources()
-
-    def _check_levels(self) -> None:
         require(
             0 < self.sigma_min < self.sigma_max,
             f"model.sigma_min={self.sigma_min} and model.sigma_max={self.sigma_max} must be above "
@@ -97,17 +93,12 @@ class VoxelModelConfig(Settings, group="model"):
         )
         for name in ("sigma_data", "rho", "sigma_spread"):
             require(getattr(self, name) > 0, f"model.{name}={getattr(self, name)} must be above 0")
-
-    def _check_sources(self) -> None:
+        sources = {"diffusion": ("autoencoder", "ultra"), "consistency": ("teacher", "diffusion")}
+        source, config = sources.get(self.name, ("name", ""))
         require(
-            self.name != "diffusion" or bool(self.autoencoder),
-            "model.autoencoder='' but model.name='diffusion' needs one; train configs/"
-            "voxel_ultra.py and name its workdir",
-        )
-        require(
-            self.name != "consistency" or bool(self.teacher),
-            "model.teacher='' but model.name='consistency' needs one; train configs/"
-            "voxel_diffusion.py and name its workdir",
+            bool(getattr(self, source)),
+            f"model.{source}='' but model.name={self.name!r} needs one; train "
+            f"configs/voxel_{config}.py and name its workdir",
         )
 
 

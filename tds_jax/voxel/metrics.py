@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.spatial import cKDTree
 
-from tds_jax.engine.metrics import Mean, divide
+from tds_jax.engine.metrics import Additive, Mean, divide
 from tds_jax.voxel.data.resize import Geometry
 
 TOLERANCE_M = 0.5
@@ -26,17 +26,8 @@ HEIGHT_BANDS_M = (-6.0, -1.0, 1.0, 3.0, 10.0)
 States = dict[str, Any]
 
 
-class _Sums:
-    """A state whose fields are all sums."""
-
-    def merge(self, other: Self) -> Self:
-        """The state of both sets of frames."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))  # type: ignore[arg-type]
-        return type(self)(*(a + b for a, b in pairs))
-
-
 @dataclasses.dataclass(frozen=True)
-class Cells(_Sums):
+class Cells(Additive):
     """True positives, false positives and false negatives of cells."""
 
     hits: float
@@ -64,7 +55,7 @@ class Cells(_Sums):
 
 
 @dataclasses.dataclass(frozen=True)
-class Points(_Sums):
+class Points(Additive):
     """Distances between two point sets, summed over frames; counts of points near the others."""
 
     chamfer: float
@@ -191,7 +182,7 @@ def split_groups(states: Mapping[str, Any]) -> tuple[States, dict[str, States]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ThresholdSweep(_Sums):
+class ThresholdSweep(Additive):
     """How many true and how many empty voxels are predicted at each threshold; both (n,)."""
 
     hits: np.ndarray

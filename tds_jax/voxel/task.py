@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import Config, require
-from tds_jax.engine.step import Batch, Objective
+from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.voxel.config import GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
@@ -130,11 +130,7 @@ class VoxelTask:
                 "latent": ((*small, model.latent_channels), jnp.float32),
                 "weight": ((), jnp.float32),
             }
-        leaves |= {"example": ((), jnp.int32), "key": ((2,), jnp.uint32)}
-        return {
-            name: jax.ShapeDtypeStruct((examples, *shape), dtype)
-            for name, (shape, dtype) in leaves.items()
-        }
+        return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
         """Recomputation of what `model.span` names, and of the U-Net's residual blocks."""

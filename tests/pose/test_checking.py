@@ -11,7 +11,7 @@ import pytest
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import scan_file
 from tds_jax.errors import UserError
-from tds_jax.pose.checking import check
+from tds_jax.pose.checking import Check
 from tds_jax.pose.quality import Quality
 from tds_jax.pose.sessions import layout
 from tests.data.sessions import make_rows, write_rows
@@ -42,7 +42,7 @@ def describe(folder, *lines):
 
 
 def checked(folder):
-    return check(folder, "emg2pose", lambda done, total, name: None)
+    return Check("emg2pose").run(folder, lambda done, total, name: None)
 
 
 def spoil(field, where, value, name="s1.hdf5"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tds_jax.config import SPLITS, Config
-from tds_jax.data.generated import cache_root, stand_in
+from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.errors import UserError
 from tds_jax.progress import progress_bar
 from tds_jax.voxel.config import VoxelDataConfig
@@ -92,15 +92,8 @@ class VoxelData:
     def _simulation(self) -> synthetic.Simulation:
         data = self._data
         depth, height, width = data.synthetic_shape
-        return synthetic.Simulation(
-            scenes=data.synthetic_scenes,
-            frames=data.synthetic_frames,
-            depth=depth,
-            height=height,
-            width=width,
-            ranges=data.ranges,
-            seed=data.synthetic_seed,
-        )
+        given = settings(synthetic.Simulation, data) | {"ranges": data.ranges}
+        return synthetic.Simulation(**given, depth=depth, height=height, width=width)
 
     def _inputs_of_data(self) -> VoxelInputs:
         if not self._data.path:  # known before the volumes are generated

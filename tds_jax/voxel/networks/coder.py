@@ -167,18 +167,9 @@ class Autoencoder(Module):
         rngs: nnx.Rngs,
         **coder: Unpack[Coding],
     ) -> None:
-        multipliers, blocks, tile = coder["multipliers"], coder["blocks"], coder["tile"]
-        if not 1 <= len(multipliers) <= len(RESAMPLING) + 1:
-            raise UserError(
-                f"model.multipliers={tuple(multipliers)} has {len(multipliers)} levels; "
-                f"use 1 to {len(RESAMPLING) + 1}"
-            )
-        if not 0 <= blocks <= 2:
-            raise UserError(f"model.blocks={blocks} residual blocks per level; use 0, 1 or 2")
-        if tile < 0:
-            raise UserError(f"model.tile={tile} voxels is negative; use 0 (whole) or a number")
+        multipliers = coder["multipliers"]
         given: dict[str, Any] = {name: coder[name] for name in ("base", "blocks", "attention")}
-        execution = Execution(coder["span"], coder["remat"], tile)
+        execution = Execution(coder["span"], coder["remat"], coder["tile"])
         given |= {"execution": execution, "dtype": dtype, "rngs": rngs}
         self.in_channels = in_channels
         self.latent_channels = latent_channels
