@@ -2,7 +2,9 @@
 
 Many tests compile the same programs, also in doors that they start: a folder keeps them until the
 run of the tests ends. Compiling is most of the work, so programs are not optimised, which takes a
-third less of it; XLA_FLAGS=--xla_backend_optimization_level=3 tests them as users run them.
+third less of it, but in modules marked `optimised`: they hold the laws of numbers (parity,
+accumulation, streaming, tiling, recomputation), which programs must obey as users compile them.
+JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests everything so.
 """
 
 import atexit
@@ -13,13 +15,10 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = " ".join(  # of a flag given twice the last counts
-    (
-        "--xla_backend_optimization_level=0",
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=2",
-    )
+os.environ["XLA_FLAGS"] = " ".join(
+    (os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2")
 )
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the one that starts them
     _COMPILED = tempfile.mkdtemp(prefix="tds_jax_compiled_")
     atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
@@ -31,10 +30,24 @@ import jax
 import pytest
 from absl import flags
 
+UNOPTIMISED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 if not flags.FLAGS.is_parsed():  # grain reads absl flags when it starts workers
     flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_as_the_module_says(request):
+    """Programs of a module marked `optimised` are compiled as users' are, and only by it."""
+    if request.node.get_closest_marker("optimised") is None:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # the setting is no part of what jit remembers a program by
+    yield
+    jax.config.update("jax_disable_most_optimizations", UNOPTIMISED)
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from tds_jax.engine import optim, step
 from tds_jax.errors import UserError
 from tests.engine import toy
 
+pytestmark = pytest.mark.optimised
+
 # f32 sums of a few hundred terms in another order: eps = 6e-8 times a small factor.
 GRADIENT_TOLERANCE = 1e-6
 # Adam divides by sqrt(v): where a gradient is near zero its relative rounding error is amplified.

@@ -8,6 +8,8 @@ import pytest
 from tds_jax.errors import UserError
 from tds_jax.nn import remat
 
+pytestmark = pytest.mark.optimised
+
 
 def body(w, carry, x):
     carry = jnp.tanh(carry @ w + x)

@@ -13,6 +13,8 @@ from tds_jax.pose.filters import SpeedAdaptiveFilter
 from tds_jax.pose.stream import Stream
 from tests.pose.test_models import small
 
+pytestmark = pytest.mark.optimised
+
 LENGTH = 400
 # The base has stride 4 and steps of 8 samples: two frames a step.
 GRIDS = {

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from tds_jax import export, predict, tasks
-from tds_jax.engine import loop, workdir
+from tds_jax.engine import loop, metrics, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.loop import Standing
 from tds_jax.engine.step import compiled, replace_leaves, split
@@ -45,14 +45,6 @@ def begun(folder, config):
     return task, workdir.load_model(Blueprint(task, config), folder)[0]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """Programs here run a few times on next to nothing: compiling them is the work."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return tmp_path_factory.mktemp("voxel")
@@ -82,8 +74,9 @@ def on_diffusion(place):
 
 
 @pytest.mark.long
-def test_the_three_train_one_after_the_other(tmp_path):
+def test_all_train_those_first_that_others_learn_from(tmp_path):
     for folder, changes in (
+        ("vqvae", {"model__name": "vqvae", "model__codes": 8}),
         ("vae", {}),
         ("diffusion", on_vae(tmp_path)),
         ("consistency", on_diffusion(tmp_path)),
@@ -117,6 +110,14 @@ def test_the_objective_is_a_sum_over_examples(kind, request):
     alone = [objective(state, batch_of(task, [i])) for i in range(3)]
     np.testing.assert_allclose(whole.sum, sum(one.sum for one in alone), rtol=1e-5)  # f32 sums
     assert whole.weight == sum(one.weight for one in alone) == 3
+
+
+def test_a_log_line_of_codes_moves_nothing_to_the_devices(place):
+    task, model = begun(place / "vqvae", small_config(place, model__name="vqvae", model__codes=8))
+    _, states = task.loss(model, batch_of(task, [0, 1, 2]), train=True)
+    with jax.transfer_guard_host_to_device("disallow"):  # as around the training loop
+        values = metrics.compute(metrics.to_host(states))
+    assert 1 <= values["perplexity"] <= 8
 
 
 def test_units_are_those_of_the_train_split(vae):
