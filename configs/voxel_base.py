@@ -43,6 +43,7 @@ def get_config() -> ConfigDict:
     config.model.condition_blocks = 1
     config.model.width = 32  # channels of the U-Net's first level
     config.model.unet_multipliers = (1, 2, 3)
+    config.model.unet_heads = 4  # of the linear attention in its middle; 4 as the original
     config.model.sigma_data = 0.5  # standard deviation that latents are brought to
     config.model.sigma_min = 0.002  # lowest noise level of sampling
     config.model.sigma_max = 80.0

@@ -52,6 +52,7 @@ class VoxelModelConfig(Settings, group="model"):
     condition_blocks: int = field(metadata=at_least(0))
     width: int = field(metadata=at_least(2))
     unet_multipliers: tuple[int, ...]
+    unet_heads: int = field(metadata=at_least(1))
     sigma_data: float
     sigma_min: float
     sigma_max: float
@@ -81,6 +82,12 @@ class VoxelModelConfig(Settings, group="model"):
             not self.attention or deepest % ATTENTION_HEADS == 0,
             f"model.base={self.base} times model.multipliers[-1]={self.multipliers[-1]} must be "
             f"divisible by {ATTENTION_HEADS}, the heads of model.attention",
+        )
+        middle = self.width * self.unet_multipliers[-1]
+        require(
+            middle % self.unet_heads == 0,
+            f"model.unet_heads={self.unet_heads} must divide the {middle} channels of the U-Net's "
+            "middle (model.width times model.unet_multipliers[-1])",
         )
         require(
             self.width % 2 == 0,
@@ -205,9 +212,15 @@ class VoxelEvalConfig(EvalConfig):
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
-    """An older run's settings under the names of now: decoder_chunk meant nothing here."""
+    """An older run's settings under the names of now.
+
+    decoder_chunk meant nothing here. The U-Net had one head before their number was a setting; of
+    an autoencoder's run the number means nothing, and it is the original's.
+    """
     memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
-    return values | {"memory": memory}
+    model = values["model"]
+    heads = {"unet_heads": 1 if model["name"] in GENERATORS else ATTENTION_HEADS}
+    return values | {"memory": memory, "model": heads | model}
 
 
 def settings(config: Config) -> VoxelEvalConfig:

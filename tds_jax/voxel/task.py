@@ -14,7 +14,7 @@ from flax import nnx
 from tds_jax.config import Config, require
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
-from tds_jax.voxel.config import GENERATORS
+from tds_jax.voxel.config import ATTENTION_HEADS, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.methods import build
@@ -160,6 +160,12 @@ class VoxelTask:
         """
         name = self.config.model.name
         if name == "diffusion":
+            heads = self.config.model.unet_heads
+            require(
+                heads == ATTENTION_HEADS,
+                f"model.unet_heads={heads}, but the original's latent U-Net attends with "
+                f"{ATTENTION_HEADS}, which no weight tells; use {ATTENTION_HEADS}",
+            )
             return params | {"unet": unet_names.import_params(params["unet"], tensors)}, rest
         if name == "consistency":
             raise UserError("model.name='consistency' learns changes of a teacher; import that")

@@ -73,3 +73,45 @@ def vqvae(base, multipliers, codes):
     sizes = ((codes,), (codes, 4), (codes, 4))
     book = {f"quantizer.{name}": size for name, size in zip(names, sizes, strict=True)}
     return encoder(base, multipliers, 4, True) | book | decoder(base, multipliers[::-1], True)
+
+
+def linear(name, inputs, outputs):
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def timed(name, a, b, time):
+    """A residual block of the latent U-Net."""
+    found = norm(f"{name}.in_layers.0", a) | conv(f"{name}.in_layers.2", a, b)
+    found |= linear(f"{name}.emb_layers.1", time, 2 * b) | norm(f"{name}.out_layers.0", b)
+    found |= conv(f"{name}.out_layers.3", b, b)
+    return found | (conv(f"{name}.skip_connection", a, b, 1) if a != b else {})
+
+
+def linear_attention(name, c):
+    found = norm(f"{name}.norm", c) | conv(f"{name}.to_qkv", c, 3 * c, 1)
+    return found | conv(f"{name}.to_out.0", c, c, 1) | norm(f"{name}.to_out.1", c)
+
+
+def unet(inputs=8, outputs=4, width=32, multipliers=(1, 2, 3)):
+    """The latent U-Net: one residual block per level going down, two going up."""
+    time, last = 4 * width, len(multipliers) - 1
+    found = linear("time_embed.0", width, time) | linear("time_embed.2", time, time)
+    found |= conv("input_blocks.0.0", inputs, width)
+    skips, c, n = [width], width, 1
+    for i, m in enumerate(multipliers):
+        found |= timed(f"input_blocks.{n}.0", c, width * m, time)
+        c, n = width * m, n + 1
+        skips.append(c)
+        if i < last:
+            found |= conv(f"input_blocks.{n}.0.op", c, c)
+            n += 1
+            skips.append(c)
+    found |= timed("middle_block.0", c, c, time) | linear_attention("middle_block.1", c)
+    found |= timed("middle_block.2", c, c, time)
+    for n in range(2 * len(multipliers)):
+        after = width * multipliers[last - n // 2]
+        found |= timed(f"output_blocks.{n}.0", c + skips.pop(), after, time)
+        c = after
+        if n % 2 and n < 2 * last:
+            found |= conv(f"output_blocks.{n}.1.conv", c, c)
+    return found | norm("out.0", c) | conv("out.2", c, outputs)

@@ -13,6 +13,7 @@ from tds_jax import tasks
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.step import split
 from tds_jax.errors import UserError
+from tds_jax.voxel import config
 from tds_jax.voxel.task import VoxelTask
 from tests.voxel import golden
 
@@ -110,6 +111,22 @@ def test_the_originals_u_net_comes_in_and_the_radars_encoder_stays():
     params, rest = task.import_params(*before, golden.fill(golden.shapes("ldm_unet_main")))
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params["unet"]))
     assert (params["encoder"], rest) == (before[0]["encoder"], before[1])
+
+
+def test_weights_that_attend_with_four_heads_are_imported_into_no_other_number():
+    task = VoxelTask(resolved("voxel_diffusion", model__unet_heads=2))
+    with pytest.raises(UserError, match=r"model.unet_heads=2, but the original's .* use 4"):
+        task.import_params({}, {}, {})
+
+
+@pytest.mark.parametrize(("name", "heads"), [("voxel_ultra", 4), ("voxel_diffusion", 1)])
+def test_a_u_net_from_before_the_setting_keeps_its_one_head(name, heads):
+    """Of an autoencoder's run it means nothing, and does not keep that from going on."""
+    values = resolved(name).to_dict()
+    del values["model"]["unet_heads"]
+    assert config.today(values)["model"]["unet_heads"] == heads
+    values["model"]["unet_heads"] = 2
+    assert config.today(values)["model"]["unet_heads"] == 2
 
 
 def test_a_student_is_not_imported():

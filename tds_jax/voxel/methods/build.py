@@ -88,6 +88,7 @@ def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:
         model.latent_channels,
         width=model.width,
         multipliers=model.unet_multipliers,
+        heads=model.unet_heads,
         remat=remat,
         dtype=dtype,
         rngs=rngs,

@@ -22,6 +22,7 @@ UNET_SETTINGS = (
     "condition_blocks",
     "width",
     "unet_multipliers",
+    "unet_heads",
     "sigma_data",
 )
 

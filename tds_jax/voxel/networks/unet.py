@@ -1,7 +1,7 @@
 """A U-Net over latent volumes that is told the noise level.
 
-With the settings of configs/voxel_base.py (8 channels in, 4 out, width 32, multipliers 1, 2, 3) it
-has the 4,732,548 parameters of the 4D-Radar project's.
+With the settings of configs/voxel_base.py (8 channels in, 4 out, width 32, multipliers 1, 2, 3, 4
+heads) it is the 4D-Radar project's, of 4,732,548 parameters.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
+from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm
 from tds_jax.nn.linear import Linear
 from tds_jax.nn.module import Module
@@ -51,11 +52,15 @@ class TimeBlock(Module):
 class LinearAttention(Module):
     """Attention whose work and memory grow with the number of cells, not with its square.
 
-    Scores are products of elu + 1 of queries and keys, so keys and values are summed once. One
-    head. The result is normalised and added to the input.
+    Scores are products of elu + 1 of queries and keys, so keys and values are summed once, within
+    each of `heads` equal parts of the features. Sums are f32 at least. The result is normalised and
+    added to the input. No weight has a shape that tells the number of heads.
     """
 
-    def __init__(self, features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, features: int, heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        if features % heads:
+            raise ValueError(f"heads={heads} does not divide features={features}")
+        self.heads = heads
         self.norm = _norm(features, dtype)
         self.qkv = _conv(features, 3 * features, size=1, dtype=dtype, rngs=rngs)
         self.out = _conv(features, features, size=1, dtype=dtype, rngs=rngs)
@@ -63,23 +68,25 @@ class LinearAttention(Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, *space, features = x.shape
-        tokens = self.qkv(self.norm(x)).astype(jnp.float32).reshape(batch, -1, 3 * features)
-        q, k, v = jnp.split(tokens, 3, axis=-1)
+        tokens = self.qkv(self.norm(x)).astype(at_least_f32(x.dtype))
+        tokens = tokens.reshape(batch, -1, 3, self.heads, features // self.heads)
+        q, k, v = (tokens[:, :, part] for part in range(3))  # (B, N, heads, size) each
         q, k = jax.nn.elu(q) + 1, jax.nn.elu(k) + 1
         k = k / jnp.maximum(jnp.sum(k, axis=1, keepdims=True), 1e-6)
-        context = jnp.einsum("bnd,bne->bde", k, v)
-        scale = jnp.einsum("bnd,bd->bn", q, jnp.sum(k, axis=1))
-        mixed = jnp.einsum("bnd,bde->bne", q, context) / jnp.maximum(scale, 1e-6)[..., None]
+        context = jnp.einsum("bnhd,bnhe->bhde", k, v)
+        scale = jnp.einsum("bnhd,bhd->bnh", q, jnp.sum(k, axis=1))
+        mixed = jnp.einsum("bnhd,bhde->bnhe", q, context) / jnp.maximum(scale, 1e-6)[..., None]
         mixed = mixed.reshape(batch, *space, features).astype(x.dtype)
         return x + self.norm_out(self.out(mixed))
 
 
 class UNet(Module):
-    """(B, D, H, W, in_channels), times (B,) -> (B, D, H, W, out_channels), f32; 0 when fresh.
+    """(B, D, H, W, in_channels), times (B,) -> (B, D, H, W, out_channels), f32; 0 if fresh.
 
     One residual block per level going down, two going up; level i has width * multipliers[i]
     channels and half the cells of the one above along every axis, so D, H and W must be multiples
-    of 2 ** (levels - 1). The middle has linear attention. remat: see `nn.remat`, per block.
+    of 2 ** (levels - 1). The middle has linear attention of `heads`. remat: see `nn.remat`, per
+    block. Times are embedded in f32, f64 for f64.
     """
 
     def __init__(
@@ -89,6 +96,7 @@ class UNet(Module):
         *,
         width: int,
         multipliers: Sequence[int],
+        heads: int,
         remat: str,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -96,8 +104,9 @@ class UNet(Module):
         self.width, self.remat, self.levels = width, remat, len(multipliers)
         time = TIME_WIDTH * width
         channels = [width * m for m in multipliers]
-        self.time_in = Linear(width, time, dtype=jnp.dtype(jnp.float32), rngs=rngs)
-        self.time_out = Linear(time, time, dtype=jnp.dtype(jnp.float32), rngs=rngs)
+        self.wide = at_least_f32(dtype)
+        self.time_in = Linear(width, time, dtype=self.wide, rngs=rngs)
+        self.time_out = Linear(time, time, dtype=self.wide, rngs=rngs)
         self.conv_in = _conv(in_channels, width, dtype=dtype, rngs=rngs)
         skips, before = [width], width
         for level, c in enumerate(channels):
@@ -108,7 +117,7 @@ class UNet(Module):
                 setattr(self, f"shrink_{level}", conv)
                 skips.append(c)
         self.middle_0 = TimeBlock(before, before, time, dtype=dtype, rngs=rngs)
-        self.attention = LinearAttention(before, dtype=dtype, rngs=rngs)
+        self.attention = LinearAttention(before, heads, dtype=dtype, rngs=rngs)
         self.middle_1 = TimeBlock(before, before, time, dtype=dtype, rngs=rngs)
         for n in range(2 * self.levels):  # two for every level, the deepest first
             c = channels[-1 - n // 2]
@@ -121,7 +130,7 @@ class UNet(Module):
         self.conv_out = _zero(_conv(before, out_channels, dtype=dtype, rngs=rngs))
 
     def __call__(self, x: jax.Array, times: jax.Array) -> jax.Array:
-        time = self.time_out(jax.nn.silu(self.time_in(embed(times, self.width))))
+        time = self.time_out(jax.nn.silu(self.time_in(embed(times.astype(self.wide), self.width))))
         h = self.conv_in(x)
         skips = [h]
         for level in range(self.levels):
@@ -136,7 +145,7 @@ class UNet(Module):
             h = self._block(f"up_{n}", jnp.concatenate([h, skips.pop()], axis=-1), time)
             if self._grows_after(n):
                 h = getattr(self, f"grow_{n}")(enlarge(h, (2, 2, 2)))
-        return self.conv_out(self.norm_out(h)).astype(jnp.float32)
+        return self.conv_out(self.norm_out(h)).astype(self.wide)
 
     def _grows_after(self, n: int) -> bool:
         return n % 2 == 1 and n < 2 * self.levels - 1
@@ -148,8 +157,8 @@ class UNet(Module):
 def embed(times: jax.Array, width: int) -> jax.Array:
     """(B,) -> (B, width): cosines, then sines, of width / 2 geometric frequencies from 1 down."""
     half = width // 2
-    frequency = np.exp(-math.log(PERIODS) * np.arange(half) / half).astype(np.float32)
-    angle = times.astype(jnp.float32)[:, None] * frequency[None]
+    frequency = np.exp(-math.log(PERIODS) * np.arange(half) / half).astype(times.dtype)
+    angle = times[:, None] * frequency[None]
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 

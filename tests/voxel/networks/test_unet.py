@@ -14,7 +14,7 @@ from tds_jax.voxel.networks.unet import LinearAttention, UNet
 from tests.voxel import golden
 
 F32 = jnp.dtype("float32")
-PUBLISHED = {"width": 32, "multipliers": (1, 2, 3)}
+PUBLISHED = {"width": 32, "multipliers": (1, 2, 3), "heads": 4}
 
 
 def abstract(**sizes):
@@ -22,7 +22,7 @@ def abstract(**sizes):
     return split(nnx.eval_shape(lambda: UNet(8, 4, **sizes, rngs=nnx.Rngs(0))))
 
 
-SMALL = {"width": 4, "multipliers": (1,), "dtype": F32}
+SMALL = {"width": 4, "multipliers": (1,), "heads": 2, "dtype": F32}
 
 
 def test_parameters_are_counted_as_published():
@@ -77,7 +77,7 @@ def test_recomputation_gives_the_same_values_and_gradients():
 
 
 def test_attention_mixes_all_cells_and_knows_no_places():
-    attention = LinearAttention(8, dtype=F32, rngs=nnx.Rngs(0))
+    attention = LinearAttention(8, 2, dtype=F32, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     x = jnp.float32(rng.normal(size=(1, 2, 3, 4, 8)))
     order = rng.permutation(24)
