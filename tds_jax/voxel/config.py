@@ -83,15 +83,15 @@ class VoxelModelConfig(Settings, group="model"):
             f"model.base={self.base} times model.multipliers[-1]={self.multipliers[-1]} must be "
             f"divisible by {ATTENTION_HEADS}, the heads of model.attention",
         )
+        require(
+            self.width % 2 == 0,
+            f"model.width={self.width} must be even: half of the waves of time are sines",
+        )
         middle = self.width * self.unet_multipliers[-1]
         require(
             middle % self.unet_heads == 0,
             f"model.unet_heads={self.unet_heads} must divide the {middle} channels of the U-Net's "
             "middle (model.width times model.unet_multipliers[-1])",
-        )
-        require(
-            self.width % 2 == 0,
-            f"model.width={self.width} must be even: half of the waves of time are sines",
         )
         require(
             0 < self.sigma_min < self.sigma_max,

@@ -73,6 +73,7 @@ def test_augmentation_is_off_unless_asked_for():
             r"model.base=7 .* divisible by 4, the heads",
         ),
         ({"model__width": 5}, r"model.width=5 must be even"),
+        ({"model__unet_heads": 5}, r"model.unet_heads=5 must divide the 96 channels"),
         ({"model__sigma_min": 90.0}, r"sigma_min=90.0 and model.sigma_max=80.0 must be"),
         ({"loss__reconstruction": "l2"}, r"loss.reconstruction='l2' is not known; use one of"),
         ({"loss__bce_weight": 0.0, "loss__dice_weight": 0.0}, r"leave the occupancy unlearned"),
