@@ -4,14 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tds_jax.nn.dtypes import at_least_f32
+
 
 def _blend(x: jax.Array, position: np.ndarray) -> jax.Array:
-    """x (B, N, C) read at fractional indices `position` (M,), each within [0, N - 1]."""
+    """x (B, N, C) read at fractional indices `position` (M,), each within [0, N - 1].
+
+    In f32 at least, as the way back sums what read the same entry; the result has x's dtype.
+    """
+    dtype, x = x.dtype, x.astype(at_least_f32(x.dtype))
     low = np.floor(position).astype(np.int32)
     high = np.minimum(low + 1, x.shape[1] - 1)
     part = jnp.asarray(position - low, x.dtype)[None, :, None]
     part = jnp.broadcast_to(part, (x.shape[0], len(position), x.shape[2]))
-    return x[:, low] * (1 - part) + x[:, high] * part
+    return (x[:, low] * (1 - part) + x[:, high] * part).astype(dtype)
 
 
 def interpolate(x: jax.Array, size: int, *, align_corners: bool) -> jax.Array:

@@ -192,12 +192,15 @@ class Decoder(Module, entries=("rollout", "step")):
     ) -> tuple[jax.Array, Carry]:
         """features (B, N, F) -> (poses (B, N, J) in f32 radians, carry after the last step)."""
         matrices = deferred.join(self.core.matrices())
+        # Outside of the chunks in f32, so that their gradients add up over chunks in f32.
+        wide = jax.tree.map(lambda m: m.astype(at_least_f32(m.dtype)), matrices)
 
         # Gates are 16 times as wide as features: a chunk makes its own, and only features are kept.
         def run(carry: Carry, xs: tuple[jax.Array, list[jax.Array]]) -> tuple[Carry, jax.Array]:
             frames, masks = xs
             xs = (self.core.prepare(frames), masks)
-            return deferred.scan(self._step, matrices, carry, xs)
+            narrow = jax.tree.map(lambda w, m: w.astype(m.dtype), wide, matrices)
+            return deferred.scan(self._step, narrow, carry, xs)
 
         masks = self.core.masks(keys, features.shape[1])
         frames = jnp.swapaxes(features, 0, 1)

@@ -15,7 +15,7 @@ from tds_jax.errors import UserError
 from tds_jax.nn.batch_norm import BatchNorm
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.dtypes import at_least_f32
-from tds_jax.nn.linear import Linear, uniform
+from tds_jax.nn.linear import Linear, add_bias, uniform
 from tds_jax.nn.module import Module
 from tds_jax.nn.moments import Moments
 from tds_jax.nn.normalizer import Normalizer
@@ -53,7 +53,7 @@ class Conv(Module):
             ((1, 1), (0, 1)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        y = y + jnp.broadcast_to(self.bias[...].astype(y.dtype), y.shape)
+        y = add_bias(y, self.bias[...])
         y, moments = self.norm(y, train=keys is not None)
         y = dropout(jax.nn.relu(y).astype(self.dtype), self.rate, keys, layer)
         return y, moments
@@ -174,7 +174,7 @@ class NeuroPose(Module):
             x = self._block(n, x, keys)
         for n, (samples, electrodes) in enumerate(zip(self.pools, WIDENING, strict=True)):
             x = self._block(first + n, x, keys)
-            x = jnp.repeat(jnp.repeat(x, samples, axis=1), electrodes, axis=2)
+            x = _repeat(x, samples, electrodes)
         poses = self.out(x[..., 0])
         return poses.astype(at_least_f32(poses.dtype))
 
@@ -191,8 +191,15 @@ def _pool(x: jax.Array, samples: int, electrodes: int) -> jax.Array:
     """Largest value of every (samples, electrodes) cell of (B, T, E, F); remainders are dropped."""
     batch, length, width, features = x.shape
     length, width = length // samples, width // electrodes
-    x = x[:, : length * samples, : width * electrodes]
-    return jnp.max(x.reshape(batch, length, samples, width, electrodes, features), axis=(2, 4))
+    cells = x[:, : length * samples, : width * electrodes].astype(at_least_f32(x.dtype))
+    cells = cells.reshape(batch, length, samples, width, electrodes, features)
+    return jnp.max(cells, axis=(2, 4)).astype(x.dtype)
+
+
+def _repeat(x: jax.Array, samples: int, electrodes: int) -> jax.Array:
+    """(B, T, E, F) -> (B, T * samples, E * electrodes, F); the way back sums in f32 at least."""
+    wide = jnp.repeat(x.astype(at_least_f32(x.dtype)), samples, axis=1)
+    return jnp.repeat(wide, electrodes, axis=2).astype(x.dtype)
 
 
 def _narrowed(num_channels: int, electrode_pools: tuple[int, ...]) -> int:

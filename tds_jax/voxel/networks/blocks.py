@@ -150,8 +150,11 @@ class Attention(Module):
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Softmax attention of (B, N, heads, size) each; softmax in f32."""
 
+    wide = at_least_f32(q.dtype)
+    keys, values = k.astype(wide), v.astype(wide)  # so that their cotangents add up in f32
+
     def rows(q: jax.Array) -> jax.Array:
-        wide = at_least_f32(q.dtype)
+        k, v = keys.astype(q.dtype), values.astype(q.dtype)
         logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=wide)
         weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1).astype(q.dtype)
         return jnp.einsum("bhqk,bkhc->bqhc", weights, v)

@@ -15,7 +15,7 @@ from flax import nnx
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm
-from tds_jax.nn.linear import Linear
+from tds_jax.nn.linear import Linear, spread
 from tds_jax.nn.module import Module
 from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.voxel.networks.blocks import enlarge, groups_of, norm_of
@@ -44,8 +44,10 @@ class TimeBlock(Module):
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
         """x (B, D, H, W, inputs), time (B, T)."""
         h = self.conv_in(self.norm_in(x))
-        scale, shift = jnp.split(self.time(jax.nn.silu(time))[:, None, None, None], 2, axis=-1)
-        h = self.conv_out(jax.nn.silu(self.norm_out(h) * (1 + scale) + shift))
+        time = self.time(jax.nn.silu(time)).astype(at_least_f32(h.dtype))
+        scale, shift = jnp.split(time[:, None, None, None], 2, axis=-1)
+        h = self.norm_out(h)
+        h = self.conv_out(jax.nn.silu(h * spread(1 + scale, h) + spread(shift, h)))
         return keep((x if self.skip is None else self.skip(x)) + h)
 
 
