@@ -19,7 +19,7 @@ from tds_jax.data.hdf5_write import write_tables
 from tds_jax.data.whole_file import sweep
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress
-from tds_jax.voxel.data.clouds import LAYOUTS, Cloud, read_cloud
+from tds_jax.voxel.data.clouds import LAYOUTS, Cloud, names_of, read_cloud
 from tds_jax.voxel.data.ground import without_ground
 from tds_jax.voxel.data.pairing import Pair, pair_clouds
 from tds_jax.voxel.data.volumes import CHANNELS, FRAME_ROW, KINDS, VOXEL_ROW, Volume, write_npz
@@ -29,6 +29,7 @@ from tds_jax.voxel.data.voxelise import (
     VoxelGrid,
     radar_volume,
     rigid,
+    stored,
     target_volume,
     write_geometry,
 )
@@ -45,6 +46,10 @@ class Prepare:
     lidar: str = option("livox_lidar", "Folder of LiDAR clouds in each scene.")
     radar_layout: str = option("ntu_radar", f"Columns: {', '.join(LAYOUTS)}; .pcd names its own.")
     lidar_layout: str = option("ntu_lidar", "The same for LiDAR.")
+    radar_columns: str = option(
+        "", "Columns of .bin and .npy, 'x,y,z,rcs,doppler,…', instead of --radar_layout."
+    )
+    lidar_columns: str = option("", "The same for LiDAR.")
     ranges: tuple[float, ...] = option(NTU_RANGES, "x0,x1,y0,y1,z0,z1 metres in LiDAR's frame.")
     resolution: float = option(0.2, "Side of a voxel in metres.")
     rotation: tuple[float, ...] = option(
@@ -66,6 +71,10 @@ class Prepare:
         require(bool(self.lidar), "--lidar='' but the target comes from LiDAR; name its folder")
         require_choice("--radar_layout", self.radar_layout, tuple(LAYOUTS))
         require_choice("--lidar_layout", self.lidar_layout, tuple(LAYOUTS))
+        for name in ("radar_columns", "lidar_columns"):
+            if columns := getattr(self, name):
+                require("," in columns, f"--{name}={columns!r} must name columns: x,y,z,…")
+                names_of(columns)
         require_choice("--store", self.store, ("hdf5", "npz"))
         require_choice("--compression", self.compression, ("gzip", "lzf", ""))
         require_at_least("--frames_per_file", self.frames_per_file, 1)
@@ -86,7 +95,11 @@ class Prepare:
         if self.radar_calibration:
             radar, lidar = map(read_calibration, (self.radar_calibration, self.lidar_calibration))
             return np.linalg.inv(lidar) @ radar
-        is_ntu = self.radar_layout == "ntu_radar" and not (self.rotation or self.translation)
+        is_ntu = (
+            self.radar_layout == "ntu_radar"
+            and not self.radar_columns
+            and not (self.rotation or self.translation)
+        )
         rotation = NTU_ROTATION if is_ntu else self.rotation or tuple(np.eye(3).ravel())
         return rigid(rotation, NTU_TRANSLATION_M if is_ntu else self.translation or (0, 0, 0))
 
@@ -187,16 +200,22 @@ class Prepare:
 
     def _volumes(self, radar_path: Path | None, lidar_path: Path) -> tuple[Volume, Volume]:
         nothing = Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
-        points = read_cloud(radar_path, self.radar_layout) if radar_path else nothing
+        points = (
+            read_cloud(radar_path, self.radar_columns or self.radar_layout)
+            if radar_path
+            else nothing
+        )
         radar = radar_volume(points, self.grid, self.matrix())
-        lidar = without_ground(read_cloud(lidar_path, self.lidar_layout), self.ground_m)
+        lidar = without_ground(
+            read_cloud(lidar_path, self.lidar_columns or self.lidar_layout), self.ground_m
+        )
         target = target_volume(lidar, radar, self.grid, self.reach)
         if not len(target.coords):
             raise UserError(
                 f"{lidar_path}: none of its {len(lidar.points)} points is inside --ranges="
                 f"{tuple(self.ranges)}"
             )
-        return radar, target
+        return stored(radar), target
 
 
 def _is_newer(targets: Sequence[Path], pairs: Sequence[Pair]) -> bool:

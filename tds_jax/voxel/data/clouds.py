@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tds_jax.config import require, require_choice
 from tds_jax.errors import UserError
+from tds_jax.voxel.data.plausible import require_plausible
 
 # Column names of files that do not name their columns themselves. A cloud keeps x, y, z,
 # intensity and doppler; other names are read past.
@@ -20,46 +22,74 @@ LAYOUTS = {
 # What .pcd files call the columns that a cloud keeps.
 PCD_NAMES = {
     "intensity": ("intensity", "i", "reflectivity", "reflectance", "rcs", "power", "snr"),
-    "doppler": ("doppler", "velocity", "v_r", "radial_velocity", "v"),
-}
+    "doppler": (
+        "doppler", "velocity", "v_r", "vr", "radial_velocity", "radial_speed", "range_rate", "v"
+    ),
+}  # fmt: skip
 ENDINGS = (".npy", ".bin", ".pcd")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cloud:
-    """points (N, 3) f32 metres; intensity (N,) f32; doppler (N,) f32 m/s, 0 where not measured.
+    """points (N, 3) f32 metres; intensity (N,) f32; doppler (N,) f32 m/s, NaN where not measured.
 
-    dropped: points left out because a value was NaN or Inf.
+    dropped: points left out because a coordinate was NaN or Inf. dim: points kept whose intensity
+    was, and is 0 here.
     """
 
     points: np.ndarray
     intensity: np.ndarray
     doppler: np.ndarray
     dropped: int
+    dim: int
 
     @classmethod
     def of(cls, points: np.ndarray, intensity: np.ndarray, doppler: np.ndarray) -> "Cloud":
-        """Casts to f32 and leaves out points with NaN or Inf."""
+        """Casts to f32 and leaves out points without a place; a Doppler of Inf is not measured."""
         with np.errstate(over="ignore"):
             rows = np.column_stack([points, intensity, doppler]).astype(np.float32)
-        kept = rows[np.isfinite(rows).all(axis=1)]
-        return cls(kept[:, :3], kept[:, 3], kept[:, 4], len(rows) - len(kept))
+        kept = rows[np.isfinite(rows[:, :3]).all(axis=1)]
+        light, speed = (np.isfinite(kept[:, column]) for column in (3, 4))
+        intensity = np.where(light, kept[:, 3], np.float32(0))
+        doppler = np.where(speed, kept[:, 4], np.float32(np.nan))
+        dim = int(np.count_nonzero(~light))
+        return cls(kept[:, :3], intensity, doppler, len(rows) - len(kept), dim)
+
+
+def names_of(layout: str) -> tuple[str, ...]:
+    """Columns of a key of LAYOUTS, or those written out, 'x,y,z,rcs,…', under a cloud's names.
+
+    Raises UserError for an unknown key, and where x, y or z is missing or a name comes twice.
+    """
+    if "," not in layout:
+        require_choice("layout", layout, tuple(LAYOUTS))
+        return LAYOUTS[layout]
+    usual = {other: name for name, others in PCD_NAMES.items() for other in others}
+    names = tuple(usual.get(name, name) for name in layout.lower().replace(" ", "").split(","))
+    require(
+        {"x", "y", "z"} <= set(names) and len(set(names)) == len(names),
+        f"columns {layout!r} must name x, y and z, and nothing twice (intensity and doppler under "
+        "any of their usual names)",
+    )
+    return names
 
 
 def read_cloud(path: str | Path, layout: str) -> Cloud:
-    """Reads one file; layout: a key of LAYOUTS, which .pcd files do not need. Or UserError."""
+    """Reads one file; layout: see `names_of`, .pcd files do not need it. Or UserError."""
     path = Path(path)
     try:
         if path.suffix == ".pcd":
             return _cloud(_read_pcd(path))
-        return _cloud(_columns(path, _matrix(path, len(LAYOUTS[layout])), layout))
+        names = names_of(layout)
+        return _cloud(_columns(path, _matrix(path, names), layout))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}); copy the file again") from error
 
 
-def _matrix(path: Path, width: int) -> np.ndarray:
+def _matrix(path: Path, names: tuple[str, ...]) -> np.ndarray:
+    width = len(names)
     if path.suffix == ".npy":
         try:
             return np.load(path, allow_pickle=False)
@@ -73,11 +103,12 @@ def _matrix(path: Path, width: int) -> np.ndarray:
             f"{path}: {path.stat().st_size} bytes are no whole points of {width} float32; choose "
             f"another layout ({', '.join(LAYOUTS)}) or copy the file again"
         )
+    require_plausible(path, values, names)
     return values.reshape(-1, width)
 
 
 def _columns(path: Path, matrix: np.ndarray, layout: str) -> dict[str, np.ndarray]:
-    names = LAYOUTS[layout]
+    names = names_of(layout)
     if matrix.ndim != 2 or matrix.shape[1] != len(names) or matrix.dtype.kind not in "fiu":
         raise UserError(
             f"{path}: array {matrix.shape} of {matrix.dtype}, layout {layout!r} has the columns "
@@ -88,8 +119,8 @@ def _columns(path: Path, matrix: np.ndarray, layout: str) -> dict[str, np.ndarra
 
 def _cloud(columns: dict[str, np.ndarray]) -> Cloud:
     points = np.column_stack([columns[name] for name in ("x", "y", "z")])
-    nothing = np.zeros(len(points))
-    return Cloud.of(points, columns.get("intensity", nothing), columns.get("doppler", nothing))
+    dark, still = np.zeros(len(points)), np.full(len(points), np.nan)
+    return Cloud.of(points, columns.get("intensity", dark), columns.get("doppler", still))
 
 
 def _read_pcd(path: Path) -> dict[str, np.ndarray]:
@@ -157,4 +188,13 @@ def _known(path: Path, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         present = [other for other in others if other in found]
         if present:
             columns[name] = found[present[0]]
+    if "doppler" not in columns and {"vx", "vy"} <= found.keys():
+        columns["doppler"] = _along_the_ray(columns, found["vx"], found["vy"])
     return columns
+
+
+def _along_the_ray(columns: dict[str, np.ndarray], vx: np.ndarray, vy: np.ndarray) -> np.ndarray:
+    """The radial part of velocities over ground, away from the sensor positive, m/s."""
+    x, y = (columns[name].astype(np.float64) for name in ("x", "y"))
+    distance = np.hypot(x, y)
+    return np.divide(x * vx + y * vy, distance, np.full(len(x), np.nan), where=distance > 0)

@@ -28,7 +28,9 @@ def without_ground(cloud: Cloud, height_m: float) -> Cloud:
     lowest[numbers] = cloud.points[order[first + counts // 20], 2]
     ground = _lower_envelope(lowest.reshape(shape)).ravel()
     kept = cloud.points[:, 2] >= ground[flat] + height_m
-    return Cloud(cloud.points[kept], cloud.intensity[kept], cloud.doppler[kept], cloud.dropped)
+    return Cloud(
+        cloud.points[kept], cloud.intensity[kept], cloud.doppler[kept], cloud.dropped, cloud.dim
+    )
 
 
 def _lower_envelope(lowest: np.ndarray) -> np.ndarray:

@@ -93,16 +93,26 @@ def moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def radar_volume(cloud: Cloud, grid: VoxelGrid, matrix: np.ndarray) -> Volume:
     """Occupancy, mean intensity, mean Doppler and its population variance of each hit voxel.
 
-    matrix: (4, 4) from the radar's to the target's frame. Points without a Doppler count as 0 m/s.
+    matrix: (4, 4) from the radar's to the target's frame. Doppler is that of the points that have
+    one, and NaN where none has, for `target_volume`; see `stored`.
     """
     cells, inside = grid.cells(moved(cloud.points, matrix))
     hit, of_hit, counts = np.unique(cells, return_inverse=True, return_counts=True)
     doppler = cloud.doppler[inside].astype(np.float64)
-    speed = _mean(doppler, of_hit, counts)
+    known = np.isfinite(doppler)
+    doppler, by = doppler[known], of_hit[known]
+    counts_known = np.bincount(by, minlength=len(counts)).astype(np.float64)
+    counts_known[counts_known == 0] = np.nan
+    speed = _mean(doppler, by, counts_known)
     # About the mean: E[v²] - E[v]² loses its digits where the spread is small.
-    variance = _mean((doppler - speed[of_hit]) ** 2, of_hit, counts)
+    variance = _mean((doppler - speed[by]) ** 2, by, counts_known)
     intensity = _mean(cloud.intensity[inside], of_hit, counts)
     return _volume(grid, hit, intensity, speed, variance)
+
+
+def stored(radar: Volume) -> Volume:
+    """A radar volume as files hold it: Doppler and its variance 0 where none was measured."""
+    return dataclasses.replace(radar, features=np.nan_to_num(radar.features))
 
 
 def target_volume(cloud: Cloud, radar: Volume, grid: VoxelGrid, reach: int) -> Volume:
@@ -123,9 +133,10 @@ def _near(coords: np.ndarray, radar: Volume, reach: int) -> tuple[np.ndarray, np
     sums, counts = np.zeros(len(coords)), np.zeros(len(coords))
     # A border of `reach` voxels all round keeps neighbours of the edge from wrapping over.
     bordered = tuple(n + 2 * reach for n in radar.shape)
-    keys = np.ravel_multi_index(tuple((radar.coords + reach).T), bordered)
+    measured = np.isfinite(radar.features[:, 2])
+    keys = np.ravel_multi_index(tuple((radar.coords[measured] + reach).T), bordered)
     order = np.argsort(keys)
-    keys, values = keys[order], radar.features[order, 2].astype(np.float64)
+    keys, values = keys[order], radar.features[measured, 2][order].astype(np.float64)
     steps = range(-reach, reach + 1)
     for offset in itertools.product(steps, steps, steps) if len(keys) else ():
         wanted = np.ravel_multi_index(tuple((coords + reach + offset).T), bordered)

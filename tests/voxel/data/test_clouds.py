@@ -15,7 +15,7 @@ INTENSITY, DOPPLER = RNG.normal(size=(2, 20)).astype(np.float32)
 def require(cloud, doppler):
     np.testing.assert_array_equal(cloud.points, POINTS)
     np.testing.assert_array_equal(cloud.intensity, INTENSITY)
-    np.testing.assert_array_equal(cloud.doppler, DOPPLER if doppler else np.zeros(20))
+    np.testing.assert_array_equal(cloud.doppler, DOPPLER if doppler else np.full(20, np.nan))
     for array in (cloud.points, cloud.intensity, cloud.doppler):
         assert array.dtype == np.float32
     assert cloud.dropped == 0
@@ -59,13 +59,72 @@ def test_pcd_without_intensity_or_points(tmp_path, data):
     assert read_cloud(tmp_path / "b.pcd", "kitti").points.shape == (0, 3)
 
 
-def test_points_that_are_no_numbers_are_left_out_and_counted(tmp_path):
+def test_points_without_a_place_are_left_out_and_those_without_intensity_are_counted(tmp_path):
     rows = np.column_stack([POINTS, INTENSITY]).astype(np.float64)
     rows[3, 1], rows[5, 3], rows[7, 0] = np.nan, np.inf, 1e300  # the last is beyond float32
     np.save(tmp_path / "a.npy", rows)
     cloud = read_cloud(tmp_path / "a.npy", "ntu_lidar")
-    assert cloud.dropped == 3
-    np.testing.assert_array_equal(cloud.points, np.delete(POINTS, [3, 5, 7], axis=0))
+    assert (cloud.dropped, cloud.dim) == (2, 1)
+    np.testing.assert_array_equal(cloud.points, np.delete(POINTS, [3, 7], axis=0))
+    np.testing.assert_array_equal(cloud.intensity[4], 0)
+
+
+@pytest.mark.parametrize("name", ["v_r", "vr", "radial_speed", "range_rate", "radial_velocity"])
+def test_the_usual_names_of_doppler_are_known(tmp_path, name):
+    write_pcd(
+        tmp_path / "a.pcd", dict(zip("xyz", POINTS.T, strict=True)) | {name: DOPPLER}, "ascii"
+    )
+    np.testing.assert_allclose(read_cloud(tmp_path / "a.pcd", "kitti").doppler, DOPPLER, rtol=1e-6)
+
+
+def test_a_velocity_over_ground_gives_its_part_along_the_ray(tmp_path):
+    columns = {
+        "x": [3.0, 0.0],
+        "y": [4.0, 0.0],
+        "z": [0.0, 0.0],
+        "vx": [-5.0, 1.0],
+        "vy": [0.0, 1.0],
+    }
+    write_pcd(tmp_path / "a.pcd", columns, "ascii")
+    np.testing.assert_allclose(read_cloud(tmp_path / "a.pcd", "kitti").doppler, [-3.0, np.nan])
+
+
+def rows(width, count=200):
+    """Points of a street with whatever columns follow."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform((0, -8, -2), (16, 8, 2), (count, 3))
+    return np.column_stack([points, rng.normal(size=(count, width - 3))])
+
+
+@pytest.mark.parametrize(
+    ("width", "layout", "words"),
+    [
+        (5, "kitti", r"repeat every 5, not every 4: it has hardly the 4 float32 .*_columns"),
+        (8, "ntu_radar", r"repeat every 8, not every 5"),
+        (7, "kitti", r"repeat every 7, not every 4"),
+    ],
+)
+def test_a_file_of_another_width_is_not_read_as_noise(tmp_path, width, layout, words):
+    rows(width, 400).astype("f4").tofile(tmp_path / "a.bin")
+    with pytest.raises(UserError, match=words):
+        read_cloud(tmp_path / "a.bin", layout)
+
+
+def test_float64_is_not_read_as_float32(tmp_path):
+    rows(5).tofile(tmp_path / "a.bin")
+    with pytest.raises(UserError, match=r"numbers are beyond 100000 or nearer .* float64\?"):
+        read_cloud(tmp_path / "a.bin", "ntu_radar")
+
+
+def test_columns_can_be_declared(tmp_path):
+    written = rows(8).astype("f4")
+    written.tofile(tmp_path / "a.bin")
+    cloud = read_cloud(tmp_path / "a.bin", "x,y,z,time,RCS,vr,snr2,id")
+    np.testing.assert_array_equal(cloud.points, written[:, :3])
+    np.testing.assert_array_equal(cloud.intensity, written[:, 4])
+    np.testing.assert_array_equal(cloud.doppler, written[:, 5])
+    with pytest.raises(UserError, match="must name x, y and z, and nothing twice"):
+        read_cloud(tmp_path / "a.bin", "x,y,rcs,v")
 
 
 def write(name, content):

@@ -16,6 +16,7 @@ from tds_jax.voxel.data.voxelise import (
     moved,
     radar_volume,
     rigid,
+    stored,
     target_volume,
 )
 from tests.voxel.files import write_kitti, write_vod_radar
@@ -31,6 +32,15 @@ def cloud_of(points, intensity=None, doppler=None):
         nothing if intensity is None else intensity,
         nothing if doppler is None else doppler,
     )
+
+
+def test_a_doppler_that_is_absent_is_no_doppler_of_zero():
+    """Of a voxel's three points one has none; another voxel's has none at all."""
+    points = [[1, 0, 0], [1, 0, 0], [1, 0, 0], [8, 0, 0]]
+    radar = radar_volume(cloud_of(points, doppler=[2.0, 4.0, np.nan, np.nan]), GRID, STAY)
+    np.testing.assert_array_equal(stored(radar).features[:, 2:], [[3, 1], [0, 0]])
+    target = target_volume(cloud_of([[1, 0, 0], [8, 0, 0]]), radar, GRID, 1)
+    np.testing.assert_array_equal(target.features[:, 2:], [[3, 1], [0, 0]])
 
 
 def centres(volume, grid=GRID):
