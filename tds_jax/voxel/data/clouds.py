@@ -78,7 +78,7 @@ def read_cloud(path: str | Path, layout: str) -> Cloud:
     """Reads one file; layout: see `names_of`, .pcd files do not need it. Or UserError."""
     path = Path(path)
     try:
-        if path.suffix == ".pcd":
+        if path.suffix.lower() == ".pcd":
             return _cloud(_read_pcd(path))
         names = names_of(layout)
         return _cloud(_columns(path, _matrix(path, names), layout))
@@ -90,12 +90,12 @@ def read_cloud(path: str | Path, layout: str) -> Cloud:
 
 def _matrix(path: Path, names: tuple[str, ...]) -> np.ndarray:
     width = len(names)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         try:
             return np.load(path, allow_pickle=False)
         except ValueError as error:
             raise UserError(f"{path}: not a .npy array ({error}); copy the file again") from error
-    if path.suffix != ".bin":
+    if path.suffix.lower() != ".bin":
         raise UserError(f"{path}: unknown ending, expected one of {', '.join(ENDINGS)}")
     values = np.fromfile(path, "<f4")
     if values.size % width or path.stat().st_size % 4:

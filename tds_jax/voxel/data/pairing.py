@@ -7,6 +7,7 @@ import numpy as np
 
 from tds_jax.errors import UserError
 from tds_jax.voxel.data.clouds import ENDINGS
+from tds_jax.voxel.data.naming import frames_of
 
 INDEX_FILES = ("radar_index_sequence.txt", "lidar_index_sequence.txt")
 
@@ -72,11 +73,10 @@ def _indexed_pairs(
 
 def _clouds(folder: Path) -> dict[str, Path]:
     """Clouds by name without ending, in order of time."""
-    paths = [path for path in folder.iterdir() if path.suffix in ENDINGS]
-    if not paths:
+    clouds = frames_of(folder, ENDINGS)
+    if not clouds:
         raise UserError(f"{folder}: no cloud, expected {', '.join(ENDINGS)}; check the folder")
-    ordered = sorted(paths, key=lambda p: (float(p.stem) if _is_number(p.stem) else 0.0, p.stem))
-    return {path.stem: path for path in ordered}
+    return clouds
 
 
 def _is_number(text: str) -> bool:

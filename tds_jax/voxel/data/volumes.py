@@ -6,7 +6,6 @@ are (D, H, W, C) = (Z, X, Y, C), float32.
 
 import dataclasses
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
+from tds_jax.voxel.data.naming import by_number, frames_of
 
 CHANNELS = 4
 RADAR = ("occupancy", "intensity", "doppler_m_s", "doppler_variance")
@@ -89,6 +89,7 @@ class VolumeFiles:
         header = self._stores.header(place.path, kind, "voxels")
         shape = json.loads(str(header.attributes["shape"]))
         rows = self._stores.raw(place.path, kind, "voxels", place.start, place.stop)
+        _require_finite(f"{place.path}: {kind}", rows["features"])
         return Volume(rows["coords"].astype(np.int64), rows["features"], tuple(shape))
 
     def close(self) -> None:
@@ -122,7 +123,7 @@ def _sparse(path: str, array: np.ndarray) -> Volume:
         raise UserError(
             f"{path}: shape {array.shape}, expected (X, Y, Z, {CHANNELS}); write the channel last"
         )
-    coords = np.argwhere(array[..., 0] > 0)
+    coords = np.argwhere((array[..., 0] > 0) | np.isnan(array[..., 0]))
     return _checked(path, coords, array[tuple(coords.T)], np.array(array.shape))
 
 
@@ -142,11 +143,15 @@ def _checked(path: str, coords: np.ndarray, features: np.ndarray, shape: np.ndar
             f"leave the grid {shape[:3].tolist()}; voxelise with one grid for all frames"
         )
     features = np.asarray(features, np.float32)
-    if not np.isfinite(features).all():
-        raise UserError(f"{path}: features hold NaN or Inf; clean the points and voxelise again")
+    _require_finite(path, features)
     kept = features[:, 0] > 0
     x, y, z = (int(n) for n in shape[:3])
     return Volume(coords[kept].astype(np.int64), features[kept], (x, y, z))
+
+
+def _require_finite(where: str, features: np.ndarray) -> None:
+    if not np.isfinite(features).all():
+        raise UserError(f"{where}: features hold NaN or Inf; clean the points and voxelise again")
 
 
 def write_npz(path: str | Path, volume: Volume) -> None:
@@ -170,7 +175,10 @@ def find_scenes(root: str | Path) -> list[Scene]:
     folder = Path(root)
     if not folder.is_dir():
         raise UserError(f"data.path={folder} is no folder; name the one that holds the scenes")
-    scenes = [found for entry in sorted(folder.iterdir()) if (found := _scene(entry))]
+    entries = sorted(folder.iterdir(), key=lambda entry: by_number(entry.name))
+    found = {entry: scene for entry in entries if (scene := _scene(entry))}
+    _require_apart(list(found))
+    scenes = list(found.values())
     if not scenes:
         folders = " and ".join(f"{name}/" for name in KINDS.values())
         raise UserError(
@@ -186,10 +194,20 @@ def find_scenes(root: str | Path) -> list[Scene]:
     return scenes
 
 
+def _require_apart(folders: Sequence[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        first = seen.setdefault(folder.resolve(), folder)
+        if first is not folder:
+            raise UserError(
+                f"{folder}: the same folder as {first} by a link, and would count twice; remove one"
+            )
+
+
 def _scene(folder: Path) -> Scene | None:
     if all((folder / name).is_dir() for name in KINDS.values()):
         return _paired_files(folder)
-    stores = sorted(folder.glob("*.h5")) if folder.is_dir() else []
+    stores = list(frames_of(folder, (".h5",)).values()) if folder.is_dir() else []
     return _stored(folder.name, stores) if stores else None
 
 
@@ -198,14 +216,16 @@ def _paired_files(folder: Path) -> Scene:
     radar, target = found["radar"], found["target"]
     frames = [
         Frame(folder.name, name, Place(radar[name]), Place(target[name]))
-        for name in sorted(radar.keys() & target.keys())
+        for name in radar
+        if name in target
     ]
-    return Scene(folder.name, tuple(frames), tuple(sorted(radar.keys() ^ target.keys())))
+    return Scene(
+        folder.name, tuple(frames), tuple(sorted(radar.keys() ^ target.keys(), key=by_number))
+    )
 
 
 def _volumes_of(folder: Path) -> dict[str, str]:
-    names = sorted(os.listdir(folder))
-    return {os.path.splitext(n)[0]: str(folder / n) for n in names if n.endswith(ENDINGS)}
+    return {name: str(path) for name, path in frames_of(folder, ENDINGS).items()}
 
 
 def _stored(name: str, stores: Sequence[Path]) -> Scene:
@@ -217,7 +237,7 @@ def _stored(name: str, stores: Sequence[Path]) -> Scene:
         unpaired |= radar.keys() ^ target.keys()
         frames += [Frame(name, n, radar[n], target[n]) for n in radar if n in target]
     files.close()
-    return Scene(name, tuple(frames), tuple(sorted(unpaired)))
+    return Scene(name, tuple(frames), tuple(sorted(unpaired, key=by_number)))
 
 
 def _index(files: RowFiles, path: str, kind: str) -> dict[str, Place]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tds_jax.errors import UserError
+from tds_jax.voxel.data.naming import by_number
 from tds_jax.voxel.data.volumes import VolumeFiles, find_scenes, read_volume, write_npz
 from tests.voxel.files import SHAPE, make_volume, write_scene, write_scenes
 
@@ -156,3 +157,45 @@ def test_folders_without_scenes_or_pairs_are_refused(tmp_path):
     (place / "000000.npz").rename(place / "7.npz")
     with pytest.raises(UserError, match=r"a: no radar frame.*unpaired: 000000, 7"):
         find_scenes(tmp_path)
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path):
+    write_scene(tmp_path, "s", frames=12)
+    for folder in ("radar_voxel", "target_voxel"):
+        for path in sorted((tmp_path / "s" / folder).iterdir()):
+            path.rename(path.with_name(f"{int(path.stem)}.npz"))
+    names = [frame.name for frame in find_scenes(tmp_path)[0].frames]
+    assert names == [str(number) for number in range(12)]
+
+
+def test_names_are_ordered_by_exact_numbers():
+    names = ["9", "10", "1.25", "1.5", "007", "7", "a2", "a10", "1705391169225675899"]
+    names.append("1705391169225675898")  # one nanosecond: f64 has no two numbers for them
+    ordered = ["1.25", "1.5", "007", "7", "9", "10", "1705391169225675898", "1705391169225675899"]
+    assert sorted(names, key=by_number) == [*ordered, "a2", "a10"]
+
+
+def test_upper_case_endings_are_read_and_twins_of_another_system_are_not(tmp_path):
+    write_scene(tmp_path, "s", frames=2)
+    for folder in ("radar_voxel", "target_voxel"):
+        first = tmp_path / "s" / folder / "000000.npz"
+        first.rename(first.with_suffix(".NPZ"))
+        (tmp_path / "s" / folder / "._000001.npz").write_bytes(b"no archive")
+    (scene,) = find_scenes(tmp_path)
+    assert ([frame.name for frame in scene.frames], scene.unpaired) == (["000000", "000001"], ())
+    assert len(read_volume(scene.frames[0].radar.path).coords)
+
+
+def test_a_scene_that_is_linked_does_not_count_twice(tmp_path):
+    write_scene(tmp_path, "s")
+    (tmp_path / "t").symlink_to(tmp_path / "s")
+    with pytest.raises(UserError, match=r"t: the same folder as .*s by a link, .* remove one"):
+        find_scenes(tmp_path)
+
+
+def test_nan_in_a_dense_occupancy_is_refused_as_in_a_sparse_one(tmp_path):
+    dense = np.zeros((*SHAPE, 4), np.float32)
+    dense[0, 0, 0, 0], dense[1, 0, 0, 0] = 1, np.nan
+    np.save(tmp_path / "a.npy", dense)
+    with pytest.raises(UserError, match=r"features hold NaN or Inf"):
+        read_volume(str(tmp_path / "a.npy"))
