@@ -6,6 +6,7 @@ NTU4DRadLM: none. View-of-Delft: --radar=radar/training/velodyne --radar_layout=
 --lidar_calibration=FILE. KITTI: --radar= --lidar=training/velodyne --lidar_layout=kitti.
 """
 
+import collections
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,16 @@ from tds_jax.errors import UserError
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.clouds import LAYOUTS, Cloud, names_of, read_cloud
 from tds_jax.voxel.data.ground import without_ground
-from tds_jax.voxel.data.pairing import Pair, pair_clouds
-from tds_jax.voxel.data.volumes import CHANNELS, FRAME_ROW, KINDS, VOXEL_ROW, Volume, write_npz
+from tds_jax.voxel.data.pairing import Pair, left_alone, pair_clouds
+from tds_jax.voxel.data.volumes import (
+    CHANNELS,
+    FRAME_ROW,
+    KINDS,
+    VOXEL_ROW,
+    Volume,
+    some,
+    write_npz,
+)
 from tds_jax.voxel.data.voxelise import (
     NTU_ROTATION,
     NTU_TRANSLATION_M,
@@ -35,6 +44,9 @@ from tds_jax.voxel.data.voxelise import (
 )
 
 SETTINGS = "prepared.json"
+PLACELESS = 0.9  # share of a cloud's points without a place, at most; organised clouds have many
+Points = collections.Counter[tuple[str, str]]
+"""(sensor, what is wrong with them) -> points; (sensor, '') -> all of them."""
 NTU_RANGES = (0.0, 120.0, -20.0, 20.0, -6.0, 10.0)
 
 
@@ -107,9 +119,9 @@ class Prepare:
         """Every scene of a folder, or the folder itself as one scene.
 
         Returns the number of files written, of files that an earlier call had written, and one line
-        for each frame that was skipped. A file appears when whole, and is written again when a
-        cloud of it is newer. UserError when the target holds something else, or was made with other
-        settings.
+        for each frame, sensor and scene of which something was left out. A file appears when whole,
+        and is written again when a cloud of it is newer. UserError when the target holds something
+        else, or was made with other settings.
         """
         source = source.resolve()  # a scene is named after its folder, also when that is '.'
         if target.resolve() == source:
@@ -121,8 +133,10 @@ class Prepare:
         self._claim(target)
         total, done = sum(map(len, scenes.values())), 0
         written, kept = 0, 0
-        skipped: list[str] = []
+        points: Points = collections.Counter()
+        skipped = self._left_out(source)
         for folder, pairs in scenes.items():
+            skipped += left_alone(folder, self.radar, self.lidar, pairs)
             place = target / folder.name
             place.mkdir(exist_ok=True)
             for first, names in self._files(len(pairs)):
@@ -130,12 +144,12 @@ class Prepare:
                 if _is_newer([place / name for name in names], part):
                     kept += len(names)
                 else:
-                    skipped += self._write(place, names, first, part)
+                    skipped += self._write(place, names, first, part, points)
                     written += sum((place / name).exists() for name in names)
                 done += len(part)
                 progress(done, total)
             self._sweep(place, len(pairs))
-        return written, kept, skipped
+        return written, kept, skipped + _of_points(points)
 
     def _scenes(self, source: Path) -> list[Path]:
         folders = [name for name in (self.radar, self.lidar) if name]
@@ -151,6 +165,17 @@ class Prepare:
                 f"{' and '.join(f'{name}/' for name in folders)}; set --radar and --lidar"
             )
         return found
+
+    def _left_out(self, source: Path) -> list[str]:
+        """A line for each folder that has clouds of one sensor and not of the other."""
+        lines = []
+        for folder in (path for path in sorted(source.iterdir()) if path.is_dir()):
+            names = [name for name in (self.radar, self.lidar) if name]
+            absent = [name for name in names if not (folder / name).is_dir()]
+            if absent and len(absent) < len(names):
+                inside = some(sorted(path.name for path in folder.iterdir()))
+                lines.append(f"{folder}: no {absent[0]}/ in it (it holds {inside}); left out")
+        return lines
 
     def _claim(self, target: Path) -> None:
         path = target / SETTINGS
@@ -182,12 +207,14 @@ class Prepare:
             if path.name not in wanted:
                 path.unlink()
 
-    def _write(self, place: Path, names: list[str], first: int, pairs: Sequence[Pair]) -> list[str]:
-        """Writes the files of some frames; a line for each frame left out."""
+    def _write(
+        self, place: Path, names: list[str], first: int, pairs: Sequence[Pair], points: Points
+    ) -> list[str]:
+        """Writes the files of some frames; a line for each frame left out. Counts in `points`."""
         skipped, found = [], {}
         for number, pair in enumerate(pairs, start=first):
             try:
-                found[f"{number:06d}"] = self._volumes(*pair)
+                found[f"{number:06d}"] = self._volumes(*pair, points)
             except UserError as error:
                 skipped.append(f"skipped {error}")
         if self.store == "hdf5":
@@ -198,17 +225,17 @@ class Prepare:
                 write_npz(place / name, volume)
         return skipped
 
-    def _volumes(self, radar_path: Path | None, lidar_path: Path) -> tuple[Volume, Volume]:
-        nothing = Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
-        points = (
-            read_cloud(radar_path, self.radar_columns or self.radar_layout)
-            if radar_path
-            else nothing
-        )
-        radar = radar_volume(points, self.grid, self.matrix())
-        lidar = without_ground(
-            read_cloud(lidar_path, self.lidar_columns or self.lidar_layout), self.ground_m
-        )
+    def _volumes(
+        self, radar_path: Path | None, lidar_path: Path, points: Points
+    ) -> tuple[Volume, Volume]:
+        seen = Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+        if radar_path:
+            seen = read_cloud(radar_path, self.radar_columns or self.radar_layout)
+        lidar = read_cloud(lidar_path, self.lidar_columns or self.lidar_layout)
+        for sensor, path, cloud in (("radar", radar_path, seen), ("LiDAR", lidar_path, lidar)):
+            _count(points, sensor, path, cloud)
+        radar = radar_volume(seen, self.grid, self.matrix())
+        lidar = without_ground(lidar, self.ground_m)
         target = target_volume(lidar, radar, self.grid, self.reach)
         if not len(target.coords):
             raise UserError(
@@ -216,6 +243,28 @@ class Prepare:
                 f"{tuple(self.ranges)}"
             )
         return stored(radar), target
+
+
+def _count(points: Points, sensor: str, path: Path | None, cloud: Cloud) -> None:
+    """Adds a cloud's points; UserError where most of them have no place."""
+    whole = len(cloud.points) + cloud.dropped
+    if cloud.dropped > PLACELESS * whole:
+        raise UserError(
+            f"{path}: {cloud.dropped} of {whole} points have NaN or Inf for a coordinate, more "
+            f"than {PLACELESS:.0%}; write the points anew, or name the file's columns"
+        )
+    points[sensor, ""] += whole
+    points[sensor, "have NaN or Inf for a coordinate and are left out"] += cloud.dropped
+    points[sensor, "have NaN or Inf for an intensity, which is 0 in the volumes"] += cloud.dim
+
+
+def _of_points(points: Points) -> list[str]:
+    """A line for what was wrong with points of a sensor, in all clouds read by this call."""
+    return [
+        f"{sensor}: {count} of {points[sensor, '']} points {what}"
+        for (sensor, what), count in points.items()
+        if what and count
+    ]
 
 
 def _is_newer(targets: Sequence[Path], pairs: Sequence[Pair]) -> bool:

@@ -292,3 +292,47 @@ def test_a_target_with_other_settings_or_contents_is_refused(tmp_path):
 def test_impossible_settings_are_refused(change, text):
     with pytest.raises(UserError, match=text):
         dataclasses.replace(JOB, **change)
+
+
+def test_what_pairs_with_nothing_is_counted_and_named(tmp_path):
+    write_vod(tmp_path / "in" / "a", frames=4)
+    for number in (1, 3):
+        (tmp_path / "in" / "a" / "lidar" / f"{number:05d}.bin").unlink()
+    (tmp_path / "in" / "b" / "radar").mkdir(parents=True)
+    (tmp_path / "in" / "b" / "Lidar").mkdir()
+    written, _, lines = VOD.run(tmp_path / "in", tmp_path / "out", quiet)
+    assert written == 1
+    assert "b: no lidar/ in it (it holds Lidar, radar); left out" in lines[0]
+    assert "radar: 2 of 4 clouds are in no pair (00001, 00003)" in lines[1]
+    assert len(lines) == 2
+
+
+def test_sensors_on_two_clocks_are_refused(tmp_path):
+    write_ntu(tmp_path / "a", [0.1, 0.2, 0.3], [1700.1, 1700.2, 1700.3])
+    with pytest.raises(UserError, match=r"are 1699.9 s apart in the median, .* two clocks"):
+        pair_clouds(tmp_path / "a", "radar_pcl", "livox_lidar", 0)
+
+
+def spoil(path, column, value, rows):
+    cloud = np.load(path)
+    cloud[rows, column] = value
+    np.save(path, cloud)
+
+
+def test_points_without_a_place_or_intensity_are_counted_and_refused_beyond_a_limit(tmp_path):
+    write_ntu(tmp_path / "in" / "a")
+    radar, lidar = (tmp_path / "in" / "a" / name for name in ("radar_pcl", "livox_lidar"))
+    spoil(radar / "0.100000.npy", 0, np.nan, slice(20))
+    spoil(lidar / "0.110000.npy", 3, np.inf, slice(None))
+    spoil(lidar / "0.210000.npy", 1, np.nan, slice(1, None))
+    written, _, lines = JOB.run(tmp_path / "in", tmp_path / "out", quiet)
+    assert written == 2
+    assert "59 of 60 points have NaN or Inf for a coordinate, more than 90%" in lines[0]
+    assert lines[1:] == [
+        "radar: 20 of 180 points have NaN or Inf for a coordinate and are left out",
+        "LiDAR: 60 of 120 points have NaN or Inf for an intensity, which is 0 in the volumes",
+    ]
+    (scene,) = find_scenes(tmp_path / "out")
+    first = VolumeFiles(1, 2**20).read(scene.frames[0].target, "target")
+    assert len(first.coords) > 30
+    assert not first.features[:, 1].any()

@@ -1,6 +1,7 @@
 """Which radar cloud and which LiDAR cloud of a scene belong together."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from tds_jax.errors import UserError
 from tds_jax.voxel.data.clouds import ENDINGS
 from tds_jax.voxel.data.naming import frames_of
+from tds_jax.voxel.data.volumes import some
 
 INDEX_FILES = ("radar_index_sequence.txt", "lidar_index_sequence.txt")
 
@@ -30,8 +32,38 @@ def pair_clouds(scene: Path, radar: str, lidar: str, max_gap_s: float) -> list[P
         return [(path, lidar_files[n]) for n, path in radar_files.items() if n in lidar_files]
     radar_s, lidar_s = (np.array(list(map(float, files))) for files in (radar_files, lidar_files))
     first, second = list(radar_files.values()), list(lidar_files.values())
-    found = zip(*nearest_pairs(radar_s, lidar_s, max_gap_s), strict=True)
-    return [(first[i], second[j]) for i, j in found]
+    i, j = nearest_pairs(radar_s, lidar_s, max_gap_s)
+    _require_one_clock(scene, radar_s[i], lidar_s[j])
+    return [(first[a], second[b]) for a, b in zip(i, j, strict=True)]
+
+
+def _require_one_clock(scene: Path, radar_s: np.ndarray, lidar_s: np.ndarray) -> None:
+    """Paired times of sensors on one clock lie nearer to each other than frames do, mostly."""
+    if len(radar_s) < 2:
+        return
+    gap = float(np.median(np.abs(radar_s - lidar_s)))
+    period = float(np.median(np.diff(radar_s)))
+    if gap > period:
+        raise UserError(
+            f"{scene}: radar and LiDAR frames nearest in time are {gap:g} s apart in the median, "
+            f"radar frames {period:g} s: two clocks? Bring the names to one, or write "
+            f"{' and '.join(INDEX_FILES)}"
+        )
+
+
+def left_alone(scene: Path, radar: str, lidar: str, pairs: Sequence[Pair]) -> list[str]:
+    """A line for each sensor of a scene some of whose clouds are in no pair; radar '' has none."""
+    lines = []
+    for side, folder in enumerate((radar, lidar)):
+        files = _clouds(scene / folder) if folder else {}
+        used = {pair[side] for pair in pairs}
+        alone = [name for name, path in files.items() if path not in used]
+        if alone:
+            lines.append(
+                f"{scene / folder}: {len(alone)} of {len(files)} clouds are in no pair "
+                f"({some(alone)}); name two clouds of one moment alike, or both by seconds"
+            )
+    return lines
 
 
 def nearest_pairs(

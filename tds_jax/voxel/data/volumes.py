@@ -189,7 +189,7 @@ def find_scenes(root: str | Path) -> list[Scene]:
         if not scene.frames:
             raise UserError(
                 f"{folder / scene.name}: no radar frame has a target of the same name "
-                f"(unpaired: {_some(scene.unpaired)}); name the two files of a frame alike"
+                f"(unpaired: {some(scene.unpaired)}); name the two files of a frame alike"
             )
     return scenes
 
@@ -252,6 +252,7 @@ def _index(files: RowFiles, path: str, kind: str) -> dict[str, Place]:
     return {r["name"].decode(): Place(path, int(r["start"]), int(r["stop"])) for r in rows}
 
 
-def _some(names: Sequence[str], shown: int = 3) -> str:
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
