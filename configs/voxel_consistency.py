@@ -6,6 +6,7 @@
 host. Generated streets, one sample per frame of unseen ones: IoU 0.401 ± 0.005, 0.403 ± 0.004,
 0.405 ± 0.007 and Chamfer 1.15, 1.14, 1.14 m in 1, 2 and 4 steps; the teacher in 35 evaluations
 0.386 ± 0.010 and 1.19 m, the radar itself 0.272 and 1.52 m.
+Measured with model.unet_heads=1, before 4 were the default.
 """
 
 from ml_collections import ConfigDict

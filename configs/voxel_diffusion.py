@@ -6,6 +6,7 @@
 host. Generated streets, one sample per frame of unseen ones: IoU 0.386 ± 0.010 and Chamfer
 1.19 ± 0.03 m; the radar itself 0.272 and 1.52 m, dilated 0.165 and 1.62 m. Seen from above the
 radar's own voxels are still the better ones (BEV IoU 0.520 against 0.447 ± 0.013).
+Measured with model.unet_heads=1, before 4 were the default.
 """
 
 from ml_collections import ConfigDict
