@@ -203,6 +203,10 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     made = read_volume(str(written[0]))
     assert made.shape == task.data.volume_shape
     assert (made.features[:, 0] > 0.9).all()
+    last, target = folder / "000002.npz", tmp_path / "alone.npz"
+    (alone,) = prediction.predict(task, model, last, target, tmp_path)  # as in its folder
+    together = read_volume(str(written[2]))
+    np.testing.assert_array_equal(read_volume(str(alone)).features, together.features)
     assert capsys.readouterr().err == ""
     evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint").write(tmp_path)
     source, target = folder / "000000.npz", tmp_path / "one.npz"
