@@ -3,12 +3,16 @@
 A checkpoint is named by the *examples* consumed. It holds the whole TrainState (parameters,
 statistics, optimizer, accumulator) and what the host remembers (step, config, early stopping, last
 evaluation). Randomness needs nothing more: every draw is a function of (seed, epoch, example).
-Orbax writes into a temporary folder and renames it at the end; a folder that exists is whole,
-whatever killed its writer.
+Orbax writes into a temporary folder and renames it at the end, and removes an older one only then;
+a folder that exists was whole, whatever killed its writer. What has happened to it since is told by
+its seal: sizes and sums of its files.
 """
 
 import dataclasses
+import json
 import logging
+import math
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +20,13 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from tds_jax.data import json_file
+from tds_jax.engine import seal
 from tds_jax.errors import UserError
 
 SCORE = "score"
+SUM = "crc32"  # of what the host remembers, beside it
+DAMAGED = "damaged"  # beside the folder of checkpoints
 
 
 class Restored(NamedTuple):
@@ -29,11 +37,27 @@ class Restored(NamedTuple):
     progress: dict[str, Any]
 
 
+class DamagedError(Exception):
+    """A checkpoint cannot be read as it was written; the text says why."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, for which a score that cannot be read is none: one file must not hide the others."""
+
+    def metrics(self, step: int) -> Any:
+        """The scores of a checkpoint."""
+        try:
+            return super().metrics(step)
+        except (ValueError, TypeError):
+            return None
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one workdir. Scores are minimised (negate what should be large)."""
 
     manager: ocp.CheckpointManager
+    _newest: list[int]
 
     @classmethod
     def open(cls, folder: Path, keep: int, read_only: bool = False) -> "Checkpoints":
@@ -51,7 +75,12 @@ class Checkpoints:
             n=1,
             keep_checkpoints_without_metrics=False,
         )
+        newest: list[int] = []
+        written = ocp.options.AsyncOptions(
+            post_finalization_callback=lambda: _seal(folder, newest[-1])
+        )
         options = ocp.CheckpointManagerOptions(
+            async_options=written,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             best_fn=lambda m: m[SCORE],
             best_mode="min",
@@ -63,27 +92,63 @@ class Checkpoints:
             "state": ocp.StandardCheckpointHandler(),
             "progress": ocp.JsonCheckpointHandler(),
         }
-        return cls(
-            ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
-        )
+        return cls(_Manager(folder.absolute(), options=options, item_handlers=handlers), newest)
 
     def save(
         self, position: int, state: Any, progress: dict[str, Any], score: float | None
     ) -> None:
         """Starts writing; the state may be donated right away.
 
-        An existing position is kept, unless this one has a score: then it was saved before it was
-        evaluated. A kill between deletion and writing falls back to the checkpoint before.
+        An existing position keeps its state, which is this one's, and is given the score.
         """
         if position in self.manager.all_steps():
-            if score is None:
-                return
-            self.manager.delete(position)
+            if score is not None:
+                self._add_score(position, progress, score)
+            return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(_signed(progress))
         )
         metrics = None if score is None else {SCORE: score}
+        self.wait()
+        self._newest.append(position)
         self.manager.save(position, args=items, metrics=metrics, force=True)
+
+    def _add_score(self, position: int, progress: dict[str, Any], score: float) -> None:
+        """Files of an existing checkpoint are replaced one by one, each at once.
+
+        The score comes first: a run killed in between evaluates again and finds the same. The
+        config stays, since it says under which one the state was written.
+        """
+        self.wait()
+        folder, before = self._folder(position), self.progress(position)
+        kept = {name: before[name] for name in ("config",) if name in before}
+        (folder / "metrics").mkdir(exist_ok=True)
+        json_file.write(folder / "metrics" / "metrics", {SCORE: score})
+        json_file.write(folder / "progress" / "metadata", _signed(progress | kept))
+        self.manager.reload()
+
+    def _folder(self, position: int) -> Path:
+        return Path(self.manager.directory) / str(position)
+
+    def set_aside(self, position: int) -> Path:
+        """Moves a checkpoint out of the way, whole or not; returns where it is now."""
+        place = Path(self.manager.directory).parent / DAMAGED
+        place.mkdir(exist_ok=True)
+        taken = sum(1 for path in place.iterdir() if path.name.split(".")[0] == str(position))
+        target = place / f"{position}{f'.{taken}' if taken else ''}"
+        self._folder(position).rename(target)
+        self.manager.reload()
+        return target
+
+    def newest_first(self) -> list[int]:
+        """All positions."""
+        return sorted(self.manager.all_steps(), reverse=True)
+
+    def best_first(self) -> list[int]:
+        """All positions: those with a score from the lowest, then the others from the newest."""
+        newest = self.newest_first()
+        scores = {n: (self.manager.metrics(n) or {}).get(SCORE, math.nan) for n in newest}
+        return sorted(newest, key=lambda n: (math.isnan(scores[n]), scores[n]))
 
     def latest(self) -> int | None:
         """Position of the newest checkpoint."""
@@ -94,39 +159,63 @@ class Checkpoints:
         return self.manager.best_step() or self.latest()
 
     def progress(self, position: int) -> dict[str, Any]:
-        """What the host remembered at a checkpoint."""
-        items = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        return self.manager.restore(position, args=items)["progress"]
+        """What the host remembered at a checkpoint; DamagedError if that cannot be read."""
+        path = self._folder(position) / "progress" / "metadata"
+        try:
+            values = json.loads(path.read_text())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DamagedError("progress/metadata is missing") from error
+        except ValueError as error:
+            raise DamagedError(f"progress/metadata is not JSON ({error})") from error
+        if SUM in values and values != _signed(values):
+            raise DamagedError("progress/metadata holds other numbers than were written")
+        return {name: value for name, value in values.items() if name != SUM}
 
     def restore(self, position: int, abstract_state: Any) -> Restored:
         """Reads a checkpoint into the given shapes, types and shardings.
 
-        Raises UserError where they differ from what was saved: Orbax itself raises for other
-        shapes but converts other types without a word.
+        Raises DamagedError if it is not as it was written, UserError where it fits no such state.
         """
-        self._check_types(position, abstract_state)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract_state), progress=ocp.args.JsonRestore()
-        )
+        progress = self.progress(position)
+        if reason := seal.damage(self._folder(position)):
+            raise DamagedError(reason)
+        self._require_fit(position, abstract_state)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
         try:
             restored = self.manager.restore(position, args=items)
-        except ValueError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint {position} in {self.manager.directory} does not fit this model "
-                f"({reason}); use the config it was trained with or another --workdir"
-            ) from error
-        return Restored(position, restored["state"], restored["progress"])
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        # Orbax raises Exception itself, and whatever the libraries below it do.
+        except Exception as error:
+            raise DamagedError(_reason(error)) from error
+        return Restored(position, restored["state"], progress)
 
-    def _check_types(self, position: int, abstract_state: Any) -> None:
-        saved = self.manager.item_metadata(position)["state"]
-        saved = getattr(saved, "tree", saved)
-        names = _leaf_types(saved)
-        for path, dtype in _leaf_types(abstract_state).items():
-            if path in names and names[path] != dtype:
+    def _require_fit(self, position: int, abstract_state: Any) -> None:
+        """Orbax itself converts other types without a word."""
+        try:
+            saved = self.manager.item_metadata(position)["state"]
+        except (KeyError, ValueError, TypeError, OSError) as error:
+            raise DamagedError(f"its description cannot be read ({_reason(error)})") from error
+        saved = _leaves(getattr(saved, "tree", saved))
+        wanted = _leaves(abstract_state)
+        where = f"checkpoint {position} in {self.manager.directory}"
+        for path in sorted(saved.keys() ^ wanted.keys() if saved else ()):
+            missing = "has no" if path in wanted else "also has"
+            raise UserError(
+                f"{where} does not fit this model (it {missing} {path}); "
+                "use the config it was trained with or another --workdir"
+            )
+        for path, (shape, dtype) in saved.items():
+            if wanted[path][0] != shape:
                 raise UserError(
-                    f"checkpoint {position} stores {path} as {names[path]}, this run needs "
-                    f"{dtype}; use the config it was trained with"
+                    f"{where} does not fit this model ({path} is {shape} there and "
+                    f"{wanted[path][0]} here); use the config it was trained with or another "
+                    "--workdir"
+                )
+            if wanted[path][1] != dtype:
+                raise UserError(
+                    f"{where} stores {path} as {dtype}, this run needs {wanted[path][1]}; "
+                    "use the config it was trained with"
                 )
 
     def wait(self) -> None:
@@ -144,10 +233,30 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not any(words in str(record.msg) for words in meant)
 
 
-def _leaf_types(tree: Any) -> dict[str, str]:
+def _seal(folder: Path, position: int) -> None:
+    """Part of the checkpoint: Orbax calls this before its temporary folder takes the name."""
+    for temporary in folder.glob(f"{position}.orbax-checkpoint-tmp*"):
+        seal.seal(temporary, "state")
+
+
+def _signed(progress: dict[str, Any]) -> dict[str, Any]:
+    """With the sum of its text, so that a changed number is told from what was written."""
+    plain = {name: value for name, value in progress.items() if name != SUM}
+    return plain | {SUM: zlib.crc32(json.dumps(plain, sort_keys=True).encode())}
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__:
+        error = error.__cause__
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first[:200]}"
+
+
+def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Path -> shape and type."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
-        "/".join(_key_name(key) for key in path): str(leaf.dtype)
+        "/".join(_key_name(key) for key in path): (tuple(leaf.shape), str(leaf.dtype))
         for path, leaf in flat
         if hasattr(leaf, "dtype")
     }

@@ -30,9 +30,14 @@ def read_lines(path: Path) -> list[Line]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def cut_back(path: Path, examples: int) -> None:
-    """Drops what was logged after the restored position; the run will write it again."""
-    kept = [line for line in read_lines(path) if line["examples"] <= examples]
+def cut_back(path: Path, examples: int, evaluated: int) -> None:
+    """Drops what was logged after the restored position; the run will write it again.
+
+    evaluated: the last position of which a score was saved; later evaluations come again.
+    """
+    last = {"train": examples}
+    lines = read_lines(path)
+    kept = [line for line in lines if line["examples"] <= last.get(line["split"], evaluated)]
     with whole_file(path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 

@@ -1,8 +1,9 @@
-"""The order of things in a run: evaluate? -> save? -> next batch -> step -> log, and nothing else.
+"""The order of things in a run: save? -> evaluate? -> next batch -> step -> log, and nothing else.
 
 Position is counted in examples. Saving comes before the next batch is drawn, so a checkpoint's
 name is exactly the number of examples its state has seen, and a run that continues from it draws
-the batches it would have drawn.
+the batches it would have drawn. It comes before an evaluation, too, which adds its score to what
+is saved: whatever happens in it, nothing is lost.
 """
 
 import contextlib
@@ -71,27 +72,26 @@ class Run:
 
     def start(self) -> tuple[TrainState, Standing]:
         """The latest checkpoint, or a fresh state with the train split's statistics."""
-        position = self.checkpoints.latest()
-        if position is None:
+        mesh = self.program.mesh
+        found = workdir.resume(self.checkpoints, self.program.blueprint, mesh, self.log.say)
+        if found is None:
             state = self.program.fresh(self.task.fit_statistics())
             rule = EarlyStopping(self.config.eval.min_delta, self.config.eval.patience)
             progress = Standing(0, 0, rule)
         else:
-            restored, before = workdir.restore(
-                self.checkpoints, position, self.program.blueprint, self.program.mesh
-            )
+            restored, before = found
             state, progress = restored.state, Standing.of(restored.progress)
             opt_state = optim.reaccumulate(
                 state.opt_state, state.params, before, self.config.optim.accumulate
             )
-            everywhere = sharding.shardings_for(opt_state, self.program.mesh)
+            everywhere = sharding.shardings_for(opt_state, mesh)
             state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
-            steps = position // self.config.optim.batch_size
+            steps = progress.position // self.config.optim.batch_size
             self.log.say(f"resuming after {steps} of {self.config.optim.steps} steps")
         need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
-        cut_back(self.log.path, progress.position)
+        cut_back(self.log.path, progress.position, progress.evaluated)
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
         return state, progress
@@ -104,13 +104,14 @@ class Run:
         interval = every * self.config.optim.batch_size
         return bool(interval) and progress.position % interval == 0 and progress.position > 0
 
-    def maybe_evaluate(self, state: TrainState, progress: Standing) -> Standing:
-        """Looks at `val` when it is time, and at the end."""
+    def evaluation_due(self, progress: Standing) -> bool:
+        """Whether it is time to look at `val`, or the end, and that has not been done."""
         every = self.config.eval.every
-        wanted = self._due(progress, every) or (every and progress.position >= self.total)
-        if not wanted or progress.evaluated == progress.position:
-            return progress
-        self.window.flush()
+        wanted = self._due(progress, every) or (every > 0 and progress.position >= self.total)
+        return wanted and progress.evaluated != progress.position
+
+    def evaluate(self, state: TrainState, progress: Standing) -> Standing:
+        """Looks at `val`; the score is added to the checkpoint of this position."""
         with self.window.paused():
             if not self.config.data.persistent_workers:
                 self.feed.release_workers()
@@ -121,31 +122,26 @@ class Run:
             if self.config.log.plots:
                 curves.draw_curves(self.folder)
         stopping = progress.stopping.observe(self._score(values))
-        return Standing(progress.position, progress.position, stopping)
-
-    def evaluate_or_save(self, state: TrainState, progress: Standing) -> Standing:
-        """`maybe_evaluate`; if memory runs out there, what was trained is saved first."""
-        try:
-            return self.maybe_evaluate(state, progress)
-        except memory.Exhausted:
-            self.maybe_save(state, progress, new_score=False, now=True)
-            raise
+        progress = Standing(progress.position, progress.position, stopping)
+        self._save(state, progress, stopping.last)
+        return progress
 
     def _score(self, values: dict[str, float]) -> float:
         value = values[self.config.eval.metric]
         score = value if self.config.eval.mode == "min" else -value
         return score if math.isfinite(score) else math.inf
 
-    def maybe_save(self, state: TrainState, progress: Standing, new_score: bool, now: bool) -> None:
-        """Saves after an evaluation, every checkpoint.every steps, and when told to."""
-        if not (now or new_score or self._due(progress, self.config.checkpoint.every)):
-            return
+    def maybe_save(self, state: TrainState, progress: Standing, now: bool) -> None:
+        """Saves every checkpoint.every steps, and when told to."""
+        if now or self._due(progress, self.config.checkpoint.every):
+            self._save(state, progress, None)
+
+    def _save(self, state: TrainState, progress: Standing, score: float | None) -> None:
         self.window.flush()
         remembered = dataclasses.asdict(progress) | {
             "step": progress.position // self.config.optim.batch_size,
             "config": self.config.to_dict(),
         }
-        score = progress.stopping.last if new_score else None
         self.checkpoints.save(progress.position, state, remembered, score)
 
     def step(self, state: TrainState, batch: Batch) -> TrainState:
@@ -188,13 +184,12 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
             while True:
                 if progress.position >= run.total:
                     state = run.program.flush(state)
-                before = progress.evaluated
-                if not stop:  # a scheduler's patience may be shorter than an evaluation
-                    progress = run.evaluate_or_save(state, progress)
-                ends = run.finished(progress) or bool(stop)
                 # Save before drawing: the checkpoint's position is the number of examples consumed.
-                run.maybe_save(state, progress, new_score=progress.evaluated != before, now=ends)
-                if ends:
+                look = run.evaluation_due(progress)
+                run.maybe_save(state, progress, now=look or run.finished(progress) or bool(stop))
+                if look and not stop:  # a scheduler's patience may be shorter than an evaluation
+                    progress = run.evaluate(state, progress)
+                if stop or run.finished(progress):
                     break
                 state = run.step(state, next(batches))
                 progress = dataclasses.replace(

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tds_jax.config import Config
 from tds_jax.data import json_file
 from tds_jax.engine import sharding
 from tds_jax.engine.blueprint import Blueprint
-from tds_jax.engine.checkpoint import Checkpoints, Restored
+from tds_jax.engine.checkpoint import Checkpoints, DamagedError, Restored
 from tds_jax.errors import UserError
 
 CONFIG = "config.json"
@@ -106,15 +108,61 @@ def restore(
     return checkpoints.restore(position, shapes), accumulate
 
 
+def resume(
+    checkpoints: Checkpoints, blueprint: Blueprint, mesh: Mesh, say: Callable[[str], None]
+) -> tuple[Restored, int] | None:
+    """`restore` of the newest whole checkpoint; None in a folder without any.
+
+    Damaged newer ones are moved aside and said. Raises UserError if none is whole.
+    """
+    positions = checkpoints.newest_first()
+    damaged: dict[int, str] = {}
+    for position in positions:
+        try:
+            found = restore(checkpoints, position, blueprint, mesh)
+        except DamagedError as error:
+            damaged[position] = str(error)
+            continue
+        for newer, reason in damaged.items():
+            place = checkpoints.set_aside(newer)
+            say(
+                f"warning: checkpoint {newer} is damaged ({reason}); it is kept as {place}, and "
+                f"the run goes on from checkpoint {position}"
+            )
+        return found
+    if damaged:
+        raise UserError(_none_whole(checkpoints, damaged))
+    return None
+
+
+def _none_whole(checkpoints: Checkpoints, damaged: dict[int, str]) -> str:
+    number, reason = next(iter(damaged.items()))
+    return (
+        f"no checkpoint in {checkpoints.manager.directory} is whole ({number}: {reason}); restore "
+        "the folder from a copy, or train in another --workdir"
+    )
+
+
 def load_model(blueprint: Blueprint, workdir: Path) -> tuple[nnx.Module, Restored]:
-    """The model of the best checkpoint (the latest if none was scored), on one device."""
+    """The model of the best whole checkpoint (the latest if none was scored), on one device.
+
+    Damaged ones stay where they are, and are said.
+    """
     if not has_checkpoint(workdir):
         raise UserError(f"--workdir={workdir} has no checkpoint yet; train first")
     keep = blueprint.config.checkpoint.keep
+    mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
+    damaged: dict[int, str] = {}
     with contextlib.closing(Checkpoints.open(workdir / CHECKPOINTS, keep, read_only=True)) as kept:
-        position = kept.best()
-        assert position is not None
-        mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
-        restored, _ = restore(kept, position, blueprint, mesh)
-    state = restored.state
-    return nnx.merge(blueprint.graphdef, state.weights, state.rest), restored
+        for position in kept.best_first():
+            try:
+                restored, _ = restore(kept, position, blueprint, mesh)
+            except DamagedError as error:
+                damaged[position] = str(error)
+                continue
+            for other, reason in damaged.items():
+                words = f"checkpoint {other} in {workdir} is damaged ({reason})"
+                print(f"warning: {words}; using {position} instead", file=sys.stderr)
+            state = restored.state
+            return nnx.merge(blueprint.graphdef, state.weights, state.rest), restored
+        raise UserError(_none_whole(kept, damaged))

@@ -1,12 +1,15 @@
 """Checkpoints: whole, exact, few, and refused where they do not fit."""
 
+import os
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tds_jax.engine import sharding
-from tds_jax.engine.checkpoint import Checkpoints
+from tds_jax.engine.checkpoint import Checkpoints, DamagedError
 from tds_jax.errors import UserError
 from tests.engine import toy
 
@@ -155,3 +158,110 @@ def test_a_round_trip_in_the_middle_of_an_accumulation_window_is_exact(tmp_path)
     state = restore(checkpoints, 96, blueprint.shapes).state
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, run(state, parts[6:]), whole)
+
+
+def counted(folder, monkeypatch):
+    """How many whole checkpoints there were whenever a file or folder was renamed or removed."""
+    seen = []
+
+    def watched(name):
+        plain = getattr(os, name)
+
+        def call(*args, **kwargs):
+            result = plain(*args, **kwargs)
+            seen.append(len([n for n in positions(folder) if (folder / str(n) / "state").exists()]))
+            return result
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("rename", "replace", "unlink", "rmdir"):
+        watched(name)
+    return seen
+
+
+def test_a_score_that_comes_later_leaves_no_instant_with_fewer_checkpoints(tmp_path, monkeypatch):
+    checkpoints = save(tmp_path, {8: None}, keep=1)
+    seen = counted(tmp_path, monkeypatch)
+    checkpoints.save(8, {"w": jnp.full(3, 8, jnp.float32)}, {"evaluated": 8}, 0.5)
+    checkpoints.wait()
+    assert seen
+    assert min(seen) == 1
+    found = restore(checkpoints, 8)
+    assert (found.progress, checkpoints.best()) == ({"evaluated": 8}, 8)
+    checkpoints.close()
+
+
+def test_a_newer_checkpoint_is_whole_before_the_older_one_goes(tmp_path, monkeypatch):
+    checkpoints = save(tmp_path, {8: None}, keep=1)
+    seen = counted(tmp_path, monkeypatch)
+    checkpoints.save(16, {"w": jnp.zeros(3)}, {}, None)
+    checkpoints.wait()
+    assert min(seen) == 1
+    assert positions(tmp_path) == [16]
+    checkpoints.close()
+
+
+def test_a_late_score_keeps_the_config_under_which_the_state_was_written(tmp_path):
+    checkpoints = Checkpoints.open(tmp_path, 1)
+    checkpoints.save(8, {"w": jnp.zeros(3)}, {"config": "then", "evaluated": 0}, None)
+    checkpoints.save(8, {"w": jnp.zeros(3)}, {"config": "now", "evaluated": 8}, 0.5)
+    assert checkpoints.progress(8) == {"config": "then", "evaluated": 8}
+    checkpoints.close()
+
+
+def damaged(folder, name, how):
+    """Harms the one file of checkpoint 8 that the pattern names, or all that it names."""
+    for path in [path for path in (folder / "8").glob(name) if path.is_file()]:
+        content = bytearray(path.read_bytes())
+        if how == "deleted":
+            path.unlink()
+        elif how == "cut":
+            path.write_bytes(content[: len(content) // 2])
+        else:
+            content[len(content) // 2] ^= 4
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "flipped"])
+@pytest.mark.parametrize(
+    "name",
+    ["state/ocdbt.process_0/d/*", "state/d/*", "state/manifest.ocdbt", "state/_METADATA"],
+)
+def test_whatever_happens_to_a_file_of_the_state_is_damage_by_name(tmp_path, name, how):
+    save(tmp_path, {8: 0.5}, keep=1).close()
+    damaged(tmp_path, name, how)
+    checkpoints = Checkpoints.open(tmp_path, 1)
+    with pytest.raises(DamagedError, match=r"state/\S+ (is missing|has \d+ of|holds other bytes)"):
+        restore(checkpoints, 8)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("words", ["{", '{"position": 9, "crc32": 1}'])
+def test_what_the_host_remembered_is_told_from_what_was_written(tmp_path, words):
+    save(tmp_path, {8: 0.5}, keep=1).close()
+    (tmp_path / "8" / "progress" / "metadata").write_text(words)
+    checkpoints = Checkpoints.open(tmp_path, 1)
+    with pytest.raises(DamagedError, match="progress/metadata"):
+        restore(checkpoints, 8)
+    checkpoints.close()
+
+
+def test_an_unreadable_score_does_not_hide_the_other_checkpoints(tmp_path):
+    save(tmp_path, {8: 0.5, 16: 0.6}, keep=2).close()
+    damaged(tmp_path, "metrics/metrics", "cut")
+    checkpoints = Checkpoints.open(tmp_path, 2)
+    assert checkpoints.best_first() == [16, 8]
+    assert restore(checkpoints, 16).position == 16
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_an_older_version_has_no_seal_and_is_read(tmp_path):
+    save(tmp_path, {8: 0.5}, keep=1).close()
+    (tmp_path / "8" / "sums.json").unlink()
+    (tmp_path / "8" / "progress" / "metadata").write_text('{"position": 8}')
+    checkpoints = Checkpoints.open(tmp_path, 1)
+    assert restore(checkpoints, 8).progress == {"position": 8}
+    shutil.rmtree(tmp_path / "8" / "state")
+    with pytest.raises(DamagedError):
+        restore(checkpoints, 8)
+    checkpoints.close()

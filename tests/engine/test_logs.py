@@ -33,16 +33,23 @@ def test_a_missing_file_has_no_lines(tmp_path):
 @pytest.mark.parametrize(("examples", "kept"), [(0, 0), (8, 1), (15, 1), (16, 3), (99, 3)])
 def test_lines_after_the_restored_position_are_dropped(tmp_path, examples, kept):
     path = written(tmp_path, LINES, '{"step": 3')
-    logs.cut_back(path, examples)
+    logs.cut_back(path, examples, examples)
     assert logs.read_lines(path) == LINES[:kept]
     assert path.read_text() == "".join(json.dumps(line) + "\n" for line in LINES[:kept])
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
+def test_an_evaluation_whose_score_was_not_saved_is_dropped_with_its_line(tmp_path):
+    path = written(tmp_path, LINES)
+    logs.cut_back(path, 16, 8)
+    kept = logs.read_lines(path)
+    assert [line for line in LINES if line["split"] == "train"] == kept
+
+
 def test_what_is_kept_keeps_every_byte(tmp_path):
     path = written(tmp_path, LINES)
     before = path.read_bytes()
-    logs.cut_back(path, 16)
+    logs.cut_back(path, 16, 16)
     assert path.read_bytes() == before
 
 

@@ -308,3 +308,44 @@ def test_the_loop_reads_no_number_off_a_device_but_by_device_get(tmp_path, monke
     for name in ("__float__", "__int__", "__bool__", "__index__", "item", "tolist"):
         monkeypatch.setattr(type(jax.numpy.ones(())), name, read)
     assert loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path).complete
+
+
+def harm(folder):
+    """Cuts the largest file of a checkpoint in half."""
+    path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
+    calm, tmp_path, capsys
+):
+    loop.fit(Blueprint(toy.ToyTask(), toy.config(optim__steps=5)), tmp_path)
+    harm(tmp_path / "checkpoints" / "40")
+    loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
+    said = capsys.readouterr().out
+    assert "checkpoint 40 is damaged (state/" in said
+    assert "goes on from checkpoint 32" in said
+    assert (tmp_path / "damaged" / "40" / "sums.json").exists()
+    assert_same(final(toy.config(), tmp_path), calm)
+
+
+def test_a_run_without_a_whole_checkpoint_stops_and_touches_nothing(tmp_path):
+    loop.fit(Blueprint(toy.ToyTask(), toy.config(optim__steps=3)), tmp_path)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    for name in names:
+        harm(tmp_path / "checkpoints" / name)
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(24: state/"):
+        loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names
+
+
+@pytest.mark.parametrize("death", [(2, "val"), (6, "val")])
+def test_what_was_trained_is_on_disk_before_an_evaluation_begins(calm, tmp_path, death):
+    config = toy.config(checkpoint__every=0)
+    with pytest.raises(KilledError):
+        loop.fit(Blueprint(toy.ToyTask(on_line=at(*death, die)), config), tmp_path)
+    checkpoints = workdir.open_checkpoints(tmp_path, config)
+    assert checkpoints.latest() == 8 * death[0]
+    checkpoints.close()
+    loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
+    assert_same(final(toy.config(), tmp_path), calm)

@@ -91,3 +91,13 @@ def test_a_folder_of_an_older_version_is_the_same_run(tmp_path):
         workdir.claim(folder, toy.config(), INPUTS, "b")
     workdir.claim(folder, toy.config(), INPUTS, "a")
     assert json.loads((folder / workdir.INPUTS).read_text())["digest"] == "a"
+
+
+def test_a_reader_falls_back_to_the_next_best_and_leaves_the_damaged_one(tmp_path, capsys):
+    config = toy.config(eval__every=1, optim__steps=3)
+    loop.fit(Blueprint(toy.ToyTask(worsen=True), config), tmp_path)
+    (tmp_path / "checkpoints" / "8" / "progress" / "metadata").unlink()
+    _, restored = workdir.load_model(Blueprint(toy.ToyTask(), config), tmp_path)
+    assert restored.position == 16
+    assert "checkpoint 8 in" in capsys.readouterr().err
+    assert (tmp_path / "checkpoints" / "8").exists()
