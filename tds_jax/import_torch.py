@@ -51,7 +51,7 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     import jax
     import jax.numpy as jnp
 
-    from tds_jax.engine import step, workdir
+    from tds_jax.engine import lock, step, workdir
     from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.loop import Standing
     from tds_jax.engine.program import RUNS_ONCE
@@ -73,12 +73,13 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     params = like(state.params, params)
     ema = jax.tree.map(jnp.copy, params) if state.ema else {}
     state = dataclasses.replace(state, params=params, rest=like(state.rest, rest), ema=ema)
-    workdir.claim(folder, config, task.inputs(), task.digest() if seen else "")
     progress = Standing(0, 0, EarlyStopping(config.eval.min_delta, config.eval.patience))
     remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
-    checkpoints = workdir.open_checkpoints(folder, config)
-    checkpoints.save(0, state, remembered, score=None)
-    checkpoints.close()
+    with lock.held(folder):
+        workdir.claim(folder, config, task.inputs(), task.digest() if seen else "")
+        checkpoints = workdir.open_checkpoints(folder, config)
+        checkpoints.save(0, state, remembered, score=None)
+        checkpoints.close()
     return state
 
 

@@ -9,6 +9,7 @@ ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exi
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from tds_jax.evaluate import evaluate
 from tds_jax.sizes import format_bytes
 
 if TYPE_CHECKING:
+    from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.loop import Finished
 
 # Data workers run this module again. Jax is therefore imported in functions only, which spares
@@ -36,9 +38,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Plan if there is a budget, train, then evaluate the best checkpoint on `test`."""
-    from tds_jax.budget import giving_way, settling
-    from tds_jax.budget.memory import HostMeter
-    from tds_jax.engine import compilation, loop, workdir
+    from tds_jax.engine import lock
     from tds_jax.engine.blueprint import Blueprint
 
     asked = cli.resolve(CONFIG.value.to_dict())
@@ -59,6 +59,22 @@ def main() -> None:
     # Now rather than after hours of training.
     for split in SPLITS if asked.eval.every else ("train", "test"):
         task.source(split)
+    with lock.held(folder):
+        _train(asked, folder, task, build, warn)
+
+
+def _train(
+    asked: Config,
+    folder: Path,
+    task: tasks.Task,
+    build: Callable[[Config], "Blueprint"],
+    warn: Callable[[tasks.Task], None],
+) -> None:
+    """In a folder that no other process writes."""
+    from tds_jax.budget import giving_way, settling
+    from tds_jax.budget.memory import HostMeter
+    from tds_jax.engine import compilation, loop, workdir
+
     compilation.keep_programs(asked.memory.compile_cache, folder)
     config, plan = settling.settle(build, asked, folder)
 

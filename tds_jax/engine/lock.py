@@ -1,0 +1,100 @@
+"""One writer per workdir: a lock that ends with its holder, whatever ends that.
+
+The kernel holds it (flock) and lets go when the process dies. Where file systems do not carry such
+locks from host to host, the file's age tells: a holder touches it every BEAT seconds.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tds_jax.errors import UserError
+
+LOCK = ".lock"
+BEAT = 5.0  # s
+PATIENCE = 4  # beats that a living holder on another host does not miss
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; UserError naming process and host of another holder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as file:
+        _take(file, folder)
+        stop = threading.Event()
+        beating = threading.Thread(target=_beat, args=(file, stop), daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            beating.join()
+            file.truncate(0)
+
+
+def _take(file: IO[str], folder: Path) -> None:
+    locked = _flock(file)
+    holder = _holder(file)
+    if locked is False:
+        raise UserError(_words(folder, holder))
+    elsewhere = holder.get("host") != platform.node()
+    if holder and (elsewhere or locked is None) and _is_touched(file):
+        raise UserError(_words(folder, holder))
+    file.truncate(0)
+    file.write(json.dumps({"host": platform.node(), "process": os.getpid()}))
+    file.flush()
+
+
+def _flock(file: IO[str]) -> bool | None:
+    """Whether the lock was free and is ours now; None where there are no such locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return None
+    return True
+
+
+def _holder(file: IO[str]) -> dict[str, Any]:
+    """What the last holder wrote; nothing if it has let go, or was killed while writing."""
+    file.seek(0)
+    try:
+        found = json.loads(file.read())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_touched(file: IO[str]) -> bool:
+    """Looks for as long as a living holder needs to touch the file; clocks are not compared."""
+    before = os.fstat(file.fileno()).st_mtime_ns
+    for _ in range(PATIENCE):
+        time.sleep(BEAT)
+        os.stat(file.name)  # a network file system asks its server again
+        if os.fstat(file.fileno()).st_mtime_ns != before:
+            return True
+    return False
+
+
+def _beat(file: IO[str], stop: threading.Event) -> None:
+    while not stop.wait(BEAT):
+        os.utime(file.fileno())
+
+
+def _words(folder: Path, holder: dict[str, Any]) -> str:
+    who = "another process"
+    if {"process", "host"} <= holder.keys():
+        who = f"process {holder['process']} on {holder['host']}"
+    return f"--workdir={folder} is being written by {who}; wait for it, stop it or name another"
