@@ -34,7 +34,7 @@ def run(config, folder):
     build = functools.cache(lambda config: Blueprint(task.under(config), config))
     planned, plan = settling.settle(build, config, folder)
     blueprint = build(planned)
-    workdir.claim(folder, planned, task.inputs(), task.digest())
+    workdir.claim(folder, planned, task.inputs(), task.digest(), task.data_files())
     loop.fit(blueprint, folder)
     checkpoints = workdir.open_checkpoints(folder, planned)
     mesh = make_mesh(planned.optim.micro_batch)

@@ -76,7 +76,13 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     progress = Standing(0, 0, EarlyStopping(config.eval.min_delta, config.eval.patience))
     remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
     with lock.held(folder):
-        workdir.claim(folder, config, task.inputs(), task.digest() if seen else "")
+        workdir.claim(
+            folder,
+            config,
+            task.inputs(),
+            task.digest() if seen else "",
+            task.data_files() if seen else {},
+        )
         checkpoints = workdir.open_checkpoints(folder, config)
         checkpoints.save(0, state, remembered, score=None)
         checkpoints.close()

@@ -27,6 +27,13 @@ class Task(Protocol):
     def digest(self) -> str:
         """Fingerprint of the data set: the order of examples depends on it."""
 
+    def data_files(self) -> dict[str, str]:
+        """Name -> path of all that is read of data.path; {} for generated data.
+
+        Names stay when the data are moved as a whole; see `data.identity`.
+        """
+        ...
+
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model; called under jit and for shapes only."""
 

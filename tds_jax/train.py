@@ -79,7 +79,7 @@ def _train(
     config, plan = settling.settle(build, asked, folder)
 
     def remember(config: Config) -> None:
-        workdir.claim(folder, config, task.inputs(), task.digest())
+        workdir.claim(folder, config, task.inputs(), task.digest(), task.data_files())
         settling.keep(folder, asked, config, plan)
         warn(build(config).task)
 

@@ -135,7 +135,7 @@ def test_training_goes_on_from_its_parameters(run, base, tmp_path):
     assert int(before.opt_state.gradient_step) == 0
     copied = tmp_path / "run"
     import_torch.import_checkpoint(config, tensors_of(base), copied)
-    workdir.claim(copied, config, task.inputs(), task.digest())
+    workdir.claim(copied, config, task.inputs(), task.digest(), task.data_files())
     assert loop.fit(Blueprint(task, config), copied).complete
     after = workdir.load_model(Blueprint(task, config), copied)[1].state
     assert int(after.opt_state.gradient_step) == 3
@@ -158,11 +158,11 @@ def test_without_data_the_shapes_say_what_recordings_it_needs(base, tmp_path):
     assert inputs == {"num_channels": 4, "num_joints": 3, "sample_rate": 2000.0}
     # The first data it sees may be any that fit; from then on they are its own.
     seen = resolved(base, **{"data.stride": 40})
-    workdir.claim(folder, seen, inputs, "a")
+    workdir.claim(folder, seen, inputs, "a", {})
     with pytest.raises(UserError, match="begun with other data"):
-        workdir.claim(folder, seen, inputs, "b")
+        workdir.claim(folder, seen, inputs, "b", {})
     with pytest.raises(UserError, match=r"data\.stride: 40 -> 60"):
-        workdir.claim(folder, config, inputs, "a")
+        workdir.claim(folder, config, inputs, "a", {})
 
 
 def test_other_settings_than_data_may_not_change_before_training(base, tmp_path):
@@ -171,7 +171,7 @@ def test_other_settings_than_data_may_not_change_before_training(base, tmp_path)
     import_torch.import_checkpoint(config, tensors_of(base), folder)
     changed = resolved(base, **{"model.output_scale": 1.0})
     with pytest.raises(UserError, match=r"model\.output_scale: 0\.01 -> 1"):
-        workdir.claim(folder, changed, workdir.read_inputs(folder), "a")
+        workdir.claim(folder, changed, workdir.read_inputs(folder), "a", {})
 
 
 def test_a_folder_with_checkpoints_is_left_alone(run, base):

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.config import Config
-from tds_jax.data import json_file
+from tds_jax.data import identity, json_file
 from tds_jax.engine import sharding
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.checkpoint import Checkpoints, DamagedError, Restored
@@ -25,14 +25,18 @@ INPUTS = "inputs.json"
 CHECKPOINTS = "checkpoints"
 
 
-def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) -> None:
+def claim(
+    workdir: Path, config: Config, inputs: dict[str, Any], digest: str, files: Mapping[str, str]
+) -> None:
     """Makes the folder this config's and these data's; refuses one with another's checkpoints.
 
     digest: of the data, '' before any were seen (an imported model); the first data are then
-    whichever come, and so are their settings. Raises UserError naming what differs and may not.
+    whichever come, and so are their settings. files: of the data, by name; those of a run of an
+    older version are whichever come. Raises UserError naming what differs and may not.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     new = config.to_dict()
+    known: dict[str, str] | None = None
     if has_checkpoint(workdir):
         free = configuration.marked(config, "free")
         changed = configuration.differences(read_config(workdir), new, free)
@@ -40,6 +44,8 @@ def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) ->
         if not before["digest"]:
             changed = [line for line in changed if not line.startswith("data.")]
             before["digest"] = digest
+            before["files"] = None
+        known = before["files"]
         changed += configuration.differences({"inputs": before["inputs"]}, {"inputs": inputs})
         if not changed and before["digest"] != digest:
             raise UserError(
@@ -51,8 +57,15 @@ def claim(workdir: Path, config: Config, inputs: dict[str, Any], digest: str) ->
                 f"{workdir} was begun with another config ({'; '.join(changed)}); "
                 "use the same settings to go on, or another --workdir"
             )
+    identities = identity.of_files(files, known or {})
+    if known is not None and (other := identity.differences(known, identities)):
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        raise UserError(
+            f"{workdir} was begun with other data ({', '.join(other[:3])}{more}); use the same "
+            "data to go on, or another --workdir"
+        )
     json_file.write(workdir / CONFIG, new)
-    json_file.write(workdir / INPUTS, {"inputs": inputs, "digest": digest})
+    json_file.write(workdir / INPUTS, {"inputs": inputs, "digest": digest, "files": identities})
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -83,7 +96,7 @@ def require_inputs(workdir: Path, inputs: dict[str, Any]) -> None:
 def _read_inputs(workdir: Path) -> dict[str, Any]:
     values = _read(workdir, INPUTS)
     digest = values.get("digest", values.get("sessions"))  # its name in older runs
-    return {"inputs": values["inputs"], "digest": digest}
+    return {"inputs": values["inputs"], "digest": digest, "files": values.get("files")}
 
 
 def _read(workdir: Path, name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tds_jax.data import identity
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
 from tds_jax.forecast.climatology import fit_climatology, fit_damping
@@ -48,7 +49,8 @@ def fit(fields: Fields, days: range, leads: int, harmonics: int) -> Fitted:
 
 def digest(fields: Fields, days: range) -> str:
     """What `Fitted` depends on."""
-    return f"{fields.digest()} {days.start}..{days.stop}"
+    contents = identity.fingerprint(identity.below(fields.paths))
+    return f"{fields.digest()} {contents} {days.start}..{days.stop}"
 
 
 def forecasts(fitted: Fitted, batch: Batch, target: int) -> dict[str, jax.Array]:

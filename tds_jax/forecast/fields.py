@@ -48,6 +48,11 @@ class Fields(Protocol):
     def static(self, name: str) -> np.ndarray:
         """(H, W) f32 of 'FILE:VARIABLE' without time on the files' grid, such as soil texture."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that are read."""
+        ...
+
     def digest(self) -> str:
         """Fingerprint of variables, days and grid."""
 
@@ -184,6 +189,11 @@ class DailyFields:
             fell += int(((half > 0) & (whole < half)).sum())
         return fell / max(grown, 1)
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files of the record."""
+        return tuple(file.path for file in self._record.files)
+
     def digest(self) -> str:
         """Changes with variables, target, days or grid; not with where the files lie."""
         digest = hashlib.blake2b(digest_size=8)
@@ -242,6 +252,11 @@ class CoarseFields:
 
     def _coarse(self, field: np.ndarray) -> np.ndarray:
         return coarsen(field[None, ..., None], self._factor)[0, ..., 0]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The fine fields'."""
+        return self._fields.paths
 
     def digest(self) -> str:
         """Changes with the fine fields' and the factor."""

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -13,6 +14,7 @@ from flax import nnx
 
 from tds_jax.config import Config, require
 from tds_jax.data.generated import cache_root, settings, stand_in
+from tds_jax.data.identity import below
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.forecast import synthetic, torch_names
@@ -131,6 +133,16 @@ class ForecastTask:
     def digest(self) -> str:
         """Changes with variables, days and grid."""
         return self.fields.digest()
+
+    def data_files(self) -> dict[str, str]:
+        """The files of the fields, every chunk of a Zarr store, and static maps."""
+        data = self.config.data
+        if not data.path:
+            return {}
+        maps = [name.rpartition(":")[0] for name in (data.land_mask, *data.static) if name]
+        return {f"static/{os.path.basename(path)}": path for path in maps} | below(
+            self.fields.paths
+        )
 
     def around(self) -> Surroundings:
         """What stands around the network."""

@@ -176,9 +176,13 @@ class LogRmsRidgeFit:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """What was fitted to the train split of the sessions with this digest, as a file keeps it."""
+    """What was fitted to the train split of sessions, as a file keeps it.
+
+    digest: the task's. contents: fingerprint of the sessions' files.
+    """
 
     digest: str
+    contents: str
     mean: np.ndarray
     median: np.ndarray
     ridge: LogRmsRidge
@@ -187,7 +191,8 @@ class Fitted:
         """An .npz; it is there whole or not at all."""
         ridge = {f"ridge_{name}": value for name, value in vars(self.ridge).items()}
         with whole_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, digest=self.digest, mean=self.mean, median=self.median, **ridge)
+            plain = {name: getattr(self, name) for name in ("digest", "contents", "mean", "median")}
+            np.savez(file, **plain, **ridge)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -204,7 +209,8 @@ class Fitted:
                 int(found["ridge_bin_samples"]),
                 int(found["ridge_history"]),
             )
-            return cls(str(found["digest"]), found["mean"], found["median"], ridge)
+            contents = str(found.get("contents", ""))  # of older versions, which did not look
+            return cls(str(found["digest"]), contents, found["mean"], found["median"], ridge)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{path} cannot be read ({reason}); delete it to fit anew") from error

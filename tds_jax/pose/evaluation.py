@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from tds_jax.data import identity
 from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
@@ -47,7 +48,8 @@ def fit_baselines(task: PoseTask) -> Fitted:
         for block in session_blocks(table, task.files, session, BASELINE_ROWS)
     )
     baselines.fit(chunks, mean, median, ridge)
-    return Fitted(task.digest(), mean.result(), median.result(), ridge.result())
+    contents = identity.fingerprint(task.data_files())
+    return Fitted(task.digest(), contents, mean.result(), median.result(), ridge.result())
 
 
 def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
@@ -57,7 +59,8 @@ def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
     are of the recordings evaluated before; None if it has none.
     """
     kept = Fitted.read(workdir / BASELINES) if workdir else None
-    if (kept and kept.digest == task.digest()) or not len(task.table.select("train")):
+    now = task.digest(), identity.fingerprint(task.data_files())
+    if (kept and (kept.digest, kept.contents) == now) or not len(task.table.select("train")):
         return kept
     fitted = fit_baselines(task)
     if workdir:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -131,6 +132,13 @@ class PoseTask:
         for part in parts:
             digest.update(part.tobytes())
         return digest.hexdigest()
+
+    def data_files(self) -> dict[str, str]:
+        """The recordings in use; metadata.csv shows in `digest`."""
+        if not self.config.data.path:
+            return {}
+        names = [os.fsdecode(name) for name in self.table.names.tolist()]
+        return {name: os.path.join(self.table.root, name) for name in names}
 
     def init(self, rngs: nnx.Rngs) -> PoseModel | NeuroPose:
         """A fresh model for the recordings' channels, joints and rate."""

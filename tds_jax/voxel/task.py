@@ -96,6 +96,10 @@ class VoxelTask:
         """Changes with any frame's name or split, and with the frozen networks trained against."""
         return self.data.digest() + self.method.digest()
 
+    def data_files(self) -> dict[str, str]:
+        """The volumes in use, and where they are said to lie."""
+        return self.data.data_files()
+
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model."""
         return self.method.init(rngs)

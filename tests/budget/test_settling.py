@@ -66,7 +66,7 @@ def crowded(monkeypatch):
 def run(config, folder):
     """(finished, config at the end, settings given way)."""
     seen = []
-    workdir.claim(folder, config, {}, "")
+    workdir.claim(folder, config, {}, "", {})
     finished, config = giving_way.within_memory(
         lambda c: loop.fit(build(c), folder), config, seen.append
     )
@@ -222,7 +222,7 @@ def test_a_plan_for_another_run_is_made_anew(tmp_path):
 def test_what_was_trained_before_an_evaluation_ran_out_is_not_lost(crowded, tmp_path):
     crowded(most=100, evaluate_most=2)
     config = toy.config(checkpoint__every=0, eval__every=3)
-    workdir.claim(tmp_path, config, {}, "")
+    workdir.claim(tmp_path, config, {}, "", {})
     with pytest.raises(Exhausted):
         loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     checkpoints = workdir.open_checkpoints(tmp_path, config)

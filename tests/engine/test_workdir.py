@@ -1,6 +1,9 @@
 """A workdir belongs to one config; its best model can be had without the trainer."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +17,7 @@ INPUTS = {"features": 4}
 
 def begun(folder, config):
     """A folder in which a run has saved its first checkpoint."""
-    workdir.claim(folder, config, INPUTS, "a")
+    workdir.claim(folder, config, INPUTS, "a", {})
     (folder / "checkpoints" / "8").mkdir(parents=True)
     return folder
 
@@ -24,7 +27,7 @@ def test_a_folder_begun_with_other_settings_is_refused_with_their_names(tmp_path
     before = (folder / "config.json").read_text()
     other = toy.config(optim__learning_rate=0.5, eval__every=5, data__workers=2)
     with pytest.raises(UserError) as caught:
-        workdir.claim(folder, other, INPUTS, "a")
+        workdir.claim(folder, other, INPUTS, "a", {})
     text = str(caught.value)
     assert "eval.every: 2 -> 5; optim.learning_rate: 0.05 -> 0.5" in text
     assert "workers" not in text
@@ -35,24 +38,26 @@ def test_a_folder_begun_with_other_settings_is_refused_with_their_names(tmp_path
 def test_a_folder_begun_with_other_data_is_refused(tmp_path):
     folder = begun(tmp_path, toy.config())
     with pytest.raises(UserError, match=r"inputs\.features: 4 -> 5"):
-        workdir.claim(folder, toy.config(), {"features": 5}, "a")
+        workdir.claim(folder, toy.config(), {"features": 5}, "a", {})
     with pytest.raises(UserError, match="begun with other data"):
-        workdir.claim(folder, toy.config(), INPUTS, "b")
+        workdir.claim(folder, toy.config(), INPUTS, "b", {})
     with pytest.raises(UserError, match="features: 4 -> 5"):
         workdir.require_inputs(folder, {"features": 5})
     workdir.require_inputs(folder, INPUTS)
 
 
 def test_a_folder_without_a_checkpoint_may_be_begun_anew(tmp_path):
-    workdir.claim(tmp_path, toy.config(), INPUTS, "a")
-    workdir.claim(tmp_path, toy.config(optim__learning_rate=0.5), {"features": 5}, "b")
+    workdir.claim(tmp_path, toy.config(), INPUTS, "a", {})
+    workdir.claim(tmp_path, toy.config(optim__learning_rate=0.5), {"features": 5}, "b", {})
     assert workdir.read_config(tmp_path)["optim"]["learning_rate"] == 0.5
     assert workdir.read_inputs(tmp_path) == {"features": 5}
 
 
 def test_a_folder_may_be_taken_up_with_other_workers_and_more_steps(tmp_path):
     folder = begun(tmp_path, toy.config())
-    workdir.claim(folder, toy.config(optim__steps=9, data__workers=2, log__every=7), INPUTS, "a")
+    workdir.claim(
+        folder, toy.config(optim__steps=9, data__workers=2, log__every=7), INPUTS, "a", {}
+    )
     stored = workdir.read_config(folder)
     assert (stored["optim"]["steps"], stored["data"]["workers"]) == (9, 2)
     assert json.loads(json.dumps(toy.config().to_dict())).keys() == stored.keys()
@@ -88,8 +93,8 @@ def test_a_folder_of_an_older_version_is_the_same_run(tmp_path):
     (folder / workdir.INPUTS).write_text(json.dumps(older))
     assert workdir.read_inputs(folder) == INPUTS
     with pytest.raises(UserError, match="begun with other data"):
-        workdir.claim(folder, toy.config(), INPUTS, "b")
-    workdir.claim(folder, toy.config(), INPUTS, "a")
+        workdir.claim(folder, toy.config(), INPUTS, "b", {})
+    workdir.claim(folder, toy.config(), INPUTS, "a", {})
     assert json.loads((folder / workdir.INPUTS).read_text())["digest"] == "a"
 
 
@@ -101,3 +106,49 @@ def test_a_reader_falls_back_to_the_next_best_and_leaves_the_damaged_one(tmp_pat
     assert restored.position == 16
     assert "checkpoint 8 in" in capsys.readouterr().err
     assert (tmp_path / "checkpoints" / "8").exists()
+
+
+def recorded(folder):
+    """Two files of data, and a run begun with them."""
+    files = {name: str(folder / name) for name in ("a.h5", "b.h5")}
+    for path in files.values():
+        Path(path).write_bytes(bytes(1000))
+    workdir.claim(folder / "run", toy.config(), INPUTS, "a", files)
+    (folder / "run" / "checkpoints" / "8").mkdir(parents=True)
+    return files
+
+
+def go_on(folder, files):
+    workdir.claim(folder / "run", toy.config(), INPUTS, "a", files)
+
+
+def test_a_file_whose_bytes_have_changed_is_refused_by_name(tmp_path):
+    files = recorded(tmp_path)
+    Path(files["b.h5"]).write_bytes(bytes(999) + b"!")
+    before = (tmp_path / "run" / "inputs.json").read_text()
+    with pytest.raises(UserError, match=r"begun with other data \(b.h5 has changed\)"):
+        go_on(tmp_path, files)
+    with pytest.raises(UserError, match=r"\(b.h5 is missing, c.h5 is new\)"):
+        go_on(tmp_path, {"a.h5": files["a.h5"], "c.h5": files["a.h5"]})
+    assert (tmp_path / "run" / "inputs.json").read_text() == before
+
+
+def test_data_that_were_touched_copied_or_moved_are_the_same(tmp_path):
+    files = recorded(tmp_path)
+    os.utime(files["a.h5"], (1, 1))
+    go_on(tmp_path, files)
+    moved = {name: str(tmp_path / "elsewhere" / name) for name in files}
+    (tmp_path / "elsewhere").mkdir()
+    for name, path in files.items():
+        shutil.move(path, moved[name])
+    go_on(tmp_path, moved)
+
+
+def test_a_run_of_an_older_version_takes_the_files_that_come_first(tmp_path):
+    files = recorded(tmp_path)
+    older = {"inputs": INPUTS, "digest": "a"}
+    (tmp_path / "run" / workdir.INPUTS).write_text(json.dumps(older))
+    go_on(tmp_path, files)
+    Path(files["a.h5"]).write_bytes(b"other")
+    with pytest.raises(UserError, match=r"a\.h5 has changed"):
+        go_on(tmp_path, files)

@@ -195,6 +195,10 @@ class ToyTask:
         """The data never change."""
         return "toy"
 
+    def data_files(self) -> dict[str, str]:
+        """None: they are made."""
+        return {}
+
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """The network."""
         return Net(rngs)

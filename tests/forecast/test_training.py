@@ -18,7 +18,7 @@ def trained(tmp_path_factory):
     changes |= {"log__plots": False, "model__prior": "none", "optim__batch_size": 16}
     task = small_task(write_record(folder / "daily.nc"), folder, **changes)
     run = folder / "run"
-    workdir.claim(run, task.config, task.inputs(), task.digest())
+    workdir.claim(run, task.config, task.inputs(), task.digest(), task.data_files())
     assert loop.fit(Blueprint(task, task.config), run).complete
     return task, run
 

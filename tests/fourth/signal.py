@@ -92,6 +92,9 @@ class SignalTask:
     def digest(self):
         return f"made {self.length}"
 
+    def data_files(self):
+        return {}
+
     def init(self, rngs):
         return Net(self.length, self.config.model.hidden, rngs)
 

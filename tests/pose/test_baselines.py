@@ -150,7 +150,7 @@ def test_fitted_baselines_come_back_from_their_file(tmp_path):
     parts = chunks(np.random.default_rng(8))
     mean, median = baselines.ConstantMean(3), baselines.ConstantMedian(3)
     baselines.fit(parts, mean, median)
-    fitted = baselines.Fitted("abc", mean.result(), median.result(), ridge(parts))
+    fitted = baselines.Fitted("abc", "def", mean.result(), median.result(), ridge(parts))
     path = tmp_path / "baselines.npz"
     assert baselines.Fitted.read(path) is None
     fitted.write(path)
@@ -167,7 +167,7 @@ def test_fitted_baselines_come_back_from_their_file(tmp_path):
 def test_a_broken_file_of_baselines_is_one_line(tmp_path, cut):
     path = tmp_path / "baselines.npz"
     fitted = ridge(chunks(np.random.default_rng(9)))
-    baselines.Fitted("abc", np.zeros(3), np.zeros(3), fitted).write(path)
+    baselines.Fitted("abc", "def", np.zeros(3), np.zeros(3), fitted).write(path)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match=r"cannot be read .*; delete it to fit anew") as error:
         baselines.Fitted.read(path)

@@ -171,7 +171,7 @@ def test_statistics_survive_checkpoints_and_come_back_for_evaluation(folder, tmp
     changes = {"optim__steps": 3, "eval__every": 3, "log__plots": False, **SETTINGS}
     task = small_task(folder, tmp_path, **changes)
     run = tmp_path / "run"
-    workdir.claim(run, task.config, task.inputs(), task.digest())
+    workdir.claim(run, task.config, task.inputs(), task.digest(), task.data_files())
     loop.fit(Blueprint(task, task.config), run)
     model, restored = workdir.load_model(Blueprint(task, task.config), run)
     norm = restored.state.rest["block_0"]["conv_0"]["norm"]

@@ -36,7 +36,7 @@ def begun(folder, config):
     params = jax.tree.map(lambda p: np.float32(0.2 * rng.normal(size=p.shape)), shapes.params)
     rest = replace_leaves(state.rest, task.fit_statistics())
     state = jax.tree.map(jnp.asarray, dataclasses.replace(state, params=params, rest=rest))
-    workdir.claim(folder, config, task.inputs(), task.digest())
+    workdir.claim(folder, config, task.inputs(), task.digest(), task.data_files())
     progress = Standing(0, 0, EarlyStopping(0.0, 0))
     checkpoints = workdir.open_checkpoints(folder, config)
     remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
@@ -83,7 +83,7 @@ def test_all_train_those_first_that_others_learn_from(tmp_path):
     ):
         config = small_config(tmp_path, **changes)
         task = tasks.get(config)
-        workdir.claim(tmp_path / folder, config, task.inputs(), task.digest())
+        workdir.claim(tmp_path / folder, config, task.inputs(), task.digest(), task.data_files())
         assert loop.fit(Blueprint(task, config), tmp_path / folder).complete
         model, _ = workdir.load_model(Blueprint(task, config), tmp_path / folder)
         report = evaluation.evaluate(task, model, "test", tmp_path / folder)

@@ -26,7 +26,7 @@ from tds_jax.voxel.data.source import (
     native_shape,
     split_frames,
 )
-from tds_jax.voxel.data.volumes import VolumeFiles, find_scenes
+from tds_jax.voxel.data.volumes import GEOMETRY, VolumeFiles, find_scenes
 
 SHARED_CHANGES = ("flip", "intensity", "doppler")  # augmentations that change the target, too
 
@@ -120,6 +120,17 @@ class VoxelData:
             names = (f"{split} {frame.scene} {frame.name}\n" for frame in frames)
             digest.update("".join(names).encode())
         return digest.hexdigest()
+
+    def data_files(self) -> dict[str, str]:
+        """Name -> path of the frames' files and of geometry.json; {} for generated volumes."""
+        root, parts, _ = self._opened
+        if not self._data.path:
+            return {}
+        frames = [frame for split in parts.values() for frame in split]
+        used = {place.path for frame in frames for place in (frame.radar, frame.target)}
+        geometry = os.path.join(root, GEOMETRY)
+        used |= {geometry} if os.path.exists(geometry) else set()
+        return {os.path.relpath(path, root): path for path in sorted(used)}
 
     def contents(self, split: str) -> str:
         """Changes when a file of the split's targets does, by name, size or time of change."""
