@@ -14,10 +14,12 @@ from absl import logging as absl_logging
 from tds_jax import config as configuration
 from tds_jax.budget import heap
 from tds_jax.config import Config
+from tds_jax.engine.stopping import StopError, sigterm_raises
 from tds_jax.errors import UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130  # as the shell says of Ctrl-C
+TERMINATED = 143  # and of SIGTERM
 # Of a place that the user has named and that cannot be read or written.
 PLACE_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
@@ -48,7 +50,10 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
         if define:
             define()
         _parse(sys.argv)
-        main()
+        with sigterm_raises():
+            main()
+    except StopError:
+        sys.exit(TERMINATED)
     except UserError as error:
         _complain(str(error))
     except KeyboardInterrupt:

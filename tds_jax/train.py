@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from tds_jax import cli, tasks
 from tds_jax.config import SPLITS, Config
 from tds_jax.data.workers import leave_out_jax
+from tds_jax.engine.stopping import GOES_ON, StopError, StopSignal
 from tds_jax.errors import UserError
 from tds_jax.evaluate import evaluate
 from tds_jax.sizes import format_bytes
@@ -38,6 +39,14 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Plan if there is a budget, train, then evaluate the best checkpoint on `test`."""
+    try:
+        with StopSignal() as stop, stop.raising():
+            _main()
+    except StopError:
+        print(GOES_ON)
+
+
+def _main() -> None:
     from tds_jax.engine import lock
     from tds_jax.engine.blueprint import Blueprint
 

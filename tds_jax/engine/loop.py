@@ -22,7 +22,7 @@ from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program
 from tds_jax.engine.step import Batch, TrainState
-from tds_jax.engine.stopping import EarlyStopping, StopSignal
+from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
 from tds_jax.engine.window import WindowLog
 from tds_jax.sizes import format_bytes
 
@@ -110,8 +110,22 @@ class Run:
         wanted = self._due(progress, every) or (every > 0 and progress.position >= self.total)
         return wanted and progress.evaluated != progress.position
 
-    def evaluate(self, state: TrainState, progress: Standing) -> Standing:
-        """Looks at `val`; the score is added to the checkpoint of this position."""
+    def evaluate(self, state: TrainState, progress: Standing, stop: StopSignal) -> Standing:
+        """Looks at `val`; the score is added to the checkpoint of this position.
+
+        A signal ends it at once: all that was trained is saved.
+        """
+        try:
+            with stop.raising(self.checkpoints.wait):
+                values = self._look(state, progress)
+        except StopError:
+            return progress
+        stopping = progress.stopping.observe(self._score(values))
+        progress = Standing(progress.position, progress.position, stopping)
+        self._save(state, progress, stopping.last)
+        return progress
+
+    def _look(self, state: TrainState, progress: Standing) -> dict[str, float]:
         with self.window.paused():
             if not self.config.data.persistent_workers:
                 self.feed.release_workers()
@@ -121,10 +135,7 @@ class Run:
             self.log.write(self.window.line("val", progress.position) | values)
             if self.config.log.plots:
                 curves.draw_curves(self.folder)
-        stopping = progress.stopping.observe(self._score(values))
-        progress = Standing(progress.position, progress.position, stopping)
-        self._save(state, progress, stopping.last)
-        return progress
+        return values
 
     def _score(self, values: dict[str, float]) -> float:
         value = values[self.config.eval.metric]
@@ -160,6 +171,15 @@ class Run:
         """Whether the devices still work on the last step."""
         return not all(leaf.is_ready() for leaf in jax.tree.leaves(self._previous))
 
+    def finish(self, position: int, complete: bool) -> Finished:
+        """What is told of a run that ends at a position."""
+        return Finished(
+            complete=complete,
+            steps=position // self.config.optim.batch_size,
+            device_predicted=self.program.predicted.total,
+            device_peak=memory.device_peak(),
+        )
+
     def close(self) -> None:
         """Stops workers and finishes writing."""
         self.feed.close()
@@ -169,16 +189,21 @@ class Run:
 def fit(blueprint: Blueprint, folder: Path) -> Finished:
     """Trains to the end, to early stopping or to a signal; goes on where the folder left off.
 
-    Raises memory.Exhausted when a device runs out of memory; what was saved stays good.
+    Raises memory.Exhausted when a device runs out of memory; what was saved stays good. Raises
+    StopError when a signal comes before the first checkpoint is looked for.
     """
     config = blueprint.config
     with (
         memory.noticing("optim.accumulate"),
         StopSignal() as stop,
         Log(folder, config, blueprint.task.describe) as log,
-        contextlib.closing(Run(blueprint, folder, log)) as run,
+        contextlib.closing(_opened(blueprint, folder, log, stop)) as run,
     ):
-        state, progress = run.start()
+        try:
+            with stop.raising():
+                state, progress = run.start()
+        except StopError:
+            return run.finish(run.checkpoints.latest() or 0, complete=False)
         batches = run.feed.train(progress.position, run.busy)
         with jax.transfer_guard_host_to_device("disallow"):  # but for what is asked for by name
             while True:
@@ -188,7 +213,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
                 look = run.evaluation_due(progress)
                 run.maybe_save(state, progress, now=look or run.finished(progress) or bool(stop))
                 if look and not stop:  # a scheduler's patience may be shorter than an evaluation
-                    progress = run.evaluate(state, progress)
+                    progress = run.evaluate(state, progress, stop)
                 if stop or run.finished(progress):
                     break
                 state = run.step(state, next(batches))
@@ -196,9 +221,10 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
                     progress, position=progress.position + config.optim.micro_batch
                 )
                 state = run.window.step(state, progress.position)
-        return Finished(
-            complete=not stop,
-            steps=progress.position // config.optim.batch_size,
-            device_predicted=run.program.predicted.total,
-            device_peak=memory.device_peak(),
-        )
+        return run.finish(progress.position, complete=not stop)
+
+
+def _opened(blueprint: Blueprint, folder: Path, log: Log, stop: StopSignal) -> Run:
+    """Compiles, which leaves nothing to save."""
+    with stop.raising():
+        return Run(blueprint, folder, log)

@@ -1,10 +1,20 @@
 """The two ways a run ends before its last step: no improvement, or a signal."""
 
+import contextlib
 import dataclasses
 import math
+import os
 import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Self
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GRACE = 3.0  # s that native code (a compiler, say) may keep a signal waiting
+GOES_ON = "stopped; what was saved stays, and the same command goes on"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,24 +43,82 @@ class EarlyStopping:
         return 0 < self.patience <= self.bad
 
 
+class StopError(BaseException):
+    """A signal has ended work that leaves nothing to save; like KeyboardInterrupt, no Exception."""
+
+
 class StopSignal:
     """True once SIGTERM or Ctrl-C arrived; a second Ctrl-C interrupts at once. A context."""
 
     def __init__(self) -> None:
         self.received = False
+        self._finish: Callable[[], None] | None = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if self.received:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.received = True
+        if self._finish:
+            raise StopError
+
+    @contextlib.contextmanager
+    def raising(self, finish: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Inside, a signal raises StopError at once; so does entering after one.
+
+        Native code is not interrupted: after GRACE seconds in it finish() is called in another
+        thread, and the process ends with status 0.
+        """
+        if self.received:
+            raise StopError
+        before, self._finish = self._finish, finish
+        try:
+            yield
+        finally:
+            self._finish = before
+
+    def _watch(self) -> None:
+        """Python's own handlers wait for native code to return; the bytes of a pipe do not."""
+        while number := os.read(self._pipe[0], 1):
+            if number[0] not in SIGNALS:
+                continue
+            time.sleep(GRACE)
+            if self._finish and not self.received:
+                self._finish()
+                print(GOES_ON, flush=True)
+                sys.stderr.flush()
+                os._exit(0)
+        os.close(self._pipe[0])
 
     def __enter__(self) -> Self:
-        self._old = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._old = {s: signal.signal(s, self._handle) for s in SIGNALS}
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._old_fd = signal.set_wakeup_fd(self._pipe[1])
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="stop_signal")
+        self._watcher.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_fd)
+        os.close(self._pipe[1])  # the end of the pipe, and of its watcher
 
     def __bool__(self) -> bool:
         return self.received
+
+
+@contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Inside, SIGTERM raises StopError, so that files half written are cleared away."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise StopError
+
+    old = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)

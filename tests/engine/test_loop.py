@@ -349,3 +349,38 @@ def test_what_was_trained_is_on_disk_before_an_evaluation_begins(calm, tmp_path,
     checkpoints.close()
     loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
     assert_same(final(toy.config(), tmp_path), calm)
+
+
+class Noticed(toy.Examples):
+    """Validation examples whose second one brings SIGTERM; they count how many were read."""
+
+    def example(self, index, rng):
+        read.append(index)
+        if index == 1:
+            terminate()
+        return super().example(index, rng)
+
+
+read = []
+
+
+def test_sigterm_in_an_evaluation_ends_it_at_once_and_the_rest_is_the_same(calm, tmp_path):
+    task, config = toy.ToyTask(), toy.config(checkpoint__every=0, eval__batch_size=2)
+    sources = {split: task.source(split) for split in ("train", "val")}
+    sources["val"] = Noticed(sources["val"].values)
+    task.source = sources.get
+    read.clear()
+    finished = loop.fit(Blueprint(task, config), tmp_path)
+    assert (finished.complete, finished.steps) == (False, 2)
+    assert read == [0, 1]
+    assert [line["split"] for line in read_lines(tmp_path / "metrics.jsonl")] == ["train"] * 2
+    loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
+    assert_same(final(toy.config(), tmp_path), calm)
+
+
+def test_sigterm_while_curves_are_drawn_looks_again(calm, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.curves, "draw_curves", lambda folder: terminate())
+    config = toy.config(log__plots=True)
+    assert not loop.fit(Blueprint(toy.ToyTask(), config), tmp_path).complete
+    loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
+    assert_same(final(toy.config(), tmp_path), calm)

@@ -4,10 +4,12 @@ import functools
 import math
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from tds_jax.engine.stopping import EarlyStopping, StopSignal
+from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal, sigterm_raises
 
 
 def observe(scores, min_delta=0.0, patience=2):
@@ -61,3 +63,55 @@ def test_a_second_ctrl_c_interrupts_and_a_second_sigterm_does_not():
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_work_that_leaves_nothing_to_save_is_ended_at_once(number):
+    with StopSignal() as stop:
+        with pytest.raises(StopError), stop.raising():
+            signal.raise_signal(number)
+        with pytest.raises(StopError), stop.raising():
+            raise AssertionError("it began although a signal had come")
+
+
+def test_outside_such_work_a_signal_waits():
+    with StopSignal() as stop:
+        with stop.raising():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert stop
+
+
+NATIVE = """
+import hashlib
+from tds_jax.engine import stopping
+stopping.GRACE = 0.2
+with stopping.StopSignal() as stop, stop.raising(lambda: print("finished")):
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 2**31 - 1)
+"""
+
+
+def test_native_code_does_not_keep_a_signal_waiting():
+    command = [sys.executable, "-c", NATIVE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "busy\n"
+        process.terminate()
+        words, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert words.startswith("finished\nstopped; what was saved stays")
+
+
+def test_other_doors_clear_away_what_they_write():
+    cleared, before = [], signal.getsignal(signal.SIGTERM)
+
+    def write():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleared.append(True)
+
+    with pytest.raises(StopError), sigterm_raises():
+        write()
+    assert cleared
+    assert signal.getsignal(signal.SIGTERM) == before
