@@ -18,11 +18,14 @@ def give_way(config: Config, setting: str) -> Config:
     """The config with less on the device at once, after memory ran out there.
 
     setting: 'optim.accumulate' (the micro-batch becomes its largest proper divisor that all devices
-    can share) or 'eval.batch_size' (halved). Raises UserError when nothing is left to give.
+    can share) or 'eval.batch_size' (half as many on each). Raises UserError when nothing is left to
+    give.
     """
-    if setting == "eval.batch_size" and config.eval.batch_size > 1:
-        return configuration.replace(config, {setting: config.eval.batch_size // 2})
-    size, devices = config.optim.micro_batch, jax.device_count()
+    devices = jax.device_count()
+    on_each = -(-config.eval.batch_size // devices)  # a batch is filled up for all devices
+    if setting == "eval.batch_size" and on_each > 1:
+        return configuration.replace(config, {setting: on_each // 2 * devices})
+    size = config.optim.micro_batch
     smaller = [n for n in range(devices, size // 2 + 1, devices) if size % n == 0]
     if setting == "eval.batch_size" or not smaller:
         raise UserError(

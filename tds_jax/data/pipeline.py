@@ -12,6 +12,8 @@ from tds_jax.errors import UserError
 
 Example = dict[str, np.ndarray]
 
+MOST = np.iinfo(np.int32).max  # of the leaf `example`
+
 
 class Source(Protocol):
     """Random access to examples: picklable, opens files on first use, never touches jax."""
@@ -78,6 +80,11 @@ class Loader:
     ) -> None:
         if not len(source):
             raise UserError(f"{source!r} is empty; there is nothing to load")
+        if len(source) > MOST:
+            raise UserError(
+                f"{source!r} has {len(source)} examples, more than the {MOST} whose numbers fit a "
+                "batch; use a longer data.stride, or fewer files"
+            )
         _require("optim.micro_batch", micro_batch, 1)
         _require("data.workers", workers, 0)
         _require("data.threads", threads, 0)

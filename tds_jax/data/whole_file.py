@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import platform
 from collections.abc import Iterator
@@ -22,20 +23,51 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = temporary_of(path, os.getpid())
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno and (error.errno in FULL or error.filename == str(temporary)):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise
+        with naming(path, temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Inside, the OSError of a full disk names `path`, and so does any of its temporary's.
+
+    Libraries that write files say of a full disk what they like; all quote the system's words.
+    """
+    try:
+        yield
+    except OSError as error:
+        of_temporary = temporary and error.filename == str(temporary)
+        if number := _fullness(error) or (error.errno if of_temporary else None):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+    except (ValueError, RuntimeError) as error:
+        if full := _fullness(error):
+            raise OSError(full, os.strerror(full), str(path)) from error
+        raise
+
+
+def _fullness(error: Exception) -> int | None:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return error.errno
+    return next((number for number in FULL if os.strerror(number) in str(error)), None)
+
+
 def temporary_of(path: Path, process: int) -> Path:
     """Where a process of this machine writes what shall be `path`."""
     return path.with_name(f"{path.name}.{platform.node()}-{process}.tmp")
+
+
+def set_aside(path: Path, place: Path) -> Path:
+    """Moves a file or folder into `place`, which may be new, under a name that is free there."""
+    place.mkdir(exist_ok=True)
+    names = (f"{path.name}{f'.{i}' if i else ''}" for i in itertools.count())
+    target = next(place / name for name in names if not (place / name).exists())
+    path.rename(target)
+    return target
 
 
 def sweep(folder: Path) -> None:

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from tds_jax.data import json_file
+from tds_jax.data.whole_file import naming, set_aside
 from tds_jax.engine import seal
 from tds_jax.errors import UserError
 
@@ -66,6 +67,12 @@ class Checkpoints:
         read_only: changes nothing there, so that a run in progress can be looked at; only the
         writer may clear away what an earlier writer left half-written.
         """
+        if not read_only and "[" in str(folder.absolute()):
+            # It merges its files by a pattern of the whole path, finds none and says nothing.
+            raise UserError(
+                f"{folder.absolute()}: Orbax cannot write below a name with '['; name another "
+                "--workdir"
+            )
         logger = logging.getLogger("absl")
         logger.setLevel(logging.WARNING)
         logger.addFilter(_is_news)
@@ -111,7 +118,8 @@ class Checkpoints:
         metrics = None if score is None else {SCORE: score}
         self.wait()
         self._newest.append(position)
-        self.manager.save(position, args=items, metrics=metrics, force=True)
+        with naming(Path(self.manager.directory)):
+            self.manager.save(position, args=items, metrics=metrics, force=True)
 
     def _add_score(self, position: int, progress: dict[str, Any], score: float) -> None:
         """Files of an existing checkpoint are replaced one by one, each at once.
@@ -132,11 +140,7 @@ class Checkpoints:
 
     def set_aside(self, position: int) -> Path:
         """Moves a checkpoint out of the way, whole or not; returns where it is now."""
-        place = Path(self.manager.directory).parent / DAMAGED
-        place.mkdir(exist_ok=True)
-        taken = sum(1 for path in place.iterdir() if path.name.split(".")[0] == str(position))
-        target = place / f"{position}{f'.{taken}' if taken else ''}"
-        self._folder(position).rename(target)
+        target = set_aside(self._folder(position), Path(self.manager.directory).parent / DAMAGED)
         self.manager.reload()
         return target
 
@@ -220,11 +224,13 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything started is on disk."""
-        self.manager.wait_until_finished()
+        with naming(Path(self.manager.directory)):
+            self.manager.wait_until_finished()
 
     def close(self) -> None:
         """Finishes writing and lets go of the folder."""
-        self.manager.close()
+        with naming(Path(self.manager.directory)):
+            self.manager.close()
 
 
 def _is_news(record: logging.LogRecord) -> bool:

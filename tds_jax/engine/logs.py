@@ -7,6 +7,9 @@ is repeated or interrupted.
 
 import json
 import math
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tds_jax.config import Config
-from tds_jax.data.whole_file import whole_file
+from tds_jax.data.whole_file import naming, whole_file
 from tds_jax.errors import UserError
 
 Line = dict[str, Any]
@@ -42,6 +45,16 @@ def cut_back(path: Path, examples: int, evaluated: int) -> None:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
+class _Console(Console):
+    """A console whose reader may go (`| head`): the run is then told to stop, and saves."""
+
+    def on_broken_pipe(self) -> None:
+        """Nothing is printed any more."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        signal.raise_signal(signal.SIGTERM)
+
+
 class Log:
     """Writes lines as they come and shows progress; a context manager.
 
@@ -52,7 +65,7 @@ class Log:
     def __init__(self, workdir: Path, config: Config, describe: Callable[[Line], str]) -> None:
         self._main = jax.process_index() == 0
         self.path = workdir / "metrics.jsonl"
-        self.console = Console(quiet=not self._main, soft_wrap=True, highlight=False)
+        self.console = _Console(quiet=not self._main, soft_wrap=True, highlight=False)
         self._describe = describe
         self._total = config.optim.steps
         self._tensorboard = config.log.tensorboard
@@ -84,7 +97,7 @@ class Log:
         """Appends a line and shows it. Not-a-number values are stored as null."""
         if not self._main:
             return
-        with self.path.open("a") as file:
+        with naming(self.path), self.path.open("a") as file:
             file.write(json.dumps({k: _finite(v) for k, v in line.items()}) + "\n")
         self._show(line)
         if self._writer:

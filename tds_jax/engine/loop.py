@@ -24,6 +24,7 @@ from tds_jax.engine.program import Program
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
 from tds_jax.engine.window import WindowLog
+from tds_jax.errors import UserError
 from tds_jax.sizes import format_bytes
 
 
@@ -171,6 +172,15 @@ class Run:
         """Whether the devices still work on the last step."""
         return not all(leaf.is_ready() for leaf in jax.tree.leaves(self._previous))
 
+    def require_update(self, state: TrainState, progress: Standing) -> None:
+        """UserError for a finished run that has learnt nothing."""
+        if self.finished(progress) and not int(jax.device_get(state.opt_state.gradient_step)):
+            raise UserError(
+                f"all {int(jax.device_get(state.skipped))} micro-batches were left out, for no "
+                "gradient was finite: the model is as it began; look for NaN and Inf in the data "
+                "(python -m tds_jax.check), or lower optim.learning_rate and model scales"
+            )
+
     def finish(self, position: int, complete: bool) -> Finished:
         """What is told of a run that ends at a position."""
         return Finished(
@@ -221,6 +231,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
                     progress, position=progress.position + config.optim.micro_batch
                 )
                 state = run.window.step(state, progress.position)
+        run.require_update(state, progress)
         return run.finish(progress.position, complete=not stop)
 
 

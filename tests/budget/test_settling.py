@@ -161,6 +161,19 @@ def test_a_micro_batch_gives_way_to_a_divisor_the_devices_can_share(size, expect
     assert giving_way.give_way(config, "optim.accumulate").optim.micro_batch == expected
 
 
+@pytest.mark.parametrize(("size", "expected"), [(8, 4), (7, 4), (4, 2), (3, 2)])
+def test_an_evaluation_gives_way_to_less_on_each_device(size, expected):
+    assert jax.device_count() == 2
+    given = giving_way.give_way(toy.config(eval__batch_size=size), "eval.batch_size")
+    assert given.eval.batch_size == expected
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_one_example_on_each_device_is_the_least_of_an_evaluation(size):
+    with pytest.raises(UserError, match="ran out of memory with one example at a time"):
+        giving_way.give_way(toy.config(eval__batch_size=size), "eval.batch_size")
+
+
 def test_a_host_short_of_memory_reads_with_less_and_the_same_batches(monkeypatch):
     config = toy.config()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, prefetch=8))

@@ -182,3 +182,19 @@ def test_closed_iterators_are_forgotten():
     for _ in range(3):
         list(loader.eval_batches())
     assert len(loader._open) == 1
+
+
+class Endless:
+    """More examples than a batch can number."""
+
+    def __len__(self):
+        return 2**31
+
+    def __repr__(self):
+        return "Endless()"
+
+
+def test_more_examples_than_int32_counts_are_refused_in_one_line():
+    settings = {"seed": 0, "train": True, "workers": 0, "threads": 0, "prefetch": 1}
+    with pytest.raises(UserError, match=r"Endless\(\) has 2147483648 examples, more than"):
+        Loader(Endless(), micro_batch=1, **settings)

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tds_jax.data.whole_file import sweep, temporary_of, whole_file
+from tds_jax.data.whole_file import FULL, naming, set_aside, sweep, temporary_of, whole_file
 from tests.test_cli import ROOT
 
 WRITER = """
@@ -116,3 +116,33 @@ def test_files_are_renamed_in_one_place_only():
         if any(word in path.read_text() for word in renaming)
     }
     assert found == {"data/whole_file.py", "data/generated.py"}  # the latter renames a folder
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("Can't write data (errno = 28, error message = 'No space left on device')"),
+        ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device"),
+        RuntimeError("Can't decrement id ref count (error message = 'File too large')"),
+    ],
+)
+def test_a_full_disk_names_the_file_whatever_library_says_so(tmp_path, error):
+    with pytest.raises(OSError, match=r"No space left|File too large") as caught, naming(tmp_path):
+        raise error
+    assert caught.value.filename == str(tmp_path)
+    assert caught.value.errno in FULL
+
+
+def test_other_errors_of_a_writer_are_left_as_they_are(tmp_path):
+    with pytest.raises(ValueError, match="odd"), naming(tmp_path):
+        raise ValueError("odd")
+
+
+def test_what_is_set_aside_replaces_nothing(tmp_path):
+    for words in ("first", "second"):
+        (tmp_path / "8").write_text(words)
+        set_aside(tmp_path / "8", tmp_path / "damaged")
+    kept = {path.name: path.read_text() for path in (tmp_path / "damaged").iterdir()}
+    assert kept == {"8": "first", "8.1": "second"}
+    assert not (tmp_path / "8").exists()

@@ -265,3 +265,23 @@ def test_a_checkpoint_of_an_older_version_has_no_seal_and_is_read(tmp_path):
     with pytest.raises(DamagedError):
         restore(checkpoints, 8)
     checkpoints.close()
+
+
+@pytest.mark.parametrize("name", ["a b", "x?", "x*", "#1", "ümlaut", "a%20b", "new\nline"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    save(tmp_path / name / "kept", {8: 0.5}, keep=1).close()
+    checkpoints = Checkpoints.open(tmp_path / name / "kept", 1)
+    np.testing.assert_array_equal(restore(checkpoints, 8).state["w"], [8, 8, 8])
+    checkpoints.close()
+
+
+def test_a_name_below_which_nothing_could_be_read_again_is_refused_before_it_is_written(tmp_path):
+    folder = tmp_path / "run[1]" / "checkpoints"
+    with pytest.raises(UserError, match=r"run\[1\].* cannot write below a name with '\['"):
+        Checkpoints.open(folder, 1)
+    save(tmp_path / "plain", {8: 0.5}, keep=1).close()
+    folder.parent.mkdir()
+    (tmp_path / "plain").rename(folder)
+    reader = Checkpoints.open(folder, 1, read_only=True)
+    assert restore(reader, 8).position == 8
+    reader.close()

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from tds_jax.engine import curves, logs
+from tests.doors import ROOT
 from tests.engine import toy
 
 LINES = [
@@ -96,3 +99,27 @@ def test_curves_are_drawn_once_there_are_lines(tmp_path):
     picture = curves.draw_curves(tmp_path)
     assert picture.read_bytes().startswith(b"\x89PNG")
     shutil.rmtree(picture.parent)
+
+
+PIPED = """
+import time
+from pathlib import Path
+import sys
+from tds_jax.engine import logs, stopping
+from tests.engine import toy
+with stopping.StopSignal() as stop, logs.Log(Path(sys.argv[1]), toy.config(), str) as log:
+    for number in range(100_000):
+        log.say(f"line {number}")
+        if stop:
+            Path(sys.argv[1], "stopped").touch()
+            break
+"""
+
+
+def test_a_run_whose_reader_has_gone_is_told_to_stop_and_save(tmp_path):
+    command = [sys.executable, "-c", PIPED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+    assert (tmp_path / "stopped").exists()

@@ -384,3 +384,8 @@ def test_sigterm_while_curves_are_drawn_looks_again(calm, tmp_path, monkeypatch)
     assert not loop.fit(Blueprint(toy.ToyTask(), config), tmp_path).complete
     loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
     assert_same(final(toy.config(), tmp_path), calm)
+
+
+def test_a_run_in_which_no_gradient_was_finite_does_not_end_as_complete(tmp_path):
+    with pytest.raises(UserError, match="all 24 micro-batches were left out"):
+        loop.fit(Blueprint(toy.ToyTask(bad=tuple(range(20))), toy.config()), tmp_path)
