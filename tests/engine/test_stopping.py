@@ -97,7 +97,10 @@ def test_native_code_does_not_keep_a_signal_waiting():
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "busy\n"
         process.terminate()
-        words, _ = process.communicate(timeout=20)
+        try:
+            words, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert words.startswith("finished\nstopped; what was saved stays")
 

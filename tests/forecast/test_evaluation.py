@@ -12,7 +12,7 @@ from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.engine import step
 from tds_jax.forecast import baselines, evaluation, figures
-from tests.forecast.small import SEA, small_task, write_record
+from tests.forecast.small import SEA, record, small_task, write_record
 
 RECORD = pathlib.Path(__file__).parents[3] / "shared/data/air_temperature/air_temperature.nc"
 # RMSE in K at leads 1 ... 10 and over all, test windows of the last 20 % of days.
@@ -113,3 +113,17 @@ def test_a_map_of_nothing_is_drawn_too(tmp_path):
     figures.draw_maps(tmp_path / "a.png", figures.Sample(nothing, nothing, "never"), canvas)
     figures.draw_error_map(tmp_path / "b.png", nothing[0], canvas, "test")
     assert (tmp_path / "b.png").exists()
+
+
+def test_baselines_know_the_units_and_values_of_the_files(tmp_path):
+    found = set()
+    for name, units, factor in (("a", "K", 1), ("b", "degC", 1), ("c", "K", 2)):
+        (tmp_path / name).mkdir()
+        data = record(count=400)
+        data["swvl1"] = (factor * data["swvl1"]).assign_attrs(units=units)
+        path = tmp_path / name / "record.nc"
+        data.to_netcdf(path, engine="h5netcdf")
+        task = small_task(path, tmp_path)
+        assert task.data_files() == {"record.nc": str(path)}
+        found.add(baselines.digest(task.fields, range(10)))
+    assert len(found) == 3

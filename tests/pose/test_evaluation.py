@@ -396,3 +396,17 @@ def test_baselines_of_the_real_hand_recordings(tmp_path):
     assert found["constant"] == pytest.approx(0.598, abs=2e-3)
     assert found["constant_median"] == pytest.approx(0.527, abs=2e-3)
     assert 0.44 < found["ridge"] < 0.451
+
+
+def test_baselines_are_fitted_anew_for_recordings_changed_in_place(tmp_path):
+    write_recordings(tmp_path, LENGTHS, SPLITS)
+    task = small_task(tmp_path, tmp_path / "cache")
+    first = evaluation.fitted_baselines(task, tmp_path)
+    assert sorted(task.data_files()) == sorted(p.name for p in tmp_path.glob("*.hdf5"))
+    for path in map(Path, task.data_files().values()):
+        content = bytearray(path.read_bytes())
+        content[-8:] = np.float32([1, 1]).tobytes()  # the last values of the last row
+        path.write_bytes(content)
+    changed = small_task(tmp_path, tmp_path / "cache")
+    second = evaluation.fitted_baselines(changed, tmp_path)
+    assert (second.digest, second.contents != first.contents) == (first.digest, True)

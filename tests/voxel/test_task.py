@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from tds_jax import export, predict, tasks
+from tds_jax.data import identity
 from tds_jax.engine import loop, metrics, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.loop import Standing
@@ -21,6 +22,7 @@ from tds_jax.voxel import evaluation, prediction
 from tds_jax.voxel.data.volumes import read_volume
 from tds_jax.voxel.methods import generation, trained
 from tds_jax.voxel.methods.latents import fingerprint
+from tests.voxel.files import write_scene
 from tests.voxel.small import small_config, small_task
 
 
@@ -256,3 +258,18 @@ def test_a_grid_that_does_not_divide_is_refused_with_the_way_out(tmp_path):
         small_task(
             tmp_path, **changes, data__synthetic_shape=(4, 8, 6), model__unet_multipliers=(1, 1)
         )
+
+
+def test_what_a_run_reads_is_its_volumes_and_where_they_lie(tmp_path):
+    root = tmp_path / "scenes"
+    for name in "abc":
+        write_scene(root, name, shape=(8, 8, 4))
+    geometry = {"shape": [8, 8, 4], "ranges": [0, 1, 0, 1, 0, 1]}
+    (root / "geometry.json").write_text(json.dumps(geometry))
+    task = small_task(tmp_path, data__path=str(root))
+    on_disk = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    assert set(task.data_files()) == on_disk
+    assert "geometry.json" in on_disk
+    before = identity.fingerprint(task.data_files())
+    (root / "geometry.json").write_text("replaced")
+    assert identity.fingerprint(task.data_files()) != before
