@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tds_jax.budget.targets import NAMES
+from tds_jax.engine import lock
 from tests.doors import ROOT, door
 
 # The smallest network on generated recordings of one user, 5 s each.
@@ -163,6 +165,14 @@ def test_another_config_is_refused_and_changes_nothing(trained, base):
     assert done.returncode == 2
     assert "optim.learning_rate: 0.001 -> 0.5" in done.stderr
     assert (run / "config.json").read_text() == before
+
+
+def test_a_second_trainer_is_told_who_writes_the_workdir(trained, base):
+    _, run = trained
+    with lock.held(run):
+        done = door("train", *train_flags(base))
+    assert done.returncode == 2
+    assert f"is being written by process {os.getpid()} on" in done.stderr
 
 
 def test_a_failed_start_does_not_claim_the_workdir(base, tmp_path):
