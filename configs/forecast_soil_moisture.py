@@ -63,8 +63,10 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # file, folder or pattern of NetCDF or HDF5, or Zarr; '' = generated
     config.data.variables = ("swvl1", "ro", "e", "tp")  # channels, in this order
     config.data.target = "swvl1"
-    # Totals that run from 00 UTC: a day's is the value at 00 UTC of the next day, not the mean of
-    # its hours. Files that say so themselves (GRIB_stepType 'accum') need not be named.
+    # Totals, whose days are not the mean of their hours. 'tp': of the kind that its values show;
+    # or 'tp=running' (from 00 UTC, as ERA5-Land) | 'tp=step' (of each step, as ERA5) |
+    # 'tp=midnight' (of the day before its stamp) | 'tp=day' (none of these: means). Variables that
+    # say so themselves (GRIB_stepType 'accum') need not be named.
     config.data.accumulated = ("ro", "e", "tp")
     config.data.land_mask = ""  # 'FILE:VARIABLE', share of land; '' = where the target exists
     config.data.static = ()  # 'FILE:VARIABLE' maps added as inputs: soil texture, elevation

@@ -19,13 +19,11 @@ from tds_jax.data.gridded import (
 )
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import gap_lines, runs
-from tds_jax.forecast.fields import DailyFields
+from tds_jax.forecast.fields import ACCUMULATED, DailyFields
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
 BLOCK_DAYS = 8  # read at once
-FALLING = 0.2  # share of totals that are less at 24 h than at 12 h: above, they do not run all day
-PROBES = 8  # days looked at for that
 SHOWN = 3  # days named in a line
 
 Findings = dict[str, list[str]]
@@ -38,9 +36,7 @@ class Check:
     variables: tuple[str, ...] = option(
         (), "Names in the files, the target first; () = all there are."
     )
-    accumulated: tuple[str, ...] = option(
-        (), "Those that run from 00 UTC, unless their attributes say so."
-    )
+    accumulated: tuple[str, ...] = option((), ACCUMULATED)
 
     def run(self, folder: Path, progress: Progress) -> Checked:
         """Days usable, a table, and lines on what training would refuse or suffer from."""
@@ -127,13 +123,8 @@ def _time_lines(fields: DailyFields, findings: Findings) -> None:
         absent = fields.days[~fields.has(name)]
         if len(absent):
             _note(findings, "incomplete", f"{name}: {_dates(absent)} cannot be made whole")
-        falling = fields.falling_totals(name, PROBES)
-        if falling > FALLING:
-            line = (
-                f"{name}: {falling:.0%} of totals are smaller at 24 h than at 12 h; they seem not "
-                "to run from 00 UTC, so their days would be wrong"
-            )
-            _note(findings, "totals", line)
+    for line in fields.notes:
+        _note(findings, "totals", line)
 
 
 def _dates(days: np.ndarray) -> str:

@@ -7,24 +7,36 @@ from collections.abc import Iterator
 import numpy as np
 
 DAY = np.timedelta64(1, "D")
+FEWEST_STEPS = 4  # of a day among days of other steps: fewer may be what is left of it
 
 
 @dataclasses.dataclass(frozen=True)
 class DayTable:
-    """Which steps make each day: steps first .. first + count, averaged; count 0 is missing."""
+    """Which steps make each day: first .. first + count, averaged or added; count 0 is missing."""
 
     days: np.ndarray
     first: np.ndarray
     count: np.ndarray
 
     @staticmethod
-    def whole(times: np.ndarray) -> "DayTable":
-        """Days with as many steps as most have, or more."""
-        days, first, count = np.unique(
-            times.astype("datetime64[D]"), return_index=True, return_counts=True
+    def whole(times: np.ndarray, at_end: bool = False) -> "DayTable":
+        """Days with as many steps as most have, and those that other equal steps cover.
+
+        at_end: a step counts to the day in which it ends, so 00 UTC to the day before.
+        """
+        every = DayTable.every(times, at_end)
+        complete = every.count == usual_count(every.count)
+        for i in np.flatnonzero(~complete & (every.count >= FEWEST_STEPS)):
+            complete[i] = _covers_day(times[every.first[i] :][: every.count[i]])
+        return DayTable(every.days[complete], every.first[complete], every.count[complete])
+
+    @staticmethod
+    def every(times: np.ndarray, at_end: bool = False) -> "DayTable":
+        """All days with a step, whole or not."""
+        at = times - np.timedelta64(1, "s") if at_end else times
+        return DayTable(
+            *np.unique(at.astype("datetime64[D]"), return_index=True, return_counts=True)
         )
-        complete = count >= usual_count(count)
-        return DayTable(days[complete], first[complete], count[complete])
 
     @staticmethod
     def running(times: np.ndarray) -> "DayTable":
@@ -59,13 +71,19 @@ class DayTable:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """`days` days from index `day` on, each the mean of `count` steps, `every` steps apart."""
+    """`days` days from index `day` on, each of `count` steps, `every` steps apart."""
 
     day: int
     days: int
     first: int
     count: int
     every: int
+
+
+def _covers_day(times: np.ndarray) -> bool:
+    """Whether steps are equally far apart and make up 24 hours."""
+    apart = np.diff(times)
+    return bool((apart == apart[0]).all() and apart[0] * len(times) == DAY)
 
 
 def usual_count(count: np.ndarray) -> int:

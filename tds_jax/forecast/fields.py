@@ -12,12 +12,17 @@ import numpy as np
 from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
 from tds_jax.errors import UserError
-from tds_jax.forecast.days import DayTable, is_finer
+from tds_jax.forecast.days import DayTable
+from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, settle
 from tds_jax.progress import Progress, silent
 
 BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
+# What the flag of doors says of `DailyFields.accumulated`.
+ACCUMULATED = (
+    "Totals, as tp or tp=running, step, midnight, day, unless their attributes say so; see the "
+    "forecast README."
+)
 LAND_SAMPLES = 32  # days looked at to find the cells that ever hold the target
-STEP_TYPES = ("GRIB_stepType", "stepType", "step_type")
 
 
 class Fields(Protocol):
@@ -35,6 +40,11 @@ class Fields(Protocol):
     lon: np.ndarray
     axes: tuple[str, str]
     days: np.ndarray
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for all that is read otherwise than as it stands, or left out."""
+        ...
 
     @property
     def land(self) -> np.ndarray:
@@ -67,12 +77,13 @@ class DailyFields:
     """`Fields` over the files of a record.
 
     A variable with one step a day passes through. Of finer ones a day is the mean of its steps;
-    it needs as many as most days have, and a cell needs all of them. An accumulated one runs from
-    00 UTC, as in ERA5-Land: its day is the value at 00 UTC of the next day, so the total of a day
-    whose next midnight is not in the record is missing. `days` are those of the target; on them
-    other variables may be missing.
+    it needs as many as most days have, or equal ones that cover it, and a cell needs all of them.
+    Accumulated ones are of one of `totals.KINDS`: a day whose steps, the next midnight among them,
+    are not all in the record is missing. `days` are those of the target; on them other variables
+    may be missing.
 
-    accumulated: names; a variable whose attributes say step type 'accum' counts among them.
+    accumulated: names, or 'NAME=KIND' where the kind shall not be found in the values; a variable
+    whose attributes say step type 'accum' counts among them.
     land_mask: 'FILE:VARIABLE', above one half on land, elsewhere the target is missing whatever the
     files say; or '': land is where the target is finite on one of LAND_SAMPLES days spread over the
     record.
@@ -94,7 +105,11 @@ class DailyFields:
             name: next(f.attributes[name] for f in record.files if name in f.attributes)
             for name in self.variables
         }
-        self._running = {name for name in self.variables if self._runs(name, accumulated)}
+        asked = asked_kinds(accumulated, self.variables)
+        self.kinds = {
+            name: settle(record, name, self.attributes[name], asked.get(name))
+            for name in self.variables
+        }
         tables = {name: self._table(name) for name in self.variables}
         self.days = tables[target].days
         self._tables = {name: table.at(self.days) for name, table in tables.items()}
@@ -105,15 +120,9 @@ class DailyFields:
                     f"have {tables[name].days[0]} to {tables[name].days[-1]}"
                 )
 
-    def _runs(self, name: str, accumulated: Sequence[str]) -> bool:
-        """Whether days are the values at 00 UTC of the next ones; never so of daily steps."""
-        said = any(self.attributes[name].get(key) == "accum" for key in STEP_TYPES)
-        return (name in accumulated or said) and is_finer(self._record.steps[name].times)
-
     def _table(self, name: str) -> DayTable:
         times = self._record.steps[name].times
-        make = DayTable.running if name in self._running else DayTable.whole
-        table = make(times)
+        table = day_table(times, self.kinds[name])
         if not len(table.days):
             raise UserError(
                 f"{name}: no day is complete between {times[0]} and {times[-1]}; an accumulation "
@@ -152,6 +161,7 @@ class DailyFields:
                 if block.count > 1:
                     whole = steps.reshape(block.days, block.count, *shape)
                     steps = whole.mean(axis=1, dtype=np.float64)
+                    steps *= block.count if self.kinds[name] == "step" else 1
                 days[place, ..., channel] = steps
             if name == self.target and self._land_mask:
                 days[:, ~self.land[region], channel] = np.nan
@@ -168,26 +178,11 @@ class DailyFields:
         """(N,) bool: the days for which the record has all steps of a variable."""
         return self._tables[name].count > 0
 
-    def falling_totals(self, name: str, probes: int) -> float:
-        """Share of cells in which a running total is smaller at 24 h than at 12 h.
-
-        Of up to `probes` days; among cells where it has grown by 12 h. About 0 if it runs from 00
-        UTC, a third or more if it starts again every hour; 0 if the variable is no total.
-        """
-        table, times = self._tables[name], self._record.steps[name].times
-        if name not in self._running:
-            return 0.0
-        days = np.flatnonzero(table.count)
-        fell = grown = 0
-        for i in days[np.linspace(0, len(days) - 1, min(probes, len(days))).astype(int)]:
-            noon = np.searchsorted(times, self.days[i] + np.timedelta64(12, "h"))
-            end = int(table.first[i])
-            if times[noon] != self.days[i] + np.timedelta64(12, "h"):
-                continue
-            half, whole = (abs(self._record.read(name, k, k + 1)) for k in (int(noon), end))
-            grown += int((half > 0).sum())
-            fell += int(((half > 0) & (whole < half)).sum())
-        return fell / max(grown, 1)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Kinds of totals that not every file with 'accum' has."""
+        told = ("step", "midnight")
+        return tuple(f"{n} holds {KINDS[k]}" for n, k in self.kinds.items() if k in told)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -198,6 +193,7 @@ class DailyFields:
         """Changes with variables, target, days or grid; not with where the files lie."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((self.variables, self.target)).encode())
+        digest.update("".join(self.notes).encode())
         for part in (self.days, self.lat, self.lon, *(t.count for t in self._tables.values())):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
@@ -205,6 +201,7 @@ class DailyFields:
     def origin(self, start: int, stop: int) -> str:
         """Fingerprint of days[start:stop], what they are made of and the files they are in."""
         digest = hashlib.blake2b(repr(self.variables).encode(), digest_size=8)
+        digest.update("".join(self.notes).encode())
         for part in (self.days[start:stop], self.lat, self.lon):
             digest.update(np.ascontiguousarray(part).tobytes())
         for name, table in self._tables.items():
@@ -230,6 +227,11 @@ class CoarseFields:
         self.variables, self.target = fields.variables, fields.target
         self.attributes, self.days, self.axes = fields.attributes, fields.days, fields.axes
         self.lat, self.lon = (_blocks(axis, factor) for axis in (fields.lat, fields.lon))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of the fine fields."""
+        return self._fields.notes
 
     @functools.cached_property
     def land(self) -> np.ndarray:
@@ -304,9 +306,6 @@ def open_fields(
     """
     if target not in variables:
         raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
-    for name in accumulated:
-        if name not in variables:
-            raise UserError(f"data.accumulated: {name!r} is not among {tuple(variables)}")
     record = open_record(os.fspath(path), variables, progress)
     fields = DailyFields(record, variables, target, accumulated, land_mask)
     if downsample < 1 or downsample > min(record.shape):

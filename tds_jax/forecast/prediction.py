@@ -1,5 +1,6 @@
 """Forecasts from every day of a record, as CF NetCDF; memory does not grow with its length."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def predict(
     workdir: the run's; nothing in it is needed.
     """
     fields = task.open(str(source))
+    for line in fields.notes:
+        print(f"note: {line}", file=sys.stderr)
     found, wanted = task.grid_of(fields), task.recorded
     if found != (wanted.height, wanted.width, wanted.grid):
         raise UserError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tds_jax.data.gridded import open_dataset
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
-from tds_jax.forecast.fields import Fields, open_fields
+from tds_jax.forecast.fields import ACCUMULATED, Fields, open_fields
 from tds_jax.progress import Progress
 
 RECORD = "prepared.json"  # what the folder's files have in common
@@ -31,9 +32,7 @@ class Prepare:
         dataclasses.MISSING, "Names in the files, such as swvl1,ro,e,tp."
     )
     target: str = option("", "The one to forecast, whose days count; '' = the first.")
-    accumulated: tuple[str, ...] = option(
-        (), "Those that run from 00 UTC, unless their attributes say so."
-    )
+    accumulated: tuple[str, ...] = option((), ACCUMULATED)
     land_mask: str = option("", "FILE:VARIABLE, above 0.5 on land; '' = where the target is.")
     downsample: int = option(1, "Cells per side of the blocks that are averaged.")
     compression: str = option("none", "'gzip' (smaller, slower to read) or 'none'.")
@@ -57,6 +56,8 @@ class Prepare:
             land_mask=self.land_mask,
             downsample=self.downsample,
         )
+        for line in fields.notes:
+            print(f"note: {line}", file=sys.stderr)
         self._claim(target, fields)
         parts, done, written = _parts(fields), 0, 0
         for name, start, stop in parts:

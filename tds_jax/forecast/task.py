@@ -276,7 +276,7 @@ class ForecastTask:
         model, optim = self.config.model, self.config.optim
         norms = model.name != "convlstm" and model.norm == "batch"
         split = optim.batch_norm_warning(" (model.norm=group is exact)")
-        return self._season_warning() + norms * split
+        return [*self.fields.notes, *self._season_warning(), *norms * split]
 
     def _season_warning(self) -> list[str]:
         if self.config.model.normalize != "anomaly":
