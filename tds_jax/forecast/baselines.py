@@ -10,7 +10,7 @@ import numpy as np
 from tds_jax.data import identity
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
-from tds_jax.forecast.climatology import fit_climatology, fit_damping
+from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season
 from tds_jax.forecast.fields import Fields
 from tds_jax.forecast.model import waves
 
@@ -50,7 +50,8 @@ def fit(fields: Fields, days: range, leads: int, harmonics: int) -> Fitted:
 def digest(fields: Fields, days: range) -> str:
     """What `Fitted` depends on."""
     contents = identity.fingerprint(identity.below(fields.paths))
-    return f"{fields.digest()} {contents} {days.start}..{days.stop}"
+    kind = "means " if lacks_season(fields.days[days.start : days.stop]) else ""
+    return f"{fields.digest()} {contents} {kind}{days.start}..{days.stop}"
 
 
 def forecasts(fitted: Fitted, batch: Batch, target: int) -> dict[str, jax.Array]:

@@ -12,6 +12,9 @@ from tds_jax.forecast.fields import Fields
 
 BLOCK_DAYS = 8  # read at once while statistics stream
 LEAST_SPREAD = 0.05  # of a variable's typical spread: floor of the spread of a single cell
+# Longest part of the year without a day before annual waves are not fitted: they would be
+# extrapolated there.
+SEASON_GAP = 0.15
 PIVOT = 1e-6  # relative eigenvalue of the normal equations below which a direction is not fitted
 
 
@@ -62,21 +65,24 @@ def fit_climatology(
 
     kind: 'scalar': one mean and standard deviation per variable over all cells and days; 'cell':
     one per cell; 'anomaly': `count` annual harmonics per cell by least squares, and one standard
-    deviation per variable of what they leave. Missing values carry no weight. A cell with too few
-    days to tell the harmonics apart gets the smallest ones that fit. Sums are kept in f64:
-    8 (P² + P + 1) bytes per cell and variable with P = 1 + 2 count of 'anomaly', else P = 1.
+    deviation per variable of what they leave; no waves (coefficients of 0) where the days leave out
+    a season. Missing values carry no weight. A cell with too few days to tell the harmonics apart
+    gets the smallest ones that fit. Sums are kept in f64: 8 (P² + P + 1) bytes per cell and
+    variable with P = 1 + 2 count of 'anomaly', else P = 1.
     """
-    waves = count if kind == "anomaly" else 0
-    sums = _sums(fields, days, waves)
+    asked = count if kind == "anomaly" else 0
+    sums = _sums(fields, days, 0 if lacks_season(fields.days[np.asarray(days)]) else asked)
     present = sums.gram[0, 0]
     every = np.maximum(present.sum(axis=(0, 1)), 1)
     if kind == "scalar":
         mean = sums.product[0].sum(axis=(0, 1)) / every
         spread = np.sqrt(np.maximum(sums.square.sum(axis=(0, 1)) / every - mean**2, 0))
         return Climatology(mean[None, None, None], _positive(spread)[None, None])
-    coefficients = _solve(sums.gram, sums.product)
+    fitted = _solve(sums.gram, sums.product)
+    coefficients = np.zeros((1 + 2 * asked, *fitted.shape[1:]))
+    coefficients[: len(fitted)] = fitted
     # At the least-squares solution Σ (x - cφ)² = Σ x² - c·Σ φx.
-    left = np.maximum(sums.square - (coefficients * sums.product).sum(axis=0), 0)
+    left = np.maximum(sums.square - (fitted * sums.product).sum(axis=0), 0)
     typical = _positive(np.sqrt(left.sum(axis=(0, 1)) / every))[None, None]
     if kind == "anomaly":
         return Climatology(coefficients, typical)
@@ -154,3 +160,8 @@ def season_gap(days: np.ndarray) -> float:
     """Longest share of the year in which no day lies: where harmonics are not held by data."""
     phase = np.sort(year_fraction(days))
     return float(np.diff(phase, append=phase[0] + 1).max())
+
+
+def lacks_season(days: np.ndarray) -> bool:
+    """Whether the part of the year without a day is so long that annual waves are not fitted."""
+    return season_gap(days) >= SEASON_GAP

@@ -15,6 +15,7 @@ from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.forecast import baselines, figures, metrics
 from tds_jax.forecast.baselines import Fitted
+from tds_jax.forecast.climatology import lacks_season, season_gap
 from tds_jax.forecast.figures import LEAD, Canvas, Sample
 from tds_jax.forecast.metrics import AREA, States
 from tds_jax.forecast.task import ForecastTask
@@ -28,12 +29,17 @@ SKILLS = {
 HEADLINE = ("rmse", f"rmse{AREA}", "ubrmse", "acc", *SKILLS.values())
 
 
+def days_before(task: ForecastTask, split: str) -> range:
+    """The days that a split's baselines know."""
+    return range(task.split[split].start or task.split["train"].stop)
+
+
 def fitted_baselines(task: ForecastTask, split: str, workdir: Path | None) -> Fitted:
     """The baselines of a split, read from the workdir or fitted and kept there.
 
     They are fitted on all days before the split; those of the train split on itself.
     """
-    days = range(task.split[split].start or task.split["train"].stop)
+    days = days_before(task, split)
     path = workdir / f"baselines_{split}.npz" if workdir else None
     kept = Fitted.read(path) if path else None
     if kept and kept.digest == baselines.digest(task.fields, days):
@@ -57,7 +63,8 @@ def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | 
             new = states_of.to_host(states[method])
             found[method] = states_of.merge(found[method], new) if method in found else new
         sample = sample or _sample(task, batch, prediction)
-    report = Report(_rows(split, found, area), HEADLINE, ("lead",), notes=_notes(task, found, area))
+    notes = (*_season_note(task, split), *_notes(task, found, area))
+    report = Report(_rows(split, found, area), HEADLINE, ("lead",), notes=notes)
     if workdir is not None and sample is not None:
         _draw(task, workdir / "plots", report, split, sample, found[MODEL]["cells"].rmse())
     return report
@@ -95,6 +102,17 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
                 for metric, value in (own | skills).items()
             ]
     return rows
+
+
+def _season_note(task: ForecastTask, split: str) -> list[str]:
+    """What baselines and anomalies are from where the days before lack a season."""
+    days = task.fields.days[days_before(task, split)]
+    if not lacks_season(days):
+        return []
+    return [
+        f"no day before {split} lies in {season_gap(days):.0%} of the year: climatology, damped "
+        "persistence and acc are from the mean of each cell, without a season"
+    ]
 
 
 def _notes(task: ForecastTask, found: Mapping[str, States], area: np.ndarray) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from tds_jax.data.identity import below
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.forecast import synthetic, torch_names
-from tds_jax.forecast.climatology import fit_climatology, fit_damping, season_gap
+from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season, season_gap
 from tds_jax.forecast.config import ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.fields import Fields, open_fields
 from tds_jax.forecast.metrics import Errors, row_area
@@ -33,8 +33,6 @@ from tds_jax.forecast.windows import (
 )
 from tds_jax.progress import progress_bar
 
-# Longest part of the year without a train day before a climatology is a guess there.
-SEASON_GAP = 0.15
 # Maps of an extra input: land, and sin latitude, sin and cos longitude.
 STATIC = {"land_mask": 1, "coordinates": 3}
 # Sequences of an LSTM redone together, most bytes first.
@@ -281,12 +279,12 @@ class ForecastTask:
     def _season_warning(self) -> list[str]:
         if self.config.model.normalize != "anomaly":
             return []
-        gap = season_gap(self.fields.days[self.split["train"]])
-        if gap < SEASON_GAP:
+        days = self.fields.days[self.split["train"]]
+        if not lacks_season(days):
             return []
         return [
-            f"no train day lies in {gap:.0%} of the year: the climatology is a guess there; give "
-            "a whole year, or use model.normalize=cell"
+            f"no train day lies in {season_gap(days):.0%} of the year: the climatology is a guess "
+            "there, so the mean of each cell stands for it; give a whole year"
         ]
 
     def describe(self, values: dict[str, Any]) -> str:

@@ -134,6 +134,20 @@ def test_the_season_gap_is_the_longest_share_of_the_year_without_days():
     np.testing.assert_allclose(season_gap(dates("2018-10-01", 182)), 184 / 365)
 
 
+@pytest.mark.parametrize(("days", "waves"), [(45, False), (300, False), (360, True)])
+def test_waves_are_fitted_only_where_days_hold_the_year(days, waves):
+    """Weather without a season: what a wave would see in part of a year is chance."""
+    fields = holey(days=days, channels=1)
+    fitted = fit_climatology(fields, range(days), "anomaly", 2)
+    assert fitted.coefficients.shape[0] == 5
+    assert fitted.coefficients[1:].any() == waves
+    if not waves:
+        mean = fit_climatology(fields, range(days), "cell", 0)
+        np.testing.assert_array_equal(fitted.coefficients[:1], mean.coefficients)
+        later = fitted.at(fields.days[-1:] + 180)
+        np.testing.assert_array_equal(later, mean.coefficients)
+
+
 @pytest.fixture(scope="module")
 def air():
     if not AIR.exists():

@@ -98,6 +98,20 @@ def test_baselines_are_fitted_on_the_days_before_a_split_and_kept(evaluated, mon
     assert train.digest.endswith(f"0..{task.split['train'].stop}")
 
 
+def test_a_record_without_all_seasons_is_compared_with_its_mean_and_says_so(tmp_path):
+    task = small_task(write_record(tmp_path / "short.nc", count=90), tmp_path)
+    report = evaluation.evaluate(task, fresh(task), "test", None)
+    days = evaluation.days_before(task, "test")
+    known = task.fields.read(days.start, days.stop, ("swvl1",))[..., 0]
+    truth = np.stack([task.source("test").example(i, None)["target"] for i in range(9)])
+    error = (truth - known.mean(axis=0))[..., ~SEA]
+    assert len(task.source("test")) == 9
+    # Values near 0.3 in f32, squared differences near 0.03.
+    found = report.value("rmse", "climatology")
+    np.testing.assert_allclose(found, np.sqrt(np.square(error).mean()), rtol=1e-4)
+    assert report.notes[0].startswith("no day before test lies in 80% of the year: climatology")
+
+
 def test_pictures_and_notes_show_what_the_rows_hold(evaluated):
     _, _, report, workdir = evaluated
     for name in ("leads", "maps", "rmse"):
