@@ -9,6 +9,7 @@ import xarray as xr
 
 from tds_jax.data.gridded import GridFile, find_files, header, open_dataset, require_same_grid
 from tds_jax.data.open_files import OpenFiles
+from tds_jax.data.units import is_same
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
 
@@ -59,12 +60,13 @@ def require_same_units(files: Sequence[GridFile], variable: str) -> None:
     """UserError unless the files that name a unit of a variable name the same."""
     having = [one for one in files if one.attributes.get(variable, {}).get("units")]
     said = {one.attributes[variable]["units"]: one.path for one in having}
-    if len(said) > 1:
-        (unit, one), (other_unit, other) = list(said.items())[:2]
-        raise UserError(
-            f"{variable} is in {unit!r} in {one}, but in {other_unit!r} in {other}; "
-            "convert one of them"
-        )
+    (unit, one), *others = said.items() or [("", "")]
+    for other_unit, other in others:
+        if not is_same(unit, other_unit):
+            raise UserError(
+                f"{variable} is in {unit!r} in {one}, but in {other_unit!r} in {other}; "
+                "convert one of them"
+            )
 
 
 def require_sorted(file: GridFile) -> None:

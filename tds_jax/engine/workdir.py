@@ -46,7 +46,7 @@ def claim(
             before["digest"] = digest
             before["files"] = None
         known = before["files"]
-        changed += configuration.differences({"inputs": before["inputs"]}, {"inputs": inputs})
+        changed += _changed_inputs(before["inputs"], inputs, "inputs.")
         if not changed and before["digest"] != digest:
             raise UserError(
                 f"{workdir} was begun with other data (files added, removed, changed or split "
@@ -85,12 +85,18 @@ def read_inputs(workdir: Path) -> dict[str, Any]:
 
 def require_inputs(workdir: Path, inputs: dict[str, Any]) -> None:
     """Raises UserError if data differ from those the workdir's model was trained on."""
-    changed = configuration.differences(read_inputs(workdir), inputs)
+    changed = _changed_inputs(read_inputs(workdir), inputs)
     if changed:
         raise UserError(
             f"the data do not fit the model in {workdir} ({'; '.join(changed)}); "
             "give data like those it was trained on"
         )
+
+
+def _changed_inputs(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs; what an older run did not record cannot."""
+    known = {name: value for name, value in now.items() if name in before}
+    return configuration.differences(before, known, prefix=prefix)
 
 
 def _read_inputs(workdir: Path) -> dict[str, Any]:

@@ -71,13 +71,17 @@ class ForecastModelConfig(Settings, group="model"):
 
 @dataclasses.dataclass(frozen=True)
 class ForecastInputs:
-    """What a model must know of its fields. grid: its axes in words. land: cells, or 0."""
+    """What a model must know of its fields. grid: its axes in words. land: cells, or 0.
+
+    units: of the variables, '' where the files name none; () where a run does not know them.
+    """
 
     height: int
     width: int
     variables: tuple[str, ...]
     grid: str
     land: int
+    units: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

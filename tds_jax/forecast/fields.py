@@ -11,6 +11,7 @@ import numpy as np
 
 from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
+from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DayTable
 from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, settle
@@ -86,7 +87,7 @@ class DailyFields:
     whose attributes say step type 'accum' counts among them.
     land_mask: 'FILE:VARIABLE', above one half on land, elsewhere the target is missing whatever the
     files say; or '': land is where the target is finite on one of LAND_SAMPLES days spread over the
-    record.
+    record. units: by variable, what it is converted to where its own unit is known and another.
     """
 
     def __init__(
@@ -96,15 +97,18 @@ class DailyFields:
         target: str,
         accumulated: Sequence[str],
         land_mask: str,
+        units: Mapping[str, str] | None = None,
     ) -> None:
         self._record, self._land_mask = record, land_mask
         self.variables, self.target = tuple(variables), target
+        self._notes: list[str] = []
         first = record.files[0]
         self.lat, self.lon, self.axes = first.lat, first.lon, first.axes[1:]
         self.attributes: Mapping[str, Mapping[str, Any]] = {
             name: next(f.attributes[name] for f in record.files if name in f.attributes)
             for name in self.variables
         }
+        self._converted = self._conversions(units or {})
         asked = asked_kinds(accumulated, self.variables)
         self.kinds = {
             name: settle(record, name, self.attributes[name], asked.get(name))
@@ -119,6 +123,21 @@ class DailyFields:
                     f"{name}: there is no day for which both it and {target} are whole; its files "
                     f"have {tables[name].days[0]} to {tables[name].days[-1]}"
                 )
+
+    def _conversions(self, units: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+        """(scale, offset) of the variables in other units than wanted, whose attributes change."""
+        found, described = {}, dict(self.attributes)
+        for name, wanted in units.items():
+            own = str(self.attributes[name].get("units", ""))
+            if not own or not wanted:
+                continue
+            change = conversion(name, own, wanted, self._record.files[0].path)
+            described[name] = {**described[name], "units": wanted}
+            if change != (1.0, 0.0):
+                found[name] = change
+                self._notes.append(f"{name} is in {own!r}, converted to {wanted!r}")
+        self.attributes = described
+        return found
 
     def _table(self, name: str) -> DayTable:
         times = self._record.steps[name].times
@@ -163,6 +182,9 @@ class DailyFields:
                     steps = whole.mean(axis=1, dtype=np.float64)
                     steps *= block.count if self.kinds[name] == "step" else 1
                 days[place, ..., channel] = steps
+            if name in self._converted:
+                scale, offset = self._converted[name]
+                days[..., channel] = days[..., channel] * scale + offset
             if name == self.target and self._land_mask:
                 days[:, ~self.land[region], channel] = np.nan
         return days
@@ -180,9 +202,10 @@ class DailyFields:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Kinds of totals that not every file with 'accum' has."""
+        """Kinds of totals that not every file with 'accum' has; what was converted or left out."""
         told = ("step", "midnight")
-        return tuple(f"{n} holds {KINDS[k]}" for n, k in self.kinds.items() if k in told)
+        totals = (f"{n} holds {KINDS[k]}" for n, k in self.kinds.items() if k in told)
+        return (*totals, *self._notes)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -296,18 +319,20 @@ def open_fields(
     accumulated: Sequence[str],
     land_mask: str,
     downsample: int,
+    units: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Fields:
     """Daily fields of a file, a folder or glob of files, or a Zarr store; nothing is read yet.
 
     variables: names in the order of the channels; target: one of them. accumulated: see
     `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same grid, or ''.
-    downsample: cells per side of the blocks that are averaged; 1 = as stored.
+    downsample: cells per side of the blocks that are averaged; 1 = as stored. units: what variables
+    are converted to; UserError where that cannot be.
     """
     if target not in variables:
         raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
     record = open_record(os.fspath(path), variables, progress)
-    fields = DailyFields(record, variables, target, accumulated, land_mask)
+    fields = DailyFields(record, variables, target, accumulated, land_mask, units)
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(
             f"data.downsample={downsample} does not fit the grid of {record.shape[0]} x "

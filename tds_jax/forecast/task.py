@@ -52,9 +52,10 @@ class ForecastTask:
         self.spec = WindowSpec(data.input_days, data.lead_days)
         names = {field.name for field in dataclasses.fields(ForecastInputs)}
         known = {name: value for name, value in (inputs or {}).items() if name in names}
-        if names - set(known):
+        if names - set(known) - {"units"}:
             known = self._inputs_of_data() | known
-        self.recorded = ForecastInputs(**known | {"variables": tuple(known["variables"])})
+        lists = {name: tuple(known.get(name, ())) for name in ("variables", "units")}
+        self.recorded = ForecastInputs(**known | lists)
         require(
             not (config.model.land_only and any(data.crop)),
             f"data.crop={data.crop} moves the cells that model.land_only=True counts; use (0, 0)",
@@ -75,8 +76,8 @@ class ForecastTask:
         return fields
 
     def open(self, path: str) -> Fields:
-        """The daily fields of a path, as the config wants them."""
-        data = self.config.data
+        """The daily fields of a path, as the config wants them, in the units of the run."""
+        data, run = self.config.data, getattr(self, "recorded", None)
         with progress_bar("reading the headers") as progress:
             return open_fields(
                 path,
@@ -85,6 +86,7 @@ class ForecastTask:
                 accumulated=data.accumulated,
                 land_mask=data.land_mask,
                 downsample=data.downsample,
+                units=dict(zip(run.variables, run.units, strict=False)) if run else None,
                 progress=progress,
             )
 
@@ -98,15 +100,18 @@ class ForecastTask:
         if data.path or data.downsample > 1:
             lat, lon = self.fields.lat, self.fields.lon
             land = self.fields.land if land_only else np.zeros(0)
+            described = self.fields.attributes
         else:  # known before the fields are generated
             made = _simulation(self.config)
             (lat, lon), land = synthetic.grid(made), synthetic.land(made)
+            described = synthetic.VARIABLES
         return {
             "height": len(lat),
             "width": len(lon),
             "variables": data.variables,
             "grid": grid_words(lat, lon),
             "land": int(land.sum()) if land_only else 0,
+            "units": [str(described.get(n, {}).get("units", "")) for n in data.variables],
         }
 
     def grid_of(self, fields: Fields) -> tuple[int, int, str]:
@@ -126,7 +131,8 @@ class ForecastTask:
 
     def inputs(self) -> dict[str, Any]:
         """Grid and variables, for a run's folder."""
-        return dataclasses.asdict(self.recorded) | {"variables": list(self.recorded.variables)}
+        lists = {name: list(getattr(self.recorded, name)) for name in ("variables", "units")}
+        return dataclasses.asdict(self.recorded) | lists
 
     def digest(self) -> str:
         """Changes with variables, days and grid."""

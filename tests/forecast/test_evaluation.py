@@ -109,7 +109,7 @@ def test_a_record_without_all_seasons_is_compared_with_its_mean_and_says_so(tmp_
     # Values near 0.3 in f32, squared differences near 0.03.
     found = report.value("rmse", "climatology")
     np.testing.assert_allclose(found, np.sqrt(np.square(error).mean()), rtol=1e-4)
-    assert report.notes[0].startswith("no day before test lies in 80% of the year: climatology")
+    assert report.notes[0].startswith("no day before test lies in 81% of the year: climatology")
 
 
 def test_pictures_and_notes_show_what_the_rows_hold(evaluated):

@@ -81,6 +81,30 @@ def test_the_sea_is_nan_and_the_land_is_the_models_forecast(made, written):
     np.testing.assert_allclose(found[..., ~SEA], expected[..., ~SEA], atol=1e-5)
 
 
+def _in_units(data, unit, scale):
+    changed = data.assign(swvl1=data.swvl1 * np.float32(scale))
+    changed.swvl1.attrs["units"] = unit
+    return changed
+
+
+def test_other_units_of_the_input_are_converted_or_refused(made, written, capsys):
+    task, model, _, folder = made
+    known = type(task)(task.config, task.inputs())
+    data = record(count=30, first="2021-03-01", seed=5).isel(time=[*range(10), *range(13, 30)])
+    for unit, scale, told in (("percent", 100, True), ("m3 m-3", 1, False)):
+        path = folder / "other_unit.nc"
+        _in_units(data, unit, scale).to_netcdf(path, engine="h5netcdf")
+        prediction.predict(known, model, path, folder / "again.nc")
+        with xr.open_dataset(folder / "again.nc") as found:
+            # The input times 100 and back: two roundings of f32 numbers near 0.3.
+            np.testing.assert_allclose(found.swvl1.values, written.swvl1.values, atol=1e-5)
+            assert found.swvl1.attrs["units"] == "m**3 m**-3"
+        assert ("converted to 'm**3 m**-3'" in capsys.readouterr().err) == told
+    _in_units(data, "K", 1).to_netcdf(folder / "kelvin.nc", engine="h5netcdf")
+    with pytest.raises(UserError, match=r"swvl1 is in 'K', the model was trained on 'm\*\*3 m"):
+        prediction.predict(known, model, folder / "kelvin.nc", folder / "no.nc")
+
+
 def test_what_does_not_fit_is_one_line(made):
     task, model, source, folder = made
     data = record(count=10)

@@ -60,6 +60,7 @@ def test_every_statistic_has_its_place(path, tmp_path):
         "variables": ["swvl1", "tp"],
         "grid": "lat 60..56, lon 0..5",
         "land": int((~SEA).sum()),
+        "units": ["m**3 m**-3", "m"],
     }
 
 
