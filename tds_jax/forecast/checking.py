@@ -18,13 +18,12 @@ from tds_jax.data.gridded import (
     require_same_grid,
 )
 from tds_jax.errors import UserError
-from tds_jax.forecast.days import gap_lines, runs
+from tds_jax.forecast.days import gap_lines, runs, some
 from tds_jax.forecast.fields import ACCUMULATED, DailyFields
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
 BLOCK_DAYS = 8  # read at once
-SHOWN = 3  # days named in a line
 
 Findings = dict[str, list[str]]
 
@@ -122,15 +121,11 @@ def _time_lines(fields: DailyFields, findings: Findings) -> None:
     for name in fields.variables:
         absent = fields.days[~fields.has(name)]
         if len(absent):
-            _note(findings, "incomplete", f"{name}: {_dates(absent)} cannot be made whole")
-    for line in fields.notes:
+            _note(findings, "incomplete", f"{name}: {some(absent)} cannot be made whole")
+    for line in fields.totals:
         _note(findings, "totals", line)
-
-
-def _dates(days: np.ndarray) -> str:
-    shown = ", ".join(str(day) for day in days[:SHOWN])
-    more = f" and {len(days) - SHOWN} more" if len(days) > SHOWN else ""
-    return f"{shown}{more}"
+    for line in fields.left_out:
+        _note(findings, "left out", line)
 
 
 def _grid_summary(fields: DailyFields) -> dict[str, Any]:
@@ -168,7 +163,7 @@ def _scan(fields: DailyFields, findings: Findings, progress: Progress) -> dict[s
     for i, name in enumerate(fields.variables):
         empty = (there[:, i] == 0) & fields.has(name)
         if empty.any():
-            _note(findings, "empty", f"{name}: no value at all on {_dates(fields.days[empty])}")
+            _note(findings, "empty", f"{name}: no value at all on {some(fields.days[empty])}")
         share = 1 - there[:, i].sum() / max(total * land.sum(), 1)
         missing = f"{max(share, 0):.1%} missing on land"
         summary[name] = f"{low[i]:.4g} to {high[i]:.4g}, {missing}"

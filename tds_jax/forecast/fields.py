@@ -13,8 +13,10 @@ from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
 from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
+from tds_jax.forecast.coarse import block_means, coarsen
 from tds_jax.forecast.days import DayTable
-from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, settle
+from tds_jax.forecast.land import land_of, require_fit
+from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, left_out, settle
 from tds_jax.progress import Progress, silent
 
 BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
@@ -115,6 +117,11 @@ class DailyFields:
             for name in self.variables
         }
         tables = {name: self._table(name) for name in self.variables}
+        self.left_out = [
+            line
+            for name, table in tables.items()
+            for line in left_out(name, record.steps[name].times, self.kinds[name], table)
+        ]
         self.days = tables[target].days
         self._tables = {name: table.at(self.days) for name, table in tables.items()}
         for name, table in self._tables.items():
@@ -151,15 +158,34 @@ class DailyFields:
 
     @functools.cached_property
     def land(self) -> np.ndarray:
-        """(H, W) bool: the mask given, or the cells where a sample of days has the target."""
-        if self._land_mask:
-            return self.static(self._land_mask) > 0.5
-        seen = np.zeros((len(self.lat), len(self.lon)), bool)
+        """(H, W) bool: the mask given, or the cells where the target ever is.
+
+        Where some days have cells that others lack, as swaths do, all days are looked at.
+        """
         samples = min(LAND_SAMPLES, len(self.days))
-        for i in np.linspace(0, len(self.days) - 1, samples).round().astype(int):
-            seen |= np.isfinite(self.read(i, i + 1, (self.target,))[0, ..., 0])
-        if not seen.any():
-            raise UserError(f"{self.target}: no value on any of {samples} days looked at")
+        chosen = np.linspace(0, len(self.days) - 1, samples).round().astype(int)
+        found = np.stack([self._known(int(i), int(i) + 1) for i in chosen])
+        seen: np.ndarray = found.any(axis=0)
+        if not self._land_mask:
+            if not (found == found[0]).all():
+                seen = self._known(0, len(self.days))
+            if not seen.any():
+                raise UserError(f"{self.target}: no value on any of {samples} days looked at")
+            return seen
+        require_fit(self._land_mask, self._mask, seen, f"{self.target} on {samples} days")
+        return self._mask
+
+    @functools.cached_property
+    def _mask(self) -> np.ndarray:
+        return land_of(self.static(self._land_mask), self._land_mask)
+
+    def _known(self, start: int, stop: int) -> np.ndarray:
+        """(H, W) bool: whether the target is there on any of the days, by the files alone."""
+        seen = np.zeros((len(self.lat), len(self.lon)), bool)
+        most = max(1, BLOCK_BYTES // (4 * seen.size))
+        for first in range(start, stop, most):
+            block = self._values(first, min(first + most, stop), (self.target,), WHOLE)
+            seen |= np.isfinite(block[..., 0]).any(axis=0)
         return seen
 
     def read(
@@ -167,6 +193,13 @@ class DailyFields:
     ) -> np.ndarray:
         """(n, h, w, C) f32 of days[start:stop], NaN where missing; () = all variables."""
         names = tuple(variables) or self.variables
+        days = self._values(start, stop, names, region)
+        if self._land_mask and self.target in names:
+            days[:, ~self._mask[region], names.index(self.target)] = np.nan
+        return days
+
+    def _values(self, start: int, stop: int, names: Sequence[str], region: Region) -> np.ndarray:
+        """`read` without the mask."""
         shape = len(self.lat[region[0]]), len(self.lon[region[1]])
         days = np.full((stop - start, *shape, len(names)), np.nan, np.float32)
         most = max(1, BLOCK_BYTES // (4 * shape[0] * shape[1]))
@@ -185,8 +218,6 @@ class DailyFields:
             if name in self._converted:
                 scale, offset = self._converted[name]
                 days[..., channel] = days[..., channel] * scale + offset
-            if name == self.target and self._land_mask:
-                days[:, ~self.land[region], channel] = np.nan
         return days
 
     def static(self, name: str) -> np.ndarray:
@@ -203,9 +234,13 @@ class DailyFields:
     @property
     def notes(self) -> tuple[str, ...]:
         """Kinds of totals that not every file with 'accum' has; what was converted or left out."""
+        return (*self.totals, *self._notes, *self.left_out)
+
+    @property
+    def totals(self) -> list[str]:
+        """A line for each variable that sums otherwise than ERA5-Land."""
         told = ("step", "midnight")
-        totals = (f"{n} holds {KINDS[k]}" for n, k in self.kinds.items() if k in told)
-        return (*totals, *self._notes)
+        return [f"{n} holds {KINDS[k]}" for n, k in self.kinds.items() if k in told]
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -216,7 +251,7 @@ class DailyFields:
         """Changes with variables, target, days or grid; not with where the files lie."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((self.variables, self.target)).encode())
-        digest.update("".join(self.notes).encode())
+        digest.update("".join([*self.totals, *self._notes]).encode())
         for part in (self.days, self.lat, self.lon, *(t.count for t in self._tables.values())):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
@@ -224,7 +259,7 @@ class DailyFields:
     def origin(self, start: int, stop: int) -> str:
         """Fingerprint of days[start:stop], what they are made of and the files they are in."""
         digest = hashlib.blake2b(repr(self.variables).encode(), digest_size=8)
-        digest.update("".join(self.notes).encode())
+        digest.update("".join([*self.totals, *self._notes]).encode())
         for part in (self.days[start:stop], self.lat, self.lon):
             digest.update(np.ascontiguousarray(part).tobytes())
         for name, table in self._tables.items():
@@ -249,7 +284,7 @@ class CoarseFields:
         self._fields, self._factor = fields, factor
         self.variables, self.target = fields.variables, fields.target
         self.attributes, self.days, self.axes = fields.attributes, fields.days, fields.axes
-        self.lat, self.lon = (_blocks(axis, factor) for axis in (fields.lat, fields.lon))
+        self.lat, self.lon = (block_means(axis, factor) for axis in (fields.lat, fields.lon))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -290,25 +325,6 @@ class CoarseFields:
     def origin(self, start: int, stop: int) -> str:
         """Changes with the fine fields' and the factor."""
         return f"{self._fields.origin(start, stop)}-{self._factor}"
-
-
-def coarsen(fields: np.ndarray, factor: int) -> np.ndarray:
-    """(n, ceil(H/f), ceil(W/f), C) means of the finite values of f x f blocks; NaN where none."""
-    finite = np.isfinite(fields)
-    total, count = (_block_sums(x, factor) for x in (np.where(finite, fields, 0), finite))
-    with np.errstate(invalid="ignore"):
-        return (total / count).astype(np.float32)
-
-
-def _block_sums(values: np.ndarray, factor: int) -> np.ndarray:
-    rows, columns = (np.arange(0, n, factor) for n in values.shape[1:3])
-    by_row = np.add.reduceat(values, rows, axis=1, dtype=np.float64)
-    return np.add.reduceat(by_row, columns, axis=2)
-
-
-def _blocks(axis: np.ndarray, factor: int) -> np.ndarray:
-    starts = range(0, len(axis), factor)
-    return np.array([axis[start : start + factor].mean() for start in starts])
 
 
 def open_fields(

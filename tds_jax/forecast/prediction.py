@@ -16,6 +16,7 @@ from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, year_fraction
 from tds_jax.forecast.fields import Fields
+from tds_jax.forecast.model import Forecaster
 from tds_jax.forecast.task import ForecastTask
 from tds_jax.progress import Progress, progress_bar
 
@@ -78,7 +79,23 @@ def forecasts(
         dates = fields.days[padded][:, None] + DAY * np.arange(1 - days, leads + 1)
         batch = make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
         maps = np.asarray(run(jax.tree.map(jnp.asarray, batch)))[: len(ends)]
-        yield np.where(fields.land[None, None], maps, np.float32(np.nan))
+        there = fields.land & ~_strange(model, task.target, windows[: len(ends)])
+        yield np.where(there[:, None], maps, np.float32(np.nan))
+
+
+def _strange(model: nnx.Module, target: int, windows: np.ndarray) -> np.ndarray:
+    """(n, H, W) or (n, 1, 1) bool: cells in which training never saw the target.
+
+    Their usual value is 0 all year, as it is where there always was nothing, snow in the tropics:
+    those are told by an input that is 0 too.
+    """
+    assert isinstance(model, Forecaster)
+    usual = np.asarray(model.centre[...])[..., target]
+    if usual.shape[1:] == (1, 1):
+        return np.zeros((1, 1, 1), bool)
+    values = windows[..., target]
+    nothing = (values == 0).any(axis=1) & ((values == 0) | np.isnan(values)).all(axis=1)
+    return (usual == 0).all(axis=0) & ~nothing
 
 
 def make_batch(windows: np.ndarray, phase: np.ndarray) -> dict[str, Any]:

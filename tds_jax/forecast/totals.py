@@ -8,7 +8,7 @@ import numpy as np
 from tds_jax.config import require
 from tds_jax.data.grid_record import GridRecord
 from tds_jax.errors import UserError
-from tds_jax.forecast.days import DayTable, is_finer
+from tds_jax.forecast.days import DayTable, is_finer, some
 
 KINDS = {
     "running": "totals that run from 00 UTC; a day is the value at 00 UTC of the next",
@@ -83,6 +83,19 @@ def day_table(times: np.ndarray, kind: str) -> DayTable:
     if kind in ("running", "midnight"):
         return DayTable.running(times)
     return DayTable.whole(times, at_end=kind == "step")
+
+
+def left_out(name: str, times: np.ndarray, kind: str, table: DayTable) -> list[str]:
+    """A line on days of which only some steps are there; UserError if those are most days."""
+    every = DayTable.every(times, at_end=kind != "day")
+    days = every.days[every.count > 1]
+    lost = np.setdiff1d(days, table.days)
+    if not len(lost):
+        return []
+    line = f"{name}: {len(lost)} of {len(days)} days lack steps and are left out: {some(lost)}"
+    if 2 * len(lost) > len(days) > 2:
+        raise UserError(f"{line}; give whole days")
+    return [line]
 
 
 def _daily(name: str, times: np.ndarray, said: bool, asked: str | None) -> str:

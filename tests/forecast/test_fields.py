@@ -205,3 +205,49 @@ def test_year_fractions_rise_through_each_calendar_year():
     np.testing.assert_allclose(np.diff(fraction[2:-1]), 1 / 366)
     assert days[-2] + DAY == np.datetime64("2021-01-01")
     assert fraction[-1] == 0
+
+
+def _mask(folder, share):
+    """'FILE:VARIABLE' of a mask on the grid of the files."""
+    data = dataset(hours("2020-01-01", 1), names=("lsm",)).isel(valid_time=0, drop=True)
+    data.lsm[...] = np.broadcast_to(np.float32(share), data.lsm.shape)
+    return f"{write(data, folder / 'mask.nc')}:lsm"
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        ([0, 0, 100], "is 0 to 100; it must be a share of land, 0 to 1"),
+        ([0, 0, 0], "has 0 cells of land"),
+        ([1, 0, 0], r"has 4 cells of land, and t2m on 3 days is there in 0 of them and in 8"),
+        (np.nan, "is missing everywhere"),
+    ],
+)
+def test_a_mask_that_cannot_be_of_the_data_is_refused(tmp_path, share, words):
+    data = dataset(hours("2020-01-01", 24 * 3))
+    data.t2m[:, :, 0] = np.nan  # sea in the first column
+    path = write(data, tmp_path / "a.nc")
+    assert opened(path, land_mask=_mask(tmp_path, [0, 1, 1])).land.sum() == 8
+    with pytest.raises(UserError, match=words):
+        assert opened(path, land_mask=_mask(tmp_path, share)).land.any()
+
+
+def test_a_cell_that_few_days_have_is_land_too(tmp_path):
+    """Swaths: days have other cells than their neighbours, one cell has a single day of 200."""
+    data = dataset(hours("2020-01-01", 200, 24))
+    data.t2m[::2, :, 1] = np.nan
+    data.t2m[:, 0, 0] = np.nan
+    data.t2m[:, 3, 2] = np.nan
+    data.t2m[77, 3, 2] = 1.0
+    land = opened(write(data, tmp_path / "a.nc")).land
+    assert np.argwhere(~land).tolist() == [[0, 0]]
+
+
+def test_days_that_lack_steps_are_counted_and_most_days_are_not_left_out(tmp_path):
+    times = hours("2020-01-01", 24 * 6)
+    path = write(dataset(np.delete(times, [30, 80])), tmp_path / "a.nc")
+    (line,) = opened(path).notes
+    assert line == "t2m: 2 of 6 days lack steps and are left out: 2020-01-02, 2020-01-04"
+    rest = np.delete(times, [k for day in range(4) for k in range(24 * day, 24 * day + 3 + day)])
+    with pytest.raises(UserError, match=r"4 of 6 days lack steps .*give whole days"):
+        opened(write(dataset(rest), tmp_path / "b.nc"))

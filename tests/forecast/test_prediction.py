@@ -81,6 +81,21 @@ def test_the_sea_is_nan_and_the_land_is_the_models_forecast(made, written):
     np.testing.assert_allclose(found[..., ~SEA], expected[..., ~SEA], atol=1e-5)
 
 
+def test_a_cell_that_training_never_saw_has_no_forecast(made):
+    """Its usual value is not known; that of a cell which was 0 all along is."""
+    task, model, _, folder = made
+    data = record(count=12, first="2021-03-01", seed=5)
+    data.swvl1[:, 0, 0] = 0.3  # sea in training
+    data.swvl1[:, 0, 1] = 0.0
+    data.to_netcdf(folder / "more.nc", engine="h5netcdf")
+    prediction.predict(task, model, folder / "more.nc", folder / "more_out.nc")
+    with xr.open_dataset(folder / "more_out.nc") as found:
+        values = found.swvl1.values
+    assert np.isnan(values[..., 0, 0]).all()
+    assert np.isfinite(values[..., 0, 1]).all()
+    assert np.isfinite(values[..., ~SEA]).all()
+
+
 def _in_units(data, unit, scale):
     changed = data.assign(swvl1=data.swvl1 * np.float32(scale))
     changed.swvl1.attrs["units"] = unit
