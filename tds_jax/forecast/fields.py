@@ -165,7 +165,7 @@ class DailyFields:
         samples = min(LAND_SAMPLES, len(self.days))
         chosen = np.linspace(0, len(self.days) - 1, samples).round().astype(int)
         found = np.stack([self._known(int(i), int(i) + 1) for i in chosen])
-        seen: np.ndarray = found.any(axis=0)
+        seen = np.asarray(found.any(axis=0))
         if not self._land_mask:
             if not (found == found[0]).all():
                 seen = self._known(0, len(self.days))
