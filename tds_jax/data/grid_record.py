@@ -1,7 +1,8 @@
 """Fields over many files of one grid: which steps there are, and blocks of them on demand."""
 
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,17 @@ def require_sorted(file: GridFile) -> None:
 class GridRecord:
     """Fields over many files, read in blocks of steps; picklable, files open when first read.
 
-    files: on one grid.
+    files: on one grid. unusable: by path, a line on each file that could not be opened or, once it
+    was tried, read; what could not be read is NaN, and said on stderr.
     """
 
-    def __init__(self, files: Sequence[GridFile], variables: Sequence[str]) -> None:
+    def __init__(
+        self,
+        files: Sequence[GridFile],
+        variables: Sequence[str],
+        unusable: Mapping[str, str] | None = None,
+    ) -> None:
+        self.unusable = dict(unusable or {})
         for other in files[1:]:
             require_same_grid(files[0], other)
         for name in variables:
@@ -132,12 +140,25 @@ class GridRecord:
             where = dict(zip(file.dims, (steps, *region), strict=True))
             try:
                 block = array.isel(where | spare).transpose(*file.dims).values
-            except (OSError, RuntimeError) as error:
-                raise UserError(
-                    f"{file.path}: steps {steps.start} to {steps.stop} of {variable} cannot be "
-                    f"read ({error}); copy the file again"
-                ) from error
+            except Exception as error:  # damage shows itself in any library's way
+                self._say(file, variable, steps, error)
+                rows, columns = (
+                    np.arange(n)[part] for n, part in zip(self.shape, region, strict=True)
+                )
+                count = len(range(steps.start, steps.stop, steps.step or 1))
+                return np.full((count, len(rows), len(columns)), np.nan, np.float32)
         return np.array(block, np.float32)
+
+    def _say(self, file: GridFile, variable: str, steps: slice, error: Exception) -> None:
+        if file.path in self.unusable:
+            return
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        line = (
+            f"{file.path}: steps {steps.start} to {steps.stop} of {variable}, and maybe others, "
+            f"cannot be read ({text}) and count as missing; copy the file again"
+        )
+        self.unusable[file.path] = line
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def open_record(
@@ -145,17 +166,27 @@ def open_record(
 ) -> GridRecord:
     """The record of `variables` over every file that `path` names (see `find_files`).
 
-    Files without any of the variables are left out; a variable may live in files of its own.
+    Files without any of the variables are left out; a variable may live in files of its own. So
+    are those that cannot be used, each with a line in `unusable`; UserError if half of all cannot.
     UserError names a variable that no file has, with those found.
     """
     names = find_files(path)
     files, inside = [], set()
+    unusable: dict[str, str] = {}
     for done, name in enumerate(names, start=1):
-        with open_dataset(name) as data:
-            inside |= {str(key) for key in data.variables}
-            if set(variables) & set(data.variables):
-                files.append(header(data, name))
+        try:
+            with open_dataset(name) as data:
+                inside |= {str(key) for key in data.variables}
+                if set(variables) & set(data.variables):
+                    found = header(data, name)
+                    require_sorted(found)
+                    files.append(found)
+        except UserError as error:
+            unusable[name] = str(error)
         progress(done, len(names))
+    if 2 * len(unusable) >= len(names):
+        more = f" ({len(unusable)} of {len(names)} files are unusable)" if len(names) > 1 else ""
+        raise UserError(next(iter(unusable.values())) + more)
     fields = {name for one in files for name in one.attributes}
     for variable in variables:
         if variable not in fields:
@@ -164,4 +195,4 @@ def open_record(
                 f"{path}: variable {variable!r} {what if variable in inside else 'is missing'}; "
                 f"found {', '.join(sorted(inside))}"
             )
-    return GridRecord(files, variables)
+    return GridRecord(files, variables, unusable)

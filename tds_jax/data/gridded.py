@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cftime
 import numpy as np
 import xarray as xr
 
@@ -16,7 +17,16 @@ NAMES = {
     "time": ("valid_time", "time", "date"),
     "latitude": ("latitude", "lat"),
     "longitude": ("longitude", "lon"),
-}  # in any case; else a variable with that standard_name
+}  # in any case; else a variable with that standard_name, else with these attributes
+CF_ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
+    "time": {"axis": ("T",)},
+    "latitude": {
+        "units": ("degrees_north", "degree_north", "degrees_N", "degree_N", "degreesN", "degreeN")
+    },
+    "longitude": {
+        "units": ("degrees_east", "degree_east", "degrees_E", "degree_E", "degreesE", "degreeE")
+    },
+}
 ENDINGS = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zmetadata")
 GRID_ATOL = 1e-4  # degrees; single and double precision axes of one grid differ by less
@@ -69,9 +79,20 @@ def open_dataset(path: str) -> xr.Dataset:
         return xr.open_dataset(
             path, engine=engine, cache=False, decode_timedelta=False, backend_kwargs=options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # a foreign file may fail anywhere in any library
         text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: cannot be opened ({text}); check or copy the file") from error
+        raise UserError(f"{path}: cannot be opened ({text}); {_remedy(error, path)}") from error
+
+
+def _remedy(error: Exception, path: str) -> str:
+    """What would help: only damage is cured by another copy."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return "the link leads nowhere"
+    if isinstance(error, PermissionError):
+        return "ask for the right to read it"
+    if "lock" in str(error).lower() or isinstance(error, BlockingIOError):
+        return "another program is writing it; wait, or set HDF5_USE_FILE_LOCKING=FALSE"
+    return "check or copy the file"
 
 
 def _engine(path: str) -> tuple[str | None, dict[str, Any]]:
@@ -97,14 +118,9 @@ def header(data: xr.Dataset, path: str) -> GridFile:
             f"{path}: time, latitude and longitude share a dimension {dims}; "
             "write them as three dimensions"
         )
-    if time.dtype.kind != "M" or np.isnat(time.values).any():
-        raise UserError(
-            f"{path}: {time.name} is not a time; give it units such as "
-            "'hours since 1970-01-01' and the standard calendar"
-        )
     return GridFile(
         path,
-        time.values.astype("datetime64[s]"),
+        _instants(time, path),
         _degrees(lat, path),
         _degrees(lon, path),
         (str(time.name), str(lat.name), str(lon.name)),
@@ -113,12 +129,41 @@ def header(data: xr.Dataset, path: str) -> GridFile:
     )
 
 
+def _instants(time: xr.DataArray, path: str) -> np.ndarray:
+    """(n,) datetime64[s]; of calendars whose days are not all ours, the days of that name.
+
+    A noleap or julian date of today is a date of ours. UserError for what is no time, and for
+    calendars with dates that do not exist, such as February 30.
+    """
+    if time.dtype.kind == "M" and not np.isnat(time.values).any():
+        return time.values.astype("datetime64[s]")
+    dates = time.values
+    if dates.size and all(isinstance(date, cftime.datetime) for date in dates.flat):
+        try:
+            return np.array([date.isoformat() for date in dates.flat], "datetime64[s]")
+        except ValueError as error:
+            raise UserError(
+                f"{path}: its calendar, {dates.flat[0].calendar}, has dates that do not exist "
+                f"({error}); bring it onto the standard calendar (xarray's convert_calendar)"
+            ) from error
+    raise UserError(
+        f"{path}: {time.name} is not a time; give it units such as "
+        "'hours since 1970-01-01' and a calendar that CF knows"
+    )
+
+
 def axis_name(data: xr.Dataset, axis: str) -> str | None:
     """The variable that holds `time`, `latitude` or `longitude`; None if there is none."""
     flat = [str(name) for name, one in data.variables.items() if one.ndim == 1]
     by_name = [n for wanted in NAMES[axis] for n in flat if n.lower() == wanted]
     by_standard = [n for n in flat if data.variables[n].attrs.get("standard_name") == axis]
-    return next(iter(by_name + by_standard), None)
+    by_attribute = [
+        n
+        for n in flat
+        for key, values in CF_ATTRIBUTES[axis].items()
+        if data.variables[n].attrs.get(key) in values
+    ]
+    return next(iter(by_name + by_standard + by_attribute), None)
 
 
 def _axis(data: xr.Dataset, path: str, axis: str) -> xr.DataArray:

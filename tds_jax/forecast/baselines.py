@@ -11,7 +11,7 @@ from tds_jax.data import identity
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season
-from tds_jax.forecast.fields import Fields
+from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.model import waves
 
 NAMES = ("persistence", "climatology", "damped_persistence")

@@ -53,6 +53,8 @@ class Check:
             return Checked(0, summary, findings)
         _time_lines(fields, findings)
         summary |= _grid_summary(fields) | _scan(fields, findings, progress)
+        for line in fields.unusable:
+            _note(findings, "unreadable", line)
         return Checked(len(fields.days), summary, findings)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tds_jax.data.grid_record import WHOLE
 from tds_jax.forecast.days import DAY, year_fraction
-from tds_jax.forecast.fields import Fields
+from tds_jax.forecast.gridded_days import Fields
 
 BLOCK_DAYS = 8  # read at once while statistics stream
 LEAST_SPREAD = 0.05  # of a variable's typical spread: floor of the spread of a single cell

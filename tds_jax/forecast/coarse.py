@@ -1,6 +1,71 @@
 """Means over blocks of cells."""
 
+import functools
+from collections.abc import Sequence
+
 import numpy as np
+
+from tds_jax.data.grid_record import WHOLE, Region
+from tds_jax.forecast.gridded_days import Fields
+
+
+class CoarseFields:
+    """`Fields` averaged over blocks of factor x factor cells.
+
+    The mean of a block is over its cells that are there; it is missing if none is. Blocks at the
+    lower and right edge may be smaller. Land: a block with any. Coordinates are the blocks' means.
+    """
+
+    def __init__(self, fields: Fields, factor: int) -> None:
+        self._fields, self._factor = fields, factor
+        self.variables, self.target = fields.variables, fields.target
+        self.attributes, self.days, self.axes = fields.attributes, fields.days, fields.axes
+        self.lat, self.lon = (block_means(axis, factor) for axis in (fields.lat, fields.lon))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of the fine fields."""
+        return self._fields.notes
+
+    @property
+    def unusable(self) -> list[str]:
+        """Those of the fine fields."""
+        return self._fields.unusable
+
+    @functools.cached_property
+    def land(self) -> np.ndarray:
+        """(H, W) bool: blocks with any land."""
+        return self._coarse(self._fields.land.astype(np.float32)) > 0
+
+    def read(
+        self, start: int, stop: int, variables: Sequence[str] = (), region: Region = WHOLE
+    ) -> np.ndarray:
+        """(n, h, w, C) f32 of days[start:stop], NaN where missing; () = all variables."""
+        rows, columns = (
+            slice(*(edge * self._factor for edge in part.indices(len(axis))[:2]))
+            for part, axis in zip(region, (self.lat, self.lon), strict=True)
+        )
+        return coarsen(self._fields.read(start, stop, variables, (rows, columns)), self._factor)
+
+    def static(self, name: str) -> np.ndarray:
+        """(H, W) f32 means of 'FILE:VARIABLE' without time on the files' grid."""
+        return self._coarse(self._fields.static(name))
+
+    def _coarse(self, field: np.ndarray) -> np.ndarray:
+        return coarsen(field[None, ..., None], self._factor)[0, ..., 0]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Those of the fine fields."""
+        return self._fields.paths
+
+    def digest(self) -> str:
+        """Changes with the fine fields' and the factor."""
+        return f"{self._fields.digest()}-{self._factor}"
+
+    def origin(self, start: int, stop: int) -> str:
+        """Changes with the fine fields' and the factor."""
+        return f"{self._fields.origin(start, stop)}-{self._factor}"
 
 
 def coarsen(fields: np.ndarray, factor: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
 from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
-from tds_jax.forecast.coarse import block_means, coarsen
+from tds_jax.forecast.coarse import CoarseFields
 from tds_jax.forecast.days import DayTable
+from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.land import land_of, require_fit
 from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, left_out, settle
 from tds_jax.progress import Progress, silent
@@ -26,54 +27,6 @@ ACCUMULATED = (
     "forecast README."
 )
 LAND_SAMPLES = 32  # days looked at to find the cells that ever hold the target
-
-
-class Fields(Protocol):
-    """Daily fields on a grid, read on demand; picklable.
-
-    variables: (C) names, the target among them. attributes: by variable, as stored (units …).
-    lat (H,), lon (W,): degrees in the file's order; axes: their names in the file. days: (N,)
-    datetime64[D], rising, gaps allowed.
-    """
-
-    variables: tuple[str, ...]
-    target: str
-    attributes: Mapping[str, Mapping[str, Any]]
-    lat: np.ndarray
-    lon: np.ndarray
-    axes: tuple[str, str]
-    days: np.ndarray
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """A line for all that is read otherwise than as it stands, or left out."""
-        ...
-
-    @property
-    def land(self) -> np.ndarray:
-        """(H, W) bool: cells where the target can be known."""
-
-    def read(
-        self, start: int, stop: int, variables: Sequence[str] = (), region: Region = WHOLE
-    ) -> np.ndarray:
-        """(n, h, w, C) f32 of days[start:stop], NaN where missing; () = all variables."""
-
-    def static(self, name: str) -> np.ndarray:
-        """(H, W) f32 of 'FILE:VARIABLE' without time on the files' grid, such as soil texture."""
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files that are read."""
-        ...
-
-    def digest(self) -> str:
-        """Fingerprint of variables, days and grid."""
-
-    def origin(self, start: int, stop: int) -> str:
-        """Fingerprint of days[start:stop], of what they are made of and of the files they are in.
-
-        Other than `digest` it changes when a file was written anew.
-        """
 
 
 class DailyFields:
@@ -237,6 +190,11 @@ class DailyFields:
         return (*self.totals, *self._notes, *self.left_out)
 
     @property
+    def unusable(self) -> list[str]:
+        """A line for each file that could not be opened or, as far as was tried, read."""
+        return list(self._record.unusable.values())
+
+    @property
     def totals(self) -> list[str]:
         """A line for each variable that sums otherwise than ERA5-Land."""
         told = ("step", "midnight")
@@ -271,60 +229,6 @@ class DailyFields:
                 stat = os.stat(path)
                 digest.update(f"{Path(path).name} {stat.st_size} {stat.st_mtime_ns}".encode())
         return digest.hexdigest()
-
-
-class CoarseFields:
-    """`Fields` averaged over blocks of factor x factor cells.
-
-    The mean of a block is over its cells that are there; it is missing if none is. Blocks at the
-    lower and right edge may be smaller. Land: a block with any. Coordinates are the blocks' means.
-    """
-
-    def __init__(self, fields: Fields, factor: int) -> None:
-        self._fields, self._factor = fields, factor
-        self.variables, self.target = fields.variables, fields.target
-        self.attributes, self.days, self.axes = fields.attributes, fields.days, fields.axes
-        self.lat, self.lon = (block_means(axis, factor) for axis in (fields.lat, fields.lon))
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Those of the fine fields."""
-        return self._fields.notes
-
-    @functools.cached_property
-    def land(self) -> np.ndarray:
-        """(H, W) bool: blocks with any land."""
-        return self._coarse(self._fields.land.astype(np.float32)) > 0
-
-    def read(
-        self, start: int, stop: int, variables: Sequence[str] = (), region: Region = WHOLE
-    ) -> np.ndarray:
-        """(n, h, w, C) f32 of days[start:stop], NaN where missing; () = all variables."""
-        rows, columns = (
-            slice(*(edge * self._factor for edge in part.indices(len(axis))[:2]))
-            for part, axis in zip(region, (self.lat, self.lon), strict=True)
-        )
-        return coarsen(self._fields.read(start, stop, variables, (rows, columns)), self._factor)
-
-    def static(self, name: str) -> np.ndarray:
-        """(H, W) f32 means of 'FILE:VARIABLE' without time on the files' grid."""
-        return self._coarse(self._fields.static(name))
-
-    def _coarse(self, field: np.ndarray) -> np.ndarray:
-        return coarsen(field[None, ..., None], self._factor)[0, ..., 0]
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The fine fields'."""
-        return self._fields.paths
-
-    def digest(self) -> str:
-        """Changes with the fine fields' and the factor."""
-        return f"{self._fields.digest()}-{self._factor}"
-
-    def origin(self, start: int, stop: int) -> str:
-        """Changes with the fine fields' and the factor."""
-        return f"{self._fields.origin(start, stop)}-{self._factor}"
 
 
 def open_fields(

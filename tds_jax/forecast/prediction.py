@@ -14,8 +14,8 @@ from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, time_axis
 from tds_jax.data.places import make_folder_for, require_file
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
-from tds_jax.forecast.days import DAY, year_fraction
-from tds_jax.forecast.fields import Fields
+from tds_jax.forecast.days import DAY, SHOWN, year_fraction
+from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.model import Forecaster
 from tds_jax.forecast.task import ForecastTask
 from tds_jax.progress import Progress, progress_bar
@@ -34,11 +34,11 @@ def predict(
     is made after every day that ends an unbroken stretch of input days, the record's last among
     them. time is that day, prediction_timedelta 1 ... L days, valid_time (both) their sum. Axes
     have the input's names, order and values; cells without land are NaN. A cell that an input day
-    lacks counts as usual there.
+    lacks counts as usual there. UserError, after all is written, if a file could not be read.
     workdir: the run's; nothing in it is needed.
     """
     fields = task.open(str(source))
-    for line in fields.notes:
+    for line in (*fields.unusable, *fields.notes):
         print(f"note: {line}", file=sys.stderr)
     found, wanted = task.grid_of(fields), task.recorded
     if found != (wanted.height, wanted.width, wanted.grid):
@@ -56,6 +56,12 @@ def predict(
     with progress_bar("predicting") as progress:
         blocks = forecasts(task, model, fields, last)
         _write(task, fields, last, target, blocks, progress)
+    if fields.unusable:
+        names = ", ".join(line.split(":")[0] for line in fields.unusable[:SHOWN])
+        raise UserError(
+            f"{target} is written, but without what {len(fields.unusable)} of the input's files "
+            f"hold, see the lines above: {names}"
+        )
     return [target]
 
 

@@ -13,7 +13,8 @@ from tds_jax.data.gridded import open_dataset
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
-from tds_jax.forecast.fields import ACCUMULATED, Fields, open_fields
+from tds_jax.forecast.fields import ACCUMULATED, open_fields
+from tds_jax.forecast.gridded_days import Fields
 from tds_jax.progress import Progress
 
 RECORD = "prepared.json"  # what the folder's files have in common
@@ -38,7 +39,7 @@ class Prepare:
     compression: str = option("none", "'gzip' (smaller, slower to read) or 'none'.")
 
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
-        """Files written, files that an earlier call had written, no lines on skips.
+        """Files written, files that were there, lines on input files left out.
 
         A file appears when whole, so the same call goes on where it was killed, and after new
         months have come it adds those. Memory: some BLOCK_BYTES, whatever the record.
@@ -66,7 +67,7 @@ class Prepare:
             done = stop
         progress(done, len(fields.days))
         _write_land(fields, target / LAND)
-        return written, len(parts) - written, []
+        return written, len(parts) - written, fields.unusable
 
     def _claim(self, folder: Path, fields: Fields) -> None:
         """Leaves a note of what the folder holds; UserError if it holds anything else."""

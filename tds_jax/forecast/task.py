@@ -20,7 +20,8 @@ from tds_jax.errors import UserError
 from tds_jax.forecast import synthetic, torch_names
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season, season_gap
 from tds_jax.forecast.config import ForecastInputs, ForecastMemoryConfig
-from tds_jax.forecast.fields import Fields, open_fields
+from tds_jax.forecast.fields import open_fields
+from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.metrics import Errors, row_area
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
@@ -280,7 +281,8 @@ class ForecastTask:
         model, optim = self.config.model, self.config.optim
         norms = model.name != "convlstm" and model.norm == "batch"
         split = optim.batch_norm_warning(" (model.norm=group is exact)")
-        return [*self.fields.notes, *self._season_warning(), *norms * split]
+        said = [*self.fields.unusable, *self.fields.notes]
+        return [*said, *self._season_warning(), *norms * split]
 
     def _season_warning(self) -> list[str]:
         if self.config.model.normalize != "anomaly":

@@ -7,7 +7,7 @@ import numpy as np
 from tds_jax.config import SPLITS
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, runs, year_fraction
-from tds_jax.forecast.fields import Fields
+from tds_jax.forecast.gridded_days import Fields
 
 Example = dict[str, np.ndarray]
 

@@ -224,3 +224,109 @@ def test_fields_in_units_of_time_stay_numbers(tmp_path):
     data.t2m.attrs["units"] = "days"
     record = open_record(write(data, tmp_path / "a.nc"), ("t2m",))
     np.testing.assert_array_equal(record.read("t2m", 0, 2), data.t2m.values[:2])
+
+
+@pytest.mark.parametrize("calendar", ["noleap", "julian", "standard"])
+def test_dates_of_other_calendars_are_those_of_their_names(tmp_path, calendar):
+    data = dataset(TIMES[:4])
+    path = tmp_path / "a.nc"
+    data.to_netcdf(path, engine="h5netcdf")
+    with h5py.File(path, "r+") as file:
+        file["valid_time"][...] = [58, 59, 60, 61]  # February 28 is day 58 of a year
+        file["valid_time"].attrs.update(units="days since 2020-01-01", calendar=calendar)
+    times = open_record(path, ("t2m",)).steps["t2m"].times.astype("datetime64[D]").astype(str)
+    leap = [] if calendar == "noleap" else ["2020-02-29"]
+    assert times.tolist() == ["2020-02-28", *leap, "2020-03-01", "2020-03-02", "2020-03-03"][:4]
+
+
+def test_a_calendar_of_dates_that_do_not_exist_is_refused_by_name(tmp_path):
+    path = write(dataset(TIMES[:2]), tmp_path / "a.nc")
+    with h5py.File(path, "r+") as file:
+        file["valid_time"][...] = [58, 59]
+        file["valid_time"].attrs.update(units="days since 2020-01-01", calendar="360_day")
+    with pytest.raises(UserError, match=r"360_day, has dates that do not exist .*convert_calendar"):
+        open_record(path, ("t2m",))
+
+
+def test_axes_go_by_the_attributes_that_cf_gives_them(tmp_path):
+    data = dataset(TIMES, dims=("initial_time0_hours", "g0_lat_1", "X"))
+    data.initial_time0_hours.attrs["axis"] = "T"
+    data.g0_lat_1.attrs["units"], data.X.attrs["units"] = "degrees_north", "degreesE"
+    record = open_record(write(data, tmp_path / "a.nc"), ("t2m",))
+    assert record.files[0].axes == ("initial_time0_hours", "g0_lat_1", "X")
+
+
+def _months(folder, count=4):
+    """Files of two days, the second first."""
+    data = dataset(hours("2020-01-01", 48 * count))
+    for i in range(count):
+        write(data.isel(valid_time=slice(48 * i, 48 * i + 48)), folder / f"{i}.nc")
+    return data
+
+
+def _text_time(path):
+    texts = [f"2020-01-05 {hour:02}:00" for hour in range(4)]
+    write(dataset(TIMES[:4]).assign_coords(valid_time=texts), path)
+
+
+def _dangling(path):
+    path.unlink()
+    path.symlink_to("nowhere.nc")
+
+
+def _latin(path):
+    with h5py.File(path, "r+") as file:
+        file["t2m"].attrs["units"] = np.bytes_("°C".encode("latin-1"))
+
+
+BAD = {
+    "is not a time": _text_time,
+    "the link leads nowhere|cannot be read": _dangling,
+    "cannot be opened": lambda path: path.write_bytes(b"\0" * 4096),
+    "runs backwards": lambda path: write(_unsorted(dataset(hours("2020-01-05", 4))), path),
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_one_bad_file_is_left_out_by_name_and_the_rest_is_read(tmp_path, words):
+    data = _months(tmp_path)
+    BAD[words](tmp_path / "2.nc")
+    record = open_record(tmp_path, ("t2m",))
+    (line,) = record.unusable.values()
+    assert line.startswith(str(tmp_path / "2.nc"))
+    assert any(word in line for word in words.split("|"))
+    assert len(record.steps["t2m"].times) == 48 * 3
+    np.testing.assert_array_equal(record.read("t2m", 96, 144), data.t2m.values[144:])
+
+
+def test_an_attribute_in_another_encoding_spoils_no_file(tmp_path):
+    data = _months(tmp_path)
+    _latin(tmp_path / "2.nc")
+    record = open_record(tmp_path, ("t2m",))
+    assert record.unusable == {}
+    np.testing.assert_array_equal(record.read("t2m", 90, 120), data.t2m.values[90:120])
+
+
+def test_a_record_half_of_which_is_unusable_is_refused(tmp_path):
+    _months(tmp_path)
+    for i in (0, 3):
+        (tmp_path / f"{i}.nc").write_bytes(b"\0" * 100)
+    with pytest.raises(UserError, match=r"0\.nc: cannot be opened .*\(2 of 4 files are unusable"):
+        open_record(tmp_path, ("t2m",))
+
+
+def test_steps_that_are_damaged_are_missing_and_said_once(tmp_path, capsys):
+    data = dataset(hours("2020-01-01", 40))
+    packed = {"t2m": {"zlib": True, "chunksizes": (10, 4, 3)}}
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf", encoding=packed)
+    with h5py.File(tmp_path / "a.nc") as file:
+        chunk = file["t2m"].id.get_chunk_info(2)
+    whole = bytearray((tmp_path / "a.nc").read_bytes())
+    whole[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    (tmp_path / "a.nc").write_bytes(whole)
+    record = open_record(tmp_path / "a.nc", ("t2m",))
+    for _ in range(2):
+        assert np.isnan(record.read("t2m", 22, 28, region=(slice(1, 3), slice(0, 1)))).all()
+    np.testing.assert_array_equal(record.read("t2m", 0, 20), data.t2m.values[:20])
+    assert capsys.readouterr().err.count("steps 22 to 28 of t2m, and maybe others, cannot be") == 1
+    assert len(record.unusable) == 1

@@ -160,3 +160,20 @@ def test_an_exported_file_gives_the_models_forecast_with_holes(made):
         "origin": np.zeros((1, 2), np.int32),
     }
     np.testing.assert_allclose(found[:1], model(batch, False), atol=1e-5)
+
+
+def test_a_folder_with_a_bad_file_is_forecast_without_it_and_says_so(made, capsys):
+    task, model, _, folder = made
+    months = folder / "months"
+    months.mkdir()
+    for i, first in enumerate(("2021-03-01", "2021-03-11", "2021-03-21")):
+        write_record(months / f"{i}.nc", count=10, first=first, seed=i)
+    (months / "1.nc").write_bytes(b"\0" * 4096)
+    with pytest.raises(UserError, match=r"is written, but without what 1 of .*months/1\.nc"):
+        prediction.predict(task, model, months, folder / "rest.nc")
+    assert "1.nc: cannot be opened" in capsys.readouterr().err
+    with xr.open_dataset(folder / "rest.nc") as found:
+        days = found.time.values.astype("datetime64[D]")
+    start = np.datetime64("2021-03-01")
+    wanted = np.concatenate([start + np.arange(3, 10), start + np.arange(23, 30)])
+    np.testing.assert_array_equal(days, wanted)

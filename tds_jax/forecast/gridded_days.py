@@ -1,0 +1,58 @@
+"""What daily fields are to those who read them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tds_jax.data.grid_record import WHOLE, Region
+
+
+class Fields(Protocol):
+    """Daily fields on a grid, read on demand; picklable.
+
+    variables: (C) names, the target among them. attributes: by variable, as stored (units …).
+    lat (H,), lon (W,): degrees in the file's order; axes: their names in the file. days: (N,)
+    datetime64[D], rising, gaps allowed.
+    """
+
+    variables: tuple[str, ...]
+    target: str
+    attributes: Mapping[str, Mapping[str, Any]]
+    lat: np.ndarray
+    lon: np.ndarray
+    axes: tuple[str, str]
+    days: np.ndarray
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for all that is read otherwise than as it stands, or left out."""
+
+    @property
+    def unusable(self) -> list[str]:
+        """A line for each file that could not be opened or, as far as was tried, read."""
+
+    @property
+    def land(self) -> np.ndarray:
+        """(H, W) bool: cells where the target can be known."""
+
+    def read(
+        self, start: int, stop: int, variables: Sequence[str] = (), region: Region = WHOLE
+    ) -> np.ndarray:
+        """(n, h, w, C) f32 of days[start:stop], NaN where missing; () = all variables."""
+
+    def static(self, name: str) -> np.ndarray:
+        """(H, W) f32 of 'FILE:VARIABLE' without time on the files' grid, such as soil texture."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that are read."""
+
+    def digest(self) -> str:
+        """Fingerprint of variables, days and grid."""
+
+    def origin(self, start: int, stop: int) -> str:
+        """Fingerprint of days[start:stop], of what they are made of and of the files they are in.
+
+        Other than `digest` it changes when a file was written anew.
+        """
