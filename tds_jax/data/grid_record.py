@@ -137,25 +137,30 @@ class GridRecord:
         with self._open.using(file.path, lambda: open_dataset(file.path)) as data:
             array = data[variable]
             spare = {name: 0 for name in array.dims if name not in file.dims}
-            where = dict(zip(file.dims, (steps, *region), strict=True))
-            try:
-                block = array.isel(where | spare).transpose(*file.dims).values
-            except Exception as error:  # damage shows itself in any library's way
-                self._say(file, variable, steps, error)
-                rows, columns = (
-                    np.arange(n)[part] for n, part in zip(self.shape, region, strict=True)
-                )
-                count = len(range(steps.start, steps.stop, steps.step or 1))
-                return np.full((count, len(rows), len(columns)), np.nan, np.float32)
-        return np.array(block, np.float32)
+            array = array.isel(spare).transpose(*file.dims)
 
-    def _say(self, file: GridFile, variable: str, steps: slice, error: Exception) -> None:
+            def read(wanted: range) -> np.ndarray:
+                """What can be read, by halves where something cannot."""
+                part = slice(wanted.start, wanted.stop, wanted.step)
+                try:
+                    return np.array(array[part, *region].values, np.float32)
+                except Exception as error:  # damage shows itself in any library's way
+                    if len(wanted) > 1:
+                        middle = len(wanted) // 2
+                        return np.concatenate([read(wanted[:middle]), read(wanted[middle:])])
+                    self._say(file, variable, wanted.start, error)
+                    shape = array[part, *region].shape
+                    return np.full(shape, np.nan, np.float32)
+
+            return read(range(steps.start, steps.stop, steps.step))
+
+    def _say(self, file: GridFile, variable: str, step: int, error: Exception) -> None:
         if file.path in self.unusable:
             return
         text = " ".join(str(error).split())[:200] or type(error).__name__
         line = (
-            f"{file.path}: steps {steps.start} to {steps.stop} of {variable}, and maybe others, "
-            f"cannot be read ({text}) and count as missing; copy the file again"
+            f"{file.path}: step {step} of {variable}, and maybe others, cannot be read "
+            f"({text}) and count as missing; copy the file again"
         )
         self.unusable[file.path] = line
         print(f"warning: {line}", file=sys.stderr)

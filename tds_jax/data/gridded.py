@@ -75,13 +75,34 @@ def is_zarr(path: str) -> bool:
 def open_dataset(path: str) -> xr.Dataset:
     """The file as a lazy dataset, whatever its format, decoded as CF says; UserError otherwise."""
     engine, options = _engine(path)
-    try:
+
+    def opened(mask: bool) -> xr.Dataset:
         return xr.open_dataset(
-            path, engine=engine, cache=False, decode_timedelta=False, backend_kwargs=options
+            path,
+            engine=engine,
+            cache=False,
+            decode_timedelta=False,
+            mask_and_scale=mask,
+            backend_kwargs=options,
         )
+
+    try:
+        data = opened(True)
+        zero = [name for name, one in data.variables.items() if _is_filled_with_zero(one)]
+        if engine == "zarr" and zero:
+            data = data.assign(opened(False)[zero].data_vars)
+        return data
     except Exception as error:  # a foreign file may fail anywhere in any library
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: cannot be opened ({text}); {_remedy(error, path)}") from error
+
+
+def _is_filled_with_zero(variable: xr.Variable) -> bool:
+    """Whether an array of floats is 0 where nothing was written: zarr's default, not a mark of what
+    is missing, which for floats is NaN or far from all values."""
+    said = variable.encoding
+    plain = not {"scale_factor", "add_offset", "missing_value"} & set(said)
+    return plain and said.get("_FillValue") == 0 and np.dtype(said.get("dtype", "i4")).kind == "f"
 
 
 def _remedy(error: Exception, path: str) -> str:

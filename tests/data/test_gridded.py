@@ -6,6 +6,7 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
+import zarr
 
 from tds_jax.data import grid_record
 from tds_jax.data.grid_record import open_record
@@ -325,8 +326,33 @@ def test_steps_that_are_damaged_are_missing_and_said_once(tmp_path, capsys):
     whole[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
     (tmp_path / "a.nc").write_bytes(whole)
     record = open_record(tmp_path / "a.nc", ("t2m",))
-    for _ in range(2):
-        assert np.isnan(record.read("t2m", 22, 28, region=(slice(1, 3), slice(0, 1)))).all()
-    np.testing.assert_array_equal(record.read("t2m", 0, 20), data.t2m.values[:20])
-    assert capsys.readouterr().err.count("steps 22 to 28 of t2m, and maybe others, cannot be") == 1
+    wanted = data.t2m.values.copy()
+    wanted[20:30] = np.nan
+    for region in ((slice(None), slice(None)), (slice(1, 3), slice(0, 1))):
+        found = record.read("t2m", 3, 40, 2, region)
+        np.testing.assert_array_equal(found, wanted[3:40:2][:, *region])
+    assert capsys.readouterr().err.count("step 21 of t2m, and maybe others, cannot be read") == 1
     assert len(record.unusable) == 1
+
+
+@pytest.mark.parametrize("layout", [2, 3])
+def test_zeros_of_a_plain_zarr_array_are_zeros(tmp_path, layout):
+    """zarr's own fill value is 0; one that marks what is missing in packed fields still does."""
+    rain = np.random.default_rng(0).random((48, 4, 3)).astype("f4") - 0.5
+    rain = np.maximum(rain, 0)
+    data = dataset(TIMES)
+    data.t2m[3, 2, 1] = 0.0
+    data.to_zarr(
+        tmp_path / "a.zarr",
+        zarr_format=layout,
+        consolidated=False,
+        encoding={"t2m": {"dtype": "i2", "scale_factor": 1e-3, "_FillValue": 0}},
+    )
+    group = zarr.open_group(tmp_path / "a.zarr", mode="a")
+    names = {"dimension_names": data.t2m.dims} if layout == 3 else {}
+    array = group.create_array("tp", data=rain, fill_value=0, **names)
+    array.attrs["_ARRAY_DIMENSIONS"] = list(data.t2m.dims)
+    record = open_record(tmp_path / "a.zarr", ("t2m", "tp"))
+    np.testing.assert_array_equal(record.read("tp", 0, 48), rain)
+    packed = np.round(data.t2m.values / 1e-3) == 0
+    np.testing.assert_array_equal(np.isnan(record.read("t2m", 0, 48)), packed)
