@@ -13,9 +13,9 @@ from tds_jax.errors import UserError
 from tds_jax.forecast.conv_block import ConvBlock
 from tds_jax.forecast.heads import LeadHead
 from tds_jax.forecast.pixel_lstm import PixelLSTM
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
+from tds_jax.nn.precision import at_least_f32
 
 LAYOUTS = ("pixels", "reference")
 

@@ -22,10 +22,10 @@ from tds_jax.nn import batch_norm
 from tds_jax.nn.batch_norm import BatchNorm
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.dropout import keep_scale
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm
 from tds_jax.nn.module import Module
 from tds_jax.nn.moments import Moments
+from tds_jax.nn.precision import at_least_f32
 
 NORMS = ("batch", "group", "none")
 Then = Callable[[jax.Array, jax.Array | None], jax.Array]

@@ -6,9 +6,9 @@ from flax import nnx
 
 from tds_jax.forecast.heads import LeadHead
 from tds_jax.nn.conv_nd import ConvNd
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.lstm import update_cell
 from tds_jax.nn.module import Module
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import checkpoint, in_chunks, keep
 
 KERNEL = (3, 3)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.config import require_choice
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear
 from tds_jax.nn.module import Module
+from tds_jax.nn.precision import at_least_f32
 
 HEADS = ("leads", "repeat")
 

@@ -9,10 +9,10 @@ from flax import nnx
 
 from tds_jax.engine.step import split
 from tds_jax.forecast.chunks import mapped
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias, uniform
 from tds_jax.nn.lstm import update_cell
 from tds_jax.nn.module import Module
+from tds_jax.nn.precision import at_least_f32
 
 
 class Direction(Module):

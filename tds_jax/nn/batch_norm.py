@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
 from tds_jax.nn.moments import Moments, along_last
 from tds_jax.nn.normalizer import Statistic
+from tds_jax.nn.precision import at_least_f32
 
 MOMENTUM = 0.1  # weight of the newest batch in the running statistics, as PyTorch counts it
 EPS = 1e-5

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
 from tds_jax.nn.moments import Moments, along_last
+from tds_jax.nn.precision import at_least_f32
 
 Activation = Callable[[jax.Array], jax.Array]
 

@@ -9,9 +9,9 @@ from flax import nnx
 
 from tds_jax.nn.deferred import Matrices, Product, direct
 from tds_jax.nn.dropout import keep_scale
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import add_bias, matmul
 from tds_jax.nn.module import Module
+from tds_jax.nn.precision import at_least_f32
 
 Carry = tuple[tuple[jax.Array, jax.Array], ...]
 """One (cell, hidden) pair of (B, H) per layer, f32: sums over thousands of steps need it."""

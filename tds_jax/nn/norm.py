@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
 from tds_jax.nn.moments import along_last
+from tds_jax.nn.precision import at_least_f32
 
 
 class LayerNorm(Module):

@@ -19,3 +19,8 @@ def set_matmul_precision(name: str) -> None:
     """'default' lets the device round float32 operands (TF32 on GPU, bf16 on TPU);
     'highest' is true float32. No effect on CPU."""
     jax.config.update("jax_default_matmul_precision", None if name == "default" else name)
+
+
+def at_least_f32(dtype: jnp.dtype) -> jnp.dtype:
+    """f32 for narrower floats, else the dtype itself: for statistics, carries and sums."""
+    return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)

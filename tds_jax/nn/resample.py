@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.precision import at_least_f32
 
 
 def _blend(x: jax.Array, position: np.ndarray) -> jax.Array:

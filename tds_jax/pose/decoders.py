@@ -11,11 +11,11 @@ from flax import nnx
 from tds_jax.errors import UserError
 from tds_jax.nn import deferred
 from tds_jax.nn.deferred import Matrices, Product
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear, add_bias, matmul
 from tds_jax.nn.lstm import LSTM
 from tds_jax.nn.module import Module
 from tds_jax.nn.norm import LayerNorm
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import in_chunks
 
 OUTPUTS = ("position", "velocity", "hybrid")

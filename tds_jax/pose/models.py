@@ -9,10 +9,10 @@ from flax import nnx
 
 from tds_jax.config import require, require_choice
 from tds_jax.errors import UserError
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
 from tds_jax.nn.noise import key_of
 from tds_jax.nn.normalizer import Normalizer
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.resample import interpolate
 from tds_jax.pose.config import INITIAL_POSES
 from tds_jax.pose.decoders import Carry, Decoder, LSTMCore, MLPCore, num_outputs

@@ -14,11 +14,11 @@ from flax import nnx
 from tds_jax.errors import UserError
 from tds_jax.nn.batch_norm import BatchNorm
 from tds_jax.nn.dropout import dropout
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.linear import Linear, add_bias, uniform
 from tds_jax.nn.module import Module
 from tds_jax.nn.moments import Moments
 from tds_jax.nn.normalizer import Normalizer
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.nn.resample import interpolate
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.errors import UserError
-from tds_jax.nn.dtypes import at_least_f32
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.pose.models import PoseModel
 
 Memory = dict[str, Any]

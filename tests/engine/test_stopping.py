@@ -83,11 +83,11 @@ def test_outside_such_work_a_signal_waits():
 
 
 NATIVE = """
-import hashlib
+import hashlib, threading
 from tds_jax.engine import stopping
 stopping.GRACE = 0.2
 with stopping.StopSignal() as stop, stop.raising(lambda: print("finished")):
-    print("busy", flush=True)
+    threading.Timer(0.5, print, ["busy"], {"flush": True}).start()  # hashing by then
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 2**31 - 1)
 """
 

@@ -10,8 +10,6 @@ from tds_jax.engine.step import split
 from tds_jax.errors import UserError
 from tds_jax.forecast.convlstm import ConvLSTM
 
-pytestmark = pytest.mark.optimised
-
 SMALL = {
     "num_channels": 2,
     "leads": 3,

@@ -107,7 +107,7 @@ def test_other_units_of_the_input_are_converted_or_refused(made, written, capsys
     known = type(task)(task.config, task.inputs())
     data = record(count=30, first="2021-03-01", seed=5).isel(time=[*range(10), *range(13, 30)])
     for unit, scale, told in (("percent", 100, True), ("m3 m-3", 1, False)):
-        path = folder / "other_unit.nc"
+        path = folder / f"in_{unit.split()[0]}.nc"
         _in_units(data, unit, scale).to_netcdf(path, engine="h5netcdf")
         prediction.predict(known, model, path, folder / "again.nc")
         with xr.open_dataset(folder / "again.nc") as found:

@@ -10,8 +10,6 @@ import pytest
 from tds_jax.nn import deferred
 from tds_jax.nn.remat import in_chunks
 
-pytestmark = pytest.mark.optimised
-
 STEPS, BATCH, SIZE = 11, 3, 5
 
 

@@ -7,8 +7,6 @@ import pytest
 
 from tds_jax.nn.group_norm import GroupNorm, Moments, merge, moments
 
-pytestmark = pytest.mark.optimised
-
 F32 = jnp.float32
 
 

@@ -10,8 +10,6 @@ from tds_jax.errors import UserError
 from tds_jax.nn.deferred import direct
 from tds_jax.pose.decoders import Decoder, LSTMCore, MLPCore, num_outputs
 
-pytestmark = pytest.mark.optimised
-
 BATCH, STEPS, FEATURES, JOINTS = 3, 9, 5, 4
 
 

@@ -18,10 +18,11 @@ from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.group_norm import GroupNorm
 from tds_jax.voxel.networks import blocks, torch_names, unet_names
 from tds_jax.voxel.networks.unet import LinearAttention, UNet
-from tds_jax.voxel.networks.vae import PRESETS, VAE3D
+from tds_jax.voxel.networks.vae import VAE3D
 from tds_jax.voxel.networks.vqvae import VQVAE3D
 from tests.parity import recorded
 from tests.voxel import original
+from tests.voxel.presets import PRESETS
 
 SAME = 1e-11
 SEEN = 1e-6  # what the least of the wrong variants must exceed: an epsilon, by 10 of its size
@@ -189,6 +190,7 @@ def test_another_number_of_heads_is_seen_in_the_coders(name, monkeypatch):
     run.cache_clear()
 
 
+@pytest.mark.long
 def test_every_bias_of_the_u_net_that_has_an_effect_is_seen():
     """Change of the outputs, in some direction, were each left out alone.
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm
 from tds_jax.nn.module import Module
 from tds_jax.nn.moments import Moments
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import keep
 from tds_jax.voxel.config import ATTENTION_HEADS
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax.config import require, require_at_least, require_between
 from tds_jax.errors import UserError
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.module import Module
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.voxel.networks import tiling
 from tds_jax.voxel.networks.blocks import ONE, RESAMPLING, Attention, Block, Conv, Out, Res, Up
 
@@ -167,7 +168,11 @@ class Autoencoder(Module):
         rngs: nnx.Rngs,
         **coder: Unpack[Coding],
     ) -> None:
-        multipliers = coder["multipliers"]
+        multipliers, most = coder["multipliers"], len(RESAMPLING) + 1
+        levels = f"model.multipliers={tuple(multipliers)} has {len(multipliers)} levels"
+        require(1 <= len(multipliers) <= most, f"{levels}; use 1 to {most}")
+        require_between("model.blocks", coder["blocks"], 0, 2)
+        require_at_least("model.tile", coder["tile"], 0)
         given: dict[str, Any] = {name: coder[name] for name in ("base", "blocks", "attention")}
         execution = Execution(coder["span"], coder["remat"], coder["tile"])
         given |= {"execution": execution, "dtype": dtype, "rngs": rngs}

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.config import require_choice
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import merge, moments, spread
 from tds_jax.nn.moments import Moments
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import checkpoint
 from tds_jax.voxel.networks.blocks import ONE, Block, State, Step
 

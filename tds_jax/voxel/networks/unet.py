@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.group_norm import GroupNorm
 from tds_jax.nn.linear import Linear, spread
 from tds_jax.nn.module import Module
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.voxel.networks.blocks import enlarge, groups_of, norm_of
 

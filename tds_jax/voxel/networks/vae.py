@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
-from tds_jax.nn.dtypes import at_least_f32
 from tds_jax.nn.noise import key_of
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.voxel.networks.coder import Autoencoder, Coding, wide
 
 LOGVAR_RANGE = (-30.0, 20.0)
