@@ -9,8 +9,6 @@ from flax import nnx
 from tds_jax.engine import metrics, sharding, step
 from tests.engine import toy
 
-pytestmark = pytest.mark.optimised
-
 SIZE = 16
 
 

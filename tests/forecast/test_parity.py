@@ -10,8 +10,6 @@ from tds_jax.engine.step import split
 from tds_jax.forecast.torch_names import import_params
 from tests.forecast.published import NETWORKS, build, filled, inputs, recorded, weights_by_rule
 
-pytestmark = pytest.mark.optimised
-
 # f32: eps 6e-8 times some tens of summed roundings per layer; f64: eps 1e-16, the same.
 PRECISIONS = [(np.float32, 1e-5), (np.float64, 1e-10)]
 STORED_IN_F32 = 1.2e-7  # the recorded gradients: two roundings

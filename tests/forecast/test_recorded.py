@@ -57,6 +57,7 @@ def test_another_order_of_gates_is_seen(name, order):
     assert error(name, tensors) > SEEN
 
 
+@pytest.mark.long  # of the arrays, not of the code: they tell wrong networks apart
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_bias_and_statistic_is_seen(name):
     tensors = recorded.weights(shapes_of(name))
@@ -66,6 +67,7 @@ def test_every_bias_and_statistic_is_seen(name):
             assert error(name, tensors | {key: neutral}) > SEEN, key
 
 
+@pytest.mark.long  # of the arrays, not of the code: they tell wrong networks apart
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "convlstm"])
 def test_another_epsilon_is_seen(name, monkeypatch):
     graphdef = split(build(name, dtype=jnp.float64))[0]

@@ -89,6 +89,7 @@ def test_another_order_of_gates_is_seen(name, order):
     assert error(name, tensors) > SEEN
 
 
+@pytest.mark.long  # of the arrays, not of the code: they tell wrong networks apart
 @pytest.mark.parametrize("name", NETWORKS)
 def test_missing_biases_are_seen(name):
     """One of each layer's kind and depth would take a minute: every twentieth, and the last."""
@@ -98,6 +99,7 @@ def test_missing_biases_are_seen(name):
         assert error(name, tensors | {key: np.zeros_like(tensors[key])}) > SEEN, key
 
 
+@pytest.mark.long  # of the arrays, not of the code: they tell wrong networks apart
 @pytest.mark.parametrize("name", NETWORKS)
 def test_another_epsilon_is_seen(name, monkeypatch):
     with jax.enable_x64(True):
