@@ -37,7 +37,7 @@ def option(default: Any, text: str, least: float | None = None) -> Any:
 
     default: dataclasses.MISSING for one that must be given.
     """
-    return dataclasses.field(default=default, metadata={"help": text, "least": least})
+    return dataclasses.field(default=default, metadata={"help": text, "low": least})
 
 
 def require(condition: bool, message: str) -> None:
@@ -100,12 +100,13 @@ class Settings:
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             for one in value if isinstance(value, tuple) else (value,):
-                _check_bounds(f"{self._group}.{each.name}", one, **each.metadata)
+                check_bounds(f"{self._group}.{each.name}", one, **each.metadata)
 
 
-def _check_bounds(
+def check_bounds(
     name: str, value: Any, choices: Any = (), low: Any = None, high: Any = None, **_: Any
 ) -> None:
+    """Raises UserError unless a value is what the metadata of its field say it may be."""
     if choices:
         require_choice(name, value, choices)
     elif high is not None:

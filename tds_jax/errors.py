@@ -1,4 +1,7 @@
-"""The one exception that means "the user can fix this"."""
+"""The one exception that means "the user can fix this", and how its lines name many things."""
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -6,3 +9,9 @@ class UserError(Exception):
 
     Doors print the text on stderr without a traceback and exit with status 2.
     """
+
+
+def some(things: Sequence[Any], shown: int = 3) -> str:
+    """The first of them in words, and how many more there are."""
+    more = f" and {len(things) - shown} more" if len(things) > shown else ""
+    return ", ".join(map(str, things[:shown])) + more

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from tds_jax import cli, tasks
-from tds_jax.config import require_at_least, require_choice
+from tds_jax.config import check_bounds, require_choice
 from tds_jax.errors import UserError
 
 WORDS = {int: "whole numbers", float: "numbers"}
@@ -73,8 +73,7 @@ def asked(door: str, task: str | None = None) -> Any:
         value: Any = flags.FLAGS[field.name].value
         if isinstance(value, list):
             value = _tuple(field.name, value, hints[field.name])
-        if (least := field.metadata["least"]) is not None:
-            require_at_least(f"--{field.name}", value, least)
+        check_bounds(f"--{field.name}", value, **field.metadata)
         values[field.name] = value
     return cls(**values).run
 

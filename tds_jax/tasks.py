@@ -32,7 +32,6 @@ class Task(Protocol):
 
         Names stay when the data are moved as a whole; see `data.identity`.
         """
-        ...
 
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model; called under jit and for shapes only."""

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tds_jax.data import identity, json_file
 from tds_jax.engine import sharding
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.checkpoint import Checkpoints, DamagedError, Restored
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
 
 CONFIG = "config.json"
 INPUTS = "inputs.json"
@@ -59,10 +59,9 @@ def claim(
             )
     identities = identity.of_files(files, known or {})
     if known is not None and (other := identity.differences(known, identities)):
-        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise UserError(
-            f"{workdir} was begun with other data ({', '.join(other[:3])}{more}); use the same "
-            "data to go on, or another --workdir"
+            f"{workdir} was begun with other data ({some(other)}); use the same data to go on, or "
+            "another --workdir"
         )
     json_file.write(workdir / CONFIG, new)
     json_file.write(workdir / INPUTS, {"inputs": inputs, "digest": digest, "files": identities})
@@ -135,28 +134,30 @@ def resume(
     Damaged newer ones are moved aside and said. Raises UserError if none is whole.
     """
     positions = checkpoints.newest_first()
+    if not positions:
+        return None
+    found, damaged = _first_whole(checkpoints, positions, blueprint, mesh)
+    for newer, reason in damaged.items():
+        place = checkpoints.set_aside(newer)
+        say(
+            f"warning: checkpoint {newer} is damaged ({reason}); it is kept as {place}, and "
+            f"the run goes on from checkpoint {found[0].position}"
+        )
+    return found
+
+
+def _first_whole(
+    checkpoints: Checkpoints, positions: Sequence[int], blueprint: Blueprint, mesh: Mesh
+) -> tuple[tuple[Restored, int], dict[int, str]]:
+    """(`restore` of the first that is whole, why each before it is not); UserError if none is."""
     damaged: dict[int, str] = {}
     for position in positions:
         try:
-            found = restore(checkpoints, position, blueprint, mesh)
+            return restore(checkpoints, position, blueprint, mesh), damaged
         except DamagedError as error:
             damaged[position] = str(error)
-            continue
-        for newer, reason in damaged.items():
-            place = checkpoints.set_aside(newer)
-            say(
-                f"warning: checkpoint {newer} is damaged ({reason}); it is kept as {place}, and "
-                f"the run goes on from checkpoint {position}"
-            )
-        return found
-    if damaged:
-        raise UserError(_none_whole(checkpoints, damaged))
-    return None
-
-
-def _none_whole(checkpoints: Checkpoints, damaged: dict[int, str]) -> str:
     number, reason = next(iter(damaged.items()))
-    return (
+    raise UserError(
         f"no checkpoint in {checkpoints.manager.directory} is whole ({number}: {reason}); restore "
         "the folder from a copy, or train in another --workdir"
     )
@@ -171,17 +172,10 @@ def load_model(blueprint: Blueprint, workdir: Path) -> tuple[nnx.Module, Restore
         raise UserError(f"--workdir={workdir} has no checkpoint yet; train first")
     keep = blueprint.config.checkpoint.keep
     mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
-    damaged: dict[int, str] = {}
     with contextlib.closing(Checkpoints.open(workdir / CHECKPOINTS, keep, read_only=True)) as kept:
-        for position in kept.best_first():
-            try:
-                restored, _ = restore(kept, position, blueprint, mesh)
-            except DamagedError as error:
-                damaged[position] = str(error)
-                continue
-            for other, reason in damaged.items():
-                words = f"checkpoint {other} in {workdir} is damaged ({reason})"
-                print(f"warning: {words}; using {position} instead", file=sys.stderr)
-            state = restored.state
-            return nnx.merge(blueprint.graphdef, state.weights, state.rest), restored
-        raise UserError(_none_whole(kept, damaged))
+        (restored, _), damaged = _first_whole(kept, kept.best_first(), blueprint, mesh)
+    for other, reason in damaged.items():
+        words = f"checkpoint {other} in {workdir} is damaged ({reason})"
+        print(f"warning: {words}; using {restored.position} instead", file=sys.stderr)
+    state = restored.state
+    return nnx.merge(blueprint.graphdef, state.weights, state.rest), restored

@@ -17,8 +17,8 @@ from tds_jax.data.gridded import (
     open_dataset,
     require_same_grid,
 )
-from tds_jax.errors import UserError
-from tds_jax.forecast.days import gap_lines, runs, some
+from tds_jax.errors import UserError, some
+from tds_jax.forecast.days import gap_lines, runs
 from tds_jax.forecast.fields import ACCUMULATED, DailyFields
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked

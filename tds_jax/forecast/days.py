@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 DAY = np.timedelta64(1, "D")
-SHOWN = 3  # days named in a line
 FEWEST_STEPS = 4  # of a day among days of other steps: fewer may be what is left of it
 
 
@@ -112,13 +111,6 @@ def gap_lines(days: np.ndarray) -> list[str]:
         f"{int((after - before) / DAY) - 1} days missing between {before} and {after}"
         for before, after in edges
     ]
-
-
-def some(days: np.ndarray) -> str:
-    """The first days in words, and how many more there are."""
-    shown = ", ".join(str(day) for day in days[:SHOWN])
-    more = f" and {len(days) - SHOWN} more" if len(days) > SHOWN else ""
-    return f"{shown}{more}"
 
 
 def year_fraction(days: np.ndarray) -> np.ndarray:

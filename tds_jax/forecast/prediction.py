@@ -14,13 +14,14 @@ from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, time_axis
 from tds_jax.data.places import make_folder_for, require_file
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
-from tds_jax.forecast.days import DAY, SHOWN, year_fraction
+from tds_jax.forecast.days import DAY, year_fraction
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.model import Forecaster
 from tds_jax.forecast.task import ForecastTask
 from tds_jax.progress import Progress, progress_bar
 
 LEAD = "prediction_timedelta"
+SHOWN = 3  # files named in a line
 # Attributes of the input that still hold for a forecast of it.
 KEPT = ("units", "long_name", "standard_name")
 

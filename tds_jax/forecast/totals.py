@@ -7,8 +7,8 @@ import numpy as np
 
 from tds_jax.config import require
 from tds_jax.data.grid_record import GridRecord
-from tds_jax.errors import UserError
-from tds_jax.forecast.days import DayTable, is_finer, some
+from tds_jax.errors import UserError, some
+from tds_jax.forecast.days import DayTable, is_finer
 
 KINDS = {
     "running": "totals that run from 00 UTC; a day is the value at 00 UTC of the next",
@@ -92,7 +92,9 @@ def left_out(name: str, times: np.ndarray, kind: str, table: DayTable) -> list[s
     lost = np.setdiff1d(days, table.days)
     if not len(lost):
         return []
-    line = f"{name}: {len(lost)} of {len(days)} days lack steps and are left out: {some(lost)}"
+    line = (
+        f"{name}: {len(lost)} of {len(days)} days lack steps and are left out: {some(list(lost))}"
+    )
     if 2 * len(lost) > len(days) > 2:
         raise UserError(f"{line}; give whole days")
     return [line]

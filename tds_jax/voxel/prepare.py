@@ -18,7 +18,7 @@ from tds_jax.config import option, require, require_at_least, require_choice
 from tds_jax.data import json_file
 from tds_jax.data.hdf5_write import write_tables
 from tds_jax.data.whole_file import sweep
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.clouds import LAYOUTS, Cloud, names_of, read_cloud
 from tds_jax.voxel.data.ground import without_ground
@@ -29,7 +29,6 @@ from tds_jax.voxel.data.volumes import (
     KINDS,
     VOXEL_ROW,
     Volume,
-    some,
     write_npz,
 )
 from tds_jax.voxel.data.voxelise import (

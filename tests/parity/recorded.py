@@ -55,9 +55,9 @@ def weights(shapes):
     return made
 
 
-def pose_weights(name):
-    """{tensor: f64 array} of a pose network."""
-    shapes = json.loads((FOLDER / "pose_shapes.json").read_text())[name]
+def pose_weights(name, shapes=FOLDER / "pose_shapes.json"):
+    """{tensor: f64 array} of a pose network: names sorted, gains around 1, the rest small."""
+    shapes = json.loads(shapes.read_text())[name]
     rng, made = np.random.default_rng(7), {}
     for key in sorted(shapes):
         if key.endswith("num_batches_tracked"):
@@ -69,3 +69,12 @@ def pose_weights(name):
         gain = key.endswith("weight") and len(shapes[key]) == 1
         made[key] = 1 + 0.6 * draw if gain else draw
     return made
+
+
+def with_gates(tensors, order, of):
+    """The tensors, those with a name that `of` accepts with their four gates in another order."""
+    found = dict(tensors)
+    for key in filter(of, tensors):
+        gates = np.split(tensors[key], 4)
+        found[key] = np.concatenate([gates[n] for n in order])
+    return found

@@ -1,6 +1,5 @@
 """Our models against arrays computed by the original implementations, from weights by a rule."""
 
-import json
 import pathlib
 
 import jax
@@ -22,6 +21,7 @@ from tds_jax.engine.step import split
 from tds_jax.pose import task
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.torch_names import import_params
+from tests.parity import recorded
 
 pytestmark = pytest.mark.optimised
 
@@ -72,19 +72,7 @@ def weights_by_rule(name):
     path = FOLDER / "state_dict_shapes.json"
     if not path.exists():
         pytest.skip(f"{path.name} is not beside this checkout")
-    rng = np.random.default_rng(7)
-    shapes = json.loads(path.read_text())[name]
-    tensors = {}
-    for key in sorted(shapes):
-        if key.endswith("num_batches_tracked"):
-            continue
-        if key.endswith("running_var"):
-            tensors[key] = rng.uniform(0.5, 1.5, shapes[key])
-            continue
-        draw = rng.normal(0, 0.1 if key.endswith("running_mean") else 0.08, shapes[key])
-        gain = key.endswith("weight") and len(shapes[key]) == 1
-        tensors[key] = 1 + 0.6 * draw if gain else draw
-    return tensors
+    return recorded.pose_weights(name, path)
 
 
 def filled(model, name, dtype):

@@ -81,7 +81,7 @@ def read_cloud(path: str | Path, layout: str) -> Cloud:
         if path.suffix.lower() == ".pcd":
             return _cloud(_read_pcd(path))
         names = names_of(layout)
-        return _cloud(_columns(path, _matrix(path, names), layout))
+        return _cloud(_columns(path, _matrix(path, names), names, layout))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError) as error:
@@ -107,8 +107,9 @@ def _matrix(path: Path, names: tuple[str, ...]) -> np.ndarray:
     return values.reshape(-1, width)
 
 
-def _columns(path: Path, matrix: np.ndarray, layout: str) -> dict[str, np.ndarray]:
-    names = names_of(layout)
+def _columns(
+    path: Path, matrix: np.ndarray, names: tuple[str, ...], layout: str
+) -> dict[str, np.ndarray]:
     if matrix.ndim != 2 or matrix.shape[1] != len(names) or matrix.dtype.kind not in "fiu":
         raise UserError(
             f"{path}: array {matrix.shape} of {matrix.dtype}, layout {layout!r} has the columns "

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.clouds import ENDINGS
 from tds_jax.voxel.data.naming import frames_of
-from tds_jax.voxel.data.volumes import some
 
 INDEX_FILES = ("radar_index_sequence.txt", "lidar_index_sequence.txt")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.whole_file import whole_file
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.naming import by_number, frames_of
 
 CHANNELS = 4
@@ -250,9 +250,3 @@ def _index(files: RowFiles, path: str, kind: str) -> dict[str, Place]:
             )
     rows = files.raw(path, kind, "frames", 0, index.rows)
     return {r["name"].decode(): Place(path, int(r["start"]), int(r["stop"])) for r in rows}
-
-
-def some(names: Sequence[str], shown: int = 3) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
