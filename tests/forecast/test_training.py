@@ -16,7 +16,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
     changes = {"optim__steps": 40, "optim__learning_rate": 1e-2, "eval__every": 20}
     changes |= {"log__plots": False, "model__prior": "none", "optim__batch_size": 16}
-    task = small_task(write_record(folder / "daily.nc", count=620), folder, **changes)
+    task = small_task(write_record(folder / "daily.nc", count=560), folder, **changes)
     run = folder / "run"
     workdir.claim(run, task.config, task.inputs(), task.digest(), task.data_files())
     assert loop.fit(Blueprint(task, task.config), run).complete

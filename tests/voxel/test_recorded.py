@@ -169,6 +169,7 @@ WRONG = {
 
 
 @pytest.mark.long  # of the arrays, not of the code: they tell wrong networks apart
+@pytest.mark.long  # of the arrays, not of the code: they tell wrong networks apart
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("variant", WRONG)
 def test_a_wrong_variant_is_seen(name, variant):
