@@ -23,8 +23,6 @@ from tds_jax.pose.models import PoseModel
 from tds_jax.pose.torch_names import import_params
 from tests.parity import recorded
 
-pytestmark = pytest.mark.optimised
-
 FOLDER = pathlib.Path(__file__).parents[3] / "shared" / "parity" / "pose"
 RECORDED = {"num_channels": 16, "num_joints": 20, "sample_rate": 2000.0}
 STUDENT = RECORDED | {

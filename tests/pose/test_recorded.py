@@ -19,6 +19,8 @@ from tds_jax.pose.torch_names import import_params
 from tests.parity import recorded
 from tests.pose.test_parity import STUDENT, build
 
+pytestmark = pytest.mark.optimised
+
 SAME = 1e-12
 SEEN = 1e-8  # an epsilon of 1e-6, not 1e-5, moves what is normalised by 1e-5 / variance at most
 STUDENTS = "tds_lstm_default"

@@ -19,8 +19,6 @@ from tds_jax.voxel.networks.vqvae import VQVAE3D
 from tests.voxel import golden, original
 from tests.voxel.presets import PRESETS
 
-pytestmark = pytest.mark.optimised
-
 RUN = {"span": "block", "remat": "none", "tile": 0, "dtype": jnp.float64}
 SMALL = {"multipliers": (1, 2, 2), "blocks": 1, "attention": True}
 CODEBOOK = {"codes": 64, "decay": 0.0, "window": 1, "restart_below": 0.0, "commitment": 0.25}
