@@ -1,7 +1,8 @@
 """What a data set is made of, file by file: told from sampled bytes, cheap for any size.
 
 Sizes and sampled blocks decide. Times of change only say whether a file must be read again: one
-that was touched, copied or moved is the same.
+that was touched, copied or moved is the same. They are the system's (ctime), since a copy can take
+over the time of modification of what it replaces.
 """
 
 import functools
@@ -33,6 +34,8 @@ def of_files(files: Mapping[str, str], known: Mapping[str, str]) -> Identities:
 
 def below(paths: Sequence[str]) -> dict[str, str]:
     """Name -> path of files and of all files in folders, named from the folder they share."""
+    if not paths:
+        return {}
     shared = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     found = [file for path in paths for file in _inside(path)]
     return {os.path.relpath(os.path.abspath(path), shared): path for path in found}
@@ -58,9 +61,9 @@ def content(identity: str) -> tuple[str, str]:
     return size, found
 
 
-def fingerprint(files: Mapping[str, str]) -> str:
-    """One short hash of the names and contents of files."""
-    found = hashlib.blake2b(digest_size=8)
+def fingerprint(files: Mapping[str, str], *settings: object) -> str:
+    """One short hash of the names and contents of files, and of settings that print as they are."""
+    found = hashlib.blake2b(repr(settings).encode() if settings else b"", digest_size=8)
     for name, identity in sorted(of_files(files, {}).items()):
         found.update(repr((name, content(identity))).encode())
     return found.hexdigest()
@@ -69,17 +72,17 @@ def fingerprint(files: Mapping[str, str]) -> str:
 def _identity(path: str, known: str) -> str:
     try:
         stat = os.stat(path)
-        if known.startswith(f"{stat.st_size} {stat.st_mtime_ns} "):
+        if known.startswith(f"{stat.st_size} {stat.st_ctime_ns} "):
             return known
-        sampled = _sampled(path, stat.st_size, stat.st_mtime_ns)
-        return f"{stat.st_size} {stat.st_mtime_ns} {sampled}"
+        sampled = _sampled(path, stat.st_size, stat.st_ctime_ns)
+        return f"{stat.st_size} {stat.st_ctime_ns} {sampled}"
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
 
 
 @functools.lru_cache(maxsize=2**17)
-def _sampled(path: str, size: int, mtime_ns: int) -> str:
-    """mtime_ns: makes the memory of an earlier call of this process forget a changed file."""
+def _sampled(path: str, size: int, ctime_ns: int) -> str:
+    """ctime_ns: makes the memory of an earlier call of this process forget a changed file."""
     found = hashlib.blake2b(digest_size=8)
     with open(path, "rb", buffering=0) as file:
         for start, length in _blocks(size):

@@ -11,6 +11,7 @@ import numpy as np
 
 from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
+from tds_jax.data.identity import below, fingerprint
 from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
 from tds_jax.forecast.coarse import CoarseFields
@@ -225,9 +226,8 @@ class DailyFields:
             first = table.first[start:stop][there]
             last = first + table.count[start:stop][there] - 1
             digest.update(np.packbits(there).tobytes())
-            for path in self._record.paths(name, np.concatenate([first, last])):
-                stat = os.stat(path)
-                digest.update(f"{Path(path).name} {stat.st_size} {stat.st_mtime_ns}".encode())
+            paths = self._record.paths(name, np.concatenate([first, last]))
+            digest.update(fingerprint(below(paths)).encode())
         return digest.hexdigest()
 
 

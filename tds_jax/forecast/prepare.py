@@ -11,6 +11,8 @@ import numpy as np
 from tds_jax.config import option, require
 from tds_jax.data.gridded import open_dataset
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
+from tds_jax.data.identity import fingerprint
+from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.forecast.fields import ACCUMULATED, open_fields
@@ -19,7 +21,6 @@ from tds_jax.progress import Progress
 
 RECORD = "prepared.json"  # what the folder's files have in common
 LAND = "land.nc"
-ORIGIN = "prepared_from"  # attribute of a file: `Fields.origin` of its days
 FILE_BYTES = 256 * 2**20  # a file holds a year where that is less, else a month
 BLOCK_BYTES = 64 * 2**20  # of days held at once
 CHUNK_BYTES = 256 * 2**10  # read at once from disk; a window of days touches few of them
@@ -61,6 +62,7 @@ class Prepare:
             print(f"note: {line}", file=sys.stderr)
         self._claim(target, fields)
         parts, done, written = _parts(fields), 0, 0
+        require_known(target, (p.name for p in target.glob("*.nc")), [LAND, *(p[0] for p in parts)])
         for name, start, stop in parts:
             progress(done, len(fields.days))
             written += self._write(fields, target / name, start, stop)
@@ -90,10 +92,8 @@ class Prepare:
     def _write(self, fields: Fields, path: Path, start: int, stop: int) -> bool:
         """False if the file is there already."""
         origin = fields.origin(start, stop)
-        if path.exists():
-            with open_dataset(str(path)) as there:
-                if there.attrs.get(ORIGIN) == origin:
-                    return False
+        if _origin(path) == origin:
+            return False
         compression = None if self.compression == "none" else self.compression
         coordinates = {"time": time_axis(fields.days[start:stop]), **_axes(fields)}
         cells = len(fields.lat) * len(fields.lon)
@@ -131,10 +131,19 @@ def _described(attributes: Any) -> dict[str, str]:
     return {key: attributes[key] for key in kept if key in attributes}
 
 
+def _origin(path: Path) -> str:
+    """What a prepared file says of itself; '' where there is none."""
+    if not path.exists():
+        return ""
+    with open_dataset(str(path)) as there:
+        return str(there.attrs.get(ORIGIN, ""))
+
+
 def _write_land(fields: Fields, path: Path) -> None:
-    if path.exists():
+    origin = fingerprint({}, np.packbits(fields.land).tobytes())
+    if _origin(path) == origin:
         return
     described = {"lsm": {"long_name": "Land-sea mask", "units": "1"}}
     shape = fields.land.shape
-    with grid_file(path, _axes(fields), described, shape, {}) as file:
+    with grid_file(path, _axes(fields), described, shape, {ORIGIN: origin}) as file:
         file["lsm"][...] = fields.land.astype(np.float32)

@@ -12,10 +12,12 @@ from scipy import signal
 from tds_jax.config import option
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.hdf5_write import write_rows
+from tds_jax.data.identity import fingerprint
+from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.scan import sample_rate
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
-from tds_jax.pose.metadata import FILE, session_files
+from tds_jax.pose.metadata import FILE, SUFFIXES, session_files
 from tds_jax.pose.sessions import DATASET, FIELDS, GROUP, layout, valid_rows
 from tds_jax.progress import Progress
 
@@ -23,7 +25,6 @@ BLOCK_ROWS = 65_536  # of the source: 10 MB at 16 channels and 20 joints
 MAX_FACTOR = 1000  # of the ratio of two rates: 2222.22 Hz -> 2000 Hz is 9/10
 RATIO_RTOL = 1e-4  # by which the ratio may miss the rate asked for
 HALF_TAPS = 10  # of the filter that scipy's resample_poly designs, per max(up, down)
-ORIGIN = "prepared_from"  # attribute: file, size, time of change and ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ def prepare(
         raise UserError(f"--output={target} must be a folder other than --input")
     target.mkdir(parents=True, exist_ok=True)
     sweep(target)
+    require_known(target, (p.name for p in target.iterdir() if p.suffix in SUFFIXES), names)
     files = RowFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
     written, kept, skipped = 0, 0, []
     for done, name in enumerate(names):
@@ -76,8 +78,7 @@ def _prepare_file(files: RowFiles, source: Path, target: Path, rate_hz: float, g
     times = first["time"].astype(np.float64) if "time" in header.fields else np.zeros(0)
     rate = sample_rate(header, path, layout(group), times)
     up, down = ratio(rate, rate_hz)
-    stat = source.stat()
-    origin = f"{source.name} {stat.st_size} {stat.st_mtime_ns} {up}/{down}"
+    origin = fingerprint({source.name: path}, group, up, down)
     if target.exists():
         there = files.header(str(target), group, DATASET).attributes.get(ORIGIN)
         if there == origin:

@@ -9,14 +9,18 @@ NTU4DRadLM: none. View-of-Delft: --radar=radar/training/velodyne --radar_layout=
 import collections
 import dataclasses
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from tds_jax.config import option, require, require_at_least, require_choice
 from tds_jax.data import json_file
 from tds_jax.data.hdf5_write import write_tables
+from tds_jax.data.identity import below, fingerprint
+from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.whole_file import sweep
 from tds_jax.errors import UserError, some
 from tds_jax.progress import Progress
@@ -119,8 +123,8 @@ class Prepare:
 
         Returns the number of files written, of files that an earlier call had written, and one line
         for each frame, sensor and scene of which something was left out. A file appears when whole,
-        and is written again when a cloud of it is newer. UserError when the target holds something
-        else, or was made with other settings.
+        and is written again when a cloud of it has changed. UserError when the target holds
+        something else, or was made with other settings.
         """
         source = source.resolve()  # a scene is named after its folder, also when that is '.'
         if target.resolve() == source:
@@ -129,7 +133,7 @@ class Prepare:
             folder: pair_clouds(folder, self.radar, self.lidar, self.max_gap_s)
             for folder in self._scenes(source)
         }
-        self._claim(target)
+        self._claim(target, {folder.name for folder in scenes})
         total, done = sum(map(len, scenes.values())), 0
         written, kept = 0, 0
         points: Points = collections.Counter()
@@ -140,10 +144,11 @@ class Prepare:
             place.mkdir(exist_ok=True)
             for first, names in self._files(len(pairs)):
                 part = pairs[first : first + self._frames_at_once]
-                if _is_newer([place / name for name in names], part):
+                origin = self._origin(part)
+                if all(_origin_of(place / name) == origin for name in names):
                     kept += len(names)
                 else:
-                    skipped += self._write(place, names, first, part, points)
+                    skipped += self._write(place, names, first, part, points, origin)
                     written += sum((place / name).exists() for name in names)
                 done += len(part)
                 progress(done, total)
@@ -176,7 +181,7 @@ class Prepare:
                 lines.append(f"{folder}: no {absent[0]}/ in it (it holds {inside}); left out")
         return lines
 
-    def _claim(self, target: Path) -> None:
+    def _claim(self, target: Path, scenes: set[str]) -> None:
         path = target / SETTINGS
         wanted = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
         sweep(target)
@@ -185,6 +190,7 @@ class Prepare:
         if not path.exists() and target.exists() and any(target.iterdir()):
             raise UserError(f"--output={target} is not empty and not from prepare; choose another")
         target.mkdir(parents=True, exist_ok=True)
+        require_known(target, (path.name for path in target.iterdir() if path.is_dir()), scenes)
         write_geometry(target, self.grid)
         json_file.write(path, dataclasses.asdict(self))
 
@@ -200,14 +206,25 @@ class Prepare:
             yield first, [f"{first:06d}-{last:06d}.h5"] if self.store == "hdf5" else sparse
 
     def _sweep(self, place: Path, count: int) -> None:
-        """Removes stores of an earlier call that ended at another frame."""
-        wanted = {name for _, names in self._files(count) for name in names}
-        for path in place.glob("*.h5"):
-            if path.name not in wanted:
+        """Removes files of an earlier call that ended at another frame."""
+        wanted = {place / name for _, names in self._files(count) for name in names}
+        for path in (*place.glob("*.h5"), *place.glob("*/*.npz")):
+            if path not in wanted:
                 path.unlink()
 
+    def _origin(self, pairs: Sequence[Pair]) -> str:
+        """Fingerprint of the clouds of some frames and of the files that place them."""
+        clouds = [str(path) for pair in pairs for path in pair if path]
+        return fingerprint(below(clouds), *self.matrix().ravel().tolist())
+
     def _write(
-        self, place: Path, names: list[str], first: int, pairs: Sequence[Pair], points: Points
+        self,
+        place: Path,
+        names: list[str],
+        first: int,
+        pairs: Sequence[Pair],
+        points: Points,
+        origin: str,
     ) -> list[str]:
         """Writes the files of some frames; a line for each frame left out. Counts in `points`."""
         skipped, found = [], {}
@@ -217,11 +234,11 @@ class Prepare:
             except UserError as error:
                 skipped.append(f"skipped {error}")
         if self.store == "hdf5":
-            _write_store(place / names[0], found, self.grid.shape, self.compression or None)
+            _write_store(place / names[0], found, self.grid.shape, origin, self.compression or None)
         for volumes in found.values() if self.store == "npz" else ():
             for name, volume in zip(names, volumes, strict=True):
                 (place / name).parent.mkdir(exist_ok=True)
-                write_npz(place / name, volume)
+                write_npz(place / name, volume, origin)
         return skipped
 
     def _volumes(
@@ -266,12 +283,16 @@ def _of_points(points: Points) -> list[str]:
     ]
 
 
-def _is_newer(targets: Sequence[Path], pairs: Sequence[Pair]) -> bool:
-    """Whether all targets are there and none of their clouds has changed since."""
-    if not all(path.exists() for path in targets):
-        return False
-    changed = max(path.stat().st_mtime_ns for pair in pairs for path in pair if path)
-    return min(path.stat().st_mtime_ns for path in targets) >= changed
+def _origin_of(path: Path) -> str:
+    """What a prepared file says of itself; '' where there is none that is whole and does."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                return str(arrays.get(ORIGIN, ""))
+        with h5py.File(path) as file:
+            return str(file["target"].attrs.get(ORIGIN, ""))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return ""
 
 
 def read_calibration(path: str) -> np.ndarray:
@@ -291,9 +312,15 @@ def _write_store(
     path: Path,
     frames: dict[str, tuple[Volume, Volume]],
     shape: tuple[int, int, int],
+    origin: str,
     compression: str | None,
 ) -> None:
     tables: dict[str, np.ndarray] = {}
+    attributes: dict[str, str | int | float] = {
+        "shape": json.dumps(shape),
+        "channels": CHANNELS,
+        ORIGIN: origin,
+    }
     for side, kind in enumerate(KINDS):
         volumes = [pair[side] for pair in frames.values()]
         ends = np.cumsum([0, *(len(volume.coords) for volume in volumes)])
@@ -304,4 +331,4 @@ def _write_store(
             rows["coords"][start:stop] = volume.coords
             rows["features"][start:stop] = volume.features
         tables |= {f"{kind}/frames": index, f"{kind}/voxels": rows}
-    write_tables(path, tables, {"shape": json.dumps(shape), "channels": CHANNELS}, compression)
+    write_tables(path, tables, attributes, compression)

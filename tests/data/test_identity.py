@@ -69,6 +69,15 @@ def test_a_file_of_known_size_and_time_is_not_read(tmp_path, monkeypatch):
     assert identity_of(path, known) == known
 
 
+def test_other_bytes_under_the_old_size_and_time_of_modification_are_seen(tmp_path):
+    path, other = written(tmp_path), tmp_path / "other"
+    known, stat = identity_of(path), path.stat()
+    other.write_bytes(path.read_bytes()[::-1])
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.replace(other, path)
+    assert identity.differences({"x": known}, {"x": identity_of(path, known)})
+
+
 def test_little_of_a_large_file_is_read_and_all_over_it():
     size = 10**12
     blocks = identity._blocks(size)

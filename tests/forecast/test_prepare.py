@@ -1,9 +1,11 @@
 """Laws of preparation: the same values, each file once, nothing half-written is trusted."""
 
 import os
+import shutil
 import subprocess
 import tracemalloc
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -107,11 +109,36 @@ def test_only_what_changed_or_came_new_is_written(source, tmp_path):
     target = tmp_path / "daily"
     JOB.run(source, target, quiet)
     assert JOB.run(source, target, quiet) == (0, 3, [])
-    os.utime(source / "2020-04-01.nc", (0, 0))
+    file = source / "2020-04-01.nc"
+    os.utime(file, (0, 0))
+    assert JOB.run(source, target, quiet) == (0, 3, [])  # touched, the same
+    other = shutil.copy(file, tmp_path)
+    with h5py.File(other, "r+") as data:  # other soil, as large and as old
+        data["sm"][...] = data["sm"][...] / 2
+    os.replace(other, file)
+    os.utime(file, (0, 0))
     assert JOB.run(source, target, quiet) == (1, 2, [])
+    np.testing.assert_array_equal(opened(target).read(0, 89), opened(source).read(0, 89))
     month(source, "2020-05-01", 31)  # gives April 30 its total, too
     assert JOB.run(source, target, quiet) == (2, 2, [])
     assert np.isfinite(opened(target).read(89, 90)[..., 1]).all()
+
+
+def test_a_mask_that_moved_is_written_anew_and_months_of_another_record_are_refused(
+    source, tmp_path
+):
+    target = tmp_path / "daily"
+    JOB.run(source, target, quiet)
+    with h5py.File(target / "land.nc", "r+") as land:
+        land["lsm"][...] = 1
+        land.attrs["prepared_from"] = "another mask"
+    JOB.run(source, target, quiet)
+    np.testing.assert_array_equal(opened(target).land, opened(source).land)
+    with xr.open_dataset(target / "land.nc", engine="h5netcdf") as land:
+        np.testing.assert_array_equal(land.lsm.values > 0.5, opened(source).land)
+    (source / "2020-04-01.nc").unlink()
+    with pytest.raises(UserError, match=r"holds 2020-04.nc, which --input does not lead to"):
+        JOB.run(source, target, quiet)
 
 
 def test_a_folder_of_something_else_is_refused(source, tmp_path):

@@ -109,8 +109,18 @@ def test_the_same_call_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "metadata.csv").read_text() == "filename,split\ns0,train\n"
     write_rows(tmp_path / "in" / "s2.hdf5", make_rows(102, seed=9))
     assert prepare(tmp_path / "in", tmp_path / "out", 50.0, "emg2pose", quiet) == (1, 2, [])
+    changed = tmp_path / "in" / "s1.hdf5"
+    time = changed.stat().st_mtime
+    with h5py.File(changed, "r+") as file:  # other EMG, as large and as old
+        file["emg2pose/timeseries"][...] = make_rows(100, seed=5)
+    os.utime(changed, (time, time))
+    os.utime(tmp_path / "in" / "s0.hdf5", (0, 0))  # touched, the same
+    assert prepare(tmp_path / "in", tmp_path / "out", 50.0, "emg2pose", quiet) == (1, 2, [])
     assert prepare(tmp_path / "in", tmp_path / "out", 25.0, "emg2pose", quiet) == (3, 0, [])
     assert len(read(tmp_path / "out", "s2.hdf5")[0]) == 26
+    (tmp_path / "in" / "s0.hdf5").unlink()
+    with pytest.raises(UserError, match=r"holds s0.hdf5, which --input does not lead to"):
+        prepare(tmp_path / "in", tmp_path / "out", 25.0, "emg2pose", quiet)
 
 
 def test_a_file_cut_short_while_written_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -96,8 +96,10 @@ def test_a_second_call_writes_what_is_missing_or_has_changed(tmp_path):
     assert sorted(path.name for path in (target / "a").iterdir()) == names
     assert JOB.run(source, target, quiet) == (0, 3, [])
     (target / "a" / names[0]).unlink()
-    later = os.stat(target / "a" / names[1]).st_mtime_ns + 10**9
-    os.utime(source / "a" / "livox_lidar" / "0.300000.npy", ns=(later, later))
+    cloud = source / "a" / "livox_lidar" / "0.300000.npy"
+    np.save(cloud, np.load(cloud) * np.float32(0.5))
+    os.utime(cloud, (0, 0))  # as large and older than what was made of it
+    os.utime(source / "a" / "livox_lidar" / "0.500000.npy")  # touched, the same
     assert JOB.run(source, target, quiet) == (2, 1, [])
     # Another frame: the last store ends elsewhere, and the old one goes.
     rows = np.load(source / "a" / "livox_lidar" / "0.100000.npy")
@@ -275,6 +277,9 @@ def test_a_target_with_other_settings_or_contents_is_refused(tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="not empty and not from prepare"):
         JOB.run(tmp_path / "in", tmp_path / "mine", quiet)
+    (tmp_path / "in" / "a").rename(tmp_path / "in" / "b")
+    with pytest.raises(UserError, match=r"out holds a, which --input does not lead to"):
+        JOB.run(tmp_path / "in", tmp_path / "out", quiet)
     with pytest.raises(UserError, match="neither it nor a folder in it has radar/ and lidar/"):
         VOD.run(tmp_path / "in", tmp_path / "new", quiet)
 

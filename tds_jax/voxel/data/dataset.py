@@ -11,6 +11,7 @@ import numpy as np
 
 from tds_jax.config import SPLITS, Config
 from tds_jax.data.generated import cache_root, settings, stand_in
+from tds_jax.data.identity import fingerprint
 from tds_jax.errors import UserError
 from tds_jax.progress import progress_bar
 from tds_jax.voxel.config import VoxelDataConfig
@@ -133,12 +134,12 @@ class VoxelData:
         return {os.path.relpath(path, root): path for path in sorted(used)}
 
     def contents(self, split: str) -> str:
-        """Changes when a file of the split's targets does, by name, size or time of change."""
-        digest = hashlib.blake2b(digest_size=8)
-        for frame in self._opened[1][split]:
-            place, file = frame.target, os.stat(frame.target.path)
-            digest.update(f"{place} {file.st_size} {file.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        """Changes with the content of any file of the split's targets, and with their order."""
+        root, parts, _ = self._opened
+        places = [frame.target for frame in parts[split]]
+        files = {os.path.relpath(place.path, root): place.path for place in places}
+        spans = [(os.path.relpath(p.path, root), p.start, p.stop) for p in places]
+        return fingerprint(files, spans)
 
     def pairs(self, split: str, augment: Augment | None = None) -> VoxelPairs:
         """The frames of a split."""

@@ -10,11 +10,12 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.prepared import ORIGIN
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.naming import by_number, frames_of
@@ -154,15 +155,20 @@ def _require_finite(where: str, features: np.ndarray) -> None:
         raise UserError(f"{where}: features hold NaN or Inf; clean the points and voxelise again")
 
 
-def write_npz(path: str | Path, volume: Volume) -> None:
-    """Writes the sparse layout, compressed; the file appears under its name only when whole."""
+def write_npz(path: str | Path, volume: Volume, origin: str = "") -> None:
+    """Writes the sparse layout, compressed; the file appears under its name only when whole.
+
+    origin: what it was made from, '' = untold; see `data.prepared`.
+    """
+    arrays: dict[str, Any] = {
+        "coords": volume.coords.astype(np.int64),
+        "features": volume.features.astype(np.float32),
+        "shape": np.array([*volume.shape, CHANNELS], np.int64),
+    }
+    if origin:
+        arrays[ORIGIN] = np.array(origin)
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            coords=volume.coords.astype(np.int64),
-            features=volume.features.astype(np.float32),
-            shape=np.array([*volume.shape, CHANNELS], np.int64),
-        )
+        np.savez_compressed(file, **arrays)
 
 
 def find_scenes(root: str | Path) -> list[Scene]:
