@@ -28,8 +28,29 @@ def of_files(files: Mapping[str, str], known: Mapping[str, str]) -> Identities:
     files: name -> path. Raises UserError for one that cannot be read.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda name: _identity(files[name], known.get(name, "")), files)
+        found = pool.map(lambda name: of_file(files[name], known.get(name, "")), files)
         return dict(zip(files, found, strict=True))
+
+
+def of_file(path: str, known: str = "") -> str:
+    """Its identity, not read where size and time are as known; UserError if it cannot be read."""
+    try:
+        if is_as_known(path, known):
+            return known
+        stat = os.stat(path)
+        sampled = _sampled(path, stat.st_size, stat.st_ctime_ns)
+        return f"{stat.st_size} {stat.st_ctime_ns} {sampled}"
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
+
+
+def is_as_known(path: str, known: str) -> bool:
+    """Whether the file is there with the size and time it had; it is not read."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return False
+    return known.startswith(f"{stat.st_size} {stat.st_ctime_ns} ")
 
 
 def below(paths: Sequence[str]) -> dict[str, str]:
@@ -67,17 +88,6 @@ def fingerprint(files: Mapping[str, str], *settings: object) -> str:
     for name, identity in sorted(of_files(files, {}).items()):
         found.update(repr((name, content(identity))).encode())
     return found.hexdigest()
-
-
-def _identity(path: str, known: str) -> str:
-    try:
-        stat = os.stat(path)
-        if known.startswith(f"{stat.st_size} {stat.st_ctime_ns} "):
-            return known
-        sampled = _sampled(path, stat.st_size, stat.st_ctime_ns)
-        return f"{stat.st_size} {stat.st_ctime_ns} {sampled}"
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
 
 
 @functools.lru_cache(maxsize=2**17)

@@ -5,11 +5,12 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.identity import content, is_as_known, of_file
 from tds_jax.data.scan import Layout, Runs, Scan, scan_file
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
@@ -22,13 +23,13 @@ SAVE_SECONDS = 60.0  # a killed scan loses at most this much work
 class FolderIndex:
     """Columns over the files of a folder, in the order of `names`.
 
-    names: bytes (file-system encoding). problem: bytes, why a file cannot be used, b'' otherwise.
+    names: bytes (file-system encoding). identity: bytes, of `data.identity`, b'' for a file that
+    cannot be read. problem: bytes, why a file cannot be used, b'' otherwise.
     attributes: (S, A) bytes. Runs as in Scan. 25,000 files take a few MB.
     """
 
     names: np.ndarray
-    size: np.ndarray
-    mtime_ns: np.ndarray
+    identity: np.ndarray
     samples: np.ndarray
     rate_hz: np.ndarray
     channels: np.ndarray
@@ -41,6 +42,19 @@ class FolderIndex:
     broken: Runs
 
 
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is known of one file: a scan, or the problem that it has."""
+
+    scan: Scan | None = None
+    problem: str = ""
+    identity: str = ""
+
+
+Entries = Mapping[int, Entry]
+"""By the file's place among the names."""
+
+
 def index_folder(
     root: str,
     names: Sequence[str],
@@ -51,8 +65,8 @@ def index_folder(
 ) -> tuple[FolderIndex, list[str]]:
     """Index of the named files of root, and warnings; only new or changed files are read.
 
-    cache_dir: keeps one file per folder and layout, written atomically, keyed by each file's name,
-    size and modification time; None or '' keeps nothing. What it knows of unchanged files that are
+    cache_dir: keeps one file per folder and layout, written atomically, keyed by each file's name
+    and content; None or '' keeps nothing. What it knows of unchanged files that are
     not named now stays. Files with a problem are looked at again each time, since what they miss (a
     filter, a permission) may have been installed.
     progress(done, total, name) is called before each file that has to be read.
@@ -61,10 +75,10 @@ def index_folder(
     known, warnings = _load(cache)
     asked = len(names)
     names = [*names, *_others(root, known, names)]
-    stats = [_stat(os.path.join(root, name)) for name in names]
-    keys = [(os.fsencode(name), *stat) for name, stat in zip(names, stats, strict=True)]
-    entries: dict[int, tuple[Scan | None, str]] = {
-        i: (known[key], "") for i, key in enumerate(keys) if key in known
+    entries = {
+        i: known[name]
+        for i, name in enumerate(names)
+        if name in known and is_as_known(os.path.join(root, name), known[name].identity)
     }
     todo = [i for i in range(len(names)) if i not in entries]
     stale = bool(todo) or len(known) != len(names)
@@ -72,51 +86,45 @@ def index_folder(
     try:
         for done, i in enumerate(todo):
             progress(done, len(todo), names[i])
-            entries[i] = _try_scan(files, os.path.join(root, names[i]), layout)
+            before = known.get(names[i], Entry())
+            entries[i] = _entry(files, os.path.join(root, names[i]), layout, before)
             if time.monotonic() - saved > SAVE_SECONDS:
-                _save(cache, _columns(names, stats, entries, layout))
+                _save(cache, _columns(names, entries, layout))
                 saved = time.monotonic()
     finally:
         if stale:
-            warnings += _save(cache, _columns(names, stats, entries, layout))
+            warnings += _save(cache, _columns(names, entries, layout))
     found = {i: entry for i, entry in entries.items() if i < asked}
-    return _columns(names, stats, found, layout), warnings
+    return _columns(names, found, layout), warnings
 
 
-def _others(root: str, known: Iterable[tuple[bytes, int, int]], names: Sequence[str]) -> list[str]:
+def _others(root: str, known: Mapping[str, Entry], names: Sequence[str]) -> list[str]:
     """Known files that are not among the names and have not changed."""
-    asked = set(names)
-    others = [(os.fsdecode(name), stat) for name, *stat in known if os.fsdecode(name) not in asked]
-    paths = [(name, os.path.join(root, name), stat) for name, stat in others]
-    return [n for n, path, stat in paths if os.path.exists(path) and [*_stat(path)] == stat]
+    others = known.keys() - set(names)
+    return sorted(n for n in others if is_as_known(os.path.join(root, n), known[n].identity))
 
 
-def _try_scan(files: RowFiles, path: str, layout: Layout) -> tuple[Scan | None, str]:
+def _entry(files: RowFiles, path: str, layout: Layout, before: Entry) -> Entry:
+    """What is known of a file with the same content, or found by reading it."""
+    identity = ""
     try:
-        return scan_file(files, path, layout), ""
+        identity = of_file(path)
+        if before.scan and content(before.identity) == content(identity):
+            return dataclasses.replace(before, identity=identity)
+        return Entry(scan_file(files, path, layout), "", identity)
     except UserError as error:
-        return None, str(error)
-
-
-def _stat(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
+        return Entry(None, str(error), identity)
 
 
 _NUMBERS = ("samples", "rate_hz", "channels", "labels", "bad_labels", "backwards")
 _EMPTY = np.zeros((0, 2), np.int64)
 
 
-def _columns(
-    names: Sequence[str],
-    stats: Sequence[tuple[int, int]],
-    entries: Mapping[int, tuple[Scan | None, str]],
-    layout: Layout,
-) -> FolderIndex:
+def _columns(names: Sequence[str], entries: Entries, layout: Layout) -> FolderIndex:
     """Columns of the entries present; a scan that was cut short has fewer than names."""
     present = sorted(entries)
     blank = Scan(0, 0.0, 0, 0, 0, -1, ("",) * len(layout.attributes), _EMPTY, _EMPTY)
-    scans = [entries[i][0] or blank for i in present]
+    scans = [entries[i].scan or blank for i in present]
 
     def column(name: str, dtype: type) -> np.ndarray:
         return np.array([getattr(scan, name) for scan in scans], dtype)
@@ -124,8 +132,7 @@ def _columns(
     attributes = [[text.encode() for text in scan.attributes] for scan in scans]
     return FolderIndex(
         names=np.array([os.fsencode(names[i]) for i in present], np.bytes_),
-        size=np.array([stats[i][0] for i in present], np.int64),
-        mtime_ns=np.array([stats[i][1] for i in present], np.int64),
+        identity=np.array([entries[i].identity.encode() for i in present], np.bytes_),
         samples=column("samples", np.int64),
         rate_hz=column("rate_hz", np.float64),
         channels=column("channels", np.int64),
@@ -133,7 +140,7 @@ def _columns(
         bad_labels=column("bad_labels", np.int64),
         backwards=column("backwards", np.int64),
         attributes=np.array(attributes, np.bytes_).reshape(len(scans), len(layout.attributes)),
-        problem=np.array([entries[i][1].encode() for i in present], np.bytes_),
+        problem=np.array([entries[i].problem.encode() for i in present], np.bytes_),
         valid=Runs.pack([scan.valid for scan in scans]),
         broken=Runs.pack([scan.broken for scan in scans]),
     )
@@ -163,8 +170,8 @@ def _save(cache: str | None, index: FolderIndex) -> list[str]:
     return []
 
 
-def _load(cache: str | None) -> tuple[dict[tuple[bytes, int, int], Scan], list[str]]:
-    """Usable entries by (name, size, mtime_ns)."""
+def _load(cache: str | None) -> tuple[dict[str, Entry], list[str]]:
+    """Usable entries by name."""
     if cache is None or not os.path.exists(cache):
         return {}, []
     try:
@@ -175,17 +182,20 @@ def _load(cache: str | None) -> tuple[dict[tuple[bytes, int, int], Scan], list[s
             Runs(c[f"{name}_offsets"], c[f"{name}_start"], c[f"{name}_stop"])
             for name in ("valid", "broken")
         )
-        keys = zip(c["names"].tolist(), c["size"].tolist(), c["mtime_ns"].tolist(), strict=True)
+        keys = zip(c["names"].tolist(), c["identity"].tolist(), strict=True)
         texts = [tuple(text.decode() for text in row) for row in c["attributes"].tolist()]
         numbers = {name: c[name].tolist() for name in _NUMBERS}
         return {
-            key: Scan(
-                **{name: column[i] for name, column in numbers.items()},
-                attributes=texts[i],
-                valid=valid.of(i),
-                broken=broken.of(i),
+            os.fsdecode(name): Entry(
+                Scan(
+                    **{column: values[i] for column, values in numbers.items()},
+                    attributes=texts[i],
+                    valid=valid.of(i),
+                    broken=broken.of(i),
+                ),
+                identity=identity.decode(),
             )
-            for i, key in enumerate(keys)
+            for i, (name, identity) in enumerate(keys)
             if not c["problem"][i]
         }, []
     except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:

@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 
+from tds_jax.data import index as module
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import index_folder
 from tds_jax.data.scan import Layout, Runs, scan_file
@@ -97,6 +98,26 @@ def test_only_new_and_changed_files_are_read_again(tmp_path, files):
     index, _ = index_of(tmp_path / "d", files, tmp_path / "c", seen)
     assert [name for _, _, name in seen] == ["s1.hdf5", "s9.hdf5"]
     assert index.samples.tolist() == [50, 65, 80]
+
+
+def test_only_other_content_is_read_again(tmp_path, files, monkeypatch):
+    write_folder(tmp_path / "d", [50, 60])
+    index_of(tmp_path / "d", files, tmp_path / "c")
+    files.close()
+    changed, rows = tmp_path / "d" / "s0.hdf5", make_rows(50)
+    time = changed.stat().st_mtime
+    rows["joint_angles"][:9] = 0
+    write_rows(changed, rows)
+    os.utime(changed, (time, time))  # as large and as old
+    os.utime(tmp_path / "d" / "s1.hdf5", (0, 0))
+    scanned = []
+    monkeypatch.setattr(
+        module, "scan_file", lambda *args: scanned.append(args[1]) or scan_file(*args)
+    )
+    index, _ = index_of(tmp_path / "d", files, tmp_path / "c")
+    assert scanned == [str(changed)]
+    assert index.valid.of(0).tolist() == [[9, 50]]
+    assert index.samples.tolist() == [50, 60]
 
 
 def test_files_with_a_problem_are_looked_at_again(tmp_path, files):
