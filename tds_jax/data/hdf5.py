@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import h5py
 import numpy as np
@@ -93,7 +93,7 @@ class RowFiles:
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """Rows, fields and group attributes of `group/dataset`; UserError names what is wrong."""
-        with self._dataset(path, group, dataset) as found:
+        with self._dataset(path, group, dataset) as found, _naming(path):
             names = found.dtype.names or ()
             kinds = [(name, found.dtype[name]) for name in names]
             fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
@@ -117,14 +117,10 @@ class RowFiles:
         return self._read(path, group, dataset, start, stop)
 
     def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
-        with self._dataset(path, group, dataset) as found:  # HDF5 runs one call at a time anyway
-            try:
-                return found[start:stop]
-            except OSError as error:
-                raise UserError(
-                    f"{path}: rows {start} to {stop} of {group}/{dataset} cannot be read "
-                    f"({_first_line(error)}); copy the file again"
-                ) from error
+        rows = f"{path}: rows {start} to {stop} of {group}/{dataset}"
+        # HDF5 runs one call at a time anyway.
+        with self._dataset(path, group, dataset) as found, _naming(rows):
+            return found[start:stop]
 
     def _dataset(
         self, path: str, group: str, dataset: str
@@ -132,7 +128,8 @@ class RowFiles:
         def opened() -> h5py.Dataset:
             file = _open(path, self.chunk_cache_bytes, self.chunk_cache_preemption)
             try:
-                return _find(file, path, group, dataset)
+                with _naming(path):
+                    return _find(file, path, group, dataset)
             except UserError:
                 file.close()
                 raise
@@ -164,6 +161,18 @@ def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h
         if "signature not found" in text:
             raise UserError(f"{path}: not an HDF5 file; replace it or move it away") from error
         raise UserError(f"{path}: cannot be opened ({text}); copy it again") from error
+
+
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Inside, any failure of the library is a UserError: a damaged file may fail anywhere in it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        line = f"{what}: cannot be read ({_first_line(error)}); copy the file again"
+        raise UserError(line) from error
 
 
 def _find(file: h5py.File, path: str, group: str, dataset: str) -> h5py.Dataset:
@@ -211,8 +220,13 @@ def _storage(found: h5py.Dataset) -> str:
 
 
 def _attributes(group: h5py.Group) -> dict[str, float | str]:
+    """Those that are numbers and strings; what h5py cannot read is neither."""
     result: dict[str, float | str] = {}
-    for name, value in group.attrs.items():
+    for name in group.attrs:
+        try:
+            value = group.attrs[name]
+        except (TypeError, ValueError, OSError, RuntimeError):
+            continue
         if isinstance(value, bytes):
             result[name] = value.decode(errors="replace")
         elif isinstance(value, str):

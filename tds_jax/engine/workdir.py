@@ -23,6 +23,7 @@ from tds_jax.errors import UserError, some
 CONFIG = "config.json"
 INPUTS = "inputs.json"
 CHECKPOINTS = "checkpoints"
+RESTORE = "restore it or train anew"
 
 
 def claim(
@@ -74,7 +75,7 @@ def has_checkpoint(workdir: Path) -> bool:
 
 def read_config(workdir: Path) -> dict[str, Any]:
     """The nested settings a workdir was trained with, under the names of now."""
-    return tasks.today(_read(workdir, CONFIG))
+    return tasks.today(_read(workdir, CONFIG, "task"))
 
 
 def read_inputs(workdir: Path) -> dict[str, Any]:
@@ -99,16 +100,20 @@ def _changed_inputs(before: dict[str, Any], now: dict[str, Any], prefix: str = "
 
 
 def _read_inputs(workdir: Path) -> dict[str, Any]:
-    values = _read(workdir, INPUTS)
+    values = _read(workdir, INPUTS, "inputs")
     digest = values.get("digest", values.get("sessions"))  # its name in older runs
     return {"inputs": values["inputs"], "digest": digest, "files": values.get("files")}
 
 
-def _read(workdir: Path, name: str) -> dict[str, Any]:
+def _read(workdir: Path, name: str, key: str) -> dict[str, Any]:
+    """What a file of the folder says; it must be a table with that key."""
     path = workdir / name
     if not path.exists():
         raise UserError(f"--workdir={workdir} has no {name}; give a folder that train wrote")
-    return json_file.read(path, "restore it or train anew")
+    values = json_file.read(path, RESTORE)
+    if not isinstance(values, dict) or key not in values:
+        raise UserError(f"{path} says nothing of {key!r}; {RESTORE}")
+    return values
 
 
 def open_checkpoints(workdir: Path, config: Config) -> Checkpoints:
