@@ -10,7 +10,7 @@ train: $(VENV)/installed
 	$(RUN) -m tds_jax.train --config=$(CONFIG)
 
 test: $(VENV)/installed
-	$(RUN) -m pytest --numprocesses=logical --dist=loadfile
+	$(RUN) -m pytest --numprocesses=logical --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

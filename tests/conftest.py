@@ -8,6 +8,7 @@ JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests everything so.
 """
 
 import atexit
+import collections
 import contextlib
 import os
 import resource
@@ -35,6 +36,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 if not flags.FLAGS.is_parsed():  # grain reads absl flags when it starts workers
     flags.FLAGS.mark_as_parsed()
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first, then those of many tests: whole files go to workers, in this order, and
+    one that takes a minute must not begin when the other worker has finished."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    count = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -count[item.path]))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -53,7 +53,7 @@ def result(kind, dtype, tile):
     [
         ("reducing", 72 * 2, "float64", 1e-12),
         ("enlarging", 48 * 11, "float64", 1e-12),
-        ("enlarging", 48 * 11, "float32", 1e-5),
+        pytest.param("enlarging", 48 * 11, "float32", 1e-5, marks=pytest.mark.long),
     ],
 )
 def test_training_by_tiles_has_the_value_and_gradients_of_the_whole(kind, tile, dtype, tolerance):
