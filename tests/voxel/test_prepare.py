@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 
 from tds_jax.errors import UserError
 from tds_jax.voxel import prepare as preparing
+from tds_jax.voxel.data.calibration import NTU_ROTATION, read_calibration
 from tds_jax.voxel.data.clouds import read_cloud
-from tds_jax.voxel.data.pairing import nearest_pairs, pair_clouds
+from tds_jax.voxel.data.pairing import far_apart, nearest_pairs, pair_clouds
 from tds_jax.voxel.data.resize import Grid
 from tds_jax.voxel.data.source import VoxelPairs, native_geometry, native_shape
 from tds_jax.voxel.data.volumes import VolumeFiles, find_scenes
-from tds_jax.voxel.data.voxelise import NTU_ROTATION, VoxelGrid, radar_volume, target_volume
-from tds_jax.voxel.prepare import Prepare, read_calibration
+from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, target_volume
+from tds_jax.voxel.prepare import Prepare
 from tests.voxel.files import write_kitti, write_vod_radar
 
 RANGES = (0.0, 8.0, -4.0, 4.0, -2.0, 2.0)
@@ -183,7 +185,8 @@ def test_a_cloud_that_cannot_be_read_or_is_elsewhere_costs_its_frame_only(tmp_pa
     (scene / "radar_pcl" / "0.100000.npy").write_bytes(b"broken")
     np.save(scene / "livox_lidar" / "0.210000.npy", np.full((5, 4), 100.0))
     written, kept, skipped = JOB.run(tmp_path / "in", tmp_path / "out", quiet)
-    assert (written, kept) == (2, 0)
+    assert (written, kept) == (1, 0)
+    assert JOB.run(tmp_path / "in", tmp_path / "out", quiet) == (0, 1, skipped)
     assert [line.split(":")[0].split("/")[-1] for line in skipped] == [
         "0.100000.npy",
         "0.210000.npy",
@@ -208,7 +211,7 @@ def test_the_ground_is_left_out_when_asked(tmp_path):
     write_ntu(tmp_path / "drive", [0.1], [0.1])
     job = dataclasses.replace(JOB, ground_m=10.0)  # higher than the ranges
     written, _, skipped = job.run(tmp_path / "drive", tmp_path / "out", quiet)
-    assert (written, len(skipped)) == (1, 1)
+    assert (written, len(skipped)) == (0, 1)
     assert "none of its 0 points" in skipped[0]
 
 
@@ -246,21 +249,92 @@ def test_pairs_by_time_by_index_files_and_by_name(tmp_path):
 
 
 def test_calibration_is_by_data_set_by_numbers_or_by_files(tmp_path):
-    np.testing.assert_array_equal(JOB.matrix()[:3, :3].ravel(), NTU_ROTATION)
-    np.testing.assert_array_equal(VOD.matrix(), np.eye(4))
-    shifted = dataclasses.replace(JOB, translation=(1, 2, 3)).matrix()
+    def matrix(job, name="00000"):
+        return job.calibration.matrix(tmp_path, Path(f"r/{name}.bin"), Path(f"l/{name}.bin"))
+
+    np.testing.assert_array_equal(matrix(JOB)[:3, :3].ravel(), NTU_ROTATION)
+    np.testing.assert_array_equal(matrix(VOD), np.eye(4))
+    np.testing.assert_array_equal(matrix(dataclasses.replace(JOB, radar="radar")), np.eye(4))
+    shifted = matrix(dataclasses.replace(JOB, translation=(1, 2, 3)))
     np.testing.assert_array_equal(shifted[:3, :3], np.eye(3))
     np.testing.assert_array_equal(shifted[:3, 3], [1, 2, 3])
     lines = {"radar": "1 0 0 1 0 1 0 2 0 0 1 3", "lidar": "0 -1 0 5 1 0 0 0 0 0 1 0"}
     for name, line in lines.items():
         (tmp_path / name).write_text(f"P0: 1 2 3\nTr_velo_to_cam: {line}\n")
     files = {f"{name}_calibration": str(tmp_path / name) for name in lines}
-    found = dataclasses.replace(VOD, **files).matrix()
+    found = matrix(dataclasses.replace(VOD, **files))
     # camera = radar + (1, 2, 3); lidar x = camera y, lidar y = 5 - camera x
     np.testing.assert_allclose(found @ [0, 0, 0, 1], [2, 4, 3, 1], atol=1e-12)
-    (tmp_path / "radar").write_text("Tr_velo_to_cam: 1 2 3\n")
-    with pytest.raises(UserError, match=r"expected one line 'Tr_velo_to_cam: 12 numbers'"):
-        read_calibration(str(tmp_path / "radar"))
+    (tmp_path / "each").mkdir()
+    (tmp_path / "each" / "00007.txt").write_text(f"Tr_velo_to_cam: {lines['radar']}\n")
+    folder = dataclasses.replace(VOD, **files | {"radar_calibration": "each"})
+    np.testing.assert_array_equal(matrix(folder, "00007"), found)
+    with pytest.raises(UserError, match=r"00008\.txt: cannot be read"):
+        matrix(folder, "00008")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Tr_velo_to_cam: 1 2 3", "expected one line 'Tr_velo_to_cam: 12 numbers'"),
+        ("Tr_velo_to_cam: 1 0 0 x 0 1 0 0 0 0 1 0", "expected one line"),
+        ("Tr_velo_to_cam: 1 0 0 nan 0 1 0 0 0 0 1 0", "translation .* is not within 100 m"),
+        ("Tr_velo_to_cam: nan 0 0 0 0 1 0 0 0 0 1 0", "is no rotation"),
+        ("Tr_velo_to_cam: 1 0 0 1500 0 1 0 0 0 0 1 0", "is not within 100 m"),
+        ("Tr_velo_to_cam: 1 0 0 0 0 -1 0 0 0 0 1 0", "mirrors an axis"),
+    ],
+)
+def test_a_wrong_calibration_is_one_line_of_its_file(tmp_path, line, words):
+    (tmp_path / "radar.txt").write_text(line)
+    with pytest.raises(UserError, match=f"radar.txt: .*{words}"):
+        read_calibration(tmp_path / "radar.txt")
+
+
+def test_a_calibration_that_changes_moves_the_radar(tmp_path, capsys):
+    write_vod(tmp_path / "in" / "a", frames=2)
+    files = {
+        name: str(tmp_path / f"{name}.txt") for name in ("radar_calibration", "lidar_calibration")
+    }
+    for path in files.values():
+        Path(path).write_text("Tr_velo_to_cam: 1 0 0 0 0 1 0 0 0 0 1 0\n")
+    job = dataclasses.replace(VOD, **files)
+    job.run(tmp_path / "in", tmp_path / "out", quiet)
+    assert capsys.readouterr().err == ""
+    before = pairs_of(tmp_path / "out").example(0, None)["radar"]
+    assert job.run(tmp_path / "in", tmp_path / "out", quiet) == (0, 1, [])
+    Path(files["radar_calibration"]).write_text("Tr_velo_to_cam: 1 0 0 1 0 1 0 0 0 0 1 0\n")
+    later = max(path.stat().st_mtime_ns for path in (tmp_path / "out" / "a").iterdir()) + 1
+    os.utime(files["radar_calibration"], ns=(later, later))
+    assert job.run(tmp_path / "in", tmp_path / "out", quiet) == (1, 0, [])
+    moved = pairs_of(tmp_path / "out").example(0, None)["radar"]
+    # 1 m along x, the second axis of (Z, X, Y), is two voxels.
+    np.testing.assert_array_equal(moved[:, 2:, :, 0], before[:, :-2, :, 0])
+    assert "radar: " in (said := capsys.readouterr().err)
+    assert "are outside of --ranges and left out" in said
+
+
+def test_what_calibration_is_used_unasked_is_said(tmp_path, capsys):
+    write_vod(tmp_path / "in" / "a", frames=1)
+    VOD.run(tmp_path / "in", tmp_path / "out", quiet)
+    assert "note: radar to LiDAR: no calibration is given" in capsys.readouterr().err
+    write_ntu(tmp_path / "ntu" / "a")
+    JOB.run(tmp_path / "ntu", tmp_path / "out2", quiet)
+    assert "note: radar to LiDAR: the calibration of NTU4DRadLM" in capsys.readouterr().err
+
+
+def test_view_of_delft_is_known_by_its_folders(tmp_path, capsys):
+    write_vod(tmp_path / "v", frames=2)
+    for side in ("radar", "lidar"):
+        (tmp_path / "d" / side / "training" / "calib").mkdir(parents=True)
+        (tmp_path / "v" / side).rename(tmp_path / "d" / side / "training" / "velodyne")
+        (tmp_path / "d" / side / "training" / "calib" / "00000.txt").write_text(
+            "Tr_velo_to_cam: 1 0 0 0 0 1 0 0 0 0 1 0\n"
+        )
+    written, _, (line,) = JOB.run(tmp_path / "d", tmp_path / "out", quiet)
+    assert written == 1
+    assert "radar/training/calib/00001.txt: cannot be read" in line
+    assert "taken for View-of-Delft by its folders: --radar=radar/tr" in capsys.readouterr().err
+    assert [frame.name for frame in pairs_of(tmp_path / "out").frames] == ["000000"]
 
 
 def test_a_target_with_other_settings_or_contents_is_refused(tmp_path):
@@ -294,7 +368,7 @@ def test_impossible_settings_are_refused(change, text):
         dataclasses.replace(JOB, **change)
 
 
-def test_what_pairs_with_nothing_is_counted_and_named(tmp_path):
+def test_what_pairs_with_nothing_is_counted_and_named(tmp_path, capsys):
     write_vod(tmp_path / "in" / "a", frames=4)
     for number in (1, 3):
         (tmp_path / "in" / "a" / "lidar" / f"{number:05d}.bin").unlink()
@@ -303,8 +377,38 @@ def test_what_pairs_with_nothing_is_counted_and_named(tmp_path):
     written, _, lines = VOD.run(tmp_path / "in", tmp_path / "out", quiet)
     assert written == 1
     assert "b: no lidar/ in it (it holds Lidar, radar); left out" in lines[0]
-    assert "radar: 2 of 4 clouds are in no pair (00001, 00003)" in lines[1]
-    assert len(lines) == 2
+    assert len(lines) == 1
+    said = capsys.readouterr().err
+    assert "radar: 2 of 4 clouds are in no pair (00001, 00003)" in said
+
+
+def renamed(folder, names):
+    for path, name in zip(sorted(folder.iterdir()), names, strict=True):
+        path.rename(path.with_name(name + path.suffix))
+
+
+def test_names_pair_by_their_numbers_or_as_whole_nanoseconds_where_none_is_alike(tmp_path, capsys):
+    write_vod(tmp_path / "in" / "a", frames=3)
+    radar, lidar = (tmp_path / "in" / "a" / name for name in ("radar", "lidar"))
+    renamed(radar, ["9", "10", "12"])
+    renamed(lidar, ["lidar_000009", "lidar_000010", "lidar_000011"])
+    VOD.run(tmp_path / "in", tmp_path / "out", quiet)
+    assert "2 clouds pair by their numbers (9 with lidar_000009" in capsys.readouterr().err
+    start = 1705391169225675899
+    renamed(radar, [str(start + i * 10**8) for i in range(3)])
+    renamed(lidar, [str(start + 66 * 10**6 + i * 10**8) for i in range(3)])
+    found = pair_clouds(tmp_path / "in" / "a", "radar", "lidar", 0)
+    # 66 ms later is 34 ms before the next, where there is one.
+    assert [int(b.stem) - int(a.stem) for a, b in found] == [66000000, -34000000, -34000000]
+
+
+def test_pairs_further_apart_than_frames_are_counted(tmp_path):
+    write_ntu(tmp_path / "a", [0.1, 0.2, 0.3, 0.4], [0.3, 0.4, 0.5, 0.6])
+    pairs = pair_clouds(tmp_path / "a", "radar_pcl", "livox_lidar", 0)
+    (line,) = far_apart(tmp_path / "a", pairs)
+    assert "1 of 4 pairs are further apart than radar frames are (0.1 s), the worst 0.2 s" in line
+    kept = pair_clouds(tmp_path / "a", "radar_pcl", "livox_lidar", 0.11)
+    assert far_apart(tmp_path / "a", kept) == []
 
 
 def test_sensors_on_two_clocks_are_refused(tmp_path):
@@ -319,18 +423,21 @@ def spoil(path, column, value, rows):
     np.save(path, cloud)
 
 
-def test_points_without_a_place_or_intensity_are_counted_and_refused_beyond_a_limit(tmp_path):
+def test_points_without_a_place_or_intensity_are_counted_and_refused_beyond_a_limit(
+    tmp_path, capsys
+):
     write_ntu(tmp_path / "in" / "a")
     radar, lidar = (tmp_path / "in" / "a" / name for name in ("radar_pcl", "livox_lidar"))
     spoil(radar / "0.100000.npy", 0, np.nan, slice(20))
     spoil(lidar / "0.110000.npy", 3, np.inf, slice(None))
     spoil(lidar / "0.210000.npy", 1, np.nan, slice(1, None))
-    written, _, lines = JOB.run(tmp_path / "in", tmp_path / "out", quiet)
+    written, _, (line,) = JOB.run(tmp_path / "in", tmp_path / "out", quiet)
     assert written == 2
-    assert "59 of 60 points have NaN or Inf for a coordinate, more than 90%" in lines[0]
-    assert lines[1:] == [
-        "radar: 20 of 180 points have NaN or Inf for a coordinate and are left out",
-        "LiDAR: 60 of 120 points have NaN or Inf for an intensity, which is 0 in the volumes",
+    assert "59 of 60 points have NaN or Inf for a coordinate, more than 90%" in line
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "note: radar: 20 of 180 points have NaN or Inf for a coordinate and are left out",
+        "note: radar: 10 of 180 points are outside of --ranges and left out",
+        "note: LiDAR: 60 of 120 points have NaN or Inf for an intensity, which is 0 in the volumes",
     ]
     (scene,) = find_scenes(tmp_path / "out")
     first = VolumeFiles(1, 2**20).read(scene.frames[0].target, "target")
