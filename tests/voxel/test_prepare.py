@@ -310,7 +310,7 @@ def test_a_calibration_that_changes_moves_the_radar(tmp_path, capsys):
     # 1 m along x, the second axis of (Z, X, Y), is two voxels.
     np.testing.assert_array_equal(moved[:, 2:, :, 0], before[:, :-2, :, 0])
     assert "radar: " in (said := capsys.readouterr().err)
-    assert "are outside of --ranges and left out" in said
+    assert "are outside of the ranges and left out" in said
 
 
 def test_what_calibration_is_used_unasked_is_said(tmp_path, capsys):
@@ -436,7 +436,7 @@ def test_points_without_a_place_or_intensity_are_counted_and_refused_beyond_a_li
     assert "59 of 60 points have NaN or Inf for a coordinate, more than 90%" in line
     assert capsys.readouterr().err.splitlines()[1:] == [
         "note: radar: 20 of 180 points have NaN or Inf for a coordinate and are left out",
-        "note: radar: 10 of 180 points are outside of --ranges and left out",
+        "note: radar: 10 of 180 points are outside of the ranges and left out",
         "note: LiDAR: 60 of 120 points have NaN or Inf for an intensity, which is 0 in the volumes",
     ]
     (scene,) = find_scenes(tmp_path / "out")

@@ -23,7 +23,8 @@ LAYOUTS = {
 USUAL_NAMES = {
     "intensity": ("intensity", "i", "reflectivity", "reflectance", "rcs", "power", "snr"),
     "doppler": (
-        "doppler", "velocity", "v_r", "vr", "radial_velocity", "radial_speed", "range_rate", "v"
+        "doppler", "velocity", "v_r", "vr", "radial_velocity", "radial_speed", "range_rate", "v",
+        "doppler_m_s",  # as predictions are written
     ),
 }  # fmt: skip
 NAMED = {".pcd": pcd.read, ".ply": ply.read, ".las": las.read, ".laz": las.read}

@@ -37,13 +37,14 @@ class PointCounts:
         dim = "have NaN or Inf for an intensity, which is 0 in the volumes"
         self.found[sensor, dim] += cloud.dim
 
-    def placed(self, sensor: str, points: np.ndarray, grid: VoxelGrid) -> None:
-        """Adds which of (N, 3) metres in the LiDAR's frame are outside of the grid."""
+    def placed(self, sensor: str, points: np.ndarray, grid: VoxelGrid) -> int:
+        """Adds which of (N, 3) metres in the grid's frame are outside of it; how many are not."""
         inside = int(np.count_nonzero(grid.cells(points)[1]))
-        outside = "are outside of --ranges and left out"
+        outside = "are outside of the ranges and left out"
         self.found[sensor, outside] += len(points) - inside
         self.clouds[sensor] += 1
         self.unseen[sensor] += not inside
+        return inside
 
     def lines(self) -> list[str]:
         """A line for what was wrong with points of a sensor, and for clouds without any inside."""
@@ -53,7 +54,7 @@ class PointCounts:
             if count
         ]
         return points + [
-            f"{sensor}: {count} of {self.clouds[sensor]} clouds have no point inside --ranges"
+            f"{sensor}: {count} of {self.clouds[sensor]} clouds have no point inside the ranges"
             for sensor, count in self.unseen.items()
             if count
         ]
