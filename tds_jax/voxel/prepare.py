@@ -4,6 +4,7 @@ NTU4DRadLM, View-of-Delft and KITTI are known by their folders, see `data.known`
 --radar, --lidar, their layouts or columns, and a calibration.
 """
 
+import csv
 import dataclasses
 import json
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 from tds_jax.config import option, require, require_at_least, require_choice
 from tds_jax.data import json_file
 from tds_jax.data.hdf5_write import write_tables
-from tds_jax.data.whole_file import sweep
+from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError, some
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.calibration import (
@@ -48,7 +49,7 @@ from tds_jax.voxel.data.voxelise import (
     write_geometry,
 )
 
-SETTINGS = "prepared.json"
+SETTINGS, NAMES = "prepared.json", "frames.csv"
 NTU_RANGES = (0.0, 120.0, -20.0, 20.0, -6.0, 10.0)
 
 
@@ -169,6 +170,7 @@ class Prepare:
         for folder in folders:
             self.calibration.require_readable(folder)
         self._claim(target)
+        _write_names(target / NAMES, scenes)
         total, done = sum(map(len, scenes.values())), 0
         written, kept = 0, 0
         points = PointCounts()
@@ -311,6 +313,17 @@ class Prepare:
                 f"{tuple(self.ranges)}"
             )
         return stored(radar), target
+
+
+def _write_names(path: Path, scenes: dict[Path, list[Pair]]) -> None:
+    """The clouds behind each frame's number, within their scene, as a table."""
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("scene", "frame", "radar", "lidar"))
+        for scene, pairs in scenes.items():
+            for number, pair in enumerate(pairs):
+                names = (str(cloud.relative_to(scene)) if cloud else "" for cloud in pair)
+                rows.writerow((scene.name, f"{number:06d}", *names))
 
 
 def _write_store(

@@ -394,12 +394,21 @@ def test_names_pair_by_their_numbers_or_as_whole_nanoseconds_where_none_is_alike
     renamed(lidar, ["lidar_000009", "lidar_000010", "lidar_000011"])
     VOD.run(tmp_path / "in", tmp_path / "out", quiet)
     assert "2 clouds pair by their numbers (9 with lidar_000009" in capsys.readouterr().err
+    assert (tmp_path / "out" / "frames.csv").read_text().splitlines() == [
+        "scene,frame,radar,lidar",
+        "a,000000,radar/9.bin,lidar/lidar_000009.bin",
+        "a,000001,radar/10.bin,lidar/lidar_000010.bin",
+    ]
     start = 1705391169225675899
     renamed(radar, [str(start + i * 10**8) for i in range(3)])
     renamed(lidar, [str(start + 66 * 10**6 + i * 10**8) for i in range(3)])
     found = pair_clouds(tmp_path / "in" / "a", "radar", "lidar", 0)
     # 66 ms later is 34 ms before the next, where there is one.
     assert [int(b.stem) - int(a.stem) for a, b in found] == [66000000, -34000000, -34000000]
+    renamed(radar, [f"n015-2018-07-24__RADAR_FRONT__15324029276{i}4178" for i in range(3)])
+    renamed(lidar, [f"n015-2018-07-24__LIDAR_TOP__15324029276{i}7951" for i in range(3)])
+    found = pair_clouds(tmp_path / "in" / "a", "radar", "lidar", 0)
+    assert [(a.stem[-5], b.stem[-5]) for a, b in found] == [(i, i) for i in "012"]
 
 
 def test_pairs_further_apart_than_frames_are_counted(tmp_path):

@@ -16,6 +16,7 @@ LAYOUTS = {
     "kitti": ("x", "y", "z", "intensity"),
     "vod_lidar": ("x", "y", "z", "intensity"),
     "vod_radar": ("x", "y", "z", "intensity", "doppler", "doppler_compensated", "time"),
+    "nuscenes_lidar": ("x", "y", "z", "intensity", "ring"),
     "ntu_lidar": ("x", "y", "z", "intensity"),
     "ntu_radar": ("x", "y", "z", "intensity", "doppler"),
 }

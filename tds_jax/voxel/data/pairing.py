@@ -1,6 +1,7 @@
 """Which radar cloud and which LiDAR cloud of a scene belong together."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.clouds import ENDINGS
 from tds_jax.voxel.data.naming import frames_of, numbers_in
 
-EPOCH_DIGITS = {13: 1e-3, 16: 1e-6, 19: 1e-9}  # of milli-, micro- and nanoseconds since 1970
+# Milli-, micro- and nanoseconds since 1970, by their number of digits; anywhere in a name.
+EPOCH_DIGITS = {13: 1e-3, 16: 1e-6, 19: 1e-9}
+_EPOCH = re.compile(r"(?<!\d)\d{13}(?:\d{3}){0,2}(?!\d)")
 INDEX_FILES = ("radar_index_sequence.txt", "lidar_index_sequence.txt")
 
 Pair = tuple[Path | None, Path]
@@ -22,7 +25,7 @@ def pair_clouds(scene: Path, radar: str, lidar: str, max_gap_s: float) -> list[P
     By the index files of the scene (a frame number per line, one line per pair) if it has them;
     else by the nearest time where all names are seconds with a decimal point; else by equal names.
     Where no name is on both sides: by equal numbers in them (1 and 000001), or by the nearest time
-    where all names are whole milli-, micro- or nanoseconds.
+    where all names hold one in whole milli-, micro- or nanoseconds.
     """
     lidar_files = _clouds(scene / lidar)
     if not radar:
@@ -36,7 +39,7 @@ def pair_clouds(scene: Path, radar: str, lidar: str, max_gap_s: float) -> list[P
         return [(path, lidar_files[n]) for n, path in radar_files.items() if n in lidar_files]
     if pairs := _by_number(radar_files, lidar_files):
         return pairs
-    if all(_unit_s(name) for name in [*radar_files, *lidar_files]):
+    if all(_seconds(name) for name in [*radar_files, *lidar_files]):
         return _by_time(scene, radar_files, lidar_files, max_gap_s)
     return []
 
@@ -158,14 +161,12 @@ def _is_time(text: str) -> bool:
     return "." in text and text.replace(".", "", 1).isdecimal()
 
 
-def _unit_s(text: str) -> float:
-    """Seconds per unit of a whole number that is a time since 1970 by its digits; else 0."""
-    return EPOCH_DIGITS.get(len(text), 0.0) if text.isdecimal() else 0.0
-
-
 def _seconds(name: str) -> float:
-    """The time that a name is, or 0."""
-    return float(name) if _is_time(name) else int(name) * _unit_s(name) if _unit_s(name) else 0.0
+    """The time that a name is, or the one that it holds; else 0."""
+    if _is_time(name):
+        return float(name)
+    found = _EPOCH.findall(name)
+    return int(found[0]) * EPOCH_DIGITS[len(found[0])] if len(found) == 1 else 0.0
 
 
 def _indexed(path: Path, files: dict[str, Path]) -> list[Path]:
