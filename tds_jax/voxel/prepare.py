@@ -62,7 +62,7 @@ class Prepare:
     radar_layout: str = option("ntu_radar", f"Columns: {', '.join(LAYOUTS)}; .pcd names its own.")
     lidar_layout: str = option("ntu_lidar", "The same for LiDAR.")
     radar_columns: str = option(
-        "", "Columns of .bin and .npy, 'x,y,z,rcs,doppler,…', instead of --radar_layout."
+        "", "Of .bin and .npy, '[float64:]x,y,z,rcs,doppler,…', instead of --radar_layout."
     )
     lidar_columns: str = option("", "The same for LiDAR.")
     ranges: tuple[float, ...] = option(NTU_RANGES, "x0,x1,y0,y1,z0,z1 metres in LiDAR's frame.")

@@ -209,6 +209,7 @@ def test_points_without_a_place_or_intensity_are_counted_and_refused_beyond_a_li
     write_ntu(tmp_path / "in" / "a")
     radar, lidar = (tmp_path / "in" / "a" / name for name in ("radar_pcl", "livox_lidar"))
     spoil(radar / "0.100000.npy", 0, np.nan, slice(20))
+    spoil(radar / "0.200000.npy", 4, np.nan, slice(7))
     spoil(lidar / "0.110000.npy", 3, np.inf, slice(None))
     spoil(lidar / "0.210000.npy", 1, np.nan, slice(1, None))
     written, _, (line,) = JOB.run(tmp_path / "in", tmp_path / "out", quiet)
@@ -216,6 +217,7 @@ def test_points_without_a_place_or_intensity_are_counted_and_refused_beyond_a_li
     assert "59 of 60 points have NaN or Inf for a coordinate, more than 90%" in line
     assert capsys.readouterr().err.splitlines()[1:] == [
         "note: radar: 20 of 180 points have NaN or Inf for a coordinate and are left out",
+        "note: radar: 7 of 180 points have no Doppler, which is absent from their voxels",
         "note: radar: 10 of 180 points are outside of the ranges and left out",
         "note: LiDAR: 60 of 120 points have NaN or Inf for an intensity, which is 0 in the volumes",
     ]

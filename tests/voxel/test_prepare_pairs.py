@@ -73,6 +73,8 @@ def test_names_pair_by_their_numbers_or_as_whole_nanoseconds_where_none_is_alike
     renamed(lidar, [f"n015-2018-07-24__LIDAR_TOP__15324029276{i}7951" for i in range(3)])
     found = pair_clouds(tmp_path / "in" / "a", "radar", "lidar", 0)
     assert [(a.stem[-5], b.stem[-5]) for a, b in found] == [(i, i) for i in "012"]
+    (line,) = far_apart(tmp_path / "in" / "a", found)
+    assert "a: clouds pair by the times in their names, 0.00377 s apart in the median" in line
 
 
 def test_pairs_further_apart_than_frames_are_counted(tmp_path):

@@ -30,6 +30,7 @@ USUAL_NAMES = {
 }  # fmt: skip
 NAMED = {".pcd": pcd.read, ".ply": ply.read, ".las": las.read, ".laz": las.read}
 ENDINGS = (".npy", ".bin", *NAMED)
+WIDE = "float64:"
 PREFIX = "scalar_"  # put before names of columns by CloudCompare
 
 
@@ -63,19 +64,24 @@ class Cloud:
 def names_of(layout: str) -> tuple[str, ...]:
     """Columns of a key of LAYOUTS, or those written out, 'x,y,z,rcs,…', under a cloud's names.
 
-    Raises UserError for an unknown key, and where x, y or z is missing or a name comes twice.
+    'float64:' before them says what a .bin file's numbers are; else they are float32. Raises
+    UserError for an unknown key, and where x, y or z is missing or a name comes twice.
     """
     if "," not in layout:
         require_choice("layout", layout, tuple(LAYOUTS))
         return LAYOUTS[layout]
     usual = {other: name for name, others in USUAL_NAMES.items() for other in others}
-    names = tuple(usual.get(name, name) for name in layout.lower().replace(" ", "").split(","))
+    names = tuple(usual.get(name, name) for name in _written_out(layout).split(","))
     require(
         {"x", "y", "z"} <= set(names) and len(set(names)) == len(names),
         f"columns {layout!r} must name x, y and z, and nothing twice (intensity and doppler under "
         "any of their usual names)",
     )
     return names
+
+
+def _written_out(layout: str) -> str:
+    return layout.lower().replace(" ", "").removeprefix(WIDE)
 
 
 def read_cloud(path: str | Path, layout: str) -> Cloud:
@@ -85,14 +91,15 @@ def read_cloud(path: str | Path, layout: str) -> Cloud:
         if named := NAMED.get(path.suffix.lower()):
             return _cloud(_known(path, named(path)))
         names = names_of(layout)
-        return _cloud(_columns(path, _matrix(path, names), names, layout))
+        kind = "<f8" if layout.lower().startswith(WIDE) else "<f4"
+        return _cloud(_columns(path, _matrix(path, names, np.dtype(kind)), names, layout))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}); copy the file again") from error
 
 
-def _matrix(path: Path, names: tuple[str, ...]) -> np.ndarray:
+def _matrix(path: Path, names: tuple[str, ...], kind: np.dtype) -> np.ndarray:
     width = len(names)
     if path.suffix.lower() == ".npy":
         try:
@@ -101,10 +108,10 @@ def _matrix(path: Path, names: tuple[str, ...]) -> np.ndarray:
             raise UserError(f"{path}: not a .npy array ({error}); copy the file again") from error
     if path.suffix.lower() != ".bin":
         raise UserError(f"{path}: unknown ending, expected one of {', '.join(ENDINGS)}")
-    values = np.fromfile(path, "<f4")
-    if values.size % width or path.stat().st_size % 4:
+    values = np.fromfile(path, kind)
+    if values.size % width or path.stat().st_size % kind.itemsize:
         raise UserError(
-            f"{path}: {path.stat().st_size} bytes are no whole points of {width} float32; choose "
+            f"{path}: {path.stat().st_size} bytes are no whole points of {width} {kind}; choose "
             f"another layout ({', '.join(LAYOUTS)}) or copy the file again"
         )
     require_plausible(path, values, names)

@@ -36,6 +36,9 @@ class PointCounts:
         self.found[sensor, "have NaN or Inf for a coordinate and are left out"] += cloud.dropped
         dim = "have NaN or Inf for an intensity, which is 0 in the volumes"
         self.found[sensor, dim] += cloud.dim
+        if sensor == "radar":
+            silent = int(np.count_nonzero(np.isnan(cloud.doppler)))
+            self.found[sensor, "have no Doppler, which is absent from their voxels"] += silent
 
     def placed(self, sensor: str, points: np.ndarray, grid: VoxelGrid) -> int:
         """Adds which of (N, 3) metres in the grid's frame are outside of it; how many are not."""

@@ -90,7 +90,9 @@ def far_apart(scene: Path, pairs: Sequence[Pair]) -> list[str]:
     gaps = np.abs(times[:, 0] - times[:, 1])
     period = float(np.median(np.diff(times[:, 0]))) if len(times) > 1 else math.inf
     if not (far := int(np.count_nonzero(gaps > period))):
-        return []
+        unlike = any(one != other and not _is_time(one) for one, other in names)
+        median = f"{np.median(gaps):.3g} s apart in the median"
+        return [f"{scene}: clouds pair by the times in their names, {median}"] * unlike
     return [
         f"{scene}: {far} of {len(gaps)} pairs are further apart than radar frames are ({period:g} "
         f"s), the worst {gaps.max():g} s; --max_gap_s={period:g} leaves them out"

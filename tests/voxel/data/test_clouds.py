@@ -169,8 +169,16 @@ def test_a_file_of_another_width_is_not_read_as_noise(tmp_path, width, layout, w
 
 def test_float64_is_not_read_as_float32(tmp_path):
     rows(5).tofile(tmp_path / "a.bin")
-    with pytest.raises(UserError, match=r"numbers are beyond 100000 or nearer .* float64\?"):
+    with pytest.raises(
+        UserError, match=r"numbers are beyond 100000 or nearer .* float64\?.*float64:"
+    ):
         read_cloud(tmp_path / "a.bin", "ntu_radar")
+    cloud = read_cloud(tmp_path / "a.bin", "float64:x,y,z,rcs,v_r")
+    np.testing.assert_array_equal(cloud.points, rows(5)[:, :3].astype("f4"))
+    np.testing.assert_array_equal(cloud.doppler, rows(5)[:, 4].astype("f4"))
+    rows(5).astype("f4").tofile(tmp_path / "a.bin")
+    with pytest.raises(UserError, match=r"read as 5 float64 columns"):
+        read_cloud(tmp_path / "a.bin", "float64:x,y,z,rcs,v_r")
 
 
 def test_columns_can_be_declared(tmp_path):
