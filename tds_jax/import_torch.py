@@ -3,8 +3,9 @@
     python -m tds_jax.import_torch --config=configs/emg2pose_tracking.py --checkpoint=FILE \\
         --workdir=runs/b [--config.data.path=DIR]
 
-Reads Lightning's .ckpt, .pt and .pth with a state dict. Afterwards evaluate and predict work on the
-workdir, and train, given the same --config, goes on from its parameters.
+Reads .safetensors, and Lightning's .ckpt, .pt and .pth with a state dict; of a file that holds the
+trained weights and their average --weights=ema takes the average. Afterwards evaluate and predict
+work on the workdir, and train, given the same --config, goes on from its parameters.
 """
 
 import dataclasses
@@ -26,17 +27,21 @@ def main() -> None:
     """Flags -> import_checkpoint."""
     import jax
 
-    from tds_jax.interchange import torch_format
+    from tds_jax.interchange import checkpoint
 
     config = cli.resolve(flags.FLAGS.config.to_dict())
-    archive = torch_format.read(Path(flags.FLAGS.checkpoint))
+    archive = checkpoint.read(Path(flags.FLAGS.checkpoint), flags.FLAGS.weights)
     folder = Path(flags.FLAGS.workdir)
     state = import_checkpoint(config, archive.tensors, folder)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     place = f"{archive.source} of " if archive.source else ""
     print(f"read: {len(archive.tensors)} tensors from {place}{flags.FLAGS.checkpoint}")
+    if archive.averages:
+        beside = ", ".join(archive.averages)
+        print(f"note: the file also has averaged weights ({beside}); --weights=ema takes them")
     if archive.others:
-        print(f"ignored: {', '.join(archive.others)} (the optimizer starts afresh)")
+        afresh = " (the optimizer starts afresh)" * any("optim" in key for key in archive.others)
+        print(f"ignored: {', '.join(archive.others)}{afresh}")
     print(f"written: {folder}, {count:,} parameters, step 0")
 
 
@@ -92,6 +97,9 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "File with get_config().")
     flags.mark_flag_as_required("config")
-    flags.DEFINE_string("checkpoint", None, "PyTorch file: .ckpt, .pt or .pth.", required=True)
+    flags.DEFINE_string(
+        "checkpoint", None, "File: .safetensors, or PyTorch's .ckpt, .pt or .pth.", required=True
+    )
+    flags.DEFINE_enum("weights", "model", ("model", "ema"), "As trained, or their average.")
     flags.DEFINE_string("workdir", None, "Folder to make.", required=True)
     cli.launch(main)

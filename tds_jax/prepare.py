@@ -6,7 +6,7 @@
 
 pose: recordings at one sample rate, anti-aliased. forecast: hours to days, in blocks. voxel: point
 clouds to grids. Memory does not grow with the data. Killed? The same command goes on with what is
-missing or has changed.
+missing or has changed. What could not be prepared is named, and the exit status is 2 then.
 """
 
 import functools
@@ -33,6 +33,8 @@ def main() -> None:
     if not written + kept:
         raise UserError(f"--input={source}: no file could be prepared; see the lines above")
     print(f"{target}: {written} files written, {kept} were there, {len(skipped)} skipped")
+    if skipped:
+        raise UserError(f"{target} lacks {len(skipped)} of what --input={source} has, see above")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def base(tmp_path_factory):
     rng = np.random.default_rng(0)
     drawn = {f"model.{k}": rng.normal(0, 0.3, s).astype("f4") for k, s in SHAPES.items()}
     content = lightning({name: Tensor.of(value) for name, value in drawn.items()})
-    write_zip(base / "last.ckpt", content)
+    write_zip(base / "last.ckpt", content | {"ema": content["state_dict"]})
     return base
 
 
@@ -93,6 +93,7 @@ def run(base):
     done = imported(base, base / "run")
     assert done.returncode == 0, done.stderr
     assert "read: 30 tensors from state_dict of" in done.stdout
+    assert "averaged weights (ema); --weights=ema takes them" in done.stdout
     assert "optimizer_states" in done.stdout
     assert "(the optimizer starts afresh)" in done.stdout
     assert done.stdout.endswith("parameters, step 0\n")

@@ -48,6 +48,8 @@ WALLS = (
     # One room for each library that others must be able to do without.
     Wall("tds_jax", ("orbax",), but=("tds_jax.engine.checkpoint",)),
     Wall("tds_jax", ("h5py", "grain"), but=("tds_jax.data",)),
+    Wall("tds_jax", ("safetensors",), but=("tds_jax.interchange",)),
+    Wall("tds_jax", ("laspy",), but=("tds_jax.voxel.data.las",)),
     Wall("tds_jax", ("torch", "tests", "experiments", "configs")),
 )
 

@@ -11,9 +11,10 @@ def pair_files(
 ) -> list[tuple[Path, Path]]:
     """(input, where its prediction goes) for --input=source and --output=target.
 
-    source is a file, and so is target; or a folder, of which files with one of `endings` count in
-    the order of their names, and target is another folder. `ending`: of what is written; by
-    default a folder's predictions are named as their inputs. UserError for places that cannot be.
+    source is a file, and so is target; or a folder, of which files with one of `endings` that are
+    not hidden count in the order of their names, and target is another folder. `ending`: of what is
+    written; by default a folder's predictions are named as their inputs. UserError for places that
+    cannot be, or would be those of two inputs.
     """
     if not source.exists():
         raise UserError(f"--input={source}: no such file or folder; check the path")
@@ -22,12 +23,23 @@ def pair_files(
         if not target.name.endswith(ending):
             raise UserError(f"--output={target} must end with {ending}; name a file")
         return [(source, target)]
-    found = sorted(path for path in source.iterdir() if path.suffix.lower() in endings)
+    found = sorted(
+        path
+        for path in source.iterdir()
+        if path.suffix.lower() in endings and not path.name.startswith(".")
+    )
     if not found:
         raise UserError(f"--input={source} holds no {' or '.join(endings)} file")
     if target.exists() and (not target.is_dir() or target.resolve() == source.resolve()):
         raise UserError(f"--output={target} must be another folder, since --input is a folder")
-    return [(path, target / (path.stem + ending if ending else path.name)) for path in found]
+    pairs = [(path, target / (path.stem + ending if ending else path.name)) for path in found]
+    places = {place: path for path, place in reversed(pairs)}
+    for path, place in pairs:
+        if places[place] is not path:
+            raise UserError(
+                f"{path} and {places[place].name} would both go to {place}; rename or remove one"
+            )
+    return pairs
 
 
 def require_file(source: Path, target: Path) -> None:

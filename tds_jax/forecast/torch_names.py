@@ -94,11 +94,12 @@ def _without_effect(found: Found, ours: set[str]) -> None:
 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     """(path of the leaf, words separated by spaces; its value in our layout)."""
-    if match := _LSTM.fullmatch(name):
+    bare = torch_fill.bare(name)
+    if match := _LSTM.fullmatch(bare):
         kind, reverse = match.groups()
         return f"lstm {'reverse' if reverse else 'forward'} {_KINDS[kind]}", tensor.T
     for pattern, path in _PATTERNS:
-        if match := pattern.fullmatch(name):
+        if match := pattern.fullmatch(bare):
             fields = match.groupdict()
             number = int(fields.get("n") or 1) - 1
             return _leaf(path.format(n=number), fields["leaf"], tensor)

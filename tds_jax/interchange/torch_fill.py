@@ -8,6 +8,13 @@ import numpy as np
 
 from tds_jax.errors import UserError
 
+# Words that wrappers put into names (data parallelism, compilation, recomputation, sharding), and
+# what trainers call the network they hold; no layer known here is called so.
+_WRAPPERS = (
+    *("module", "model", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
+    "online_model",
+)
+
 Found = dict[str, tuple[str, np.ndarray]]
 """Path of a leaf, words separated by spaces -> (the tensor's name, its value in our layout)."""
 
@@ -28,13 +35,19 @@ def converted(
     """Every tensor by its path; names that end with one of `ignored` are left out.
 
     convert: (name, tensor) -> (path, value), raising UserError for a name it does not know.
-    Raises UserError if two tensors give the same path.
+    Raises UserError if two tensors give the same path, or one has NaN or Inf.
     """
     found: Found = {}
     for name, tensor in tensors.items():
         if name.endswith(ignored):
             continue
-        path, value = convert(name, np.asarray(tensor))
+        tensor = np.asarray(tensor)
+        if strange := int(np.count_nonzero(~np.isfinite(tensor))):
+            raise UserError(
+                f"checkpoint tensor {name!r} has NaN or Inf in {strange} of {tensor.size} values: "
+                "the run that saved it had failed; take an earlier checkpoint"
+            )
+        path, value = convert(name, tensor)
         if path in found:
             raise UserError(
                 f"checkpoint tensors {found[path][0]!r} and {name!r} both give {path!r}; "
@@ -42,6 +55,11 @@ def converted(
             )
         found[path] = name, value
     return found
+
+
+def bare(name: str) -> str:
+    """A tensor's name without the words that wrappers of the network, or of parts of it, put in."""
+    return ".".join(word for word in name.split(".") if word not in _WRAPPERS)
 
 
 def place(path: str, leaf: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:

@@ -36,6 +36,11 @@ STORAGES = {
 }
 # Where trainers put the parameters, in the order in which they are looked for.
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
+# And what they average of them while they train.
+AVERAGE_KEYS = (
+    *("ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema_params"),
+    *("ema_model_state_dict", "averaged_model_state_dict"),
+)
 # Modules whose classes only hold values; their objects become empty stand-ins, nothing is imported.
 HOLDERS = ("omegaconf", "lightning", "pytorch_lightning", "lightning_fabric", "argparse", "pathlib")
 HOLDER_NAMES = {
@@ -52,6 +57,7 @@ HOLDER_NAMES = {
 }
 TORCH_DTYPES = ("float", "double", "half", "bfloat", "int", "uint", "bool", "complex", "long")
 Order = Literal["<", ">"]
+Keys = tuple[tuple[str, ...], tuple[str, ...]]
 BYTE_ORDERS: dict[bytes, Order] = {b"little": "<", b"big": ">"}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # A data.pkl holds names and shapes; the largest real ones are a few MB.
@@ -63,11 +69,13 @@ class Archive:
     """tensors: name -> array, native byte order, no two sharing memory with the file.
 
     source: key of the state dict in the file, '' when it is the whole file. others: keys beside it.
+    averages: those of them, and names in the state dict, that are an average of the parameters.
     """
 
     tensors: dict[str, np.ndarray]
     source: str
     others: tuple[str, ...]
+    averages: tuple[str, ...]
 
 
 class _Holder(dict[Any, Any]):
@@ -162,8 +170,11 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(str(key), _Storage(kind, str(key), count))
 
 
-def read(path: Path) -> Archive:
+def read(path: Path, keys: tuple[str, ...] = STATE_KEYS, beside: tuple[str, ...] = ()) -> Archive:
     """The parameters in a file; f16, f32, f64 and integers as they are, bf16 as f32.
+
+    keys: where they may be, the first that holds tensors counts. beside: where else, if in none of
+    them; which of these there are is told in `Archive.averages`.
 
     Raises UserError, in one line, for a file that is not PyTorch's, is damaged, is cut off, holds
     no tensors, or asks for anything but plain values (the name is given).
@@ -172,9 +183,8 @@ def read(path: Path) -> Archive:
         with path.open("rb") as file:
             start = file.read(4)
             file.seek(0)
-            if start.startswith(b"PK"):
-                return _read_zip(file, path)
-            return _read_legacy(file, path)
+            kind = _read_zip if start.startswith(b"PK") else _read_legacy
+            return kind(file, path, (keys, beside))
     except UserError:
         raise
     except OSError as error:
@@ -188,7 +198,7 @@ def read(path: Path) -> Archive:
         ) from error
 
 
-def _read_zip(file: BinaryIO, path: Path) -> Archive:
+def _read_zip(file: BinaryIO, path: Path, keys: Keys) -> Archive:
     with zipfile.ZipFile(file) as archive:
         names = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(names) != 1:
@@ -207,10 +217,10 @@ def _read_zip(file: BinaryIO, path: Path) -> Archive:
             _require_size(storage, entry.file_size)
             return archive.read(entry)
 
-        return _archive(content, path, raw, order)
+        return _archive(content, path, raw, order, keys)
 
 
-def _read_legacy(file: BinaryIO, path: Path) -> Archive:
+def _read_legacy(file: BinaryIO, path: Path, keys: Keys) -> Archive:
     """Pickles of a magic number, a version, the system, the object and the storages' keys; then
     each storage, its count (i8) and its values, always little-endian."""
     if _Unpickler(file, path).load() != LEGACY_MAGIC:
@@ -231,7 +241,7 @@ def _read_legacy(file: BinaryIO, path: Path) -> Archive:
         file.seek(places[storage.key])
         return file.read(storage.count * _itemsize(storage.kind))
 
-    return _archive(content, path, raw, "<")
+    return _archive(content, path, raw, "<", keys)
 
 
 def _itemsize(kind: str) -> int:
@@ -245,8 +255,10 @@ def _require_size(storage: _Storage, size: int) -> None:
         )
 
 
-def _archive(content: Any, path: Path, raw: Callable[[_Storage], bytes], order: Order) -> Archive:
-    source, tensors = _state_dict(content, path)
+def _archive(
+    content: Any, path: Path, raw: Callable[[_Storage], bytes], order: Order, keys: Keys
+) -> Archive:
+    source, tensors = _state_dict(content, path, *keys)
     arrays: dict[str, np.ndarray] = {}
 
     def array(storage: _Storage) -> np.ndarray:
@@ -256,22 +268,37 @@ def _archive(content: Any, path: Path, raw: Callable[[_Storage], bytes], order: 
 
     read_out = {name: _view(array(tensor.storage), tensor) for name, tensor in tensors.items()}
     others = tuple(str(key) for key in content if key != source) if source else ()
-    return Archive(read_out, source, others)
+    averages = tuple(key for key in keys[1] if key in others and _wrapped(content[key]))
+    return Archive(read_out, source, others, averages)
 
 
-def _state_dict(content: Any, path: Path) -> tuple[str, dict[str, _Tensor]]:
-    """(key, name -> tensor): the file itself, or its first of STATE_KEYS that holds tensors."""
+def _state_dict(
+    content: Any, path: Path, keys: tuple[str, ...], beside: tuple[str, ...]
+) -> tuple[str, dict[str, _Tensor]]:
+    """(key, name -> tensor): the file itself, or its first of keys that holds tensors."""
     if not isinstance(content, Mapping):
         raise UserError(f"--checkpoint={path} holds no dict; save model.state_dict()")
-    for key, values in (("", content), *((key, content.get(key)) for key in STATE_KEYS)):
-        if isinstance(values, Mapping):
-            tensors = {str(n): t for n, t in values.items() if isinstance(t, _Tensor)}
-            if tensors:
-                return key, tensors
+    if keys is STATE_KEYS and (tensors := _tensors(content)):
+        return "", tensors
+    for key in (*keys, *beside):
+        if tensors := _wrapped(content.get(key)):
+            return key, tensors
     raise UserError(
         f"--checkpoint={path} has the keys {', '.join(map(str, content)) or '(none)'} and no "
         f"tensors in any of {', '.join(STATE_KEYS)}; save model.state_dict()"
     )
+
+
+def _tensors(values: Any) -> dict[str, _Tensor]:
+    items = values.items() if isinstance(values, Mapping) else ()
+    return {str(name): value for name, value in items if isinstance(value, _Tensor)}
+
+
+def _wrapped(values: Any) -> dict[str, _Tensor]:
+    """Tensors of a state dict, or of the one inside what a trainer wraps it in."""
+    inside = values if isinstance(values, Mapping) else {}
+    places = (values, *(inside.get(key) for key in (*STATE_KEYS, "module", "shadow")))
+    return next((found for found in map(_tensors, places) if found), {})
 
 
 def _decode(raw: bytes, storage: _Storage, order: Order) -> np.ndarray:

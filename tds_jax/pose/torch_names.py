@@ -102,11 +102,12 @@ def _converted(tensors: Mapping[str, np.ndarray]) -> Found:
 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     """(path of the leaf, words separated by spaces; its value in our layout)."""
-    if match := _LSTM.fullmatch(name):
+    bare = torch_fill.bare(name)
+    if match := _LSTM.fullmatch(bare):
         kind, layer = match.groups()
         return f"decoder core lstm layer_{layer} {_KINDS[kind]}", tensor.T
     for pattern, path in _PATTERNS:
-        if match := pattern.fullmatch(name):
+        if match := pattern.fullmatch(bare):
             fields = match.groupdict()
             b, m = int(fields.get("b") or 0), int(fields.get("m") or 0)
             words = {

@@ -13,7 +13,7 @@ from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.voxel import figures
 from tds_jax.voxel.config import settings
-from tds_jax.voxel.data.source import VoxelPairs
+from tds_jax.voxel.data.source import Statistics, VoxelPairs
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.metrics import States, ThresholdSweep, compare, dilated, split_groups
 from tds_jax.voxel.task import VoxelTask
@@ -100,19 +100,34 @@ def evaluate(task: VoxelTask, model: nnx.Module, split: str, workdir: Path | Non
 def baselines(task: VoxelTask, frame: Frame) -> Volumes:
     """What needs no network: name -> (D, H, W, 4).
 
-    radar: the radar's own voxels; radar_dilated: and their neighbours. prior: how often each voxel
-    is occupied in the train split, with its mean values. mean: the split's occupancy and mean
-    values everywhere, hence nothing occupied. empty: nothing.
+    radar: the radar's own voxels; radar_dilated: and their neighbours; both with the reflectivity
+    that the radar's intensity stands for and the mean values of the train split elsewhere. prior:
+    how often each voxel is occupied in the train split, with its mean values. mean: the split's
+    occupancy and mean values everywhere, hence nothing occupied. empty: nothing.
     """
     known, radar = task.data.statistics, frame["radar"]
     constant = np.concatenate([[np.float32(known.occupancy)], known.target_mean[1:]])
     return {
-        RADAR: radar,
-        f"{RADAR}_dilated": dilated(radar, settings(task.config).dilation),
+        RADAR: as_target(radar, known),
+        f"{RADAR}_dilated": as_target(dilated(radar, settings(task.config).dilation), known),
         PRIOR: known.prior,
         "mean": np.broadcast_to(constant, radar.shape),
         "empty": np.zeros_like(radar),
     }
+
+
+def as_target(radar: np.ndarray, known: Statistics) -> np.ndarray:
+    """(D, H, W, 4) of a radar with values in the target's units, and those of the mean elsewhere.
+
+    Its intensity (dB, say) goes through the line that fits reflectivity best on the train split:
+    as it stands, its error would be one of units.
+    """
+    slope, offset = known.reflectivity
+    values = radar.copy()
+    values[..., 1] = slope * radar[..., 1] + offset
+    seen = radar[..., :1] > 0
+    values[..., 1:] = np.where(seen, values[..., 1:], known.target_mean[1:])
+    return values
 
 
 def frames(run: Evaluator, source: VoxelPairs) -> Iterator[tuple[Frame, Volumes]]:

@@ -4,13 +4,15 @@ A volume is (D, H, W, 4): channel 0 an occupancy (a probability, or 1), then int
 A voxel is predicted where channel 0 is above a threshold and true where the target's is above 0.
 Points are the centres of such voxels in metres. States hold float64 numbers and add up.
 
-Nothing to compare: a frame in which prediction and truth are both empty adds no voxel to any ratio.
-A frame in which one of them is empty has no Chamfer or Hausdorff distance (reported over the others
-only) and is counted in empty_prediction or empty_target.
+Nothing to compare: a frame in which prediction and truth are both empty adds nothing to any mean or
+ratio. A frame in which one of them is empty has the largest Chamfer and Hausdorff distance that any
+answer on the grid could have: no frame gets a better one by saying nothing. It is also counted in
+empty_prediction or empty_target.
 """
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -70,12 +72,18 @@ class Points(Additive):
     frames: float
 
     @classmethod
-    def of(cls, predicted: np.ndarray, true: np.ndarray) -> Self:
-        """Of (N, 3) and (M, 3) metres; N or M may be 0."""
+    def of(cls, predicted: np.ndarray, true: np.ndarray, farthest_m: float = math.inf) -> Self:
+        """Of (N, 3) and (M, 3) metres; N or M may be 0.
+
+        farthest_m: how far two points can be apart, which stands for the distance to an empty set;
+        without bounds that is infinite.
+        """
         n, m = len(predicted), len(true)
         empty = float(n == 0), float(m == 0), 1.0
-        if not n or not m:
+        if not n and not m:
             return cls(0, 0, 0, 0, n, 0, m, *empty)
+        if not n or not m:
+            return cls(2 * farthest_m, farthest_m, 1, 0, n, 0, m, *empty)
         there, _ = cKDTree(true).query(predicted)
         back, _ = cKDTree(predicted).query(true)
         near, found = (there <= TOLERANCE_M).sum(), (back <= TOLERANCE_M).sum()
@@ -83,12 +91,13 @@ class Points(Additive):
         return cls(there.mean() + back.mean(), worst, 1, near, n, found, m, *empty)
 
     def compute(self, name: str) -> dict[str, float]:
-        """chamfer_m and hausdorff_m (means over frames that have both), near_* and counts.
+        """chamfer_m and hausdorff_m (means over frames that are not empty), near_* and counts.
 
         chamfer = mean over predicted of the distance to the nearest true point + the reverse, not
         squared. near_precision: share of predicted points with a true one within TOLERANCE_M;
         near_recall: share of true points with a predicted one (the reference counts its recall's
-        hits among the predicted points); near_f1: their harmonic mean. count_ratio: predicted
+        hits among the predicted points); near_f1: their harmonic mean, 0 where nothing is near, as
+        f1. count_ratio: predicted
         points per true point. empty_*: share of frames without a point.
         """
         precision = divide(self.near_predicted, self.predicted)
@@ -98,11 +107,17 @@ class Points(Additive):
             "hausdorff_m": divide(self.hausdorff, self.compared),
             "near_precision": precision,
             "near_recall": recall,
-            "near_f1": divide(2 * precision * recall, precision + recall),
+            "near_f1": self._near_f1(),
             "count_ratio": divide(self.predicted, self.true),
             "empty_prediction": divide(self.empty_prediction, self.frames),
             "empty_target": divide(self.empty_target, self.frames),
         }
+
+    def _near_f1(self) -> float:
+        precision, recall = self.near_predicted * self.true, self.near_true * self.predicted
+        if not precision + recall:
+            return 0.0 if self.predicted + self.true else math.nan
+        return divide(2 * self.near_predicted * self.near_true, precision + recall)
 
 
 def compare(
@@ -126,7 +141,7 @@ def compare(
     return {
         "voxel": Cells.of(predicted, true),
         "bev": Cells.of(predicted.max(axis=0), true.max(axis=0)),
-        "points": Points.of(geometry.points(predicted), geometry.points(true)),
+        "points": Points.of(geometry.points(predicted), geometry.points(true), geometry.farthest_m),
         **_bands(predicted, true, geometry),
         "intensity_mae": _absolute_error(prediction[..., 1], target[..., 1], true),
         "doppler_mae_m_s": _absolute_error(prediction[..., 2], target[..., 2], valid),

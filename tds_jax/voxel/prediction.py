@@ -1,48 +1,144 @@
-"""Volumes for files: sparse .npz in, sparse .npz with the same keys out."""
+"""Predictions for volumes and clouds: sparse volumes, or points in metres."""
 
+import dataclasses
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import nnx
 
+from tds_jax.config import option, require_choice
 from tds_jax.data.pipeline import key_data
 from tds_jax.data.places import make_folder_for, pair_files
+from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
 from tds_jax.progress import progress_bar
-from tds_jax.voxel.data.volumes import ENDINGS, Volume, read_volume, write_npz
+from tds_jax.voxel import arriving
+from tds_jax.voxel.arriving import ENDINGS, Arriving
+from tds_jax.voxel.data import pcd, ply
+from tds_jax.voxel.data.clouds import LAYOUTS
+from tds_jax.voxel.data.counting import PointCounts
+from tds_jax.voxel.data.resize import Geometry
+from tds_jax.voxel.data.volumes import KINDS, TARGET, Volume, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.task import VoxelTask
 
+POINTS = {".ply": ply.encoded, ".pcd": pcd.encoded}
+FORMATS = ("npz", *(ending[1:] for ending in POINTS))
 
-def predict(
-    task: VoxelTask, model: nnx.Module, source: Path, target: Path, workdir: Path | None = None
-) -> list[Path]:
-    """Sparse volumes on the model's grid for a file or every file of a folder.
 
-    Generators read radar volumes, autoencoders targets, which they reconstruct. Written are the
-    voxels above the threshold that the workdir's evaluation calibrated for these weights (without
-    one: above 0.5, with a warning), features in the files' units with the occupancy's probability
-    as channel 0. Noise is a function of the volume alone: neither of its name nor of its folder.
-    """
-    pairs = pair_files(source, target, ENDINGS, ".npz")
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """How clouds come to the run's grid, and what is written of a folder's files."""
+
+    layout: str = option(
+        "",
+        f"Columns of .bin and .npy clouds: {', '.join(LAYOUTS)}, or x,y,z,rcs,…; '' = as those "
+        "that the run's data were prepared from.",
+    )
+    rotation: tuple[float, ...] = option(
+        (), "Radar clouds to the grid's frame, 9 numbers row by row; none: as the run's data."
+    )
+    translation: tuple[float, ...] = option((), "The same in metres, 3 numbers.")
+    format: str = option("npz", "For a folder: 'npz' volumes, or 'ply' or 'pcd' points in metres.")
+
+    def __post_init__(self) -> None:
+        require_choice("--format", self.format, FORMATS)
+
+    def run(
+        self,
+        task: VoxelTask,
+        model: nnx.Module,
+        source: Path,
+        target: Path,
+        workdir: Path | None = None,
+    ) -> list[Path]:
+        """Predictions on the model's grid for a file or every file of a folder; their places.
+
+        Generators read the radar, autoencoders targets, which they reconstruct: volumes (.npz,
+        .npy) or clouds. Written are the voxels above the threshold that the workdir's evaluation
+        calibrated for these weights (without one: above 0.5, with a warning), features in the
+        files' units with the occupancy's probability as channel 0; as .ply or .pcd (by the ending
+        of `target`, or `format`) their centres. Noise is a function of the volume alone: neither of
+        its name nor of its folder. UserError after all is written, if a file was left out.
+        """
+        pairs = self._pairs(task, source, target)
+        threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
+        how = self._arriving(task, any(arriving.is_cloud(file) for file, _ in pairs))
+        answer = _answering(task, model)
+        weight = task.data.grid.weight(task.data.volume_shape)
+        written, lost = [], []
+        with progress_bar("predicting") as progress:
+            for done, (file, place) in enumerate(pairs):
+                progress(done, len(pairs), file.name)
+                try:
+                    volume = how.read(file)
+                except UserError as error:
+                    if source.is_file():
+                        raise
+                    print(f"warning: left out {error}", file=sys.stderr)
+                    lost.append(file.name)
+                else:
+                    _write(place, answer(volume), weight, threshold, task.data.geometry)
+                    written.append(place)
+        for line in how.points.lines():
+            print(f"note: {line}", file=sys.stderr)
+        if lost:
+            raise UserError(
+                f"--output={target} has {len(written)} of {len(pairs)} predictions; left out, see "
+                f"above: {some(lost)}"
+            )
+        return written
+
+    def _pairs(self, task: VoxelTask, source: Path, target: Path) -> list[tuple[Path, Path]]:
+        if not source.is_dir():
+            ending = target.suffix if target.suffix in POINTS else ".npz"
+            return pair_files(source, target, ENDINGS, ending)
+        inside = source / KINDS["radar" if task.generates else "target"]
+        if inside.is_dir():
+            print(f"note: {source} is a scene; {inside} is read", file=sys.stderr)
+        place = inside if inside.is_dir() else source
+        return pair_files(place, target, ENDINGS, f".{self.format}")
+
+    def _arriving(self, task: VoxelTask, clouds: bool) -> Arriving:
+        grid = arriving.grid_of(task.data.native_geometry)
+        known = arriving.prepared_with(task.config.data.path) if clouds else None
+        layout, calibration = self.layout, arriving.calibration_of(self.rotation, self.translation)
+        if known:
+            radar = known.radar_columns or known.radar_layout
+            lidar = known.lidar_columns or known.lidar_layout
+            layout = layout or (radar if task.generates else lidar)
+        if known and not (self.rotation or self.translation):
+            calibration = known.calibration
+        elif clouds and task.generates and not (self.rotation or self.translation):
+            print(
+                "note: radar clouds are taken to be in the grid's frame, as the run's data tell no "
+                "calibration; --rotation and --translation give one",
+                file=sys.stderr,
+            )
+        sensor = "radar" if task.generates else "LiDAR"
+        return Arriving(sensor, grid, layout, calibration, PointCounts())
+
+
+def _answering(task: VoxelTask, model: nnx.Module) -> Callable[[Volume], np.ndarray]:
+    """Volume -> (D, H, W, 4) by the model."""
     run = compiled(model, lambda model, batch: task.method.volumes(model, batch)[MODEL])
-    threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
     weight = task.data.grid.weight(task.data.volume_shape)
     leaf = "radar" if task.generates else "target"
-    with progress_bar("predicting") as progress:
-        for done, (file, place) in enumerate(pairs):
-            progress(done, len(pairs), file.name)
-            volume = _checked(task, file)
-            seen = task.data.grid.arrange(volume, pooled=() if leaf == "radar" else (3,))
-            key = key_data(task.config.seed, zlib.crc32(seen.tobytes()))
-            batch = {leaf: seen[None], "weight": weight[None], "key": key[None]}
-            _write(place, np.asarray(run(batch)[0]), weight, threshold)
-    return [place for _, place in pairs]
+
+    def answer(volume: Volume) -> np.ndarray:
+        seen = task.data.grid.arrange(volume, pooled=() if leaf == "radar" else (3,))
+        key = key_data(task.config.seed, zlib.crc32(seen.tobytes()))
+        batch: dict[str, Any] = {leaf: seen[None], "weight": weight[None], "key": key[None]}
+        return np.asarray(run(batch)[0])
+
+    return answer
 
 
 def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
@@ -56,18 +152,17 @@ def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
     return FIXED
 
 
-def _checked(task: VoxelTask, file: Path) -> Volume:
-    volume = read_volume(str(file))
-    if volume.shape != task.data.volume_shape:
-        raise UserError(
-            f"{file}: the grid (X, Y, Z) is {volume.shape}, the model was trained on "
-            f"{task.data.volume_shape}; voxelise with the same grid"
-        )
-    return volume
-
-
-def _write(place: Path, volume: np.ndarray, weight: np.ndarray, threshold: float) -> None:
+def _write(
+    place: Path, volume: np.ndarray, weight: np.ndarray, threshold: float, geometry: Geometry
+) -> None:
     make_folder_for(place)
-    z, x, y = np.nonzero((volume[..., 0] > threshold) & (weight > 0))
+    full = (volume[..., 0] > threshold) & (weight > 0)
+    if encoded := POINTS.get(place.suffix):
+        columns = dict(zip("xyz", geometry.points(full).T, strict=True))
+        columns |= dict(zip(TARGET, volume[full].T, strict=True))
+        with whole_file(place) as temporary:
+            temporary.write_bytes(encoded(columns))
+        return
+    z, x, y = np.nonzero(full)
     d, h, w = volume.shape[:3]
     write_npz(place, Volume(np.stack([x, y, z], axis=1), volume[z, x, y], (h, w, d)))

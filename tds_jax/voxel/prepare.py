@@ -1,55 +1,54 @@
 """Point clouds voxelised once into a store that training reads; goes on where it was killed.
 
-Options for the public data sets, beside --task=voxel --input=DIR --output=DIR:
-NTU4DRadLM: none. View-of-Delft: --radar=radar/training/velodyne --radar_layout=vod_radar
---lidar=lidar/training/velodyne --lidar_layout=vod_lidar --radar_calibration=FILE
---lidar_calibration=FILE. KITTI: --radar= --lidar=training/velodyne --lidar_layout=kitti.
+NTU4DRadLM, View-of-Delft and KITTI are known by their folders, see `data.known`; other data need
+--radar, --lidar, their layouts or columns, and a calibration.
 """
 
-import collections
+import csv
 import dataclasses
 import json
-import zipfile
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from tds_jax.config import option, require, require_at_least, require_choice
 from tds_jax.data import json_file
-from tds_jax.data.hdf5_write import write_tables
 from tds_jax.data.identity import below, fingerprint
-from tds_jax.data.prepared import ORIGIN, require_known
-from tds_jax.data.whole_file import sweep
+from tds_jax.data.prepared import require_known
+from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError, some
 from tds_jax.progress import Progress
+from tds_jax.voxel.data.calibration import (
+    NTU_ROTATION,
+    NTU_TRANSLATION_M,
+    Calibration,
+    moved,
+    rigid,
+)
 from tds_jax.voxel.data.clouds import LAYOUTS, Cloud, names_of, read_cloud
+from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.ground import without_ground
-from tds_jax.voxel.data.pairing import Pair, left_alone, pair_clouds
+from tds_jax.voxel.data.known import KNOWN, data_set_of
+from tds_jax.voxel.data.naming import require_apart
+from tds_jax.voxel.data.pairing import Pair, far_apart, left_alone, pair_clouds
+from tds_jax.voxel.data.stores import origin_of, write_store
 from tds_jax.voxel.data.volumes import (
-    CHANNELS,
-    FRAME_ROW,
     KINDS,
-    VOXEL_ROW,
     Volume,
+    frames_in,
     write_npz,
 )
 from tds_jax.voxel.data.voxelise import (
-    NTU_ROTATION,
-    NTU_TRANSLATION_M,
     VoxelGrid,
     radar_volume,
-    rigid,
     stored,
     target_volume,
     write_geometry,
 )
 
-SETTINGS = "prepared.json"
-PLACELESS = 0.9  # share of a cloud's points without a place, at most; organised clouds have many
-Points = collections.Counter[tuple[str, str]]
-"""(sensor, what is wrong with them) -> points; (sensor, '') -> all of them."""
+SETTINGS, NAMES = "prepared.json", "frames.csv"
 NTU_RANGES = (0.0, 120.0, -20.0, 20.0, -6.0, 10.0)
 
 
@@ -62,17 +61,19 @@ class Prepare:
     radar_layout: str = option("ntu_radar", f"Columns: {', '.join(LAYOUTS)}; .pcd names its own.")
     lidar_layout: str = option("ntu_lidar", "The same for LiDAR.")
     radar_columns: str = option(
-        "", "Columns of .bin and .npy, 'x,y,z,rcs,doppler,…', instead of --radar_layout."
+        "", "Of .bin and .npy, '[float64:]x,y,z,rcs,doppler,…', instead of --radar_layout."
     )
     lidar_columns: str = option("", "The same for LiDAR.")
     ranges: tuple[float, ...] = option(NTU_RANGES, "x0,x1,y0,y1,z0,z1 metres in LiDAR's frame.")
     resolution: float = option(0.2, "Side of a voxel in metres.")
     rotation: tuple[float, ...] = option(
-        (), "Radar to LiDAR, 9 numbers row by row; none: NTU4DRadLM's for ntu_radar, else no turn."
+        (), "Radar to LiDAR, 9 numbers row by row; none: NTU4DRadLM's in its folders, else no turn."
     )
     translation: tuple[float, ...] = option((), "Radar to LiDAR in metres, 3 numbers; as above.")
-    radar_calibration: str = option("", "KITTI-style file of the radar (Tr_velo_to_cam).")
-    lidar_calibration: str = option("", "KITTI-style file of the LiDAR; goes with the radar's.")
+    radar_calibration: str = option(
+        "", "KITTI-style file of the radar (Tr_velo_to_cam), or folder of one per cloud."
+    )
+    lidar_calibration: str = option("", "The same of the LiDAR; goes with the radar's.")
     ground_m: float = option(
         0.0, "Leave out LiDAR points lower than this above the road; 0 = keep all."
     )
@@ -105,59 +106,95 @@ class Prepare:
         """Ranges and (X, Y, Z) voxels."""
         return VoxelGrid.of(self.ranges, self.resolution)
 
-    def matrix(self) -> np.ndarray:
-        """(4, 4) from the radar's to the LiDAR's frame."""
-        if self.radar_calibration:
-            radar, lidar = map(read_calibration, (self.radar_calibration, self.lidar_calibration))
-            return np.linalg.inv(lidar) @ radar
-        is_ntu = (
-            self.radar_layout == "ntu_radar"
-            and not self.radar_columns
-            and not (self.rotation or self.translation)
-        )
-        rotation = NTU_ROTATION if is_ntu else self.rotation or tuple(np.eye(3).ravel())
-        return rigid(rotation, NTU_TRANSLATION_M if is_ntu else self.translation or (0, 0, 0))
+    @property
+    def calibration(self) -> Calibration:
+        """From the radar's to the LiDAR's frame."""
+        numbers = self.rotation or tuple(np.eye(3).ravel()), self.translation or (0, 0, 0)
+        if self._is_ntu:
+            numbers = NTU_ROTATION, NTU_TRANSLATION_M
+        return Calibration(rigid(*numbers), self.radar_calibration, self.lidar_calibration)
+
+    @property
+    def _is_ntu(self) -> bool:
+        """Nothing is said of the calibration, and the sensors are those of NTU4DRadLM."""
+        usual = {name: getattr(self, name) for name in KNOWN["NTU4DRadLM"]}
+        said = (self.rotation, self.translation, self.radar_calibration, self.radar_columns)
+        return usual == KNOWN["NTU4DRadLM"] and not any(said)
+
+    def _of_data_set(self, source: Path) -> tuple["Prepare", list[str]]:
+        """These settings, or where they are the default ones those of a known data set."""
+        kinds = {name: getattr(self, name) for settings in KNOWN.values() for name in settings}
+        usual = {field.name: field.default for field in dataclasses.fields(Prepare)}
+        name = data_set_of(source)
+        if not name or name == "NTU4DRadLM" or any(kinds[n] != usual[n] for n in kinds):
+            return self, self._unsaid()
+        job = dataclasses.replace(self, **KNOWN[name])
+        said = " ".join(f"--{option}={value}" for option, value in KNOWN[name].items())
+        return job, [f"{source}: taken for {name} by its folders: {said}", *job._unsaid()]
+
+    def _unsaid(self) -> list[str]:
+        """A line where a calibration is used that nobody has given."""
+        if self._is_ntu:
+            return ["radar to LiDAR: the calibration of NTU4DRadLM, whose folders these are"]
+        if not self.radar or self.rotation or self.translation or self.radar_calibration:
+            return []
+        return [
+            "radar to LiDAR: no calibration is given, so both are taken to be in one frame; if "
+            "they are not, give --rotation and --translation, or --radar_calibration and "
+            "--lidar_calibration"
+        ]
 
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
         """Every scene of a folder, or the folder itself as one scene.
 
         Returns the number of files written, of files that an earlier call had written, and one line
-        for each frame, sensor and scene of which something was left out. A file appears when whole,
-        and is written again when a cloud of it has changed. UserError when the target holds
-        something else, or was made with other settings.
+        for each frame and scene that was left out; what else there is to say is printed. A file
+        appears when whole, and is written again when a cloud or calibration of it has changed.
+        UserError when the target holds something else, or was made with other settings.
         """
         source = source.resolve()  # a scene is named after its folder, also when that is '.'
         if target.resolve() == source:
             raise UserError(f"--output={target} must be a folder other than --input")
-        scenes = {
-            folder: pair_clouds(folder, self.radar, self.lidar, self.max_gap_s)
-            for folder in self._scenes(source)
-        }
-        self._claim(target, {folder.name for folder in scenes})
+        job, notes = self._of_data_set(source)
+        written, kept, skipped, more = job._all_scenes(source, target, progress)
+        for line in notes + more:
+            print(f"note: {line}", file=sys.stderr)
+        return written, kept, skipped
+
+    def _all_scenes(
+        self, source: Path, target: Path, progress: Progress
+    ) -> tuple[int, int, list[str], list[str]]:
+        folders = self._scenes(source)
+        scenes = {f: pair_clouds(f, self.radar, self.lidar, self.max_gap_s) for f in folders}
+        for folder in folders:
+            self.calibration.require_readable(folder)
+        self._claim(target, {folder.name for folder in folders})
+        _write_names(target / NAMES, scenes)
         total, done = sum(map(len, scenes.values())), 0
         written, kept = 0, 0
-        points: Points = collections.Counter()
-        skipped = self._left_out(source)
+        points = PointCounts()
+        skipped, notes = self._left_out(source), []
         for folder, pairs in scenes.items():
-            skipped += left_alone(folder, self.radar, self.lidar, pairs)
+            notes += left_alone(folder, self.radar, self.lidar, pairs) + far_apart(folder, pairs)
             place = target / folder.name
             place.mkdir(exist_ok=True)
             for first, names in self._files(len(pairs)):
                 part = pairs[first : first + self._frames_at_once]
-                origin = self._origin(part)
-                if all(_origin_of(place / name) == origin for name in names):
+                origin = self._origin(folder, part)
+                if self._is_done([place / name for name in names], origin, len(part)):
                     kept += len(names)
                 else:
-                    skipped += self._write(place, names, first, part, points, origin)
+                    skipped += self._write(folder, place, names, first, part, points, origin)
                     written += sum((place / name).exists() for name in names)
                 done += len(part)
                 progress(done, total)
             self._sweep(place, len(pairs))
-        return written, kept, skipped + _of_points(points)
+        return written, kept, skipped, notes + points.lines()
 
     def _scenes(self, source: Path) -> list[Path]:
         folders = [name for name in (self.radar, self.lidar) if name]
         candidates = sorted(source.iterdir()) if source.is_dir() else []
+        candidates = [path for path in candidates if not path.name.startswith(".")]
         found = [
             folder
             for folder in [source, *candidates]
@@ -168,6 +205,7 @@ class Prepare:
                 f"--input={source}: neither it nor a folder in it has "
                 f"{' and '.join(f'{name}/' for name in folders)}; set --radar and --lidar"
             )
+        require_apart(found)
         return found
 
     def _left_out(self, source: Path) -> list[str]:
@@ -212,46 +250,66 @@ class Prepare:
             if path not in wanted:
                 path.unlink()
 
-    def _origin(self, pairs: Sequence[Pair]) -> str:
+    def _is_done(self, targets: Sequence[Path], origin: str, count: int) -> bool:
+        """Whether all targets are there, of these sources, and hold all frames."""
+        if any(origin_of(path) != origin for path in targets):
+            return False
+        # An earlier call may have left some out.
+        return self.store != "hdf5" or len(frames_in(targets[0])) == count
+
+    def _origin(self, scene: Path, pairs: Sequence[Pair]) -> str:
         """Fingerprint of the clouds of some frames and of the files that place them."""
-        clouds = [str(path) for pair in pairs for path in pair if path]
-        return fingerprint(below(clouds), *self.matrix().ravel().tolist())
+        sources = {path for pair in pairs for path in self._sources(scene, *pair)}
+        return fingerprint(below(sorted(str(path) for path in sources if path.exists())))
+
+    def _sources(self, scene: Path, radar: Path | None, lidar: Path) -> tuple[Path, ...]:
+        if radar is None:
+            return (lidar,)
+        return radar, lidar, *self.calibration.files(scene, radar, lidar)
 
     def _write(
         self,
+        scene: Path,
         place: Path,
         names: list[str],
         first: int,
         pairs: Sequence[Pair],
-        points: Points,
+        points: PointCounts,
         origin: str,
     ) -> list[str]:
         """Writes the files of some frames; a line for each frame left out. Counts in `points`."""
         skipped, found = [], {}
         for number, pair in enumerate(pairs, start=first):
             try:
-                found[f"{number:06d}"] = self._volumes(*pair, points)
+                found[f"{number:06d}"] = self._volumes(scene, *pair, points)
             except UserError as error:
                 skipped.append(f"skipped {error}")
-        if self.store == "hdf5":
-            _write_store(place / names[0], found, self.grid.shape, origin, self.compression or None)
-        for volumes in found.values() if self.store == "npz" else ():
+        if not found:  # what an earlier call made of clouds that have changed since
+            for name in names:
+                (place / name).unlink(missing_ok=True)
+        elif self.store == "hdf5":
+            write_store(place / names[0], found, self.grid.shape, origin, self.compression or None)
+        else:
+            (volumes,) = found.values()
             for name, volume in zip(names, volumes, strict=True):
                 (place / name).parent.mkdir(exist_ok=True)
                 write_npz(place / name, volume, origin)
         return skipped
 
     def _volumes(
-        self, radar_path: Path | None, lidar_path: Path, points: Points
+        self, scene: Path, radar_path: Path | None, lidar_path: Path, points: PointCounts
     ) -> tuple[Volume, Volume]:
-        seen = Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+        seen, matrix = Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0)), np.eye(4)
         if radar_path:
             seen = read_cloud(radar_path, self.radar_columns or self.radar_layout)
+            points.read("radar", radar_path, seen)
+            matrix = self.calibration.matrix(scene, radar_path, lidar_path)
+            points.placed("radar", moved(seen.points, matrix), self.grid)
         lidar = read_cloud(lidar_path, self.lidar_columns or self.lidar_layout)
-        for sensor, path, cloud in (("radar", radar_path, seen), ("LiDAR", lidar_path, lidar)):
-            _count(points, sensor, path, cloud)
-        radar = radar_volume(seen, self.grid, self.matrix())
+        points.read("LiDAR", lidar_path, lidar)
         lidar = without_ground(lidar, self.ground_m)
+        points.placed("LiDAR", lidar.points, self.grid)
+        radar = radar_volume(seen, self.grid, matrix)
         target = target_volume(lidar, radar, self.grid, self.reach)
         if not len(target.coords):
             raise UserError(
@@ -261,74 +319,12 @@ class Prepare:
         return stored(radar), target
 
 
-def _count(points: Points, sensor: str, path: Path | None, cloud: Cloud) -> None:
-    """Adds a cloud's points; UserError where most of them have no place."""
-    whole = len(cloud.points) + cloud.dropped
-    if cloud.dropped > PLACELESS * whole:
-        raise UserError(
-            f"{path}: {cloud.dropped} of {whole} points have NaN or Inf for a coordinate, more "
-            f"than {PLACELESS:.0%}; write the points anew, or name the file's columns"
-        )
-    points[sensor, ""] += whole
-    points[sensor, "have NaN or Inf for a coordinate and are left out"] += cloud.dropped
-    points[sensor, "have NaN or Inf for an intensity, which is 0 in the volumes"] += cloud.dim
-
-
-def _of_points(points: Points) -> list[str]:
-    """A line for what was wrong with points of a sensor, in all clouds read by this call."""
-    return [
-        f"{sensor}: {count} of {points[sensor, '']} points {what}"
-        for (sensor, what), count in points.items()
-        if what and count
-    ]
-
-
-def _origin_of(path: Path) -> str:
-    """What a prepared file says of itself; '' where there is none that is whole and does."""
-    try:
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:
-                return str(arrays.get(ORIGIN, ""))
-        with h5py.File(path) as file:
-            return str(file["target"].attrs.get(ORIGIN, ""))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return ""
-
-
-def read_calibration(path: str) -> np.ndarray:
-    """(4, 4) of the line 'Tr_velo_to_cam: 12 numbers' in a KITTI-style file; or UserError."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    found = [line.split(":", 1)[1].split() for line in lines if line.startswith("Tr_velo_to_cam:")]
-    if len(found) != 1 or len(found[0]) != 12:
-        raise UserError(f"{path}: expected one line 'Tr_velo_to_cam: 12 numbers'; check the file")
-    rows = np.array(found[0], np.float64).reshape(3, 4)
-    return rigid(rows[:, :3].ravel().tolist(), rows[:, 3].tolist())
-
-
-def _write_store(
-    path: Path,
-    frames: dict[str, tuple[Volume, Volume]],
-    shape: tuple[int, int, int],
-    origin: str,
-    compression: str | None,
-) -> None:
-    tables: dict[str, np.ndarray] = {}
-    attributes: dict[str, str | int | float] = {
-        "shape": json.dumps(shape),
-        "channels": CHANNELS,
-        ORIGIN: origin,
-    }
-    for side, kind in enumerate(KINDS):
-        volumes = [pair[side] for pair in frames.values()]
-        ends = np.cumsum([0, *(len(volume.coords) for volume in volumes)])
-        index = np.empty(len(volumes), FRAME_ROW)
-        index["name"], index["start"], index["stop"] = list(frames), ends[:-1], ends[1:]
-        rows = np.empty(ends[-1], VOXEL_ROW)
-        for volume, start, stop in zip(volumes, ends[:-1], ends[1:], strict=True):
-            rows["coords"][start:stop] = volume.coords
-            rows["features"][start:stop] = volume.features
-        tables |= {f"{kind}/frames": index, f"{kind}/voxels": rows}
-    write_tables(path, tables, attributes, compression)
+def _write_names(path: Path, scenes: dict[Path, list[Pair]]) -> None:
+    """The clouds behind each frame's number, within their scene, as a table."""
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("scene", "frame", "radar", "lidar"))
+        for scene, pairs in scenes.items():
+            for number, pair in enumerate(pairs):
+                names = (str(cloud.relative_to(scene)) if cloud else "" for cloud in pair)
+                rows.writerow((scene.name, f"{number:06d}", *names))

@@ -10,7 +10,7 @@ ENDINGS = (".npz", ".npy")
 
 @pytest.fixture
 def files(tmp_path):
-    for name in ("b.npy", "a.NPZ", "notes.txt"):
+    for name in ("b.npy", "a.NPZ", "notes.txt", "._b.npy"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "taken").mkdir()
     return tmp_path
@@ -43,6 +43,12 @@ def test_a_folders_files_keep_their_names_and_order_and_may_get_another_ending(f
 def test_places_that_cannot_be_are_one_line(files, source, target, words):
     with pytest.raises(UserError, match=words):
         pair_files(files / source, files / target, ENDINGS, ".npz")
+
+
+def test_two_inputs_of_one_place_are_refused(files):
+    (files / "b.npz").touch()
+    with pytest.raises(UserError, match=r"b.npz and b.npy would both go to .*out/b.npz; rename"):
+        pair_files(files, files / "out", ENDINGS, ".npz")
 
 
 def test_folders_are_made_for_files_and_not_below_files(files):

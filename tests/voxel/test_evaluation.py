@@ -48,7 +48,28 @@ def test_the_mean_and_the_prior_are_those_of_the_train_split(task):
     pairs = task.data.pairs("train")
     often = np.mean([pairs.example(i, None)["target"][..., 0] > 0 for i in range(len(pairs))], 0)
     np.testing.assert_allclose(found["prior"][..., 0], often, atol=1e-6)
-    np.testing.assert_array_equal(found["radar"], frame["radar"])
+    np.testing.assert_array_equal(found["radar"][..., 0], frame["radar"][..., 0])
+
+
+def test_the_radar_answers_in_the_units_of_the_target(task):
+    """Least squares of numpy over all train frames; where it sees nothing, the train mean."""
+    examples = [
+        task.data.pairs("train").example(i, None) for i in range(len(task.data.pairs("train")))
+    ]
+    radar, target = (np.stack([one[name] for one in examples]) for name in ("radar", "target"))
+    both = (radar[..., 0] > 0) & (target[..., 0] > 0)
+    line = np.polyfit(radar[both][:, 1].astype(float), target[both][:, 1].astype(float), 1)
+    known = task.data.statistics
+    # f64 sums of some hundred f32 values: about 1e-13 of their size
+    np.testing.assert_allclose(known.reflectivity, line, rtol=1e-9)
+    frame = task.data.pairs("test").example(0, None)
+    found = evaluation.baselines(task, frame)["radar"]
+    seen = frame["radar"][..., 0] > 0
+    np.testing.assert_allclose(found[seen, 1], np.polyval(line, frame["radar"][seen, 1]), rtol=1e-5)
+    np.testing.assert_array_equal(found[seen, 2], frame["radar"][seen, 2])
+    np.testing.assert_array_equal(
+        found[~seen, 1:], np.broadcast_to(known.target_mean[1:], found[~seen, 1:].shape)
+    )
 
 
 def test_a_cut_volume_is_empty_below_the_threshold_and_in_padding():

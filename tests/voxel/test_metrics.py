@@ -85,7 +85,7 @@ def test_a_perfect_prediction_is_perfect_in_everything():
 
 
 @pytest.mark.filterwarnings("error")
-def test_empty_volumes_have_no_distance_and_are_counted():
+def test_an_empty_answer_is_as_far_as_can_be_and_counted():
     full, empty = volume((0, 0, 0)), volume()
     predicted_nothing, _ = values(empty, full)
     assert predicted_nothing["empty_prediction"] == 1
@@ -94,16 +94,27 @@ def test_empty_volumes_have_no_distance_and_are_counted():
     assert (nothing_there["empty_target"], nothing_there["iou"]) == (1, 0)
     both, _ = values(empty, empty)
     nan = {"chamfer_m", "hausdorff_m", "near_precision", "near_recall", "near_f1"}
-    for found in (predicted_nothing, nothing_there, both):
-        assert np.isnan(found["chamfer_m"])
-        assert np.isnan(found["hausdorff_m"])
+    farthest = np.linalg.norm(GEOMETRY.points(ONES > 0)[0] - GEOMETRY.points(ONES > 0)[-1])
+    for found in (predicted_nothing, nothing_there):
+        np.testing.assert_allclose(found["hausdorff_m"], farthest)
+        np.testing.assert_allclose(found["chamfer_m"], 2 * farthest)
+        assert found["near_f1"] == found["f1"] == 0
     assert {name for name in nan if np.isnan(both[name])} == nan
     assert np.isnan(both["iou"])
-    # Beside a frame that can be compared, distances are of that frame alone.
-    states = [compare(p, full, ONES, GEOMETRY, 0.5) for p in (empty, full)]
-    merged = engine.compute(split_groups(engine.merge(*states))[0])
-    assert merged["chamfer_m"] == 0
-    assert merged["empty_prediction"] == 0.5
+    # Beside a frame that is answered: even the worst answer is better than none.
+    worst = volume((3, 5, 7))
+    for answers, chamfer in (((full, empty), farthest), ((full, worst), farthest)):
+        states = [compare(p, full, ONES, GEOMETRY, 0.5) for p in answers]
+        merged = engine.compute(split_groups(engine.merge(*states))[0])
+        np.testing.assert_allclose(merged["chamfer_m"], chamfer)
+        assert merged["empty_prediction"] == (0.5 if answers[1] is empty else 0)
+    nothing_here = compare(empty, empty, ONES, GEOMETRY, 0.5)
+    merged = engine.compute(split_groups(engine.merge(nothing_here, states[1]))[0])
+    np.testing.assert_allclose(merged["chamfer_m"], 2 * farthest)
+    # As the tools of this page say it: no bounds, no limit.
+    assert Points.of(np.zeros((0, 3)), np.zeros((1, 3))).compute("")["chamfer_m"] == np.inf
+    far = Points.of(np.zeros((1, 3)), np.full((1, 3), 9.0)).compute("")
+    assert far["near_f1"] == 0
 
 
 def test_merged_states_are_those_of_all_frames():

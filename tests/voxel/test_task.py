@@ -18,11 +18,16 @@ from tds_jax.engine.loop import Standing
 from tds_jax.engine.step import compiled, replace_leaves, split
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
-from tds_jax.voxel import evaluation, prediction
-from tds_jax.voxel.data.volumes import read_volume
+from tds_jax.voxel import arriving, evaluation, prediction
+from tds_jax.voxel.data import pcd
+from tds_jax.voxel.data.clouds import read_cloud
+from tds_jax.voxel.data.resize import Geometry
+from tds_jax.voxel.data.volumes import read_volume, write_npz
+from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored
 from tds_jax.voxel.methods import generation, trained
 from tds_jax.voxel.methods.autoencoding import Usage
 from tds_jax.voxel.methods.latents import fingerprint
+from tds_jax.voxel.prepare import Prepare
 from tests.voxel.files import write_scene
 from tests.voxel.small import small_config, small_task
 
@@ -199,22 +204,75 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     task, model = diffusion
     folder = next((place / "cache" / "generated").rglob("radar_voxel"))
     evaluation.Thresholds({"model": 0.9}, {}, fingerprint(model)).write(tmp_path)
-    written = prediction.predict(task, model, folder, tmp_path / "out", tmp_path)
+    written = prediction.Predict().run(task, model, folder, tmp_path / "out", tmp_path)
     assert [path.name for path in written] == ["000000.npz", "000001.npz", "000002.npz"]
     made = read_volume(str(written[0]))
     assert made.shape == task.data.volume_shape
     assert (made.features[:, 0] > 0.9).all()
     last, target = folder / "000002.npz", tmp_path / "alone.npz"
-    (alone,) = prediction.predict(task, model, last, target, tmp_path)  # as in its folder
+    (alone,) = prediction.Predict().run(task, model, last, target, tmp_path)  # as in its folder
     together = read_volume(str(written[2]))
     np.testing.assert_array_equal(read_volume(str(alone)).features, together.features)
     assert capsys.readouterr().err == ""
     evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint").write(tmp_path)
     source, target = folder / "000000.npz", tmp_path / "one.npz"
-    with np.load(prediction.predict(task, model, source, target, tmp_path)[0]) as one:
+    with np.load(prediction.Predict().run(task, model, source, target, tmp_path)[0]) as one:
         assert set(one) == {"coords", "features", "shape"}
         assert len(one["coords"]) >= len(made.coords)
     assert "thresholds.json was calibrated for other weights" in capsys.readouterr().err
+
+
+def test_clouds_are_predicted_as_their_volumes_and_a_bad_file_is_left_out(
+    place, diffusion, tmp_path, capsys
+):
+    task, model = diffusion
+    folder, out = tmp_path / "scene" / "radar_voxel", tmp_path / "out"
+    folder.mkdir(parents=True)
+    grid = arriving.grid_of(task.data.native_geometry)
+    # one point on a face of the grid, one outside
+    points = np.random.default_rng(0).uniform(grid.ranges[::2], grid.ranges[1::2], (20, 3))
+    points[:2] = (grid.ranges[0], 0, 0), (grid.ranges[1] + 1, 0, 0)
+    columns = [*points.T, np.arange(20.0), np.linspace(-3, 3, 20)]
+    names = ("x", "y", "z", "rcs", "v_r")
+    (folder / "7.pcd").write_bytes(pcd.encoded(dict(zip(names, columns, strict=True))))
+    seen = read_cloud(folder / "7.pcd", "")
+    write_npz(folder / "8.npz", stored(radar_volume(seen, grid, np.eye(4))))
+    (folder / "9.npz").write_bytes(b"broken")
+    np.column_stack(columns).astype("f4").tofile(folder / "10.bin")
+    evaluation.Thresholds({"model": 0.0}, {}, fingerprint(model)).write(tmp_path)
+    job = prediction.Predict(format="ply")
+    with pytest.raises(UserError, match=r"has 2 of 4 predictions; left out, .*: 10.bin, 9.npz"):
+        job.run(task, model, folder.parent, out, tmp_path)
+    said = capsys.readouterr().err
+    for line in (
+        "radar_voxel is read",
+        "radar clouds are taken to be in the grid's frame",
+        "10.bin: its columns have no names and the run's data tell none; give --layout",
+        "9.npz: cannot be read",
+        "note: radar: 1 of 20 points are outside of the ranges and left out",
+    ):
+        assert line in said
+    assert sorted(path.name for path in out.iterdir()) == ["7.ply", "8.ply"]
+    assert (out / "7.ply").read_bytes() == (out / "8.ply").read_bytes()
+    made = read_cloud(out / "7.ply", "")
+    everywhere = task.data.geometry.points(np.ones(task.data.shape, bool))
+    np.testing.assert_array_equal(made.points, everywhere.astype(np.float32))
+    assert np.isfinite(made.intensity).all()
+    assert np.isfinite(made.doppler).all()
+
+
+def test_what_clouds_need_is_known_from_how_the_data_were_prepared(tmp_path):
+    assert arriving.prepared_with("") is arriving.prepared_with(str(tmp_path)) is None
+    known = Prepare(radar_columns="x,y,z,rcs", rotation=(0, -1, 0, 1, 0, 0, 0, 0, 1))
+    values = dataclasses.asdict(known) | {"of another version": 1}
+    (tmp_path / "prepared.json").write_text(json.dumps(values))
+    assert arriving.prepared_with(str(tmp_path)) == known
+    for ranges, resolution in (
+        ((0, 120, -20, 20, -6, 10), 0.2),
+        ((0, 8.1, -4.2, 4.2, -2, 2.5), 0.1),
+    ):
+        grid = VoxelGrid.of(ranges, resolution)
+        assert arriving.grid_of(Geometry.of(grid.ranges, grid.shape)) == grid
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
-"""Point clouds from .npy, .bin and .pcd files, by the column layouts of the public data sets."""
+"""Point clouds from files of any ending known here, by their columns' names or a layout."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
 
 from tds_jax.config import require, require_choice
 from tds_jax.errors import UserError
+from tds_jax.voxel.data import las, pcd, ply
 from tds_jax.voxel.data.plausible import require_plausible
 
 # Column names of files that do not name their columns themselves. A cloud keeps x, y, z,
@@ -16,17 +16,22 @@ LAYOUTS = {
     "kitti": ("x", "y", "z", "intensity"),
     "vod_lidar": ("x", "y", "z", "intensity"),
     "vod_radar": ("x", "y", "z", "intensity", "doppler", "doppler_compensated", "time"),
+    "nuscenes_lidar": ("x", "y", "z", "intensity", "ring"),
     "ntu_lidar": ("x", "y", "z", "intensity"),
     "ntu_radar": ("x", "y", "z", "intensity", "doppler"),
 }
-# What .pcd files call the columns that a cloud keeps.
-PCD_NAMES = {
+# What files that name their columns call those that a cloud keeps.
+USUAL_NAMES = {
     "intensity": ("intensity", "i", "reflectivity", "reflectance", "rcs", "power", "snr"),
     "doppler": (
-        "doppler", "velocity", "v_r", "vr", "radial_velocity", "radial_speed", "range_rate", "v"
+        "doppler", "velocity", "v_r", "vr", "radial_velocity", "radial_speed", "range_rate", "v",
+        "doppler_m_s",  # as predictions are written
     ),
 }  # fmt: skip
-ENDINGS = (".npy", ".bin", ".pcd")
+NAMED = {".pcd": pcd.read, ".ply": ply.read, ".las": las.read, ".laz": las.read}
+ENDINGS = (".npy", ".bin", *NAMED)
+WIDE = "float64:"
+PREFIX = "scalar_"  # put before names of columns by CloudCompare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +64,14 @@ class Cloud:
 def names_of(layout: str) -> tuple[str, ...]:
     """Columns of a key of LAYOUTS, or those written out, 'x,y,z,rcs,…', under a cloud's names.
 
-    Raises UserError for an unknown key, and where x, y or z is missing or a name comes twice.
+    'float64:' before them says what a .bin file's numbers are; else they are float32. Raises
+    UserError for an unknown key, and where x, y or z is missing or a name comes twice.
     """
     if "," not in layout:
         require_choice("layout", layout, tuple(LAYOUTS))
         return LAYOUTS[layout]
-    usual = {other: name for name, others in PCD_NAMES.items() for other in others}
-    names = tuple(usual.get(name, name) for name in layout.lower().replace(" ", "").split(","))
+    usual = {other: name for name, others in USUAL_NAMES.items() for other in others}
+    names = tuple(usual.get(name, name) for name in _written_out(layout).split(","))
     require(
         {"x", "y", "z"} <= set(names) and len(set(names)) == len(names),
         f"columns {layout!r} must name x, y and z, and nothing twice (intensity and doppler under "
@@ -74,21 +80,26 @@ def names_of(layout: str) -> tuple[str, ...]:
     return names
 
 
+def _written_out(layout: str) -> str:
+    return layout.lower().replace(" ", "").removeprefix(WIDE)
+
+
 def read_cloud(path: str | Path, layout: str) -> Cloud:
-    """Reads one file; layout: see `names_of`, .pcd files do not need it. Or UserError."""
+    """Reads one file, or UserError. layout: see `names_of`; files that name columns need none."""
     path = Path(path)
     try:
-        if path.suffix.lower() == ".pcd":
-            return _cloud(_read_pcd(path))
+        if named := NAMED.get(path.suffix.lower()):
+            return _cloud(_known(path, named(path)))
         names = names_of(layout)
-        return _cloud(_columns(path, _matrix(path, names), names, layout))
+        kind = "<f8" if layout.lower().startswith(WIDE) else "<f4"
+        return _cloud(_columns(path, _matrix(path, names, np.dtype(kind)), names, layout))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}); copy the file again") from error
 
 
-def _matrix(path: Path, names: tuple[str, ...]) -> np.ndarray:
+def _matrix(path: Path, names: tuple[str, ...], kind: np.dtype) -> np.ndarray:
     width = len(names)
     if path.suffix.lower() == ".npy":
         try:
@@ -97,10 +108,10 @@ def _matrix(path: Path, names: tuple[str, ...]) -> np.ndarray:
             raise UserError(f"{path}: not a .npy array ({error}); copy the file again") from error
     if path.suffix.lower() != ".bin":
         raise UserError(f"{path}: unknown ending, expected one of {', '.join(ENDINGS)}")
-    values = np.fromfile(path, "<f4")
-    if values.size % width or path.stat().st_size % 4:
+    values = np.fromfile(path, kind)
+    if values.size % width or path.stat().st_size % kind.itemsize:
         raise UserError(
-            f"{path}: {path.stat().st_size} bytes are no whole points of {width} float32; choose "
+            f"{path}: {path.stat().st_size} bytes are no whole points of {width} {kind}; choose "
             f"another layout ({', '.join(LAYOUTS)}) or copy the file again"
         )
     require_plausible(path, values, names)
@@ -124,68 +135,16 @@ def _cloud(columns: dict[str, np.ndarray]) -> Cloud:
     return Cloud.of(points, columns.get("intensity", dark), columns.get("doppler", still))
 
 
-def _read_pcd(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a PCD v0.7 file, ascii or binary, under the names a cloud knows."""
-    header, body = _pcd_header(path)
-    try:
-        sizes, counts = (list(map(int, header[key])) for key in ("SIZE", "COUNT"))
-        points, kind = int(header["POINTS"][0]), header["DATA"][0]
-        types = [f"<{t.lower()}{size}" for t, size in zip(header["TYPE"], sizes, strict=True)]
-        fields = list(zip(header["FIELDS"], types, [(n,) for n in counts], strict=True))
-        # The same name may come twice (padding fields are all called '_').
-        row = np.dtype([(f"{i} {name}", *rest) for i, (name, *rest) in enumerate(fields)])
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise UserError(f"{path}: the PCD header is wrong ({error}); write it again") from error
-    if kind == "binary":
-        if len(body) < points * row.itemsize:
-            raise UserError(
-                f"{path}: {len(body)} bytes of points, the header says {points} of {row.itemsize}; "
-                f"copy the file again"
-            )
-        rows = np.frombuffer(body, row, points)
-        found = {name: rows[f"{i} {name}"][:, 0] for i, (name, *_) in enumerate(fields)}
-    elif kind == "ascii":
-        found = _ascii(path, body, header["FIELDS"], counts, points)
-    else:
-        raise UserError(f"{path}: DATA {kind} is not supported; write it as ascii or binary")
-    return _known(path, {name.lower(): column for name, column in found.items()})
-
-
-def _pcd_header(path: Path) -> tuple[dict[str, list[str]], bytes]:
-    content = path.read_bytes()
-    end = re.search(rb"^DATA .*\n", content, re.MULTILINE)
-    if end is None:
-        raise UserError(f"{path}: no DATA line, this is no PCD file; replace it or move it away")
-    lines = content[: end.end()].decode("ascii", "replace").splitlines()
-    words = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-    header = {first: rest for first, *rest in words}
-    header.setdefault("COUNT", ["1"] * len(header.get("FIELDS", [])))
-    return header, content[end.end() :]
-
-
-def _ascii(
-    path: Path, body: bytes, names: list[str], counts: list[int], points: int
-) -> dict[str, np.ndarray]:
-    values = np.array(body.split(), dtype="S")
-    try:
-        matrix = values.astype(np.float64).reshape(points, sum(counts))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: {len(values)} numbers, the header says {points} points of {sum(counts)}; "
-            f"copy the file again"
-        ) from error
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return {name: matrix[:, i] for name, i in zip(names, first, strict=True)}
-
-
-def _known(path: Path, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _known(path: Path, columns_of_file: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns under the names that a cloud knows; or UserError."""
+    found = {name.lower().removeprefix(PREFIX): values for name, values in columns_of_file.items()}
     if missing := {"x", "y", "z"} - found.keys():
         raise UserError(
             f"{path}: field {sorted(missing)[0]!r} is missing, the file has "
             f"{', '.join(found)}; rename the field"
         )
     columns = {name: found[name] for name in ("x", "y", "z")}
-    for name, others in PCD_NAMES.items():
+    for name, others in USUAL_NAMES.items():
         present = [other for other in others if other in found]
         if present:
             columns[name] = found[present[0]]

@@ -59,11 +59,15 @@ class VoxelData:
         return _shape(self.recorded.volume_shape)
 
     @property
+    def native_geometry(self) -> Geometry:
+        """Where the voxels of the files' grid are."""
+        x, y, z = self.volume_shape
+        return Geometry((z, x, y), self.recorded.lower, self.recorded.size)  # type: ignore[arg-type]
+
+    @property
     def geometry(self) -> Geometry:
         """Where the voxels of the model's grid are."""
-        x, y, z = self.volume_shape
-        known = self.recorded
-        return self._grid.geometry(Geometry((z, x, y), known.lower, known.size))  # type: ignore[arg-type]
+        return self._grid.geometry(self.native_geometry)
 
     @property
     def grid(self) -> Grid:

@@ -1,6 +1,7 @@
 """Which radar cloud and which LiDAR cloud of a scene belong together."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import numpy as np
 
 from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.clouds import ENDINGS
-from tds_jax.voxel.data.naming import frames_of
+from tds_jax.voxel.data.naming import frames_of, numbers_in
 
+# Milli-, micro- and nanoseconds since 1970, by their number of digits; anywhere in a name.
+EPOCH_DIGITS = {13: 1e-3, 16: 1e-6, 19: 1e-9}
+_EPOCH = re.compile(r"(?<!\d)\d{13}(?:\d{3}){0,2}(?!\d)")
 INDEX_FILES = ("radar_index_sequence.txt", "lidar_index_sequence.txt")
 
 Pair = tuple[Path | None, Path]
@@ -20,6 +24,8 @@ def pair_clouds(scene: Path, radar: str, lidar: str, max_gap_s: float) -> list[P
 
     By the index files of the scene (a frame number per line, one line per pair) if it has them;
     else by the nearest time where all names are seconds with a decimal point; else by equal names.
+    Where no name is on both sides: by equal numbers in them (1 and 000001), or by the nearest time
+    where all names hold one in whole milli-, micro- or nanoseconds.
     """
     lidar_files = _clouds(scene / lidar)
     if not radar:
@@ -27,13 +33,36 @@ def pair_clouds(scene: Path, radar: str, lidar: str, max_gap_s: float) -> list[P
     radar_files = _clouds(scene / radar)
     if all((scene / name).exists() for name in INDEX_FILES):
         return _indexed_pairs(scene, radar_files, lidar_files)
-    if not all(map(_is_time, [*radar_files, *lidar_files])):
+    if all(map(_is_time, [*radar_files, *lidar_files])):
+        return _by_time(scene, radar_files, lidar_files, max_gap_s)
+    if radar_files.keys() & lidar_files.keys():
         return [(path, lidar_files[n]) for n, path in radar_files.items() if n in lidar_files]
-    radar_s, lidar_s = (np.array(list(map(float, files))) for files in (radar_files, lidar_files))
+    if pairs := _by_number(radar_files, lidar_files):
+        return pairs
+    if all(_seconds(name) for name in [*radar_files, *lidar_files]):
+        return _by_time(scene, radar_files, lidar_files, max_gap_s)
+    return []
+
+
+def _by_time(
+    scene: Path, radar_files: dict[str, Path], lidar_files: dict[str, Path], max_gap_s: float
+) -> list[Pair]:
+    radar_s, lidar_s = (np.array([_seconds(n) for n in f]) for f in (radar_files, lidar_files))
     first, second = list(radar_files.values()), list(lidar_files.values())
     i, j = nearest_pairs(radar_s, lidar_s, max_gap_s)
     _require_one_clock(scene, radar_s[i], lidar_s[j])
     return [(first[a], second[b]) for a, b in zip(i, j, strict=True)]
+
+
+def _by_number(radar_files: dict[str, Path], lidar_files: dict[str, Path]) -> list[Pair]:
+    """Files whose names hold the same numbers; none where two of a side do."""
+    radar, lidar = (
+        {numbers_in(name): path for name, path in files.items()}
+        for files in (radar_files, lidar_files)
+    )
+    if len(radar) < len(radar_files) or len(lidar) < len(lidar_files):
+        return []
+    return [(path, lidar[n]) for n, path in radar.items() if n and n in lidar]
 
 
 def _require_one_clock(scene: Path, radar_s: np.ndarray, lidar_s: np.ndarray) -> None:
@@ -48,6 +77,26 @@ def _require_one_clock(scene: Path, radar_s: np.ndarray, lidar_s: np.ndarray) ->
             f"radar frames {period:g} s: two clocks? Bring the names to one, or write "
             f"{' and '.join(INDEX_FILES)}"
         )
+
+
+def far_apart(scene: Path, pairs: Sequence[Pair]) -> list[str]:
+    """Lines on pairs whose names differ otherwise than times that are near to each other."""
+    names = [(radar.stem, lidar.stem) for radar, lidar in pairs if radar]
+    if not names or not all(_seconds(name) for pair in names for name in pair):
+        other = [pair for pair in names if pair[0] != pair[1]]
+        first = " with ".join(other[0]) if other else ""
+        return [f"{scene}: {len(other)} clouds pair by their numbers ({first}, …)"] * bool(other)
+    times = np.array([[_seconds(name) for name in pair] for pair in names])
+    gaps = np.abs(times[:, 0] - times[:, 1])
+    period = float(np.median(np.diff(times[:, 0]))) if len(times) > 1 else math.inf
+    if not (far := int(np.count_nonzero(gaps > period))):
+        unlike = any(one != other and not _is_time(one) for one, other in names)
+        median = f"{np.median(gaps):.3g} s apart in the median"
+        return [f"{scene}: clouds pair by the times in their names, {median}"] * unlike
+    return [
+        f"{scene}: {far} of {len(gaps)} pairs are further apart than radar frames are ({period:g} "
+        f"s), the worst {gaps.max():g} s; --max_gap_s={period:g} leaves them out"
+    ]
 
 
 def left_alone(scene: Path, radar: str, lidar: str, pairs: Sequence[Pair]) -> list[str]:
@@ -110,12 +159,16 @@ def _clouds(folder: Path) -> dict[str, Path]:
     return clouds
 
 
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdecimal()
-
-
 def _is_time(text: str) -> bool:
-    return "." in text and _is_number(text)
+    return "." in text and text.replace(".", "", 1).isdecimal()
+
+
+def _seconds(name: str) -> float:
+    """The time that a name is, or the one that it holds; else 0."""
+    if _is_time(name):
+        return float(name)
+    found = _EPOCH.findall(name)
+    return int(found[0]) * EPOCH_DIGITS[len(found[0])] if len(found) == 1 else 0.0
 
 
 def _indexed(path: Path, files: dict[str, Path]) -> list[Path]:

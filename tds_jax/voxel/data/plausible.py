@@ -14,19 +14,20 @@ ALIKE = 0.1  # columns that differ explain more than this share of the spread
 
 
 def require_plausible(path: Path, values: np.ndarray, names: tuple[str, ...]) -> None:
-    """Raises UserError where flat f32 `values` are hardly rows of the columns `names`.
+    """Raises UserError where flat `values` are hardly rows of the columns `names`.
 
     NaN and 0 are no evidence. Two kinds: sizes that no sensor has (another type), and columns that
     are as good as alike where another number of columns makes them differ (another width).
     """
-    columns = f"{len(names)} float32 columns ({', '.join(names)})"
+    columns = f"{len(names)} {values.dtype} columns ({', '.join(names)})"
     sizes = np.abs(values[np.isfinite(values) & (values != 0)])
     strange = np.count_nonzero((sizes > LARGEST) | (sizes < SMALLEST))
     strange += np.count_nonzero(np.isinf(values))
     if strange > STRANGE * max(values.size, 1):
         raise UserError(
             f"{path}: read as {columns}, {strange} of {values.size} numbers are beyond {LARGEST:g} "
-            f"or nearer to 0 than {SMALLEST:g}; write the points as float32 (is it float64?)"
+            f"or nearer to 0 than {SMALLEST:g}; is it float64? Then begin its columns so, "
+            f"--radar_columns or --lidar_columns=float64:x,y,z,…"
         )
     others = [n for n in WIDTHS if values.size % n == 0 and values.size >= n * ROWS]
     others = [n for n in others if n % len(names) and len(names) % n]

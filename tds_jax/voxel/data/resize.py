@@ -27,6 +27,12 @@ class Geometry:
         centres = (np.argwhere(occupied) + 0.5) * self.size + self.lower
         return centres[:, [1, 2, 0]]
 
+    @property
+    def farthest_m(self) -> float:
+        """Metres between the centres of two opposite corners: no two voxels are further apart."""
+        steps = zip(self.shape, self.size, strict=True)
+        return math.hypot(*((count - 1) * size for count, size in steps))
+
     @classmethod
     def of(cls, ranges: tuple[float, ...], shape: tuple[int, ...]) -> "Geometry":
         """ranges: (x0, x1, y0, y1, z0, z1) metres; shape: (X, Y, Z) voxels, as files say them."""

@@ -165,7 +165,10 @@ class Statistics:
     Values are those of occupied voxels (target Doppler: where it is valid); the flags (occupancy,
     Doppler-valid) have mean 0 and scale 1. occupancy: share of target voxels that are occupied.
     empty: frames whose radar or target has no voxel. prior: (D, H, W, 4), channel 0 the share of
-    frames in which a voxel is occupied, the others the mean value there when it is.
+    frames in which a voxel is occupied, the others the mean value there when it is (Doppler: when
+    it is valid), and the split's mean where it never is. reflectivity: slope and offset of the
+    least-squares line from a radar's intensity to the reflectivity of the target at the same voxel:
+    they are in different units.
     """
 
     radar_mean: np.ndarray
@@ -175,6 +178,7 @@ class Statistics:
     occupancy: float
     empty: int
     prior: np.ndarray
+    reflectivity: tuple[float, float]
 
     def leaves(self) -> dict[str, dict[str, np.ndarray]]:
         """What normalising needs, as a nested dict of f32 arrays."""
@@ -190,7 +194,8 @@ def channel_statistics(
     """Streaming, over at most max_frames frames spread over the split; one frame in memory."""
     chosen = np.unique(np.linspace(0, len(source) - 1, min(max_frames, len(source))).astype(int))
     radar, target = _ChannelMoments(flags=()), _ChannelMoments(flags=(3,))
-    prior = np.zeros((*source.shape, 4), np.float32)
+    sums, valid = np.zeros((*source.shape, 4), np.float32), np.zeros(source.shape, np.float32)
+    both = Moments.of(np.zeros((0, 3)))
     occupied = total = 0.0
     empty = 0
     for done, index in enumerate(chosen.tolist()):
@@ -199,11 +204,42 @@ def channel_statistics(
         empty += 0 in counts
         occupied, total = occupied + counts[1], total + float(example["weight"].sum())
         seen = example["target"][..., 0] > 0
-        prior[seen] += example["target"][seen]
+        known = seen & (example["target"][..., 3] > 0)
+        for channel, where in enumerate((seen, seen, known, seen)):
+            sums[where, channel] += example["target"][where, channel]
+        valid += known
+        both = both.merge(_common(example["radar"], example["target"]))
         progress(done + 1, len(chosen))
-    prior[..., 1:] /= np.maximum(prior[..., :1], 1)
-    prior[..., 0] /= len(chosen)
-    return Statistics(*radar.result(), *target.result(), occupied / total, empty, prior)
+    means = target.result()[0]
+    prior = _prior(sums, valid, len(chosen), means)
+    line = _line(both, float(means[1]))
+    return Statistics(*radar.result(), *target.result(), occupied / total, empty, prior, line)
+
+
+def _prior(sums: np.ndarray, valid: np.ndarray, frames: int, means: np.ndarray) -> np.ndarray:
+    """Of Σ target (D, H, W, 4) over frames, and how often its Doppler was valid (D, H, W)."""
+    often = sums[..., 0]
+    counts = np.stack([np.full_like(often, frames), often, valid, often], axis=-1)
+    known = counts > 0
+    return np.where(known, sums / np.maximum(counts, 1), means).astype(np.float32)
+
+
+def _common(radar: np.ndarray, target: np.ndarray) -> Moments:
+    """Of intensity, reflectivity and their sum, over voxels that both have."""
+    both = (radar[..., 0] > 0) & (target[..., 0] > 0)
+    pair = radar[both, 1].astype(np.float64), target[both, 1].astype(np.float64)
+    return Moments.of(np.column_stack([*pair, sum(pair)]))
+
+
+def _line(both: Moments, mean: float) -> tuple[float, float]:
+    """(slope, offset) by `_common`; without anything in common, or a spread, the mean alone."""
+    if not both.count:
+        return 0.0, mean
+    # Var(a + b) = Var a + Var b + 2 Cov(a, b)
+    of_a, of_b, of_sum = both.squares
+    rounding = both.count * (np.finfo(np.float32).eps * both.mean[0]) ** 2
+    slope = float((of_sum - of_a - of_b) / (2 * of_a)) if of_a > rounding else 0.0
+    return slope, float(both.mean[1] - slope * both.mean[0])
 
 
 class _ChannelMoments:

@@ -13,6 +13,7 @@ import numpy as np
 from tds_jax.config import option, require, require_at_least, require_between
 from tds_jax.data.generated import synthesize
 from tds_jax.progress import Progress
+from tds_jax.voxel.data.calibration import NTU_ROTATION, NTU_TRANSLATION_M, moved, rigid
 from tds_jax.voxel.data.clouds import Cloud
 from tds_jax.voxel.data.streets import (
     RadarNoise,
@@ -23,12 +24,8 @@ from tds_jax.voxel.data.streets import (
 )
 from tds_jax.voxel.data.volumes import KINDS, write_npz
 from tds_jax.voxel.data.voxelise import (
-    NTU_ROTATION,
-    NTU_TRANSLATION_M,
     VoxelGrid,
-    moved,
     radar_volume,
-    rigid,
     target_volume,
     write_geometry,
 )

@@ -16,7 +16,7 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.prepared import ORIGIN
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError, some
-from tds_jax.voxel.data.naming import by_number, frames_of
+from tds_jax.voxel.data.naming import by_number, frames_of, require_apart
 
 CHANNELS = 4
 RADAR = ("occupancy", "intensity", "doppler_m_s", "doppler_variance")
@@ -183,7 +183,7 @@ def find_scenes(root: str | Path) -> list[Scene]:
         raise UserError(f"data.path={folder} is no folder; name the one that holds the scenes")
     entries = sorted(folder.iterdir(), key=lambda entry: by_number(entry.name))
     found = {entry: scene for entry in entries if (scene := _scene(entry))}
-    _require_apart(list(found))
+    require_apart(list(found))
     scenes = list(found.values())
     if not scenes:
         folders = " and ".join(f"{name}/" for name in KINDS.values())
@@ -194,20 +194,10 @@ def find_scenes(root: str | Path) -> list[Scene]:
     for scene in scenes:
         if not scene.frames:
             raise UserError(
-                f"{folder / scene.name}: no radar frame has a target of the same name "
-                f"(unpaired: {some(scene.unpaired)}); name the two files of a frame alike"
+                f"{folder / scene.name}: no radar frame has a target of the same name (unpaired: "
+                f"{some(scene.unpaired) or 'none'}); name the two files of a frame alike"
             )
     return scenes
-
-
-def _require_apart(folders: Sequence[Path]) -> None:
-    seen: dict[Path, Path] = {}
-    for folder in folders:
-        first = seen.setdefault(folder.resolve(), folder)
-        if first is not folder:
-            raise UserError(
-                f"{folder}: the same folder as {first} by a link, and would count twice; remove one"
-            )
 
 
 def _scene(folder: Path) -> Scene | None:
@@ -244,6 +234,14 @@ def _stored(name: str, stores: Sequence[Path]) -> Scene:
         frames += [Frame(name, n, radar[n], target[n]) for n in radar if n in target]
     files.close()
     return Scene(name, tuple(frames), tuple(sorted(unpaired, key=by_number)))
+
+
+def frames_in(path: Path) -> list[str]:
+    """Names of the frames of which a store holds both volumes."""
+    files = RowFiles(max_open_files=1, chunk_cache_bytes=2**20, chunk_cache_preemption=1.0)
+    radar, target = (_index(files, str(path), kind) for kind in KINDS)
+    files.close()
+    return [name for name in radar if name in target]
 
 
 def _index(files: RowFiles, path: str, kind: str) -> dict[str, Place]:

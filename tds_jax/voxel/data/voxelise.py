@@ -9,17 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from tds_jax.errors import UserError
+from tds_jax.voxel.data.calibration import moved
 from tds_jax.voxel.data.clouds import Cloud
 from tds_jax.voxel.data.volumes import GEOMETRY, Volume
-
-# Of NTU4DRadLM: p_lidar = R p_radar + T.
-NTU_ROTATION = (
-    *(0.999928, 0.008716, -0.008397),
-    *(-0.008356, 0.999089, 0.041872),
-    *(0.008753, -0.041798, 0.999089),
-)
-NTU_TRANSLATION_M = (0.144833, 0.002794, 0.135302)
-ORTHOGONAL_TOLERANCE = 1e-3  # of R Rᵀ: printed calibrations have six digits or fewer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,30 +56,6 @@ def write_geometry(folder: Path, grid: VoxelGrid) -> None:
     """Writes geometry.json, which tells a folder's readers where its voxels are."""
     geometry = {"ranges": list(grid.ranges), "shape": list(grid.shape)}
     (folder / GEOMETRY).write_text(json.dumps(geometry) + "\n")
-
-
-def rigid(rotation: Sequence[float], translation: Sequence[float]) -> np.ndarray:
-    """(4, 4) matrix of a row-major rotation and a translation in metres; or UserError."""
-    matrix = np.eye(4)
-    if len(rotation) != 9 or len(translation) != 3:
-        raise UserError(
-            f"calibration has {len(rotation)} rotation and {len(translation)} translation numbers; "
-            f"give 9, row by row, and 3"
-        )
-    matrix[:3, :3] = np.reshape(rotation, (3, 3))
-    matrix[:3, 3] = translation
-    error = np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max()
-    if error > ORTHOGONAL_TOLERANCE or np.linalg.det(matrix[:3, :3]) < 0:
-        raise UserError(
-            f"calibration rotation {tuple(rotation)} is no rotation (R Rᵀ misses 1 by "
-            f"{error:.2g}); give it row by row"
-        )
-    return matrix
-
-
-def moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(N, 3) f64 points through a (4, 4) rigid transform."""
-    return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def radar_volume(cloud: Cloud, grid: VoxelGrid, matrix: np.ndarray) -> Volume:

@@ -34,7 +34,6 @@ _OURS = tuple(
 )
 _CHOOSE = "choose the config of its model"
 _REMEDIES = Remedies(_CHOOSE, f"{_CHOOSE} (channels, levels, blocks)", _CHOOSE)
-_PREFIX = "module."  # put before every name by data-parallel training
 
 
 def import_params(
@@ -42,8 +41,8 @@ def import_params(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(params, rest) with every leaf replaced by its counterpart in `tensors`, f64 kept as it is.
 
-    tensors: name -> array in PyTorch's layout; a leading "module." is dropped. A codebook's
-    running statistics, which no original has, stay as they are.
+    tensors: name -> array in PyTorch's layout; words of wrappers in it ('module', 'model' …) do not
+    count. A codebook's running statistics, which no original has, stay as they are.
     Raises UserError for a name without a counterpart, a leaf that nothing or more than one tensor
     fills, and shapes that do not fit, naming the tensor and both shapes.
     """
@@ -53,7 +52,7 @@ def import_params(
 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     """(path of the leaf, words separated by spaces; its value in our layout)."""
-    bare = name.removeprefix(_PREFIX)
+    bare = torch_fill.bare(name)
     if _CODES.fullmatch(bare):
         return "codebook codes", tensor
     for pattern, path in _PATTERNS:

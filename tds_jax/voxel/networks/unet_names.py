@@ -49,9 +49,10 @@ def import_params(params: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     """(path of the leaf, words separated by spaces; its value in our layout).
 
-    name: without any prefix. Raises UserError for a name the U-Net does not have.
+    name: words of wrappers ('module' …) in it do not count. Raises UserError for a name the U-Net
+    does not have.
     """
-    core, _, leaf = name.removeprefix("module.").rpartition(".")
+    core, _, leaf = torch_fill.bare(name).rpartition(".")
     path = _FIXED.get(core) or _block(core)
     if path is None or leaf not in ("weight", "bias"):
         raise torch_fill.unknown(name, tensor, "the latent U-Net")

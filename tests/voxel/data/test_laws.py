@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as extra
 
+from tds_jax.voxel.data.calibration import moved, rigid
 from tds_jax.voxel.data.clouds import Cloud
 from tds_jax.voxel.data.volumes import Volume, read_volume, write_npz
-from tds_jax.voxel.data.voxelise import VoxelGrid, moved, radar_volume, rigid
+from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume
 
 SHAPES = st.tuples(*[st.integers(1, 6)] * 3)
 SIZES = st.floats(0.05, 2.0)

@@ -173,6 +173,11 @@ def test_statistics_are_those_of_occupied_voxels(tmp_path):
     here = stacked[..., 0].sum(axis=0) > 0
     mean = stacked[..., 1].sum(axis=0)[here] / stacked[..., 0].sum(axis=0)[here]
     np.testing.assert_allclose(found.prior[here, 1], mean, rtol=1e-6)
+    valid = stacked[..., 3].sum(axis=0)
+    doppler = (stacked[..., 2] * stacked[..., 3]).sum(axis=0)[valid > 0] / valid[valid > 0]
+    np.testing.assert_allclose(found.prior[valid > 0, 2], doppler, rtol=1e-5)
+    np.testing.assert_array_equal(found.prior[valid == 0, 2], found.target_mean[2])
+    np.testing.assert_array_equal(found.prior[~here, 1], found.target_mean[1])
 
 
 def test_statistics_of_some_frames_and_of_empty_ones(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tds_jax.errors import UserError
-from tds_jax.voxel.data.naming import by_number
+from tds_jax.voxel.data.naming import by_number, frames_of
 from tds_jax.voxel.data.volumes import VolumeFiles, find_scenes, read_volume, write_npz
 from tests.voxel.files import SHAPE, make_volume, write_scene, write_scenes
 
@@ -199,3 +199,16 @@ def test_nan_in_a_dense_occupancy_is_refused_as_in_a_sparse_one(tmp_path):
     np.save(tmp_path / "a.npy", dense)
     with pytest.raises(UserError, match=r"features hold NaN or Inf"):
         read_volume(str(tmp_path / "a.npy"))
+
+
+def test_two_files_of_one_frame_are_refused_and_those_of_an_archiver_are_none(tmp_path):
+    for name in ("2.npz", "10.NPY", "._2.npz"):
+        (tmp_path / name).touch()
+    assert list(frames_of(tmp_path, (".npz", ".npy"))) == ["2", "10"]
+    (tmp_path / "11.npz").symlink_to(tmp_path / "2.npz")
+    with pytest.raises(UserError, match=r"11.npz: a link to 2.npz beside it, .* remove it"):
+        frames_of(tmp_path, (".npz", ".npy"))
+    (tmp_path / "11.npz").unlink()
+    (tmp_path / "2.npy").touch()
+    with pytest.raises(UserError, match=r"are of one frame; remove one"):
+        frames_of(tmp_path, (".npz", ".npy"))

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 
 from tds_jax.errors import UserError
+from tds_jax.voxel.data.calibration import NTU_ROTATION, NTU_TRANSLATION_M, moved, rigid
 from tds_jax.voxel.data.clouds import Cloud, read_cloud
 from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.volumes import Volume
 from tds_jax.voxel.data.voxelise import (
-    NTU_ROTATION,
-    NTU_TRANSLATION_M,
     VoxelGrid,
-    moved,
     radar_volume,
-    rigid,
     stored,
     target_volume,
 )

@@ -1,0 +1,119 @@
+"""What is given to `predict`: volumes as they are, and clouds brought to a run's grid."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tds_jax.data import json_file
+from tds_jax.errors import UserError
+from tds_jax.voxel.data.calibration import Calibration, moved, rigid
+from tds_jax.voxel.data.clouds import ENDINGS as CLOUDS
+from tds_jax.voxel.data.clouds import NAMED, Cloud, read_cloud
+from tds_jax.voxel.data.counting import PointCounts
+from tds_jax.voxel.data.resize import Geometry
+from tds_jax.voxel.data.volumes import ENDINGS as VOLUMES
+from tds_jax.voxel.data.volumes import Volume, read_volume
+from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored, target_volume
+from tds_jax.voxel.prepare import SETTINGS, Prepare
+
+ENDINGS = tuple(dict.fromkeys((*VOLUMES, *CLOUDS)))
+
+
+def prepared_with(folder: str) -> Prepare | None:
+    """The settings that a folder of volumes was prepared with; None where it does not say."""
+    path = Path(folder) / SETTINGS
+    if not folder or not path.exists():
+        return None
+    known = {field.name for field in dataclasses.fields(Prepare)}
+    values = json_file.read(path, "prepare the data anew")
+    lists: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
+    }
+    return Prepare(**{name: value for name, value in lists.items() if name in known})
+
+
+def grid_of(native: Geometry) -> VoxelGrid:
+    """The grid of volumes whose place is known in array order; its ranges as they were written.
+
+    lower + size · n misses a limit such as 20 by some 1e-15, which could move points that lie on a
+    face: twelve digits are what a person writes, at most.
+    """
+    z, x, y = zip(native.lower, native.size, native.shape, strict=True)
+    ends = [(low, low + size * count) for low, size, count in (x, y, z)]
+    ranges = tuple(float(f"{limit:.12g}") for pair in ends for limit in pair)
+    return VoxelGrid(ranges, (x[2], y[2], z[2]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Arriving:
+    """How the files of a `predict` become volumes. sensor: 'radar' or 'LiDAR'.
+
+    layout: of clouds without names of columns, '' if unknown. calibration: of radar clouds. points:
+    counts what is wrong with them.
+    """
+
+    sensor: str
+    grid: VoxelGrid
+    layout: str
+    calibration: Calibration
+    points: PointCounts
+
+    def read(self, file: Path) -> Volume:
+        """The volume that a file holds or its points make; or UserError."""
+        if not is_cloud(file):
+            return _on(self.grid, file, read_volume(str(file)))
+        if not self.layout and file.suffix.lower() not in NAMED:
+            raise UserError(
+                f"{file}: its columns have no names and the run's data tell none; give --layout"
+            )
+        cloud = read_cloud(file, self.layout)
+        self.points.read(self.sensor, file, cloud)
+        matrix = self._matrix(file)
+        cloud = dataclasses.replace(cloud, points=moved(cloud.points, matrix))
+        inside = self.points.placed(self.sensor, cloud.points, self.grid)
+        if len(cloud.points) and not inside:
+            raise UserError(
+                f"{file}: none of its {len(cloud.points)} points is inside the run's ranges "
+                f"{self.grid.ranges}; metres, in the frame of the grid?"
+            )
+        return self._volume(cloud)
+
+    def _matrix(self, file: Path) -> np.ndarray:
+        if self.sensor != "radar":
+            return np.eye(4)
+        name = self.calibration.radar
+        scene = next((p for p in file.resolve().parents if name and (p / name).exists()), Path())
+        return self.calibration.matrix(scene, file, file)
+
+    def _volume(self, cloud: Cloud) -> Volume:
+        here = np.eye(4)  # the points have been moved
+        if self.sensor == "radar":
+            return stored(radar_volume(cloud, self.grid, here))
+        nothing = Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+        return target_volume(cloud, radar_volume(nothing, self.grid, here), self.grid, 0)
+
+
+def is_cloud(file: Path) -> bool:
+    """By its ending; a .npy of a matrix is one, too."""
+    if file.suffix.lower() != ".npy":
+        return file.suffix.lower() in CLOUDS
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False).ndim == 2
+    except (ValueError, OSError, EOFError):
+        return False  # whoever reads it says what is wrong
+
+
+def calibration_of(rotation: tuple[float, ...], translation: tuple[float, ...]) -> Calibration:
+    """Of numbers; those that are missing turn and move nothing."""
+    return Calibration(rigid(rotation or tuple(np.eye(3).ravel()), translation or (0, 0, 0)))
+
+
+def _on(grid: VoxelGrid, file: Path, volume: Volume) -> Volume:
+    if volume.shape != grid.shape:
+        raise UserError(
+            f"{file}: the grid (X, Y, Z) is {volume.shape}, the model was trained on {grid.shape}; "
+            "voxelise with the same grid"
+        )
+    return volume
