@@ -10,11 +10,14 @@ import xarray as xr
 
 from tds_jax.data.gridded import GridFile, find_files, header, open_dataset, require_same_grid
 from tds_jax.data.open_files import OpenFiles
+from tds_jax.data.sentinels import bounds_of, lines, marks_in
 from tds_jax.data.units import is_same
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
 
 MAX_OPEN_FILES = 32  # per process; a header and a chunk per variable for each
+SAMPLES = 8  # steps of a variable looked at for numbers that mean "missing"
+BLOCK_BYTES = 16 * 2**20  # of steps that two files hold, compared at once
 
 Region = tuple[slice, slice]  # of rows (latitude) and columns (longitude)
 WHOLE: Region = (slice(None), slice(None))
@@ -28,11 +31,15 @@ class Steps:
     file: np.ndarray
     offset: np.ndarray
 
+    def at(self, chosen: np.ndarray) -> "Steps":
+        """Some of the steps, by indices or a mask."""
+        return Steps(self.times[chosen], self.file[chosen], self.offset[chosen])
 
-def join_steps(files: Sequence[GridFile], variable: str) -> Steps:
-    """The steps of a variable over all files that have it.
 
-    UserError when times run backwards inside a file, or the same time occurs twice.
+def join_steps(files: Sequence[GridFile], variable: str) -> tuple[Steps, Steps]:
+    """The steps of a variable over all files that have it, and those of times already there.
+
+    UserError when times run backwards inside a file.
     """
     chosen = [i for i, one in enumerate(files) if variable in one.attributes and len(one.times)]
     if not chosen:
@@ -45,16 +52,9 @@ def join_steps(files: Sequence[GridFile], variable: str) -> Steps:
         np.repeat(chosen, [len(files[i].times) for i in chosen]),
         np.concatenate([np.arange(len(files[i].times)) for i in chosen]),
     )
-    order = np.argsort(steps.times, kind="stable")  # files may interleave
-    steps = Steps(steps.times[order], steps.file[order], steps.offset[order])
-    same = np.flatnonzero(steps.times[1:] == steps.times[:-1])
-    if len(same):
-        one, two = (files[steps.file[same[0] + k]].path for k in (0, 1))
-        raise UserError(
-            f"{variable}: {len(same)} times occur twice, the first {steps.times[same[0]]} in "
-            f"{one} and in {two}; leave one of them out"
-        )
-    return steps
+    steps = steps.at(np.argsort(steps.times, kind="stable"))  # files may interleave
+    again = np.diff(steps.times, prepend=steps.times[:1] - 1) == np.timedelta64(0, "s")
+    return steps.at(~again), steps.at(again)
 
 
 def require_same_units(files: Sequence[GridFile], variable: str) -> None:
@@ -101,8 +101,15 @@ class GridRecord:
         for name in variables:
             require_same_units(files, name)
         self.files = tuple(files)
-        self.steps = {name: join_steps(files, name) for name in variables}
         self._open: OpenFiles[xr.Dataset] = OpenFiles(MAX_OPEN_FILES, xr.Dataset.close)
+        joined = {name: join_steps(files, name) for name in variables}
+        self.steps = {name: steps for name, (steps, _) in joined.items()}
+        samples = {name: self._sample(name) for name in variables}
+        self._bounds = {name: bounds_of(sample) for name, sample in samples.items()}
+        self.notes = [line for name, sample in samples.items() for line in lines(name, sample)]
+        self._marked = {line.split(":")[0] for line in self.notes}
+        for name, (_, again) in joined.items():
+            self._require_same(name, again)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -113,6 +120,17 @@ class GridRecord:
         self, variable: str, start: int, stop: int, every: int = 1, region: Region = WHOLE
     ) -> np.ndarray:
         """Steps start, start + every, … < stop: (n, h, w) f32, NaN where missing or infinite."""
+        block = self._stored(variable, start, stop, every, region)
+        marks = marks_in(block, self._bounds[variable])
+        if marks.any():
+            self._say_marks(variable, block[marks])
+            block[marks] = np.nan
+        return block
+
+    def _stored(
+        self, variable: str, start: int, stop: int, every: int = 1, region: Region = WHOLE
+    ) -> np.ndarray:
+        """`read`, marks of what is missing among the values."""
         table, parts = self.steps[variable], []
         wanted = np.arange(start, stop, every)
         files, offsets = (x[wanted] for x in (table.file, table.offset))
@@ -124,6 +142,63 @@ class GridRecord:
         block = parts[0] if len(parts) == 1 else np.concatenate(parts)
         block[~np.isfinite(block)] = np.nan
         return block
+
+    def _sample(self, variable: str) -> np.ndarray:
+        """(n, H, W) some steps from the first to the last, as stored."""
+        count = len(self.steps[variable].times)
+        chosen = np.linspace(0, count - 1, min(SAMPLES, count)).round().astype(int)
+        return np.concatenate([self._stored(variable, int(i), int(i) + 1) for i in chosen])
+
+    def _require_same(self, variable: str, again: Steps) -> None:
+        """Notes the steps that several files hold alike; UserError where their values differ."""
+        kept = np.searchsorted(self.steps[variable].times, again.times)
+        together = (np.diff(kept) == 1) & (np.diff(again.file) == 0) & (np.diff(again.offset) == 1)
+        most = max(1, BLOCK_BYTES // (4 * self.shape[0] * self.shape[1]))
+        for run in np.split(np.arange(len(kept)), np.flatnonzero(~together) + 1):
+            for part in np.split(run, range(most, len(run), most)):
+                self._compare(variable, kept[part], again.at(part))
+        if len(kept):
+            self.notes.append(
+                f"{variable}: {len(kept)} times are in several files with the same values, the "
+                f"first {again.times[0]}; they count once"
+            )
+
+    def _compare(self, variable: str, kept: np.ndarray, again: Steps) -> None:
+        if not len(kept):
+            return
+        one = self.files[self.steps[variable].file[kept[0]]]
+        two = self.files[again.file[0]]
+        steps = slice(int(again.offset[0]), int(again.offset[-1]) + 1, 1)
+        pair = (
+            self._stored(variable, int(kept[0]), int(kept[-1]) + 1),
+            self._read_file(two, variable, steps, WHOLE),
+        )
+        # Each file may have rounded to 16 bits with a scale of its own.
+        rounding = sum(self._packing(file, variable) for file in (one, two)) / 2
+        if np.allclose(*pair, rtol=1e-6, atol=1.001 * rounding, equal_nan=True):
+            return
+        same = np.isclose(*pair, rtol=1e-6, atol=1.001 * rounding, equal_nan=True)
+        at = tuple(np.argwhere(~same)[0])
+        raise UserError(
+            f"{variable}: {len(again.times)} times occur twice, the first {again.times[0]} in "
+            f"{one.path} and in {two.path}, and on {again.times[at[0]]} their values differ "
+            f"({pair[0][at]:g}, {pair[1][at]:g}); leave one of them out"
+        )
+
+    def _packing(self, file: GridFile, variable: str) -> float:
+        """The step of integers that a file's values are stored in; 0 for floats."""
+        with self._open.using(file.path, lambda: open_dataset(file.path)) as data:
+            return abs(float(data[variable].encoding.get("scale_factor", 0)))
+
+    def _say_marks(self, variable: str, marks: np.ndarray) -> None:
+        """Once, of marks that the steps looked at first did not show."""
+        if variable not in self._marked:
+            self._marked.add(variable)
+            print(
+                f"warning: {variable}: {marks[0]:g} stands for what is missing, first in "
+                f"{len(marks)} cells",
+                file=sys.stderr,
+            )
 
     def paths(self, variable: str, steps: np.ndarray) -> list[str]:
         """The files in which these steps of a variable are."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tds_jax.config import option
-from tds_jax.data.grid_record import GridRecord, join_steps, require_same_units, require_sorted
+from tds_jax.data.grid_record import GridRecord, require_same_units, require_sorted
 from tds_jax.data.gridded import (
     GridFile,
     axis_name,
@@ -97,13 +97,16 @@ def _is_sound(files: Sequence[GridFile], name: str, findings: Findings) -> bool:
         found = ", ".join(sorted({n for one in files for n in one.attributes})) or "none"
         _note(findings, "missing", f"{name} is in no readable file; found {found}")
         return False
-    checks = {"units": require_same_units, "time": join_steps}
-    for kind, check in checks.items():
-        try:
-            check(files, name)
-        except UserError as error:
-            _note(findings, kind, str(error))
-            return False
+    try:
+        require_same_units(files, name)
+    except UserError as error:
+        _note(findings, "units", str(error))
+        return False
+    try:
+        GridRecord(files, [name]).close()
+    except UserError as error:
+        _note(findings, "time", str(error))
+        return False
     return True
 
 
@@ -126,6 +129,8 @@ def _time_lines(fields: DailyFields, findings: Findings) -> None:
             _note(findings, "incomplete", f"{name}: {some(absent)} cannot be made whole")
     for line in fields.totals:
         _note(findings, "totals", line)
+    for line in fields.record_notes:
+        _note(findings, "values", line)
     for line in fields.left_out:
         _note(findings, "left out", line)
 

@@ -187,7 +187,12 @@ class DailyFields:
     @property
     def notes(self) -> tuple[str, ...]:
         """Kinds of totals that not every file with 'accum' has; what was converted or left out."""
-        return (*self.totals, *self._notes, *self.left_out)
+        return (*self.totals, *self._notes, *self.record_notes, *self.left_out)
+
+    @property
+    def record_notes(self) -> tuple[str, ...]:
+        """A line for marks of missing values and for steps that several files hold."""
+        return tuple(self._record.notes)
 
     @property
     def unusable(self) -> list[str]:
