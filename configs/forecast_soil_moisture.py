@@ -69,6 +69,8 @@ def get_config() -> ConfigDict:
     # say so themselves (GRIB_stepType 'accum') need not be named.
     config.data.accumulated = ("ro", "e", "tp")
     config.data.land_mask = ""  # 'FILE:VARIABLE', share of land; '' = where the target exists
+    # One of each further dimension, such as ('number=0', 'depth=0.05'), by the files' own values.
+    config.data.select = ()
     config.data.static = ()  # 'FILE:VARIABLE' maps added as inputs: soil texture, elevation
     config.data.downsample = 1  # cells per side of averaged blocks; memory / its square
     config.data.input_days = 20

@@ -1,5 +1,6 @@
 """Fields over many files of one grid: which steps there are, and blocks of them on demand."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,16 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from tds_jax.data.gridded import GridFile, find_files, header, open_dataset, require_same_grid
+from tds_jax.data.gridded import (
+    GridFile,
+    field_values,
+    find_files,
+    header,
+    open_dataset,
+    require_same_grid,
+)
 from tds_jax.data.open_files import OpenFiles
+from tds_jax.data.selection import VERSIONS, Selection
 from tds_jax.data.sentinels import bounds_of, lines, marks_in
 from tds_jax.data.units import is_same
 from tds_jax.errors import UserError
@@ -108,6 +117,7 @@ class GridRecord:
         self._bounds = {name: bounds_of(sample) for name, sample in samples.items()}
         self.notes = [line for name, sample in samples.items() for line in lines(name, sample)]
         self._marked = {line.split(":")[0] for line in self.notes}
+        self.notes += _selection_notes(files)
         for name, (_, again) in joined.items():
             self._require_same(name, again)
 
@@ -187,7 +197,7 @@ class GridRecord:
 
     def _packing(self, file: GridFile, variable: str) -> float:
         """The step of integers that a file's values are stored in; 0 for floats."""
-        with self._open.using(file.path, lambda: open_dataset(file.path)) as data:
+        with self._using(file) as data:
             return abs(float(data[variable].encoding.get("scale_factor", 0)))
 
     def _say_marks(self, variable: str, marks: np.ndarray) -> None:
@@ -209,25 +219,25 @@ class GridRecord:
         self._open.close()
 
     def _read_file(self, file: GridFile, variable: str, steps: slice, region: Region) -> np.ndarray:
-        with self._open.using(file.path, lambda: open_dataset(file.path)) as data:
-            array = data[variable]
-            spare = {name: 0 for name in array.dims if name not in file.dims}
-            array = array.isel(spare).transpose(*file.dims)
+        with self._using(file) as data:
 
             def read(wanted: range) -> np.ndarray:
                 """What can be read, by halves where something cannot."""
                 part = slice(wanted.start, wanted.stop, wanted.step)
                 try:
-                    return np.array(array[part, *region].values, np.float32)
+                    return field_values(data[variable], file.dims, part, region)
                 except Exception as error:  # damage shows itself in any library's way
                     if len(wanted) > 1:
                         middle = len(wanted) // 2
                         return np.concatenate([read(wanted[:middle]), read(wanted[middle:])])
                     self._say(file, variable, wanted.start, error)
-                    shape = array[part, *region].shape
+                    shape = 1, len(file.lat[region[0]]), len(file.lon[region[1]])
                     return np.full(shape, np.nan, np.float32)
 
             return read(range(steps.start, steps.stop, steps.step))
+
+    def _using(self, file: GridFile) -> contextlib.AbstractContextManager[xr.Dataset]:
+        return self._open.using(file.path, lambda: open_dataset(file.path, file.select))
 
     def _say(self, file: GridFile, variable: str, step: int, error: Exception) -> None:
         if file.path in self.unusable:
@@ -241,24 +251,40 @@ class GridRecord:
         print(f"warning: {line}", file=sys.stderr)
 
 
+def _selection_notes(files: Sequence[GridFile]) -> list[str]:
+    chosen = set().union(*(one.chosen for one in files))
+    merged = sorted(set().union(*(one.merged for one in files)))
+    nothing = [name for name in files[0].select if name not in chosen]
+    return [
+        *(f"select {name}={files[0].select[name]}: no file has {name}" for name in nothing),
+        *(
+            f"{name}: of the versions in {VERSIONS} the first that is there counts"
+            for name in merged
+        ),
+    ]
+
+
 def open_record(
-    path: str | Path, variables: Sequence[str], progress: Progress = silent
+    path: str | Path,
+    variables: Sequence[str],
+    progress: Progress = silent,
+    select: Selection | None = None,
 ) -> GridRecord:
     """The record of `variables` over every file that `path` names (see `find_files`).
 
     Files without any of the variables are left out; a variable may live in files of its own. So
     are those that cannot be used, each with a line in `unusable`; UserError if half of all cannot.
-    UserError names a variable that no file has, with those found.
+    UserError names a variable that no file has, with those found. select: see `selection.selected`.
     """
     names = find_files(path)
     files, inside = [], set()
     unusable: dict[str, str] = {}
     for done, name in enumerate(names, start=1):
         try:
-            with open_dataset(name) as data:
+            with open_dataset(name, select) as data:
                 inside |= {str(key) for key in data.variables}
                 if set(variables) & set(data.variables):
-                    found = header(data, name)
+                    found = header(data, name, select)
                     require_sorted(found)
                     files.append(found)
         except UserError as error:
@@ -269,6 +295,9 @@ def open_record(
         raise UserError(next(iter(unusable.values())) + more)
     fields = {name for one in files for name in one.attributes}
     for variable in variables:
+        for one in files:
+            if variable in one.further:
+                raise UserError(f"{one.path}: {variable} {one.further[variable]}")
         if variable not in fields:
             what = "does not lie over time, latitude and longitude"
             raise UserError(

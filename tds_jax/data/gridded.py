@@ -11,6 +11,7 @@ import cftime
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.selection import VERSIONS, Selection, further, selected
 from tds_jax.errors import UserError
 
 NAMES = {
@@ -37,8 +38,10 @@ class GridFile:
     """What one file says of itself without its fields being read.
 
     times: (n,) datetime64[s]. lat: (H,), lon: (W,) degrees as stored. axes: the file's names of the
-    three, dims: of their dimensions. attributes: by variable over the three axes; axes of length 1
-    besides are dropped.
+    three, dims: of their dimensions, '' for a single time without one. attributes: by variable over
+    the three axes; axes of length 1 besides are dropped. select: what is chosen of further axes,
+    chosen: of which of them the file has any; merged: variables over versions, of which what is
+    there counts. further: by variable that is left out, what must be chosen.
     """
 
     path: str
@@ -48,6 +51,10 @@ class GridFile:
     axes: tuple[str, str, str]
     dims: tuple[str, str, str]
     attributes: Mapping[str, Mapping[str, Any]]
+    select: Selection
+    chosen: frozenset[str]
+    merged: frozenset[str]
+    further: Mapping[str, str]
 
 
 def find_files(path: str | Path) -> list[str]:
@@ -72,8 +79,16 @@ def is_zarr(path: str) -> bool:
     return any(os.path.exists(os.path.join(path, marker)) for marker in ZARR_MARKERS)
 
 
-def open_dataset(path: str) -> xr.Dataset:
-    """The file as a lazy dataset, whatever its format, decoded as CF says; UserError otherwise."""
+def open_dataset(path: str, select: Selection | None = None) -> xr.Dataset:
+    """The file as a lazy dataset, whatever its format, decoded as CF says; UserError otherwise.
+
+    select: see `selection.selected`.
+    """
+    data = _opened(path)
+    return selected(data, select, path) if select else data
+
+
+def _opened(path: str) -> xr.Dataset:
     engine, options = _engine(path)
 
     def opened(mask: bool) -> xr.Dataset:
@@ -130,15 +145,21 @@ def _engine(path: str) -> tuple[str | None, dict[str, Any]]:
     return ("scipy", {}) if start[:4] in (b"CDF\x01", b"CDF\x02") else (None, {})
 
 
-def header(data: xr.Dataset, path: str) -> GridFile:
-    """The times, grid and variables of a file; UserError names an axis that is missing."""
-    time, lat, lon = (_axis(data, path, axis) for axis in NAMES)
-    dims = str(time.dims[0]), str(lat.dims[0]), str(lon.dims[0])
+def header(data: xr.Dataset, path: str, select: Selection | None = None) -> GridFile:
+    """The times, grid and variables of a file; UserError names an axis that is missing.
+
+    data: as `open_dataset` gives it with the same `select`.
+    """
+    single = axis_name(data, "time") is None and axis_name(data, "time", 0)
+    time = data[single] if single else _axis(data, path, "time")
+    lat, lon = (_axis(data, path, axis) for axis in ("latitude", "longitude"))
+    dims = "".join(map(str, time.dims)), str(lat.dims[0]), str(lon.dims[0])
     if len(set(dims)) < 3:
         raise UserError(
             f"{path}: time, latitude and longitude share a dimension {dims}; "
-            "write them as three dimensions"
+            "write them as three dimensions, cells that are on no grid by cdo remapnn"
         )
+    fields = {str(k): v for k, v in data.variables.items() if _is_field(v, dims)}
     return GridFile(
         path,
         _instants(time, path),
@@ -146,7 +167,11 @@ def header(data: xr.Dataset, path: str) -> GridFile:
         _degrees(lon, path),
         (str(time.name), str(lat.name), str(lon.name)),
         dims,
-        {str(k): _attributes(v) for k, v in data.variables.items() if _is_field(v, dims)},
+        {name: _attributes(one) for name, one in fields.items() if not _spare(one, dims)},
+        select or {},
+        frozenset(set(select or {}) & set(map(str, data.variables))),
+        frozenset(name for name, one in fields.items() if one.sizes.get(VERSIONS, 1) > 1),
+        {name: further(data, more) for name, one in fields.items() if (more := _spare(one, dims))},
     )
 
 
@@ -157,8 +182,8 @@ def _instants(time: xr.DataArray, path: str) -> np.ndarray:
     calendars with dates that do not exist, such as February 30.
     """
     if time.dtype.kind == "M" and not np.isnat(time.values).any():
-        return time.values.astype("datetime64[s]")
-    dates = time.values
+        return np.atleast_1d(time.values).astype("datetime64[s]")
+    dates = np.atleast_1d(time.values)
     if dates.size and all(isinstance(date, cftime.datetime) for date in dates.flat):
         try:
             return np.array([date.isoformat() for date in dates.flat], "datetime64[s]")
@@ -173,9 +198,9 @@ def _instants(time: xr.DataArray, path: str) -> np.ndarray:
     )
 
 
-def axis_name(data: xr.Dataset, axis: str) -> str | None:
+def axis_name(data: xr.Dataset, axis: str, dims: int = 1) -> str | None:
     """The variable that holds `time`, `latitude` or `longitude`; None if there is none."""
-    flat = [str(name) for name, one in data.variables.items() if one.ndim == 1]
+    flat = [str(name) for name, one in data.variables.items() if one.ndim == dims]
     by_name = [n for wanted in NAMES[axis] for n in flat if n.lower() == wanted]
     by_standard = [n for n in flat if data.variables[n].attrs.get("standard_name") == axis]
     by_attribute = [
@@ -189,6 +214,11 @@ def axis_name(data: xr.Dataset, axis: str) -> str | None:
 
 def _axis(data: xr.Dataset, path: str, axis: str) -> xr.DataArray:
     name = axis_name(data, axis)
+    if name is None and (wide := axis_name(data, axis, 2)):
+        raise UserError(
+            f"{path}: {wide} lies over {data[wide].dims}, so the grid is not of rows of equal "
+            "latitude; bring it onto one (cdo remapbil, xESMF)"
+        )
     if name is None:
         raise UserError(
             f"{path}: no {axis} axis (a one-dimensional variable named "
@@ -206,9 +236,29 @@ def _degrees(axis: xr.DataArray, path: str) -> np.ndarray:
 
 
 def _is_field(variable: xr.Variable, dims: Sequence[str]) -> bool:
-    others = [n for n, size in zip(variable.dims, variable.shape, strict=True) if n not in dims]
-    spare = all(variable.sizes[n] == 1 for n in others)
-    return set(dims) <= set(variable.dims) and spare and variable.dtype.kind in "fiu"
+    return set(dims) - {""} <= set(variable.dims) and variable.dtype.kind in "fiu"
+
+
+def _spare(variable: xr.Variable, dims: Sequence[str]) -> list[str]:
+    """The axes of which one value must be chosen."""
+    others = {str(name): n for name, n in variable.sizes.items() if name not in (*dims, VERSIONS)}
+    return [name for name, size in others.items() if size > 1]
+
+
+def field_values(
+    array: xr.DataArray, dims: Sequence[str], steps: slice, region: tuple[slice, slice]
+) -> np.ndarray:
+    """(n, h, w) f32 of a field of a file whose `GridFile` has these dims; read now."""
+    spare = [n for n in array.dims if n not in dims and (n != VERSIONS or array.sizes[n] == 1)]
+    array = array.isel(dict.fromkeys(spare, 0))
+    array = array if dims[0] in array.dims else array.expand_dims(dims[0])
+    values = np.array(array.transpose(..., *dims)[..., steps, *region].values, np.float32)
+    if values.ndim == 3:
+        return values
+    found = values[0]
+    for other in values[1:]:
+        found = np.where(np.isfinite(found), found, other)
+    return found
 
 
 def _attributes(variable: xr.Variable) -> dict[str, Any]:

@@ -93,6 +93,7 @@ class ForecastDataConfig(LoaderConfig):
     target: str
     accumulated: tuple[str, ...]
     land_mask: str
+    select: tuple[str, ...]
     static: tuple[str, ...]
     downsample: int = field(metadata=at_least(1))
     input_days: int = field(metadata=at_least(1))
@@ -165,9 +166,12 @@ class ForecastEvalConfig(EvalConfig):
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
-    """An older run's settings under the names of now: decoder_chunk was of days or of pixels."""
+    """An older run's settings under the names of now: decoder_chunk was of days or of pixels.
+
+    What had no setting then is as it was.
+    """
     memory = dict(values["memory"])
     if "decoder_chunk" in memory:
         chunk, days = memory.pop("decoder_chunk"), values["model"]["name"] == "convlstm"
         memory |= {"day_chunk": chunk * days, "pixel_chunk": chunk * (not days)}
-    return values | {"memory": memory}
+    return values | {"memory": memory, "data": {"select": ()} | values["data"]}

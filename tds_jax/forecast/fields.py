@@ -11,6 +11,7 @@ import numpy as np
 
 from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
+from tds_jax.data.selection import parse
 from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
 from tds_jax.forecast.coarse import CoarseFields
@@ -244,6 +245,7 @@ def open_fields(
     accumulated: Sequence[str],
     land_mask: str,
     downsample: int,
+    select: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Fields:
@@ -251,12 +253,13 @@ def open_fields(
 
     variables: names in the order of the channels; target: one of them. accumulated: see
     `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same grid, or ''.
-    downsample: cells per side of the blocks that are averaged; 1 = as stored. units: what variables
+    downsample: cells per side of the blocks that are averaged; 1 = as stored. select: of further
+    dimensions, as 'number=0'. units: what variables
     are converted to; UserError where that cannot be.
     """
     if target not in variables:
         raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
-    record = open_record(os.fspath(path), variables, progress)
+    record = open_record(os.fspath(path), variables, progress, parse(select))
     fields = DailyFields(record, variables, target, accumulated, land_mask, units)
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(

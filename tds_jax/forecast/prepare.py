@@ -11,6 +11,7 @@ import numpy as np
 from tds_jax.config import option, require
 from tds_jax.data.gridded import open_dataset
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
+from tds_jax.data.selection import HELP
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.forecast.fields import ACCUMULATED, open_fields
@@ -37,6 +38,7 @@ class Prepare:
     land_mask: str = option("", "FILE:VARIABLE, above 0.5 on land; '' = where the target is.")
     downsample: int = option(1, "Cells per side of the blocks that are averaged.")
     compression: str = option("none", "'gzip' (smaller, slower to read) or 'none'.")
+    select: tuple[str, ...] = option((), HELP)
 
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
         """Files written, files that were there, lines on input files left out.
@@ -56,6 +58,7 @@ class Prepare:
             accumulated=self.accumulated,
             land_mask=self.land_mask,
             downsample=self.downsample,
+            select=self.select,
         )
         for line in fields.notes:
             print(f"note: {line}", file=sys.stderr)
@@ -72,6 +75,8 @@ class Prepare:
     def _claim(self, folder: Path, fields: Fields) -> None:
         """Leaves a note of what the folder holds; UserError if it holds anything else."""
         settings = dataclasses.asdict(self)
+        if not self.select:
+            del settings["select"]  # folders of before it was there are the same
         settings |= {"lat": fields.lat.tolist(), "lon": fields.lon.tolist()}
         text = json.dumps(settings)
         sweep(folder)

@@ -87,6 +87,7 @@ class ForecastTask:
                 accumulated=data.accumulated,
                 land_mask=data.land_mask,
                 downsample=data.downsample,
+                select=data.select,
                 units=dict(zip(run.variables, run.units, strict=False)) if run else None,
                 progress=progress,
             )
