@@ -16,7 +16,10 @@ from tds_jax.data.gridded import (
     header,
     open_dataset,
     require_same_grid,
+    span,
+    turned_to,
 )
+from tds_jax.data.longitudes import beginning
 from tds_jax.data.open_files import OpenFiles
 from tds_jax.data.selection import VERSIONS, Selection
 from tds_jax.data.sentinels import bounds_of, lines, marks_in
@@ -94,8 +97,9 @@ def require_sorted(file: GridFile) -> None:
 class GridRecord:
     """Fields over many files, read in blocks of steps; picklable, files open when first read.
 
-    files: on one grid. unusable: by path, a line on each file that could not be opened or, once it
-    was tried, read; what could not be read is NaN, and said on stderr.
+    files: on one grid. west: where longitudes shall begin, if they can. unusable: by path, a line
+    on each file that could not be opened or, once it was tried, read; what could not be read is
+    NaN, and said on stderr.
     """
 
     def __init__(
@@ -103,13 +107,15 @@ class GridRecord:
         files: Sequence[GridFile],
         variables: Sequence[str],
         unusable: Mapping[str, str] | None = None,
+        west: float | None = None,
     ) -> None:
         self.unusable = dict(unusable or {})
         for other in files[1:]:
             require_same_grid(files[0], other)
         for name in variables:
             require_same_units(files, name)
-        self.files = tuple(files)
+        lon = files[0].lon if west is None else beginning(files[0].lon, west)[0]
+        self.files = tuple(turned_to(lon, one) for one in files)
         self._open: OpenFiles[xr.Dataset] = OpenFiles(MAX_OPEN_FILES, xr.Dataset.close)
         joined = {name: join_steps(files, name) for name in variables}
         self.steps = {name: steps for name, (steps, _) in joined.items()}
@@ -117,7 +123,7 @@ class GridRecord:
         self._bounds = {name: bounds_of(sample) for name, sample in samples.items()}
         self.notes = [line for name, sample in samples.items() for line in lines(name, sample)]
         self._marked = {line.split(":")[0] for line in self.notes}
-        self.notes += _selection_notes(files)
+        self.notes += _selection_notes(files) + _turned_notes(self.files)
         for name, (_, again) in joined.items():
             self._require_same(name, again)
 
@@ -225,7 +231,7 @@ class GridRecord:
                 """What can be read, by halves where something cannot."""
                 part = slice(wanted.start, wanted.stop, wanted.step)
                 try:
-                    return field_values(data[variable], file.dims, part, region)
+                    return field_values(data[variable], file, part, region)
                 except Exception as error:  # damage shows itself in any library's way
                     if len(wanted) > 1:
                         middle = len(wanted) // 2
@@ -264,17 +270,29 @@ def _selection_notes(files: Sequence[GridFile]) -> list[str]:
     ]
 
 
+def _turned_notes(files: Sequence[GridFile]) -> list[str]:
+    turned = [one for one in files if one.first or not np.allclose(one.stored, one.lon)]
+    if not turned:
+        return []
+    return [
+        f"longitude {span(turned[0].stored)} is read as {span(files[0].lon)} in {len(turned)} of "
+        f"{len(files)} files"
+    ]
+
+
 def open_record(
     path: str | Path,
     variables: Sequence[str],
     progress: Progress = silent,
     select: Selection | None = None,
+    west: float | None = None,
 ) -> GridRecord:
     """The record of `variables` over every file that `path` names (see `find_files`).
 
     Files without any of the variables are left out; a variable may live in files of its own. So
     are those that cannot be used, each with a line in `unusable`; UserError if half of all cannot.
-    UserError names a variable that no file has, with those found. select: see `selection.selected`.
+    UserError names a variable that no file has, with those found. select: see `selection.selected`;
+    west: `GridRecord`.
     """
     names = find_files(path)
     files, inside = [], set()
@@ -304,4 +322,4 @@ def open_record(
                 f"{path}: variable {variable!r} {what if variable in inside else 'is missing'}; "
                 f"found {', '.join(sorted(inside))}"
             )
-    return GridRecord(files, variables, unusable)
+    return GridRecord(files, variables, unusable, west)

@@ -11,6 +11,7 @@ import cftime
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.longitudes import ATOL, columns, is_monotone, offset, unbroken
 from tds_jax.data.selection import VERSIONS, Selection, further, selected
 from tds_jax.errors import UserError
 
@@ -30,14 +31,15 @@ CF_ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 ENDINGS = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zmetadata")
-GRID_ATOL = 1e-4  # degrees; single and double precision axes of one grid differ by less
+GRID_ATOL = ATOL
 
 
 @dataclasses.dataclass(frozen=True)
 class GridFile:
     """What one file says of itself without its fields being read.
 
-    times: (n,) datetime64[s]. lat: (H,), lon: (W,) degrees as stored. axes: the file's names of the
+    times: (n,) datetime64[s]. lat: (H,) degrees as stored. lon: (W,) degrees, without a jump, which
+    begin at the column `first` of those `stored`. axes: the file's names of the
     three, dims: of their dimensions, '' for a single time without one. attributes: by variable over
     the three axes; axes of length 1 besides are dropped. select: what is chosen of further axes,
     chosen: of which of them the file has any; merged: variables over versions, of which what is
@@ -48,6 +50,8 @@ class GridFile:
     times: np.ndarray
     lat: np.ndarray
     lon: np.ndarray
+    first: int
+    stored: np.ndarray
     axes: tuple[str, str, str]
     dims: tuple[str, str, str]
     attributes: Mapping[str, Mapping[str, Any]]
@@ -160,11 +164,14 @@ def header(data: xr.Dataset, path: str, select: Selection | None = None) -> Grid
             "write them as three dimensions, cells that are on no grid by cdo remapnn"
         )
     fields = {str(k): v for k, v in data.variables.items() if _is_field(v, dims)}
+    longitudes, first = unbroken(lon.values.astype(np.float64))
     return GridFile(
         path,
         _instants(time, path),
-        _degrees(lat, path),
-        _degrees(lon, path),
+        _degrees(lat.values, lat, path),
+        _degrees(longitudes, lon, path),
+        first,
+        lon.values.astype(np.float64),
         (str(time.name), str(lat.name), str(lon.name)),
         dims,
         {name: _attributes(one) for name, one in fields.items() if not _spare(one, dims)},
@@ -227,10 +234,9 @@ def _axis(data: xr.Dataset, path: str, axis: str) -> xr.DataArray:
     return data[name]
 
 
-def _degrees(axis: xr.DataArray, path: str) -> np.ndarray:
-    values = axis.values.astype(np.float64)
-    steps = np.diff(values)
-    if not (len(values) and np.isfinite(values).all() and (all(steps > 0) or all(steps < 0))):
+def _degrees(values: np.ndarray, axis: xr.DataArray, path: str) -> np.ndarray:
+    values = values.astype(np.float64)
+    if not (len(values) and np.isfinite(values).all() and is_monotone(values)):
         raise UserError(f"{path}: {axis.name} neither rises nor falls throughout; sort the grid")
     return values
 
@@ -246,13 +252,16 @@ def _spare(variable: xr.Variable, dims: Sequence[str]) -> list[str]:
 
 
 def field_values(
-    array: xr.DataArray, dims: Sequence[str], steps: slice, region: tuple[slice, slice]
+    array: xr.DataArray, file: GridFile, steps: slice, region: tuple[slice, slice]
 ) -> np.ndarray:
-    """(n, h, w) f32 of a field of a file whose `GridFile` has these dims; read now."""
+    """(n, h, w) f32 of a field of a file; read now."""
+    dims, (rows, wanted) = file.dims, region
     spare = [n for n in array.dims if n not in dims and (n != VERSIONS or array.sizes[n] == 1)]
     array = array.isel(dict.fromkeys(spare, 0))
     array = array if dims[0] in array.dims else array.expand_dims(dims[0])
-    values = np.array(array.transpose(..., *dims)[..., steps, *region].values, np.float32)
+    array = array.transpose(..., *dims)[..., steps, rows, :]
+    parts = [array[..., part].values for part in columns(wanted, file.first, len(file.lon))]
+    values = np.array(parts[0] if len(parts) == 1 else np.concatenate(parts, -1), np.float32)
     if values.ndim == 3:
         return values
     found = values[0]
@@ -266,17 +275,26 @@ def _attributes(variable: xr.Variable) -> dict[str, Any]:
 
 
 def require_same_grid(first: GridFile, other: GridFile) -> None:
-    """UserError unless two files lie on one grid."""
-    for axis in ("lat", "lon"):
-        a, b = getattr(first, axis), getattr(other, axis)
-        if len(a) != len(b) or not np.allclose(a, b, rtol=0, atol=GRID_ATOL):
+    """UserError unless two files lie on one grid; longitudes up to turns, wherever they begin."""
+    rows = len(first.lat) == len(other.lat) and np.allclose(
+        first.lat, other.lat, rtol=0, atol=GRID_ATOL
+    )
+    for axis, fits in {"lat": rows, "lon": offset(first.lon, other.lon) is not None}.items():
+        if not fits:
+            a, b = getattr(first, axis), getattr(other, axis)
             raise UserError(
-                f"{other.path}: {axis} is {_span(b)}, but {first.path} has {_span(a)}; "
+                f"{other.path}: {axis} is {span(b)}, but {first.path} has {span(a)}; "
                 "bring the files onto one grid"
             )
 
 
-def _span(axis: np.ndarray) -> str:
+def turned_to(lon: np.ndarray, other: GridFile) -> GridFile:
+    """A file on the same grid, read so that its columns are those of `lon`."""
+    first = ((offset(lon, other.lon) or 0) + other.first) % len(lon)
+    return dataclasses.replace(other, lon=lon, first=first)
+
+
+def span(axis: np.ndarray) -> str:
     return f"{axis[0]:g}..{axis[-1]:g} ({len(axis)})"
 
 
@@ -305,7 +323,7 @@ def _places(axis: xr.DataArray, wanted: np.ndarray, path: str) -> np.ndarray:
     apart = np.minimum(apart, np.abs(apart - 360))
     if (apart.min(axis=1) > GRID_ATOL).any():
         raise UserError(
-            f"{path}: {axis.name} is {_span(axis.values)}, the fields have {_span(wanted)}; "
+            f"{path}: {axis.name} is {span(axis.values)}, the fields have {span(wanted)}; "
             "bring it onto their grid"
         )
     return apart.argmin(axis=1)

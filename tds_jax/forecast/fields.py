@@ -247,6 +247,7 @@ def open_fields(
     downsample: int,
     select: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
+    west: float | None = None,
     progress: Progress = silent,
 ) -> Fields:
     """Daily fields of a file, a folder or glob of files, or a Zarr store; nothing is read yet.
@@ -255,11 +256,12 @@ def open_fields(
     `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same grid, or ''.
     downsample: cells per side of the blocks that are averaged; 1 = as stored. select: of further
     dimensions, as 'number=0'. units: what variables
-    are converted to; UserError where that cannot be.
+    are converted to; UserError where that cannot be. west: where longitudes of the fields shall
+    begin, if they can.
     """
     if target not in variables:
         raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
-    record = open_record(os.fspath(path), variables, progress, parse(select))
+    record = open_record(os.fspath(path), variables, progress, parse(select), west)
     fields = DailyFields(record, variables, target, accumulated, land_mask, units)
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(

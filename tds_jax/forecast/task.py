@@ -89,6 +89,7 @@ class ForecastTask:
                 downsample=data.downsample,
                 select=data.select,
                 units=dict(zip(run.variables, run.units, strict=False)) if run else None,
+                west=_west(run.grid) if run and data.downsample == 1 else None,
                 progress=progress,
             )
 
@@ -307,6 +308,11 @@ class ForecastTask:
 def grid_words(lat: np.ndarray, lon: np.ndarray) -> str:
     """The axes of a grid, to compare and to read."""
     return f"lat {_span(lat)}, lon {_span(lon)}"
+
+
+def _west(words: str) -> float:
+    """The first longitude in `grid_words`."""
+    return float(words.rpartition("lon ")[2].partition("..")[0])
 
 
 def _span(axis: np.ndarray) -> str:
