@@ -73,7 +73,8 @@ class ForecastModelConfig(Settings, group="model"):
 class ForecastInputs:
     """What a model must know of its fields. grid: its axes in words. land: cells, or 0.
 
-    units: of the variables, '' where the files name none; () where a run does not know them.
+    units: of the variables, '' where the files name none; () where a run does not know them. seen:
+    the cells with the target, see `task.packed`, or ''.
     """
 
     height: int
@@ -82,6 +83,7 @@ class ForecastInputs:
     grid: str
     land: int
     units: tuple[str, ...] = ()
+    seen: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,8 @@ def predict(
     source: as data.path: a file, a folder of files or a Zarr store, on the model's grid; a forecast
     is made after every day that ends an unbroken stretch of input days, the record's last among
     them. time is that day, prediction_timedelta 1 ... L days, valid_time (both) their sum. Axes
-    have the input's names, order and values; cells without land are NaN. A cell that an input day
+    have the input's names, order and values, turned to the run's longitudes; cells without land in
+    either are NaN. A cell that an input day
     lacks counts as usual there. UserError, after all is written, if a file could not be read.
     workdir: the run's; nothing in it is needed.
     """
@@ -46,6 +47,10 @@ def predict(
         raise UserError(
             f"--input={source} has {found[0]} x {found[1]} cells, {found[2]}; the model was "
             f"trained on {wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid"
+        )
+    if new := int((fields.land & ~task.seen).sum()):
+        print(
+            f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr
         )
     last = last_days(fields.days, task.spec.input_days)
     if not len(last):
@@ -86,7 +91,7 @@ def forecasts(
         dates = fields.days[padded][:, None] + DAY * np.arange(1 - days, leads + 1)
         batch = make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
         maps = np.asarray(run(jax.tree.map(jnp.asarray, batch)))[: len(ends)]
-        there = fields.land & ~_strange(model, task.target, windows[: len(ends)])
+        there = fields.land & task.seen & ~_strange(model, task.target, windows[: len(ends)])
         yield np.where(there[:, None], maps, np.float32(np.nan))
 
 

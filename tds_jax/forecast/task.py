@@ -1,9 +1,11 @@
 """The forecast task: gridded days -> windows -> Forecaster -> coming days, and their worth."""
 
+import base64
 import copy
 import dataclasses
 import functools
 import os
+import zlib
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -36,6 +38,7 @@ from tds_jax.progress import progress_bar
 
 # Maps of an extra input: land, and sin latitude, sin and cos longitude.
 STATIC = {"land_mask": 1, "coordinates": 3}
+LATER = {"units", "seen"}  # inputs that older runs do not name
 # Sequences of an LSTM redone together, most bytes first.
 PIXEL_CHUNKS = (65_536, 16_384, 4_096)
 
@@ -44,7 +47,8 @@ class ForecastTask:
     """A `tasks.Task` for daily fields on a grid.
 
     recorded: grid and variables; given, or else read from the files, which are opened when first
-    needed. What `inputs` of an imported checkpoint leave open is read from the files too.
+    needed. What `inputs` of an imported checkpoint leave open is read from the files too; units and
+    the beginning of longitudes that they name are what the files are brought to.
     """
 
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
@@ -53,8 +57,10 @@ class ForecastTask:
         self.spec = WindowSpec(data.input_days, data.lead_days)
         names = {field.name for field in dataclasses.fields(ForecastInputs)}
         known = {name: value for name, value in (inputs or {}).items() if name in names}
-        if names - set(known) - {"units"}:
-            known = self._inputs_of_data() | known
+        self._run = known
+        if names - set(known) - LATER:
+            of_data = self._inputs_of_data()
+            known = of_data | {name: known[name] for name in set(known) - {"units", "grid"}}
         lists = {name: tuple(known.get(name, ())) for name in ("variables", "units")}
         self.recorded = ForecastInputs(**known | lists)
         require(
@@ -78,7 +84,7 @@ class ForecastTask:
 
     def open(self, path: str) -> Fields:
         """The daily fields of a path, as the config wants them, in the units of the run."""
-        data, run = self.config.data, getattr(self, "recorded", None)
+        data, run = self.config.data, self._run
         with progress_bar("reading the headers") as progress:
             return open_fields(
                 path,
@@ -88,8 +94,8 @@ class ForecastTask:
                 land_mask=data.land_mask,
                 downsample=data.downsample,
                 select=data.select,
-                units=dict(zip(run.variables, run.units, strict=False)) if run else None,
-                west=_west(run.grid) if run and data.downsample == 1 else None,
+                units=dict(zip(data.variables, run.get("units", ()), strict=False)),
+                west=_west(run["grid"]) if "grid" in run and data.downsample == 1 else None,
                 progress=progress,
             )
 
@@ -102,7 +108,7 @@ class ForecastTask:
         data, land_only = self.config.data, self.config.model.land_only
         if data.path or data.downsample > 1:
             lat, lon = self.fields.lat, self.fields.lon
-            land = self.fields.land if land_only else np.zeros(0)
+            land = self.fields.land
             described = self.fields.attributes
         else:  # known before the fields are generated
             made = _simulation(self.config)
@@ -115,11 +121,17 @@ class ForecastTask:
             "grid": grid_words(lat, lon),
             "land": int(land.sum()) if land_only else 0,
             "units": [str(described.get(n, {}).get("units", "")) for n in data.variables],
+            "seen": packed(land),
         }
 
     def grid_of(self, fields: Fields) -> tuple[int, int, str]:
         """Rows, columns and axes of fields, to compare with those recorded."""
         return len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """(H, W) bool: cells where training had the target; all, where a run does not say."""
+        return unpacked(self.recorded.seen, (self.recorded.height, self.recorded.width))
 
     @property
     def target(self) -> int:
@@ -308,6 +320,19 @@ class ForecastTask:
 def grid_words(lat: np.ndarray, lon: np.ndarray) -> str:
     """The axes of a grid, to compare and to read."""
     return f"lat {_span(lat)}, lon {_span(lon)}"
+
+
+def packed(mask: np.ndarray) -> str:
+    """A mask of cells as a text of some bits a cell, or less."""
+    return base64.b85encode(zlib.compress(np.packbits(mask).tobytes())).decode()
+
+
+def unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
+    """bool of this shape: the mask; every cell where there is no text."""
+    if not text:
+        return np.ones(shape, bool)
+    bits = np.unpackbits(np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8))
+    return bits[: shape[0] * shape[1]].reshape(shape).astype(bool)
 
 
 def _west(words: str) -> float:
