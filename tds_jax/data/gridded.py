@@ -11,6 +11,7 @@ import cftime
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.formats import is_zarr, opened
 from tds_jax.data.longitudes import ATOL, columns, is_monotone, offset, unbroken
 from tds_jax.data.selection import VERSIONS, Selection, further, selected
 from tds_jax.errors import UserError
@@ -29,8 +30,7 @@ CF_ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
         "units": ("degrees_east", "degree_east", "degrees_E", "degree_E", "degreesE", "degreeE")
     },
 }
-ENDINGS = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
-ZARR_MARKERS = ("zarr.json", ".zgroup", ".zmetadata")
+ENDINGS = (".nc", ".nc3", ".nc4", ".cdf", ".h5", ".hdf5", ".grib", ".grib2", ".grb", ".zarr")
 GRID_ATOL = ATOL
 
 
@@ -39,8 +39,9 @@ class GridFile:
     """What one file says of itself without its fields being read.
 
     times: (n,) datetime64[s]. lat: (H,) degrees as stored. lon: (W,) degrees, without a jump, which
-    begin at the column `first` of those `stored`. axes: the file's names of the
-    three, dims: of their dimensions, '' for a single time without one. attributes: by variable over
+    begin at the column `first` of those `stored`. axes: the file's names of the three, dims: of
+    their dimensions, '' for a single time without one. inner: a second dimension of the times, the
+    step of a forecast, which then runs faster than the first; else ''. attributes: by variable over
     the three axes; axes of length 1 besides are dropped. select: what is chosen of further axes,
     chosen: of which of them the file has any; merged: variables over versions, of which what is
     there counts. further: by variable that is left out, what must be chosen.
@@ -54,6 +55,7 @@ class GridFile:
     stored: np.ndarray
     axes: tuple[str, str, str]
     dims: tuple[str, str, str]
+    inner: str
     attributes: Mapping[str, Mapping[str, Any]]
     select: Selection
     chosen: frozenset[str]
@@ -69,6 +71,7 @@ def find_files(path: str | Path) -> list[str]:
     if os.path.isdir(text):
         inside = [os.path.join(text, name) for name in sorted(os.listdir(text))]
         found = [one for one in inside if one.lower().endswith(ENDINGS)]
+        found = found or [one for one in inside if one.lower().endswith(".zip")]
         if not found:
             raise UserError(f"{text}: no {', '.join(ENDINGS)} in this folder; check the path")
         return found
@@ -78,75 +81,13 @@ def find_files(path: str | Path) -> list[str]:
     return found
 
 
-def is_zarr(path: str) -> bool:
-    """Whether the path is a Zarr group in a folder."""
-    return any(os.path.exists(os.path.join(path, marker)) for marker in ZARR_MARKERS)
-
-
 def open_dataset(path: str, select: Selection | None = None) -> xr.Dataset:
     """The file as a lazy dataset, whatever its format, decoded as CF says; UserError otherwise.
 
     select: see `selection.selected`.
     """
-    data = _opened(path)
+    data = opened(path)
     return selected(data, select, path) if select else data
-
-
-def _opened(path: str) -> xr.Dataset:
-    engine, options = _engine(path)
-
-    def opened(mask: bool) -> xr.Dataset:
-        return xr.open_dataset(
-            path,
-            engine=engine,
-            cache=False,
-            decode_timedelta=False,
-            mask_and_scale=mask,
-            backend_kwargs=options,
-        )
-
-    try:
-        data = opened(True)
-        zero = [name for name, one in data.variables.items() if _is_filled_with_zero(one)]
-        if engine == "zarr" and zero:
-            data = data.assign(opened(False)[zero].data_vars)
-        return data
-    except Exception as error:  # a foreign file may fail anywhere in any library
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: cannot be opened ({text}); {_remedy(error, path)}") from error
-
-
-def _is_filled_with_zero(variable: xr.Variable) -> bool:
-    """Whether an array of floats is 0 where nothing was written: zarr's default, not a mark of what
-    is missing, which for floats is NaN or far from all values."""
-    said = variable.encoding
-    plain = not {"scale_factor", "add_offset", "missing_value"} & set(said)
-    return plain and said.get("_FillValue") == 0 and np.dtype(said.get("dtype", "i4")).kind == "f"
-
-
-def _remedy(error: Exception, path: str) -> str:
-    """What would help: only damage is cured by another copy."""
-    if os.path.islink(path) and not os.path.exists(path):
-        return "the link leads nowhere"
-    if isinstance(error, PermissionError):
-        return "ask for the right to read it"
-    if "lock" in str(error).lower() or isinstance(error, BlockingIOError):
-        return "another program is writing it; wait, or set HDF5_USE_FILE_LOCKING=FALSE"
-    return "check or copy the file"
-
-
-def _engine(path: str) -> tuple[str | None, dict[str, Any]]:
-    """xarray's engine for a file by its first bytes; None lets xarray choose."""
-    if is_zarr(path):
-        return "zarr", {"consolidated": False}  # a local folder lists itself fast enough
-    try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if start == b"\x89HDF\r\n\x1a\n":
-        return "h5netcdf", {"phony_dims": "sort"}  # HDF5 without dimension scales opens too
-    return ("scipy", {}) if start[:4] in (b"CDF\x01", b"CDF\x02") else (None, {})
 
 
 def header(data: xr.Dataset, path: str, select: Selection | None = None) -> GridFile:
@@ -154,16 +95,16 @@ def header(data: xr.Dataset, path: str, select: Selection | None = None) -> Grid
 
     data: as `open_dataset` gives it with the same `select`.
     """
-    single = axis_name(data, "time") is None and axis_name(data, "time", 0)
-    time = data[single] if single else _axis(data, path, "time")
+    time = _time(data, path)
     lat, lon = (_axis(data, path, axis) for axis in ("latitude", "longitude"))
-    dims = "".join(map(str, time.dims)), str(lat.dims[0]), str(lon.dims[0])
+    outer, inner = (*map(str, time.dims), "", "")[:2]
+    dims = outer, str(lat.dims[0]), str(lon.dims[0])
     if len(set(dims)) < 3:
         raise UserError(
             f"{path}: time, latitude and longitude share a dimension {dims}; "
             "write them as three dimensions, cells that are on no grid by cdo remapnn"
         )
-    fields = {str(k): v for k, v in data.variables.items() if _is_field(v, dims)}
+    fields = {str(k): v for k, v in data.variables.items() if _is_field(v, (*dims, inner))}
     longitudes, first = unbroken(lon.values.astype(np.float64))
     return GridFile(
         path,
@@ -174,12 +115,26 @@ def header(data: xr.Dataset, path: str, select: Selection | None = None) -> Grid
         lon.values.astype(np.float64),
         (str(time.name), str(lat.name), str(lon.name)),
         dims,
-        {name: _attributes(one) for name, one in fields.items() if not _spare(one, dims)},
+        inner,
+        {n: _attributes(one) for n, one in fields.items() if not _spare(one, (*dims, inner))},
         select or {},
         frozenset(set(select or {}) & set(map(str, data.variables))),
         frozenset(name for name, one in fields.items() if one.sizes.get(VERSIONS, 1) > 1),
-        {name: further(data, more) for name, one in fields.items() if (more := _spare(one, dims))},
+        {
+            name: further(data, more)
+            for name, one in fields.items()
+            if (more := _spare(one, (*dims, inner)))
+        },
     )
+
+
+def _time(data: xr.Dataset, path: str) -> xr.DataArray:
+    """The times: an axis, valid times over it and the steps of forecasts, or a single one."""
+    valid = data.variables.get("valid_time")
+    if valid is not None and valid.ndim == 2 and valid.dims[1] == "step":
+        return data["valid_time"]
+    single = axis_name(data, "time") is None and axis_name(data, "time", 0)
+    return data[single] if single else _axis(data, path, "time")
 
 
 def _instants(time: xr.DataArray, path: str) -> np.ndarray:
@@ -189,8 +144,8 @@ def _instants(time: xr.DataArray, path: str) -> np.ndarray:
     calendars with dates that do not exist, such as February 30.
     """
     if time.dtype.kind == "M" and not np.isnat(time.values).any():
-        return np.atleast_1d(time.values).astype("datetime64[s]")
-    dates = np.atleast_1d(time.values)
+        return time.values.reshape(-1).astype("datetime64[s]")
+    dates = time.values.reshape(-1)
     if dates.size and all(isinstance(date, cftime.datetime) for date in dates.flat):
         try:
             return np.array([date.isoformat() for date in dates.flat], "datetime64[s]")
@@ -256,6 +211,8 @@ def field_values(
 ) -> np.ndarray:
     """(n, h, w) f32 of a field of a file; read now."""
     dims, (rows, wanted) = file.dims, region
+    if file.inner:
+        return _of_forecasts(array, file, steps, region)
     spare = [n for n in array.dims if n not in dims and (n != VERSIONS or array.sizes[n] == 1)]
     array = array.isel(dict.fromkeys(spare, 0))
     array = array if dims[0] in array.dims else array.expand_dims(dims[0])
@@ -268,6 +225,26 @@ def field_values(
     for other in values[1:]:
         found = np.where(np.isfinite(found), found, other)
     return found
+
+
+def _of_forecasts(
+    array: xr.DataArray, file: GridFile, steps: slice, region: tuple[slice, slice]
+) -> np.ndarray:
+    """`field_values` where step k is step k % n of the forecast k // n; one of the n, or all."""
+    size = array.sizes[file.inner]
+    flat = dataclasses.replace(file, inner="")
+    wanted = np.arange(steps.start, steps.stop, steps.step)
+    outer, inner = np.divmod(wanted, size)
+    alike = bool((inner == inner[0]).all())
+    stride = max(steps.step // size, 1) if alike else 1
+    chosen = slice(int(outer[0]), int(outer[-1]) + 1, stride)
+    parts = [
+        field_values(array.isel({file.inner: int(i)}), flat, chosen, region)
+        for i in (inner[:1] if alike else range(size))
+    ]
+    if alike:
+        return parts[0]
+    return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])[wanted - wanted[0] + inner[0]]
 
 
 def _attributes(variable: xr.Variable) -> dict[str, Any]:

@@ -83,6 +83,10 @@ def test_records_of_either_convention_are_the_same(tmp_path):
     alone = open_record(tmp_path / "b.nc", ("z",), west=0.0)
     np.testing.assert_array_equal(alone.read("z", 0, 2), values[2:])
     np.testing.assert_array_equal(alone.files[0].lon, GLOBE)
+    box = data.isel(longitude=[34, 35, 0, 1])
+    over = open_record(write(box, tmp_path / "d.nc"), ("z",))
+    np.testing.assert_array_equal(over.files[0].lon, [-20, -10, 0, 10])
+    np.testing.assert_array_equal(over.read("z", 0, 4), values[..., [34, 35, 0, 1]])
     unsorted = data.isel(longitude=[0, 2, 1])
     with pytest.raises(UserError, match="longitude neither rises nor falls"):
         open_record(write(unsorted, tmp_path / "c.nc"), ("z",))

@@ -62,10 +62,33 @@ def test_a_file_is_read_at_the_choice_at_the_time_that_is_valid(tmp_path):
     np.testing.assert_array_equal(record.steps["sm"].times, dates("2020-01-02", 3))
     assert (record.read("sm", 0, 3) == 1).all()
     assert record.notes == []
-    with pytest.raises(UserError, match=r"step of 2 \(6, 24\); choose with --select=step=24"):
-        open_record(path, ("sm",))
     with pytest.raises(UserError, match="needs valid_time"):
         selected(member("step").drop_vars("valid_time"), {"step": "24"}, "a.nc")
+
+
+def test_further_dimensions_are_named_with_the_remedy(tmp_path):
+    path = write(member("depth"), tmp_path / "a.nc")
+    words = r"sm also lies over depth of 2 \(0.05, 0.2\); choose with --select=depth=0.05"
+    with pytest.raises(UserError, match=words):
+        open_record(path, ("sm",))
+
+
+def test_forecasts_and_their_steps_are_one_row_of_times(tmp_path):
+    """As cfgrib gives ERA5-Land: days, and hours of each."""
+    n, size = 5, 6
+    times = dates("2020-01-01", n).astype("datetime64[ns]")
+    steps = np.arange(1, size + 1) * np.timedelta64(4 * 3600 * 10**9, "ns")
+    values = np.random.default_rng(0).normal(size=(n, size, 4, 3)).astype("f4")
+    axes = {"time": times, "step": steps, "latitude": LAT, "longitude": LON}
+    data = xr.Dataset({"sm": (("time", "step", "latitude", "longitude"), values)}, axes)
+    data = data.assign_coords(valid_time=data.time + data.step)
+    record = open_record(write(data, tmp_path / "a.nc"), ("sm",))
+    flat = values.reshape(-1, 4, 3)
+    wanted = (times[:, None] + steps).ravel().astype("datetime64[s]")
+    np.testing.assert_array_equal(record.steps["sm"].times, wanted)
+    for first, last, every in ((0, 30, 1), (3, 17, 1), (5, 30, 6), (2, 29, 12), (1, 30, 7)):
+        found = record.read("sm", first, last, every, (slice(1, 3), slice(0, 2)))
+        np.testing.assert_array_equal(found, flat[first:last:every, 1:3, :2])
 
 
 def test_a_choice_that_no_file_offers_is_said(tmp_path):
