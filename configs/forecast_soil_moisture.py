@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     config.model.groups = 4  # of 'group'; divides every width
     config.model.dropout = 0.15  # of whole channels; published: none | 0.1 | 0.15 | 0.2
     config.model.land_only = False  # True: LSTM and head on land cells only; same result on land
+    config.model.periodic = False  # True: columns go around the globe, not between edges of zeros
     # What the network sees is (field - centre) / scale, measured on train days. 'none' | 'scalar':
     # one mean per variable | 'cell': one per cell | 'anomaly': each cell's climatology.
     config.model.normalize = "anomaly"

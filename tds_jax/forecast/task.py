@@ -17,6 +17,7 @@ from flax import nnx
 from tds_jax.config import Config, require
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import below
+from tds_jax.data.longitudes import is_global
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.forecast import synthetic, torch_names
@@ -66,6 +67,11 @@ class ForecastTask:
         require(
             not (config.model.land_only and any(data.crop)),
             f"data.crop={data.crop} moves the cells that model.land_only=True counts; use (0, 0)",
+        )
+        require(
+            not config.model.periodic or (self._is_global() and not any(data.crop)),
+            f"model.periodic=True needs whole maps around the globe, but the fields have "
+            f"{self.recorded.width} columns, {self.recorded.grid}, and data.crop is {data.crop}",
         )
         require(
             0 < config.model.local_days <= data.input_days or not config.model.local_days,
@@ -124,6 +130,11 @@ class ForecastTask:
             "seen": packed(land),
         }
 
+    def _is_global(self) -> bool:
+        """Whether the recorded columns go around the globe."""
+        first, last = self.recorded.grid.rpartition("lon ")[2].split("..")
+        return is_global(np.linspace(float(first), float(last), self.recorded.width))
+
     def grid_of(self, fields: Fields) -> tuple[int, int, str]:
         """Rows, columns and axes of fields, to compare with those recorded."""
         return len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
@@ -179,6 +190,7 @@ class ForecastTask:
             local=(model.local_kernel, model.local_days),
             static=sum(STATIC[name] for name in extra if name in STATIC) + len(data.static),
             season="day_of_year" in extra,
+            periodic=model.periodic,
         )
 
     def init(self, rngs: nnx.Rngs) -> Forecaster:
@@ -296,6 +308,11 @@ class ForecastTask:
         norms = model.name != "convlstm" and model.norm == "batch"
         split = optim.batch_norm_warning(" (model.norm=group is exact)")
         said = [*self.fields.unusable, *self.fields.notes]
+        if self._is_global() and not (model.periodic or any(self.config.data.crop)):
+            said.append(
+                "the columns go around the globe, but the network takes them for a strip; "
+                "model.periodic=True lets weather pass its edges"
+            )
         return [*said, *self._season_warning(), *norms * split]
 
     def _season_warning(self) -> list[str]:
