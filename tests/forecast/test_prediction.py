@@ -62,6 +62,21 @@ def test_the_file_says_what_it_is_of_as_cf_wants_it(written):
     assert np.isnan(written.swvl1.encoding["_FillValue"])
 
 
+def test_an_output_that_ends_so_is_a_zarr_store_with_the_same_content(made, written):
+    task, model, source, folder = made
+    known = type(task)(task.config, task.inputs())
+    for _ in range(2):  # a store that is there is replaced
+        prediction.predict(known, model, source, folder / "out.zarr")
+    with xr.open_zarr(folder / "out.zarr", decode_timedelta=True) as found:
+        xr.testing.assert_identical(found.load(), written)
+    (folder / "mine").mkdir(exist_ok=True)
+    (folder / "mine" / "a.txt").write_text("")
+    (folder / "mine").rename(folder / "mine.zarr")
+    with pytest.raises(UserError, match=r"mine\.zarr is a folder"):
+        prediction.predict(known, model, source, folder / "mine.zarr")
+    assert not list(folder.glob("*.tmp"))
+
+
 def test_the_sea_is_nan_and_the_land_is_the_models_forecast(made, written):
     model = made[1]
     assert np.isnan(written.swvl1.values[..., SEA]).all()
