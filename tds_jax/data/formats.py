@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import warnings
 import zipfile
 from typing import Any
 
@@ -44,18 +45,23 @@ def opened(path: str) -> xr.Dataset:
         raise
     except Exception as error:  # a foreign file may fail anywhere in any library
         text = " ".join(str(error).split())[:200] or type(error).__name__
+        if engine == "scipy" and isinstance(error, ValueError):
+            text = f"damaged, or shorter than its header says: {text}"
         raise UserError(f"{path}: cannot be opened ({text}); {_remedy(error, path)}") from error
 
 
 def _dataset(path: str, engine: str | None, options: Any, mask: bool = True) -> xr.Dataset:
-    return xr.open_dataset(
-        path,
-        engine=engine,
-        cache=False,
-        decode_timedelta=False,
-        mask_and_scale=mask,
-        backend_kwargs=options,
-    )
+    with warnings.catch_warnings():
+        # Of "hours since 1-1-1": read as the first year, and printed for every file.
+        warnings.filterwarnings("ignore", "Ambiguous reference date", xr.SerializationWarning)
+        return xr.open_dataset(
+            path,
+            engine=engine,
+            cache=False,
+            decode_timedelta=False,
+            mask_and_scale=mask,
+            backend_kwargs=options,
+        )
 
 
 def _of_group(path: str, outer: xr.Dataset, options: dict[str, Any]) -> xr.Dataset:

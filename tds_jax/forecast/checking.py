@@ -142,6 +142,8 @@ def _time_lines(fields: DailyFields, findings: Findings) -> None:
             _note(findings, "incomplete", f"{name}: {some(absent)} cannot be made whole")
     for line in fields.totals:
         _note(findings, "totals", line)
+    for line in fields.land_notes:
+        _note(findings, "land", line)
     for line in fields.record_notes:
         _note(findings, "values", line)
     for line in fields.left_out:

@@ -229,6 +229,9 @@ def test_a_mask_that_cannot_be_of_the_data_is_refused(tmp_path, share, words):
     data.t2m[:, :, 0] = np.nan  # sea in the first column
     path = write(data, tmp_path / "a.nc")
     assert opened(path, land_mask=_mask(tmp_path, [0, 1, 1])).land.sum() == 8
+    more = opened(path, land_mask=_mask(tmp_path, [1, 1, 1]))
+    assert more.land.sum() == 8
+    assert "mask.nc:lsm: 4 cells of its land never have t2m, and count as sea" in more.notes[-1]
     with pytest.raises(UserError, match=words):
         assert opened(path, land_mask=_mask(tmp_path, share)).land.any()
 
