@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     config.model.groups = 4  # of 'group'; divides every width
     config.model.dropout = 0.15  # of whole channels; published: none | 0.1 | 0.15 | 0.2
     config.model.land_only = False  # True: LSTM and head on land cells only; same result on land
+    config.model.periodic = False  # True: columns go around the globe, not between edges of zeros
     # What the network sees is (field - centre) / scale, measured on train days. 'none' | 'scalar':
     # one mean per variable | 'cell': one per cell | 'anomaly': each cell's climatology.
     config.model.normalize = "anomaly"
@@ -69,6 +70,8 @@ def get_config() -> ConfigDict:
     # say so themselves (GRIB_stepType 'accum') need not be named.
     config.data.accumulated = ("ro", "e", "tp")
     config.data.land_mask = ""  # 'FILE:VARIABLE', share of land; '' = where the target exists
+    # One of each further dimension, such as ('number=0', 'depth=0.05'), by the files' own values.
+    config.data.select = ()
     config.data.static = ()  # 'FILE:VARIABLE' maps added as inputs: soil texture, elevation
     config.data.downsample = 1  # cells per side of averaged blocks; memory / its square
     config.data.input_days = 20

@@ -22,6 +22,7 @@ DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
 SPLITS = ("train", "val", "test")
+SHOWN = 200  # letters of a value in a message
 
 
 # What else a field says of its setting, in its metadata. A run may go on with another value of a
@@ -344,6 +345,11 @@ def marked(config: Config, mark: str) -> dict[str, dataclasses.Field]:
     }
 
 
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], free: Collection[str] = (), prefix: str = ""
 ) -> list[str]:
@@ -355,5 +361,5 @@ def differences(
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found += differences(before, after, free, f"{path}.")
         elif before != after and path not in free:
-            found.append(f"{path}: {before} -> {after}")
+            found.append(f"{path}: {_short(before)} -> {_short(after)}")
     return found

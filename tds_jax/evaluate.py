@@ -49,7 +49,7 @@ def main() -> None:
     values = workdir.read_config(folder)
     values["data"]["path"] = flags.FLAGS.data or values["data"]["path"]
     config = cli.resolve(values)
-    task = tasks.get(config)
+    task = tasks.get_for_data(config, workdir.read_inputs(folder))
     workdir.require_inputs(folder, task.inputs())
     report, _ = giving_way.within_memory(
         lambda config: evaluate(Blueprint(task.under(config), config), folder, flags.FLAGS.split),

@@ -85,7 +85,8 @@ class Domain(NamedTuple):
       prepare(source, target, progress) -> files written, files kept, lines on what was skipped
       synthesize(target, progress) -> what was written
     inputs_of: a function of a PyTorch checkpoint's tensors. today: a function of an older run's
-    settings, where names have changed since. '' where a domain does not offer something.
+    settings, where names have changed since. '' where a domain does not offer something. brought:
+    inputs of a run that other data are brought to, such as units, before they are compared.
     """
 
     task: str
@@ -99,6 +100,7 @@ class Domain(NamedTuple):
     export: str = ""
     stream: str = ""
     today: str = ""
+    brought: tuple[str, ...] = ()
 
 
 class Checked(NamedTuple):
@@ -141,6 +143,7 @@ DOMAINS = {
         synthesize="tds_jax.forecast.synthetic:Simulation",
         export="tds_jax.forecast.export:write",
         today="tds_jax.forecast.config:today",
+        brought=("units", "grid", "seen"),
     ),
     "voxel": Domain(
         task="tds_jax.voxel.task:VoxelTask",
@@ -176,6 +179,12 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
 def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:
     """The task a config names; with the `inputs` of a run it builds a model without data."""
     return _load(DOMAINS[config.task].task)(config, inputs)
+
+
+def get_for_data(config: Config, inputs: Mapping[str, Any]) -> Task:
+    """The task of a config whose data are brought to a run's `inputs`, as far as they can be."""
+    brought = DOMAINS[config.task].brought
+    return get(config, {name: inputs[name] for name in brought if name in inputs} or None)
 
 
 def offers(door: str, task: str) -> bool:

@@ -1,5 +1,6 @@
 """Fields over many files of one grid: which steps there are, and blocks of them on demand."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,13 +9,27 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from tds_jax.data.gridded import GridFile, find_files, header, open_dataset, require_same_grid
+from tds_jax.data.gridded import (
+    GridFile,
+    field_values,
+    find_files,
+    header,
+    open_dataset,
+    require_same_grid,
+    span,
+    turned_to,
+)
+from tds_jax.data.longitudes import beginning
 from tds_jax.data.open_files import OpenFiles
+from tds_jax.data.selection import VERSIONS, Selection
+from tds_jax.data.sentinels import bounds_of, lines, marks_in
 from tds_jax.data.units import is_same
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
 
 MAX_OPEN_FILES = 32  # per process; a header and a chunk per variable for each
+SAMPLES = 8  # steps of a variable looked at for numbers that mean "missing"
+BLOCK_BYTES = 16 * 2**20  # of steps that two files hold, compared at once
 
 Region = tuple[slice, slice]  # of rows (latitude) and columns (longitude)
 WHOLE: Region = (slice(None), slice(None))
@@ -28,11 +43,15 @@ class Steps:
     file: np.ndarray
     offset: np.ndarray
 
+    def at(self, chosen: np.ndarray) -> "Steps":
+        """Some of the steps, by indices or a mask."""
+        return Steps(self.times[chosen], self.file[chosen], self.offset[chosen])
 
-def join_steps(files: Sequence[GridFile], variable: str) -> Steps:
-    """The steps of a variable over all files that have it.
 
-    UserError when times run backwards inside a file, or the same time occurs twice.
+def join_steps(files: Sequence[GridFile], variable: str) -> tuple[Steps, Steps]:
+    """The steps of a variable over all files that have it, and those of times already there.
+
+    UserError when times run backwards inside a file.
     """
     chosen = [i for i, one in enumerate(files) if variable in one.attributes and len(one.times)]
     if not chosen:
@@ -45,16 +64,9 @@ def join_steps(files: Sequence[GridFile], variable: str) -> Steps:
         np.repeat(chosen, [len(files[i].times) for i in chosen]),
         np.concatenate([np.arange(len(files[i].times)) for i in chosen]),
     )
-    order = np.argsort(steps.times, kind="stable")  # files may interleave
-    steps = Steps(steps.times[order], steps.file[order], steps.offset[order])
-    same = np.flatnonzero(steps.times[1:] == steps.times[:-1])
-    if len(same):
-        one, two = (files[steps.file[same[0] + k]].path for k in (0, 1))
-        raise UserError(
-            f"{variable}: {len(same)} times occur twice, the first {steps.times[same[0]]} in "
-            f"{one} and in {two}; leave one of them out"
-        )
-    return steps
+    steps = steps.at(np.argsort(steps.times, kind="stable"))  # files may interleave
+    again = np.diff(steps.times, prepend=steps.times[:1] - 1) == np.timedelta64(0, "s")
+    return steps.at(~again), steps.at(again)
 
 
 def require_same_units(files: Sequence[GridFile], variable: str) -> None:
@@ -85,8 +97,9 @@ def require_sorted(file: GridFile) -> None:
 class GridRecord:
     """Fields over many files, read in blocks of steps; picklable, files open when first read.
 
-    files: on one grid. unusable: by path, a line on each file that could not be opened or, once it
-    was tried, read; what could not be read is NaN, and said on stderr.
+    files: on one grid. west: where longitudes shall begin, if they can. unusable: by path, a line
+    on each file that could not be opened or, once it was tried, read; what could not be read is
+    NaN, and said on stderr.
     """
 
     def __init__(
@@ -94,15 +107,25 @@ class GridRecord:
         files: Sequence[GridFile],
         variables: Sequence[str],
         unusable: Mapping[str, str] | None = None,
+        west: float | None = None,
     ) -> None:
         self.unusable = dict(unusable or {})
         for other in files[1:]:
             require_same_grid(files[0], other)
         for name in variables:
             require_same_units(files, name)
-        self.files = tuple(files)
-        self.steps = {name: join_steps(files, name) for name in variables}
+        lon = files[0].lon if west is None else beginning(files[0].lon, west)[0]
+        self.files = tuple(turned_to(lon, one) for one in files)
         self._open: OpenFiles[xr.Dataset] = OpenFiles(MAX_OPEN_FILES, xr.Dataset.close)
+        joined = {name: join_steps(files, name) for name in variables}
+        self.steps = {name: steps for name, (steps, _) in joined.items()}
+        samples = {name: self._sample(name) for name in variables}
+        self._bounds = {name: bounds_of(sample) for name, sample in samples.items()}
+        self.notes = [line for name, sample in samples.items() for line in lines(name, sample)]
+        self._marked = {line.split(":")[0] for line in self.notes}
+        self.notes += _selection_notes(files) + _turned_notes(self.files)
+        for name, (_, again) in joined.items():
+            self._require_same(name, again)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -113,6 +136,17 @@ class GridRecord:
         self, variable: str, start: int, stop: int, every: int = 1, region: Region = WHOLE
     ) -> np.ndarray:
         """Steps start, start + every, … < stop: (n, h, w) f32, NaN where missing or infinite."""
+        block = self._stored(variable, start, stop, every, region)
+        marks = marks_in(block, self._bounds[variable])
+        if marks.any():
+            self._say_marks(variable, block[marks])
+            block[marks] = np.nan
+        return block
+
+    def _stored(
+        self, variable: str, start: int, stop: int, every: int = 1, region: Region = WHOLE
+    ) -> np.ndarray:
+        """`read`, marks of what is missing among the values."""
         table, parts = self.steps[variable], []
         wanted = np.arange(start, stop, every)
         files, offsets = (x[wanted] for x in (table.file, table.offset))
@@ -125,6 +159,63 @@ class GridRecord:
         block[~np.isfinite(block)] = np.nan
         return block
 
+    def _sample(self, variable: str) -> np.ndarray:
+        """(n, H, W) some steps from the first to the last, as stored."""
+        count = len(self.steps[variable].times)
+        chosen = np.linspace(0, count - 1, min(SAMPLES, count)).round().astype(int)
+        return np.concatenate([self._stored(variable, int(i), int(i) + 1) for i in chosen])
+
+    def _require_same(self, variable: str, again: Steps) -> None:
+        """Notes the steps that several files hold alike; UserError where their values differ."""
+        kept = np.searchsorted(self.steps[variable].times, again.times)
+        together = (np.diff(kept) == 1) & (np.diff(again.file) == 0) & (np.diff(again.offset) == 1)
+        most = max(1, BLOCK_BYTES // (4 * self.shape[0] * self.shape[1]))
+        for run in np.split(np.arange(len(kept)), np.flatnonzero(~together) + 1):
+            for part in np.split(run, range(most, len(run), most)):
+                self._compare(variable, kept[part], again.at(part))
+        if len(kept):
+            self.notes.append(
+                f"{variable}: {len(kept)} times are in several files with the same values, the "
+                f"first {again.times[0]}; they count once"
+            )
+
+    def _compare(self, variable: str, kept: np.ndarray, again: Steps) -> None:
+        if not len(kept):
+            return
+        one = self.files[self.steps[variable].file[kept[0]]]
+        two = self.files[again.file[0]]
+        steps = slice(int(again.offset[0]), int(again.offset[-1]) + 1, 1)
+        pair = (
+            self._stored(variable, int(kept[0]), int(kept[-1]) + 1),
+            self._read_file(two, variable, steps, WHOLE),
+        )
+        # Each file may have rounded to 16 bits with a scale of its own.
+        rounding = sum(self._packing(file, variable) for file in (one, two)) / 2
+        if np.allclose(*pair, rtol=1e-6, atol=1.001 * rounding, equal_nan=True):
+            return
+        same = np.isclose(*pair, rtol=1e-6, atol=1.001 * rounding, equal_nan=True)
+        at = tuple(np.argwhere(~same)[0])
+        raise UserError(
+            f"{variable}: {len(again.times)} times occur twice, the first {again.times[0]} in "
+            f"{one.path} and in {two.path}, and on {again.times[at[0]]} their values differ "
+            f"({pair[0][at]:g}, {pair[1][at]:g}); leave one of them out"
+        )
+
+    def _packing(self, file: GridFile, variable: str) -> float:
+        """The step of integers that a file's values are stored in; 0 for floats."""
+        with self._using(file) as data:
+            return abs(float(data[variable].encoding.get("scale_factor", 0)))
+
+    def _say_marks(self, variable: str, marks: np.ndarray) -> None:
+        """Once, of marks that the steps looked at first did not show."""
+        if variable not in self._marked:
+            self._marked.add(variable)
+            print(
+                f"warning: {variable}: {marks[0]:g} stands for what is missing, first in "
+                f"{len(marks)} cells",
+                file=sys.stderr,
+            )
+
     def paths(self, variable: str, steps: np.ndarray) -> list[str]:
         """The files in which these steps of a variable are."""
         return [self.files[i].path for i in np.unique(self.steps[variable].file[steps])]
@@ -134,25 +225,25 @@ class GridRecord:
         self._open.close()
 
     def _read_file(self, file: GridFile, variable: str, steps: slice, region: Region) -> np.ndarray:
-        with self._open.using(file.path, lambda: open_dataset(file.path)) as data:
-            array = data[variable]
-            spare = {name: 0 for name in array.dims if name not in file.dims}
-            array = array.isel(spare).transpose(*file.dims)
+        with self._using(file) as data:
 
             def read(wanted: range) -> np.ndarray:
                 """What can be read, by halves where something cannot."""
                 part = slice(wanted.start, wanted.stop, wanted.step)
                 try:
-                    return np.array(array[part, *region].values, np.float32)
+                    return field_values(data[variable], file, part, region)
                 except Exception as error:  # damage shows itself in any library's way
                     if len(wanted) > 1:
                         middle = len(wanted) // 2
                         return np.concatenate([read(wanted[:middle]), read(wanted[middle:])])
                     self._say(file, variable, wanted.start, error)
-                    shape = array[part, *region].shape
+                    shape = 1, len(file.lat[region[0]]), len(file.lon[region[1]])
                     return np.full(shape, np.nan, np.float32)
 
             return read(range(steps.start, steps.stop, steps.step))
+
+    def _using(self, file: GridFile) -> contextlib.AbstractContextManager[xr.Dataset]:
+        return self._open.using(file.path, lambda: open_dataset(file.path, file.select))
 
     def _say(self, file: GridFile, variable: str, step: int, error: Exception) -> None:
         if file.path in self.unusable:
@@ -166,24 +257,52 @@ class GridRecord:
         print(f"warning: {line}", file=sys.stderr)
 
 
+def _selection_notes(files: Sequence[GridFile]) -> list[str]:
+    chosen = set().union(*(one.chosen for one in files))
+    merged = sorted(set().union(*(one.merged for one in files)))
+    nothing = [name for name in files[0].select if name not in chosen]
+    return [
+        *(f"select {name}={files[0].select[name]}: no file has {name}" for name in nothing),
+        *(
+            f"{name}: of the versions in {VERSIONS} the first that is there counts"
+            for name in merged
+        ),
+    ]
+
+
+def _turned_notes(files: Sequence[GridFile]) -> list[str]:
+    turned = [one for one in files if one.first or not np.allclose(one.stored, one.lon)]
+    if not turned:
+        return []
+    return [
+        f"longitude {span(turned[0].stored)} is read as {span(files[0].lon)} in {len(turned)} of "
+        f"{len(files)} files"
+    ]
+
+
 def open_record(
-    path: str | Path, variables: Sequence[str], progress: Progress = silent
+    path: str | Path,
+    variables: Sequence[str],
+    progress: Progress = silent,
+    select: Selection | None = None,
+    west: float | None = None,
 ) -> GridRecord:
     """The record of `variables` over every file that `path` names (see `find_files`).
 
     Files without any of the variables are left out; a variable may live in files of its own. So
     are those that cannot be used, each with a line in `unusable`; UserError if half of all cannot.
-    UserError names a variable that no file has, with those found.
+    UserError names a variable that no file has, with those found. select: see `selection.selected`;
+    west: `GridRecord`.
     """
     names = find_files(path)
     files, inside = [], set()
     unusable: dict[str, str] = {}
     for done, name in enumerate(names, start=1):
         try:
-            with open_dataset(name) as data:
+            with open_dataset(name, select) as data:
                 inside |= {str(key) for key in data.variables}
                 if set(variables) & set(data.variables):
-                    found = header(data, name)
+                    found = header(data, name, select)
                     require_sorted(found)
                     files.append(found)
         except UserError as error:
@@ -194,10 +313,13 @@ def open_record(
         raise UserError(next(iter(unusable.values())) + more)
     fields = {name for one in files for name in one.attributes}
     for variable in variables:
+        for one in files:
+            if variable in one.further:
+                raise UserError(f"{one.path}: {variable} {one.further[variable]}")
         if variable not in fields:
             what = "does not lie over time, latitude and longitude"
             raise UserError(
                 f"{path}: variable {variable!r} {what if variable in inside else 'is missing'}; "
                 f"found {', '.join(sorted(inside))}"
             )
-    return GridRecord(files, variables, unusable)
+    return GridRecord(files, variables, unusable, west)

@@ -11,6 +11,9 @@ import cftime
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.formats import is_zarr, opened
+from tds_jax.data.longitudes import ATOL, columns, is_monotone, offset, unbroken
+from tds_jax.data.selection import VERSIONS, Selection, further, selected
 from tds_jax.errors import UserError
 
 NAMES = {
@@ -27,27 +30,37 @@ CF_ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
         "units": ("degrees_east", "degree_east", "degrees_E", "degree_E", "degreesE", "degreeE")
     },
 }
-ENDINGS = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
-ZARR_MARKERS = ("zarr.json", ".zgroup", ".zmetadata")
-GRID_ATOL = 1e-4  # degrees; single and double precision axes of one grid differ by less
+ENDINGS = (".nc", ".nc3", ".nc4", ".cdf", ".h5", ".hdf5", ".grib", ".grib2", ".grb", ".zarr")
+GRID_ATOL = ATOL
 
 
 @dataclasses.dataclass(frozen=True)
 class GridFile:
     """What one file says of itself without its fields being read.
 
-    times: (n,) datetime64[s]. lat: (H,), lon: (W,) degrees as stored. axes: the file's names of the
-    three, dims: of their dimensions. attributes: by variable over the three axes; axes of length 1
-    besides are dropped.
+    times: (n,) datetime64[s]. lat: (H,) degrees as stored. lon: (W,) degrees, without a jump, which
+    begin at the column `first` of those `stored`. axes: the file's names of the three, dims: of
+    their dimensions, '' for a single time without one. inner: a second dimension of the times, the
+    step of a forecast, which then runs faster than the first; else ''. attributes: by variable over
+    the three axes; axes of length 1 besides are dropped. select: what is chosen of further axes,
+    chosen: of which of them the file has any; merged: variables over versions, of which what is
+    there counts. further: by variable that is left out, what must be chosen.
     """
 
     path: str
     times: np.ndarray
     lat: np.ndarray
     lon: np.ndarray
+    first: int
+    stored: np.ndarray
     axes: tuple[str, str, str]
     dims: tuple[str, str, str]
+    inner: str
     attributes: Mapping[str, Mapping[str, Any]]
+    select: Selection
+    chosen: frozenset[str]
+    merged: frozenset[str]
+    further: Mapping[str, str]
 
 
 def find_files(path: str | Path) -> list[str]:
@@ -58,6 +71,7 @@ def find_files(path: str | Path) -> list[str]:
     if os.path.isdir(text):
         inside = [os.path.join(text, name) for name in sorted(os.listdir(text))]
         found = [one for one in inside if one.lower().endswith(ENDINGS)]
+        found = found or [one for one in inside if one.lower().endswith(".zip")]
         if not found:
             raise UserError(f"{text}: no {', '.join(ENDINGS)} in this folder; check the path")
         return found
@@ -67,87 +81,60 @@ def find_files(path: str | Path) -> list[str]:
     return found
 
 
-def is_zarr(path: str) -> bool:
-    """Whether the path is a Zarr group in a folder."""
-    return any(os.path.exists(os.path.join(path, marker)) for marker in ZARR_MARKERS)
+def open_dataset(path: str, select: Selection | None = None) -> xr.Dataset:
+    """The file as a lazy dataset, whatever its format, decoded as CF says; UserError otherwise.
+
+    select: see `selection.selected`.
+    """
+    data = opened(path)
+    return selected(data, select, path) if select else data
 
 
-def open_dataset(path: str) -> xr.Dataset:
-    """The file as a lazy dataset, whatever its format, decoded as CF says; UserError otherwise."""
-    engine, options = _engine(path)
+def header(data: xr.Dataset, path: str, select: Selection | None = None) -> GridFile:
+    """The times, grid and variables of a file; UserError names an axis that is missing.
 
-    def opened(mask: bool) -> xr.Dataset:
-        return xr.open_dataset(
-            path,
-            engine=engine,
-            cache=False,
-            decode_timedelta=False,
-            mask_and_scale=mask,
-            backend_kwargs=options,
-        )
-
-    try:
-        data = opened(True)
-        zero = [name for name, one in data.variables.items() if _is_filled_with_zero(one)]
-        if engine == "zarr" and zero:
-            data = data.assign(opened(False)[zero].data_vars)
-        return data
-    except Exception as error:  # a foreign file may fail anywhere in any library
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: cannot be opened ({text}); {_remedy(error, path)}") from error
-
-
-def _is_filled_with_zero(variable: xr.Variable) -> bool:
-    """Whether an array of floats is 0 where nothing was written: zarr's default, not a mark of what
-    is missing, which for floats is NaN or far from all values."""
-    said = variable.encoding
-    plain = not {"scale_factor", "add_offset", "missing_value"} & set(said)
-    return plain and said.get("_FillValue") == 0 and np.dtype(said.get("dtype", "i4")).kind == "f"
-
-
-def _remedy(error: Exception, path: str) -> str:
-    """What would help: only damage is cured by another copy."""
-    if os.path.islink(path) and not os.path.exists(path):
-        return "the link leads nowhere"
-    if isinstance(error, PermissionError):
-        return "ask for the right to read it"
-    if "lock" in str(error).lower() or isinstance(error, BlockingIOError):
-        return "another program is writing it; wait, or set HDF5_USE_FILE_LOCKING=FALSE"
-    return "check or copy the file"
-
-
-def _engine(path: str) -> tuple[str | None, dict[str, Any]]:
-    """xarray's engine for a file by its first bytes; None lets xarray choose."""
-    if is_zarr(path):
-        return "zarr", {"consolidated": False}  # a local folder lists itself fast enough
-    try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if start == b"\x89HDF\r\n\x1a\n":
-        return "h5netcdf", {"phony_dims": "sort"}  # HDF5 without dimension scales opens too
-    return ("scipy", {}) if start[:4] in (b"CDF\x01", b"CDF\x02") else (None, {})
-
-
-def header(data: xr.Dataset, path: str) -> GridFile:
-    """The times, grid and variables of a file; UserError names an axis that is missing."""
-    time, lat, lon = (_axis(data, path, axis) for axis in NAMES)
-    dims = str(time.dims[0]), str(lat.dims[0]), str(lon.dims[0])
+    data: as `open_dataset` gives it with the same `select`.
+    """
+    time = _time(data, path)
+    lat, lon = (_axis(data, path, axis) for axis in ("latitude", "longitude"))
+    outer, inner = (*map(str, time.dims), "", "")[:2]
+    dims = outer, str(lat.dims[0]), str(lon.dims[0])
     if len(set(dims)) < 3:
         raise UserError(
             f"{path}: time, latitude and longitude share a dimension {dims}; "
-            "write them as three dimensions"
+            "write them as three dimensions, cells that are on no grid by cdo remapnn"
         )
+    fields = {str(k): v for k, v in data.variables.items() if _is_field(v, (*dims, inner))}
+    longitudes, first = unbroken(lon.values.astype(np.float64))
     return GridFile(
         path,
         _instants(time, path),
-        _degrees(lat, path),
-        _degrees(lon, path),
+        _degrees(lat.values, lat, path),
+        _degrees(longitudes, lon, path),
+        first,
+        lon.values.astype(np.float64),
         (str(time.name), str(lat.name), str(lon.name)),
         dims,
-        {str(k): _attributes(v) for k, v in data.variables.items() if _is_field(v, dims)},
+        inner,
+        {n: _attributes(one) for n, one in fields.items() if not _spare(one, (*dims, inner))},
+        select or {},
+        frozenset(set(select or {}) & set(map(str, data.variables))),
+        frozenset(name for name, one in fields.items() if one.sizes.get(VERSIONS, 1) > 1),
+        {
+            name: further(data, more)
+            for name, one in fields.items()
+            if (more := _spare(one, (*dims, inner)))
+        },
     )
+
+
+def _time(data: xr.Dataset, path: str) -> xr.DataArray:
+    """The times: an axis, valid times over it and the steps of forecasts, or a single one."""
+    valid = data.variables.get("valid_time")
+    if valid is not None and valid.ndim == 2 and valid.dims[1] == "step":
+        return data["valid_time"]
+    single = axis_name(data, "time") is None and axis_name(data, "time", 0)
+    return data[single] if single else _axis(data, path, "time")
 
 
 def _instants(time: xr.DataArray, path: str) -> np.ndarray:
@@ -157,8 +144,8 @@ def _instants(time: xr.DataArray, path: str) -> np.ndarray:
     calendars with dates that do not exist, such as February 30.
     """
     if time.dtype.kind == "M" and not np.isnat(time.values).any():
-        return time.values.astype("datetime64[s]")
-    dates = time.values
+        return time.values.reshape(-1).astype("datetime64[s]")
+    dates = time.values.reshape(-1)
     if dates.size and all(isinstance(date, cftime.datetime) for date in dates.flat):
         try:
             return np.array([date.isoformat() for date in dates.flat], "datetime64[s]")
@@ -173,9 +160,9 @@ def _instants(time: xr.DataArray, path: str) -> np.ndarray:
     )
 
 
-def axis_name(data: xr.Dataset, axis: str) -> str | None:
+def axis_name(data: xr.Dataset, axis: str, dims: int = 1) -> str | None:
     """The variable that holds `time`, `latitude` or `longitude`; None if there is none."""
-    flat = [str(name) for name, one in data.variables.items() if one.ndim == 1]
+    flat = [str(name) for name, one in data.variables.items() if one.ndim == dims]
     by_name = [n for wanted in NAMES[axis] for n in flat if n.lower() == wanted]
     by_standard = [n for n in flat if data.variables[n].attrs.get("standard_name") == axis]
     by_attribute = [
@@ -189,6 +176,11 @@ def axis_name(data: xr.Dataset, axis: str) -> str | None:
 
 def _axis(data: xr.Dataset, path: str, axis: str) -> xr.DataArray:
     name = axis_name(data, axis)
+    if name is None and (wide := axis_name(data, axis, 2)):
+        raise UserError(
+            f"{path}: {wide} lies over {data[wide].dims}, so the grid is not of rows of equal "
+            "latitude; bring it onto one (cdo remapbil, xESMF)"
+        )
     if name is None:
         raise UserError(
             f"{path}: no {axis} axis (a one-dimensional variable named "
@@ -197,18 +189,62 @@ def _axis(data: xr.Dataset, path: str, axis: str) -> xr.DataArray:
     return data[name]
 
 
-def _degrees(axis: xr.DataArray, path: str) -> np.ndarray:
-    values = axis.values.astype(np.float64)
-    steps = np.diff(values)
-    if not (len(values) and np.isfinite(values).all() and (all(steps > 0) or all(steps < 0))):
+def _degrees(values: np.ndarray, axis: xr.DataArray, path: str) -> np.ndarray:
+    values = values.astype(np.float64)
+    if not (len(values) and np.isfinite(values).all() and is_monotone(values)):
         raise UserError(f"{path}: {axis.name} neither rises nor falls throughout; sort the grid")
     return values
 
 
 def _is_field(variable: xr.Variable, dims: Sequence[str]) -> bool:
-    others = [n for n, size in zip(variable.dims, variable.shape, strict=True) if n not in dims]
-    spare = all(variable.sizes[n] == 1 for n in others)
-    return set(dims) <= set(variable.dims) and spare and variable.dtype.kind in "fiu"
+    return set(dims) - {""} <= set(variable.dims) and variable.dtype.kind in "fiu"
+
+
+def _spare(variable: xr.Variable, dims: Sequence[str]) -> list[str]:
+    """The axes of which one value must be chosen."""
+    others = {str(name): n for name, n in variable.sizes.items() if name not in (*dims, VERSIONS)}
+    return [name for name, size in others.items() if size > 1]
+
+
+def field_values(
+    array: xr.DataArray, file: GridFile, steps: slice, region: tuple[slice, slice]
+) -> np.ndarray:
+    """(n, h, w) f32 of a field of a file; read now."""
+    dims, (rows, wanted) = file.dims, region
+    if file.inner:
+        return _of_forecasts(array, file, steps, region)
+    spare = [n for n in array.dims if n not in dims and (n != VERSIONS or array.sizes[n] == 1)]
+    array = array.isel(dict.fromkeys(spare, 0))
+    array = array if dims[0] in array.dims else array.expand_dims(dims[0])
+    array = array.transpose(..., *dims)[..., steps, rows, :]
+    parts = [array[..., part].values for part in columns(wanted, file.first, len(file.lon))]
+    values = np.array(parts[0] if len(parts) == 1 else np.concatenate(parts, -1), np.float32)
+    if values.ndim == 3:
+        return values
+    found = values[0]
+    for other in values[1:]:
+        found = np.where(np.isfinite(found), found, other)
+    return found
+
+
+def _of_forecasts(
+    array: xr.DataArray, file: GridFile, steps: slice, region: tuple[slice, slice]
+) -> np.ndarray:
+    """`field_values` where step k is step k % n of the forecast k // n; one of the n, or all."""
+    size = array.sizes[file.inner]
+    flat = dataclasses.replace(file, inner="")
+    wanted = np.arange(steps.start, steps.stop, steps.step)
+    outer, inner = np.divmod(wanted, size)
+    alike = bool((inner == inner[0]).all())
+    stride = max(steps.step // size, 1) if alike else 1
+    chosen = slice(int(outer[0]), int(outer[-1]) + 1, stride)
+    parts = [
+        field_values(array.isel({file.inner: int(i)}), flat, chosen, region)
+        for i in (inner[:1] if alike else range(size))
+    ]
+    if alike:
+        return parts[0]
+    return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])[wanted - wanted[0] + inner[0]]
 
 
 def _attributes(variable: xr.Variable) -> dict[str, Any]:
@@ -216,17 +252,26 @@ def _attributes(variable: xr.Variable) -> dict[str, Any]:
 
 
 def require_same_grid(first: GridFile, other: GridFile) -> None:
-    """UserError unless two files lie on one grid."""
-    for axis in ("lat", "lon"):
-        a, b = getattr(first, axis), getattr(other, axis)
-        if len(a) != len(b) or not np.allclose(a, b, rtol=0, atol=GRID_ATOL):
+    """UserError unless two files lie on one grid; longitudes up to turns, wherever they begin."""
+    rows = len(first.lat) == len(other.lat) and np.allclose(
+        first.lat, other.lat, rtol=0, atol=GRID_ATOL
+    )
+    for axis, fits in {"lat": rows, "lon": offset(first.lon, other.lon) is not None}.items():
+        if not fits:
+            a, b = getattr(first, axis), getattr(other, axis)
             raise UserError(
-                f"{other.path}: {axis} is {_span(b)}, but {first.path} has {_span(a)}; "
+                f"{other.path}: {axis} is {span(b)}, but {first.path} has {span(a)}; "
                 "bring the files onto one grid"
             )
 
 
-def _span(axis: np.ndarray) -> str:
+def turned_to(lon: np.ndarray, other: GridFile) -> GridFile:
+    """A file on the same grid, read so that its columns are those of `lon`."""
+    first = ((offset(lon, other.lon) or 0) + other.first) % len(lon)
+    return dataclasses.replace(other, lon=lon, first=first)
+
+
+def span(axis: np.ndarray) -> str:
     return f"{axis[0]:g}..{axis[-1]:g} ({len(axis)})"
 
 
@@ -255,7 +300,7 @@ def _places(axis: xr.DataArray, wanted: np.ndarray, path: str) -> np.ndarray:
     apart = np.minimum(apart, np.abs(apart - 360))
     if (apart.min(axis=1) > GRID_ATOL).any():
         raise UserError(
-            f"{path}: {axis.name} is {_span(axis.values)}, the fields have {_span(wanted)}; "
+            f"{path}: {axis.name} is {span(axis.values)}, the fields have {span(wanted)}; "
             "bring it onto their grid"
         )
     return apart.argmin(axis=1)

@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,27 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """As `whole_file`, for a folder of files; for a moment, while names change, neither is there.
+
+    Only its writer makes what is inside, so a folder that was there is replaced as a whole.
+    """
+    path = Path(path)
+    temporary = temporary_of(path, os.getpid())
+    old = temporary.with_name(f"{temporary.name}-old.tmp")
+    try:
+        with naming(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -75,7 +97,10 @@ def sweep(folder: Path) -> None:
     for leftover in folder.rglob(f"*.{platform.node()}-*.tmp"):
         process = leftover.name.removesuffix(".tmp").rpartition("-")[2]
         if process.isdecimal() and not _is_alive(int(process)):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

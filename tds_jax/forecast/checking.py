@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tds_jax.config import option
-from tds_jax.data.grid_record import GridRecord, join_steps, require_same_units, require_sorted
+from tds_jax.data.grid_record import GridRecord, require_same_units, require_sorted
 from tds_jax.data.gridded import (
     GridFile,
     axis_name,
@@ -17,6 +17,7 @@ from tds_jax.data.gridded import (
     open_dataset,
     require_same_grid,
 )
+from tds_jax.data.selection import HELP, Selection, parse
 from tds_jax.errors import UserError, some
 from tds_jax.forecast.days import gap_lines, runs
 from tds_jax.forecast.fields import ACCUMULATED, DailyFields
@@ -36,19 +37,23 @@ class Check:
         (), "Names in the files, the target first; () = all there are."
     )
     accumulated: tuple[str, ...] = option((), ACCUMULATED)
+    select: tuple[str, ...] = option((), HELP)
+    land_mask: str = option("", "FILE:VARIABLE, above 0.5 on land; '' = where the target is.")
 
     def run(self, folder: Path, progress: Progress) -> Checked:
         """Days usable, a table, and lines on what training would refuse or suffer from."""
         names = find_files(folder)
         findings: Findings = {}
-        headers = list(_headers(names, findings))
+        headers = list(_headers(names, parse(self.select), findings))
         files = _on_one_grid(headers, findings)
-        wanted = self.variables or tuple(dict.fromkeys(n for one in files for n in one.attributes))
+        wanted = self.variables or tuple(
+            dict.fromkeys(n for one in files for n in (*one.attributes, *one.further))
+        )
         good = [name for name in wanted if _is_sound(files, name, findings)]
         summary: dict[str, Any] = {"files": len(names), "of fields": len(headers)}
         if not good:
             return Checked(0, summary, findings)
-        fields = _daily(GridRecord(files, good), good, self.accumulated, findings)
+        fields = _daily(GridRecord(files, good), good, self, findings)
         if fields is None:
             return Checked(0, summary, findings)
         _time_lines(fields, findings)
@@ -62,15 +67,15 @@ def _note(findings: Findings, kind: str, line: str) -> None:
     findings.setdefault(kind, []).append(line)
 
 
-def _headers(names: Sequence[str], findings: Findings) -> Iterator[GridFile]:
+def _headers(names: Sequence[str], select: Selection, findings: Findings) -> Iterator[GridFile]:
     """Of the files with a time axis; the others may be masks and other static fields."""
     for name in names:
         try:
-            with open_dataset(name) as data:
-                if axis_name(data, "time") is None:
+            with open_dataset(name, select) as data:
+                if not (axis_name(data, "time") or axis_name(data, "time", 0)):
                     _note(findings, "no time", f"{name}: holds {', '.join(map(str, data))}")
                     continue
-                found = header(data, name)
+                found = header(data, name, select)
             require_sorted(found)
         except UserError as error:
             _note(findings, "unreadable", str(error))
@@ -93,28 +98,39 @@ def _on_one_grid(files: Sequence[GridFile], findings: Findings) -> list[GridFile
 
 def _is_sound(files: Sequence[GridFile], name: str, findings: Findings) -> bool:
     """Whether a variable has one unit, and its steps can be put in order."""
+    for one in files:
+        if name in one.further:
+            _note(findings, "dimension", f"{one.path}: {name} {one.further[name]}")
+            return False
     if not any(name in one.attributes for one in files):
         found = ", ".join(sorted({n for one in files for n in one.attributes})) or "none"
         _note(findings, "missing", f"{name} is in no readable file; found {found}")
         return False
-    checks = {"units": require_same_units, "time": join_steps}
-    for kind, check in checks.items():
-        try:
-            check(files, name)
-        except UserError as error:
-            _note(findings, kind, str(error))
-            return False
+    try:
+        require_same_units(files, name)
+    except UserError as error:
+        _note(findings, "units", str(error))
+        return False
+    try:
+        GridRecord(files, [name]).close()
+    except UserError as error:
+        _note(findings, "time", str(error))
+        return False
     return True
 
 
 def _daily(
-    record: GridRecord, names: Sequence[str], accumulated: Sequence[str], findings: Findings
+    record: GridRecord, names: Sequence[str], asked: Check, findings: Findings
 ) -> DailyFields | None:
+    kind = "time"
     try:
-        return DailyFields(record, names, names[0], accumulated, "")
+        fields = DailyFields(record, names, names[0], asked.accumulated, asked.land_mask)
+        kind = "land"
+        _ = asked.land_mask and fields.land
     except UserError as error:
-        _note(findings, "time", str(error))
+        _note(findings, kind, str(error))
         return None
+    return fields
 
 
 def _time_lines(fields: DailyFields, findings: Findings) -> None:
@@ -126,6 +142,10 @@ def _time_lines(fields: DailyFields, findings: Findings) -> None:
             _note(findings, "incomplete", f"{name}: {some(absent)} cannot be made whole")
     for line in fields.totals:
         _note(findings, "totals", line)
+    for line in fields.land_notes:
+        _note(findings, "land", line)
+    for line in fields.record_notes:
+        _note(findings, "values", line)
     for line in fields.left_out:
         _note(findings, "left out", line)
 

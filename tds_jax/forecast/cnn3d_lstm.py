@@ -64,8 +64,8 @@ class CNN3DLSTM(Module):
 
     cells: how many cells of the map count; 0: all. Otherwise their indices in the flat map are the
     `Statistic` `cells` (ascending, the first ones until it is set), LSTM and head run on them, and
-    the maps are 0 elsewhere. norm, groups, remat, example_chunk: see `ConvBlock`; pixel_chunk: see
-    `PixelLSTM`. dropout: of whole channels, after each block before the LSTM.
+    the maps are 0 elsewhere. norm, groups, periodic, remat, example_chunk: see `ConvBlock`;
+    pixel_chunk: see `PixelLSTM`. dropout: of whole channels, after each block before the LSTM.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class CNN3DLSTM(Module):
         norm: str,
         groups: int,
         dropout: float,
+        periodic: bool = False,
         cells: int,
         remat: str,
         example_chunk: int,
@@ -100,6 +101,7 @@ class CNN3DLSTM(Module):
             ConvBlock,
             norm=norm,
             groups=groups,
+            periodic=periodic,
             remat=remat,
             example_chunk=example_chunk,
             dtype=dtype,

@@ -30,8 +30,8 @@ class ForecastModelConfig(Settings, group="model"):
     normalize: what the network sees is (field - centre) / scale, centre being one mean per
     variable ('scalar'), one per cell ('cell') or the harmonic climatology of each cell ('anomaly').
     prior: what its answer is added to: nothing, the last day, or the last day's anomaly damped as
-    train days damp it at each lead and cell. local_kernel, local_days: a linear map from the last
-    days around a cell to each lead, added too.
+    train days damp it at each lead and cell. periodic: columns go around the globe. local_kernel,
+    local_days: a linear map from the last days around a cell to each lead, added too.
     """
 
     name: str = field(metadata=one_of(*NETWORKS))
@@ -43,6 +43,7 @@ class ForecastModelConfig(Settings, group="model"):
     groups: int = field(metadata=at_least(1))
     dropout: float = field(metadata=between(0, 0.95))
     land_only: bool
+    periodic: bool
     normalize: str = field(metadata=one_of("none", "scalar", "cell", "anomaly"))
     harmonics: int = field(metadata=at_least(1))
     prior: str = field(metadata=one_of("none", "last", "damped"))
@@ -73,7 +74,8 @@ class ForecastModelConfig(Settings, group="model"):
 class ForecastInputs:
     """What a model must know of its fields. grid: its axes in words. land: cells, or 0.
 
-    units: of the variables, '' where the files name none; () where a run does not know them.
+    units: of the variables, '' where the files name none; () where a run does not know them. seen:
+    the cells with the target, see `task.packed`, or ''.
     """
 
     height: int
@@ -82,6 +84,7 @@ class ForecastInputs:
     grid: str
     land: int
     units: tuple[str, ...] = ()
+    seen: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +96,7 @@ class ForecastDataConfig(LoaderConfig):
     target: str
     accumulated: tuple[str, ...]
     land_mask: str
+    select: tuple[str, ...]
     static: tuple[str, ...]
     downsample: int = field(metadata=at_least(1))
     input_days: int = field(metadata=at_least(1))
@@ -165,9 +169,13 @@ class ForecastEvalConfig(EvalConfig):
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
-    """An older run's settings under the names of now: decoder_chunk was of days or of pixels."""
+    """An older run's settings under the names of now: decoder_chunk was of days or of pixels.
+
+    What had no setting then is as it was.
+    """
     memory = dict(values["memory"])
     if "decoder_chunk" in memory:
         chunk, days = memory.pop("decoder_chunk"), values["model"]["name"] == "convlstm"
         memory |= {"day_chunk": chunk * days, "pixel_chunk": chunk * (not days)}
-    return values | {"memory": memory}
+    later = {"model": {"periodic": False}, "data": {"select": ()}}
+    return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

@@ -41,7 +41,7 @@ class ConvBlock(Module):
     """(B, *space, I) -> (B, *space, O): convolution, norm, ReLU, dropout of whole channels.
 
     kernel: a size per axis of space; zeros keep the size. norm: 'batch' (running statistics are
-    `Statistic`s), 'group' (of `groups` groups, per example) or 'none'.
+    `Statistic`s), 'group' (of `groups` groups, per example) or 'none'. periodic: see `ConvNd`.
 
     example_chunk: examples taken at once (rounded down to a divisor of the batch; 0: all). The
     results are the same, BatchNorm's statistics those of the whole batch; beside input and output
@@ -61,6 +61,7 @@ class ConvBlock(Module):
         norm: str,
         groups: int,
         dropout: float,
+        periodic: bool = False,
         remat: str,
         example_chunk: int,
         dtype: jnp.dtype,
@@ -71,7 +72,9 @@ class ConvBlock(Module):
         self.remat = remat
         self.example_chunk = example_chunk
         self.dtype = jnp.dtype(dtype)
-        self.conv = ConvNd(in_features, out_features, kernel, dtype=dtype, rngs=rngs)
+        self.conv = ConvNd(
+            in_features, out_features, kernel, periodic=periodic, dtype=dtype, rngs=rngs
+        )
         self.norm = _make_norm(norm, out_features, groups, dtype)
 
     def __call__(

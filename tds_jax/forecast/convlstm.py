@@ -21,7 +21,7 @@ class ConvLSTM(Module):
     the last day a 1 x 1 convolution makes the maps: one per lead (head 'leads') or one repeated
     (head 'repeat', as published; 11,601 parameters with 4 channels and hidden 16). A pixel sees T
     pixels around it. Gates are ordered i f g o, the original's i f o g. dtype: of convolutions and
-    of the hidden state, which is their input; the cell is f32.
+    of the hidden state, which is their input; the cell is f32. periodic: see `ConvNd`.
 
     day_chunk: days per chunk that are redone going backward (0: all are kept). Alive are then the
     states of T / day_chunk days + one chunk, 7 * hidden numbers per pixel and day, or, with remat
@@ -36,6 +36,7 @@ class ConvLSTM(Module):
         leads: int,
         hidden: int,
         head: str,
+        periodic: bool = False,
         day_chunk: int,
         remat: str,
         dtype: jnp.dtype,
@@ -46,7 +47,7 @@ class ConvLSTM(Module):
         self.remat = remat
         self.dtype = dtype
         inputs = num_channels + hidden
-        self.cell = ConvNd(inputs, 4 * hidden, KERNEL, dtype=dtype, rngs=rngs)
+        self.cell = ConvNd(inputs, 4 * hidden, KERNEL, periodic=periodic, dtype=dtype, rngs=rngs)
         self.out = LeadHead(hidden, leads, head, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> jax.Array:

@@ -12,6 +12,7 @@ import numpy as np
 from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
 from tds_jax.data.identity import below, fingerprint
+from tds_jax.data.selection import parse
 from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
 from tds_jax.forecast.coarse import CoarseFields
@@ -42,8 +43,9 @@ class DailyFields:
     accumulated: names, or 'NAME=KIND' where the kind shall not be found in the values; a variable
     whose attributes say step type 'accum' counts among them.
     land_mask: 'FILE:VARIABLE', above one half on land, elsewhere the target is missing whatever the
-    files say; or '': land is where the target is finite on one of LAND_SAMPLES days spread over the
-    record. units: by variable, what it is converted to where its own unit is known and another.
+    files say; or ''. Land is where the target is finite on one of LAND_SAMPLES days spread over the
+    record, or on any where these differ. units: by variable, what it is converted to where its own
+    unit is known and another.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class DailyFields:
 
     @functools.cached_property
     def land(self) -> np.ndarray:
-        """(H, W) bool: the mask given, or the cells where the target ever is.
+        """(H, W) bool: the cells where the target ever is, of those of the mask given.
 
         Where some days have cells that others lack, as swaths do, all days are looked at.
         """
@@ -120,14 +122,14 @@ class DailyFields:
         chosen = np.linspace(0, len(self.days) - 1, samples).round().astype(int)
         found = np.stack([self._known(int(i), int(i) + 1) for i in chosen])
         seen = np.asarray(found.any(axis=0))
-        if not self._land_mask:
-            if not (found == found[0]).all():
-                seen = self._known(0, len(self.days))
-            if not seen.any():
-                raise UserError(f"{self.target}: no value on any of {samples} days looked at")
-            return seen
-        require_fit(self._land_mask, self._mask, seen, f"{self.target} on {samples} days")
-        return self._mask
+        if not (found == found[0]).all():
+            seen = self._known(0, len(self.days))
+        if self._land_mask:
+            require_fit(self._land_mask, self._mask, seen, f"{self.target} on {samples} days")
+            return self._mask & seen
+        if not seen.any():
+            raise UserError(f"{self.target}: no value on any of {samples} days looked at")
+        return seen
 
     @functools.cached_property
     def _mask(self) -> np.ndarray:
@@ -188,7 +190,19 @@ class DailyFields:
     @property
     def notes(self) -> tuple[str, ...]:
         """Kinds of totals that not every file with 'accum' has; what was converted or left out."""
-        return (*self.totals, *self._notes, *self.left_out)
+        return (*self.totals, *self._notes, *self.record_notes, *self.left_out, *self.land_notes)
+
+    @property
+    def land_notes(self) -> list[str]:
+        """A line on land of the mask that is none of the data's."""
+        never = int((self._mask & ~self.land).sum()) if self._land_mask else 0
+        words = f"{never} cells of its land never have {self.target}, and count as sea"
+        return [f"{self._land_mask}: {words}"] if never else []
+
+    @property
+    def record_notes(self) -> tuple[str, ...]:
+        """A line for marks of missing values and for steps that several files hold."""
+        return tuple(self._record.notes)
 
     @property
     def unusable(self) -> list[str]:
@@ -239,19 +253,23 @@ def open_fields(
     accumulated: Sequence[str],
     land_mask: str,
     downsample: int,
+    select: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
+    west: float | None = None,
     progress: Progress = silent,
 ) -> Fields:
     """Daily fields of a file, a folder or glob of files, or a Zarr store; nothing is read yet.
 
     variables: names in the order of the channels; target: one of them. accumulated: see
     `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same grid, or ''.
-    downsample: cells per side of the blocks that are averaged; 1 = as stored. units: what variables
-    are converted to; UserError where that cannot be.
+    downsample: cells per side of the blocks that are averaged; 1 = as stored. select: of further
+    dimensions, as 'number=0'. units: what variables
+    are converted to; UserError where that cannot be. west: where longitudes of the fields shall
+    begin, if they can.
     """
     if target not in variables:
         raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
-    record = open_record(os.fspath(path), variables, progress)
+    record = open_record(os.fspath(path), variables, progress, parse(select), west)
     fields = DailyFields(record, variables, target, accumulated, land_mask, units)
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(

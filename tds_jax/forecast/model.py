@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.engine.step import Batch
+from tds_jax.nn.conv_nd import encircled
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
 
@@ -26,6 +27,7 @@ class Surroundings:
     the centre, 1 + 2·harmonics or 1. per_cell: whether centre and scale differ between cells.
     prior: 'none', 'last' or 'damped'. local: (kernel, days) of the linear map, (0, 0) for none.
     static: maps added to every day's input. season: whether sine and cosine of the year are.
+    periodic: whether the linear map goes around the globe, as the network then does.
     """
 
     grid: tuple[int, int]
@@ -39,6 +41,7 @@ class Surroundings:
     local: tuple[int, int]
     static: int
     season: bool
+    periodic: bool
 
     @property
     def inputs(self) -> int:
@@ -143,8 +146,11 @@ class Forecaster(Module):
         if not days:
             return found
         recent = jnp.moveaxis(x[:, -days:], 1, 3).reshape(*x[:, 0].shape[:3], -1)
+        edge = self.around.local[0] // 2
+        padding = [(edge, edge), (0, 0) if self.around.periodic else (edge, edge)]
+        recent = encircled(recent, self.around.local[0]) if self.around.periodic else recent
         linear = jax.lax.conv_general_dilated(
-            recent, self.local[...], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            recent, self.local[...], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return found + jnp.moveaxis(linear, -1, 1)
 

@@ -1,4 +1,4 @@
-"""Forecasts from every day of a record, as CF NetCDF; memory does not grow with its length."""
+"""Forecasts from every day of a record, as CF NetCDF or Zarr; memory does not grow with length."""
 
 import sys
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, time_axis
-from tds_jax.data.places import make_folder_for, require_file
+from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, require_place, time_axis
+from tds_jax.data.places import make_folder_for
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DAY, year_fraction
@@ -29,14 +29,15 @@ KEPT = ("units", "long_name", "standard_name")
 def predict(
     task: ForecastTask, model: nnx.Module, source: Path, target: Path, workdir: Path | None = None
 ) -> list[Path]:
-    """A NetCDF file with the target over (time, prediction_timedelta, latitude, longitude).
+    """A file with the target over (time, prediction_timedelta, latitude, longitude).
 
-    source: as data.path: a file, a folder of files or a Zarr store, on the model's grid; a forecast
-    is made after every day that ends an unbroken stretch of input days, the record's last among
-    them. time is that day, prediction_timedelta 1 ... L days, valid_time (both) their sum. Axes
-    have the input's names, order and values; cells without land are NaN. A cell that an input day
-    lacks counts as usual there. UserError, after all is written, if a file could not be read.
-    workdir: the run's; nothing in it is needed.
+    target: a Zarr store if it ends in '.zarr', else NetCDF. source: as data.path: a file, a folder
+    of files or a Zarr store, on the model's grid; a forecast is made after every day that ends an
+    unbroken stretch of input days, the record's last among them. time is that day,
+    prediction_timedelta 1 ... L days, valid_time (both) their sum. Axes have the input's names,
+    order and values, turned to the run's longitudes; cells without land in either are NaN. A cell
+    that an input day lacks counts as usual there. UserError, after all is written, if a file could
+    not be read. workdir: the run's; nothing in it is needed.
     """
     fields = task.open(str(source))
     for line in (*fields.unusable, *fields.notes):
@@ -47,12 +48,16 @@ def predict(
             f"--input={source} has {found[0]} x {found[1]} cells, {found[2]}; the model was "
             f"trained on {wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid"
         )
+    if new := int((fields.land & ~task.seen).sum()):
+        print(
+            f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr
+        )
     last = last_days(fields.days, task.spec.input_days)
     if not len(last):
         raise UserError(
             f"--input={source} has no {task.spec.input_days} days in a row; give a longer record"
         )
-    require_file(source, target)
+    require_place(source, target)
     make_folder_for(target)
     with progress_bar("predicting") as progress:
         blocks = forecasts(task, model, fields, last)
@@ -86,7 +91,7 @@ def forecasts(
         dates = fields.days[padded][:, None] + DAY * np.arange(1 - days, leads + 1)
         batch = make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
         maps = np.asarray(run(jax.tree.map(jnp.asarray, batch)))[: len(ends)]
-        there = fields.land & ~_strange(model, task.target, windows[: len(ends)])
+        there = fields.land & task.seen & ~_strange(model, task.target, windows[: len(ends)])
         yield np.where(there[:, None], maps, np.float32(np.nan))
 
 
@@ -141,8 +146,8 @@ def _write(
     about = {"title": f"forecasts of {fields.target}", "source": "tds_jax"}
     with grid_file(target, axes, {fields.target: described}, chunks, about, "gzip") as file:
         valid = (days[:, None] + DAY * np.arange(1, leads + 1)).astype("datetime64[D]")
-        variable = file.create_variable("valid_time", ("time", LEAD), data=valid.astype(np.int64))
-        variable.attrs.update({"standard_name": "time", "units": f"days since {EPOCH}"})
+        told = {"standard_name": "time", "units": f"days since {EPOCH}"}
+        file.values("valid_time", ("time", LEAD), valid.astype(np.int64), told)
         done = 0
         for block in blocks:
             file[fields.target][done : done + len(block)] = block

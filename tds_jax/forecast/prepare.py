@@ -1,4 +1,4 @@
-"""A record of any kind rewritten once as daily NetCDF files that are fast to read at random."""
+"""A record of any kind rewritten once as daily files that are fast to read at random."""
 
 import dataclasses
 import json
@@ -10,9 +10,10 @@ import numpy as np
 
 from tds_jax.config import option, require
 from tds_jax.data.gridded import open_dataset
-from tds_jax.data.gridded_write import AXES, grid_file, time_axis
+from tds_jax.data.gridded_write import AXES, STORE, grid_file, require_place, time_axis
 from tds_jax.data.identity import fingerprint
 from tds_jax.data.prepared import ORIGIN, require_known
+from tds_jax.data.selection import HELP
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.forecast.fields import ACCUMULATED, open_fields
@@ -21,6 +22,7 @@ from tds_jax.progress import Progress
 
 RECORD = "prepared.json"  # what the folder's files have in common
 LAND = "land.nc"
+LAND_MASK = {"long_name": "Land-sea mask", "units": "1"}
 FILE_BYTES = 256 * 2**20  # a file holds a year where that is less, else a month
 BLOCK_BYTES = 64 * 2**20  # of days held at once
 CHUNK_BYTES = 256 * 2**10  # read at once from disk; a window of days touches few of them
@@ -38,6 +40,7 @@ class Prepare:
     land_mask: str = option("", "FILE:VARIABLE, above 0.5 on land; '' = where the target is.")
     downsample: int = option(1, "Cells per side of the blocks that are averaged.")
     compression: str = option("none", "'gzip' (smaller, slower to read) or 'none'.")
+    select: tuple[str, ...] = option((), HELP)
 
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
         """Files written, files that were there, lines on input files left out.
@@ -48,7 +51,10 @@ class Prepare:
         require(self.variables != (), "--variables is empty; name one or more, such as swvl1,tp")
         if self.compression not in ("none", "gzip"):
             raise UserError(f"--compression={self.compression!r} must be 'none' or 'gzip'")
-        if target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):
+        store = target.suffix == STORE
+        if store:
+            require_place(source, target)
+        elif target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):
             raise UserError(f"--output={target} must be a folder other than --input")
         fields = open_fields(
             source,
@@ -57,25 +63,27 @@ class Prepare:
             accumulated=self.accumulated,
             land_mask=self.land_mask,
             downsample=self.downsample,
+            select=self.select,
         )
         for line in fields.notes:
             print(f"note: {line}", file=sys.stderr)
-        self._claim(target, fields)
-        parts, done, written = _parts(fields), 0, 0
-        require_known(target, (p.name for p in target.glob("*.nc")), [LAND, *(p[0] for p in parts)])
-        for name, start, stop in parts:
+        parts, done, written = _parts(fields, target), 0, 0
+        if not store:
+            self._claim(target, fields)
+            known = [LAND, *(path.name for path, _, _ in parts)]
+            require_known(target, (path.name for path in target.glob("*.nc")), known)
+        for path, start, stop in parts:
             progress(done, len(fields.days))
-            written += self._write(fields, target / name, start, stop)
+            written += self._write(fields, path, start, stop)
             done = stop
         progress(done, len(fields.days))
-        _write_land(fields, target / LAND)
+        if not store:
+            _write_land(fields, target / LAND)
         return written, len(parts) - written, fields.unusable
 
     def _claim(self, folder: Path, fields: Fields) -> None:
         """Leaves a note of what the folder holds; UserError if it holds anything else."""
-        settings = dataclasses.asdict(self)
-        settings |= {"lat": fields.lat.tolist(), "lon": fields.lon.tolist()}
-        text = json.dumps(settings)
+        text = self._settings(fields)
         sweep(folder)
         note = folder / RECORD
         if note.exists() and note.read_text() == text:
@@ -89,11 +97,21 @@ class Prepare:
         with whole_file(note) as temporary:
             temporary.write_text(text)
 
+    def _settings(self, fields: Fields) -> str:
+        settings = dataclasses.asdict(self)
+        if not self.select:
+            del settings["select"]  # folders of before it was there are the same
+        return json.dumps(settings | {"lat": fields.lat.tolist(), "lon": fields.lon.tolist()})
+
     def _write(self, fields: Fields, path: Path, start: int, stop: int) -> bool:
-        """False if the file is there already."""
-        origin = fields.origin(start, stop)
-        if _origin(path) == origin:
+        """False if the file is there already. A store holds land and settings itself."""
+        origin, store = fields.origin(start, stop), path.suffix == STORE
+        if store:
+            origin += " " + self._settings(fields)
+        if (there := _origin(path)) == origin:
             return False
+        if path.exists() and not there:
+            raise UserError(f"--output={path} is not of prepare; choose another place")
         compression = None if self.compression == "none" else self.compression
         coordinates = {"time": time_axis(fields.days[start:stop]), **_axes(fields)}
         cells = len(fields.lat) * len(fields.lon)
@@ -102,6 +120,9 @@ class Prepare:
         step = max(1, BLOCK_BYTES // (4 * cells * len(fields.variables)))
         attributes = {ORIGIN: origin}
         with grid_file(path, coordinates, variables, chunks, attributes, compression) as file:
+            if store:
+                land = fields.land.astype(np.float32)
+                file.values("lsm", ("latitude", "longitude"), land, LAND_MASK)
             for begin in range(start, stop, step):
                 end = min(begin + step, stop)
                 block = fields.read(begin, end)
@@ -110,13 +131,15 @@ class Prepare:
         return True
 
 
-def _parts(fields: Fields) -> list[tuple[str, int, int]]:
-    """(file name, first day, end) of the calendar months or years that have days."""
+def _parts(fields: Fields, target: Path) -> list[tuple[Path, int, int]]:
+    """(file, first day, end) of the calendar months or years that have days; or of the store."""
+    if target.suffix == STORE:
+        return [(target, 0, len(fields.days))]
     day_bytes = 4 * len(fields.lat) * len(fields.lon) * len(fields.variables)
     unit = "Y" if 366 * day_bytes <= FILE_BYTES else "M"
     spans, first = np.unique(fields.days.astype(f"datetime64[{unit}]"), return_index=True)
     ends = [*first[1:].tolist(), len(fields.days)]
-    return [(f"{s}.nc", a, b) for s, a, b in zip(spans, first.tolist(), ends, strict=True)]
+    return [(target / f"{s}.nc", a, b) for s, a, b in zip(spans, first.tolist(), ends, strict=True)]
 
 
 def _axes(fields: Fields) -> dict[str, tuple[np.ndarray, dict[str, str]]]:
@@ -143,7 +166,6 @@ def _write_land(fields: Fields, path: Path) -> None:
     origin = fingerprint({}, np.packbits(fields.land).tobytes())
     if _origin(path) == origin:
         return
-    described = {"lsm": {"long_name": "Land-sea mask", "units": "1"}}
     shape = fields.land.shape
-    with grid_file(path, _axes(fields), described, shape, {ORIGIN: origin}) as file:
+    with grid_file(path, _axes(fields), {"lsm": LAND_MASK}, shape, {ORIGIN: origin}) as file:
         file["lsm"][...] = fields.land.astype(np.float32)

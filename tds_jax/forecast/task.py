@@ -1,9 +1,11 @@
 """The forecast task: gridded days -> windows -> Forecaster -> coming days, and their worth."""
 
+import base64
 import copy
 import dataclasses
 import functools
 import os
+import zlib
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -15,6 +17,7 @@ from flax import nnx
 from tds_jax.config import Config, require
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import below
+from tds_jax.data.longitudes import is_global
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.forecast import synthetic, torch_names
@@ -36,6 +39,7 @@ from tds_jax.progress import progress_bar
 
 # Maps of an extra input: land, and sin latitude, sin and cos longitude.
 STATIC = {"land_mask": 1, "coordinates": 3}
+LATER = {"units", "seen"}  # inputs that older runs do not name
 # Sequences of an LSTM redone together, most bytes first.
 PIXEL_CHUNKS = (65_536, 16_384, 4_096)
 
@@ -44,7 +48,8 @@ class ForecastTask:
     """A `tasks.Task` for daily fields on a grid.
 
     recorded: grid and variables; given, or else read from the files, which are opened when first
-    needed. What `inputs` of an imported checkpoint leave open is read from the files too.
+    needed. What `inputs` of an imported checkpoint leave open is read from the files too; units and
+    the beginning of longitudes that they name are what the files are brought to.
     """
 
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
@@ -53,13 +58,20 @@ class ForecastTask:
         self.spec = WindowSpec(data.input_days, data.lead_days)
         names = {field.name for field in dataclasses.fields(ForecastInputs)}
         known = {name: value for name, value in (inputs or {}).items() if name in names}
-        if names - set(known) - {"units"}:
-            known = self._inputs_of_data() | known
+        self._run = known
+        if names - set(known) - LATER:
+            of_data = self._inputs_of_data()
+            known = of_data | {name: known[name] for name in set(known) - {"units", "grid"}}
         lists = {name: tuple(known.get(name, ())) for name in ("variables", "units")}
         self.recorded = ForecastInputs(**known | lists)
         require(
             not (config.model.land_only and any(data.crop)),
             f"data.crop={data.crop} moves the cells that model.land_only=True counts; use (0, 0)",
+        )
+        require(
+            not config.model.periodic or (self._is_global() and not any(data.crop)),
+            f"model.periodic=True needs whole maps around the globe, but the fields have "
+            f"{self.recorded.width} columns, {self.recorded.grid}, and data.crop is {data.crop}",
         )
         require(
             0 < config.model.local_days <= data.input_days or not config.model.local_days,
@@ -78,7 +90,7 @@ class ForecastTask:
 
     def open(self, path: str) -> Fields:
         """The daily fields of a path, as the config wants them, in the units of the run."""
-        data, run = self.config.data, getattr(self, "recorded", None)
+        data, run = self.config.data, self._run
         with progress_bar("reading the headers") as progress:
             return open_fields(
                 path,
@@ -87,7 +99,9 @@ class ForecastTask:
                 accumulated=data.accumulated,
                 land_mask=data.land_mask,
                 downsample=data.downsample,
-                units=dict(zip(run.variables, run.units, strict=False)) if run else None,
+                select=data.select,
+                units=dict(zip(data.variables, run.get("units", ()), strict=False)),
+                west=_west(run["grid"]) if "grid" in run and data.downsample == 1 else None,
                 progress=progress,
             )
 
@@ -100,7 +114,7 @@ class ForecastTask:
         data, land_only = self.config.data, self.config.model.land_only
         if data.path or data.downsample > 1:
             lat, lon = self.fields.lat, self.fields.lon
-            land = self.fields.land if land_only else np.zeros(0)
+            land = self.fields.land
             described = self.fields.attributes
         else:  # known before the fields are generated
             made = _simulation(self.config)
@@ -113,11 +127,22 @@ class ForecastTask:
             "grid": grid_words(lat, lon),
             "land": int(land.sum()) if land_only else 0,
             "units": [str(described.get(n, {}).get("units", "")) for n in data.variables],
+            "seen": packed(land),
         }
+
+    def _is_global(self) -> bool:
+        """Whether the recorded columns go around the globe."""
+        first, last = self.recorded.grid.rpartition("lon ")[2].split("..")
+        return is_global(np.linspace(float(first), float(last), self.recorded.width))
 
     def grid_of(self, fields: Fields) -> tuple[int, int, str]:
         """Rows, columns and axes of fields, to compare with those recorded."""
         return len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """(H, W) bool: cells where training had the target; all, where a run does not say."""
+        return unpacked(self.recorded.seen, (self.recorded.height, self.recorded.width))
 
     @property
     def target(self) -> int:
@@ -165,6 +190,7 @@ class ForecastTask:
             local=(model.local_kernel, model.local_days),
             static=sum(STATIC[name] for name in extra if name in STATIC) + len(data.static),
             season="day_of_year" in extra,
+            periodic=model.periodic,
         )
 
     def init(self, rngs: nnx.Rngs) -> Forecaster:
@@ -282,6 +308,11 @@ class ForecastTask:
         norms = model.name != "convlstm" and model.norm == "batch"
         split = optim.batch_norm_warning(" (model.norm=group is exact)")
         said = [*self.fields.unusable, *self.fields.notes]
+        if self._is_global() and not (model.periodic or any(self.config.data.crop)):
+            said.append(
+                "the columns go around the globe, but the network takes them for a strip; "
+                "model.periodic=True lets weather pass its edges"
+            )
         return [*said, *self._season_warning(), *norms * split]
 
     def _season_warning(self) -> list[str]:
@@ -306,6 +337,24 @@ class ForecastTask:
 def grid_words(lat: np.ndarray, lon: np.ndarray) -> str:
     """The axes of a grid, to compare and to read."""
     return f"lat {_span(lat)}, lon {_span(lon)}"
+
+
+def packed(mask: np.ndarray) -> str:
+    """A mask of cells as a text of some bits a cell, or less."""
+    return base64.b85encode(zlib.compress(np.packbits(mask).tobytes())).decode()
+
+
+def unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
+    """bool of this shape: the mask; every cell where there is no text."""
+    if not text:
+        return np.ones(shape, bool)
+    bits = np.unpackbits(np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8))
+    return bits[: shape[0] * shape[1]].reshape(shape).astype(bool)
+
+
+def _west(words: str) -> float:
+    """The first longitude in `grid_words`."""
+    return float(words.rpartition("lon ")[2].partition("..")[0])
 
 
 def _span(axis: np.ndarray) -> str:

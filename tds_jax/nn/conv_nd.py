@@ -36,6 +36,15 @@ def conv_nd(
     return form(strides, zeros, x, kernel)
 
 
+def encircled(x: jax.Array, size: int) -> jax.Array:
+    """x (B, *space, I) with size // 2 columns of its other end on both sides of the last axis.
+
+    A convolution of that size without zeros there then sees the axis as a circle.
+    """
+    edge = size // 2
+    return jnp.concatenate([x[..., x.shape[-2] - edge :, :], x, x[..., :edge, :]], axis=-2)
+
+
 def _by_depth(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """One convolution over height and width, the depths under the kernel side by side as channels.
 
@@ -83,6 +92,7 @@ class ConvNd(Module):
     """`conv_nd` with a kernel (*sizes, in, out) and a bias, computed in `dtype`.
 
     Parameters are f32 and start as PyTorch's: U(-1/sqrt(fan), 1/sqrt(fan)), fan = inputs * sizes.
+    periodic: the last axis of space, padded as "same" at stride 1, is a circle, not between zeros.
     """
 
     def __init__(
@@ -93,17 +103,24 @@ class ConvNd(Module):
         *,
         stride: int | Sequence[int] = 1,
         padding: Padding = "same",
+        periodic: bool = False,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ) -> None:
         fan = in_features * int(np.prod(kernel))
         self.stride = stride if isinstance(stride, int) else tuple(stride)
         self.padding = padding if isinstance(padding, str) else tuple(padding)
+        self.periodic = periodic
         self.dtype = dtype
         self.kernel = nnx.Param(uniform(rngs, (*kernel, in_features, out_features), fan))
         self.bias = nnx.Param(uniform(rngs, (out_features,), fan))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        y = conv_nd(x.astype(self.dtype), kernel, self.stride, self.padding)
+        x = x.astype(self.dtype)
+        if not self.periodic:
+            return add_bias(conv_nd(x, kernel, self.stride, self.padding), self.bias[...])
+        *sizes, last = kernel.shape[:-2]
+        zeros = [*((size // 2, size // 2) for size in sizes), (0, 0)]
+        y = conv_nd(encircled(x, last), kernel, self.stride, zeros)
         return add_bias(y, self.bias[...])

@@ -331,7 +331,9 @@ def test_steps_that_are_damaged_are_missing_and_said_once(tmp_path, capsys):
     for region in ((slice(None), slice(None)), (slice(1, 3), slice(0, 1))):
         found = record.read("t2m", 3, 40, 2, region)
         np.testing.assert_array_equal(found, wanted[3:40:2][:, *region])
-    assert capsys.readouterr().err.count("step 21 of t2m, and maybe others, cannot be read") == 1
+    said = capsys.readouterr().err
+    assert said.count(" of t2m, and maybe others, cannot be read") == 1
+    assert "step 22 of t2m" in said  # the first of those that are looked at when it is opened
     assert len(record.unusable) == 1
 
 
@@ -356,3 +358,43 @@ def test_zeros_of_a_plain_zarr_array_are_zeros(tmp_path, layout):
     np.testing.assert_array_equal(record.read("tp", 0, 48), rain)
     packed = np.round(data.t2m.values / 1e-3) == 0
     np.testing.assert_array_equal(np.isnan(record.read("t2m", 0, 48)), packed)
+
+
+def test_steps_that_several_files_hold_alike_count_once(tmp_path):
+    """The second file is packed into 16 bits: equal up to the rounding of that."""
+    data = dataset(hours("2020-02-01", 40))
+    write(data.isel(valid_time=slice(0, 30)), tmp_path / "a.nc")
+    scale = 0.001
+    packed = {"t2m": {"dtype": "i2", "scale_factor": scale, "_FillValue": -32767}}
+    data.isel(valid_time=slice(24, 40)).to_netcdf(
+        tmp_path / "b.nc", engine="h5netcdf", encoding=packed
+    )
+    record = open_record(tmp_path, ("t2m",))
+    assert record.notes == [
+        "t2m: 6 times are in several files with the same values, the first 2020-02-02T00:00:00; "
+        "they count once"
+    ]
+    found = record.read("t2m", 0, 40)
+    np.testing.assert_array_equal(found[:30], data.t2m[:30])
+    np.testing.assert_allclose(found[30:], data.t2m[30:], atol=0.501 * scale)
+    record.close()
+    data.t2m[27, 2, 1] += 3 * scale
+    write(data.isel(valid_time=slice(24, 40)), tmp_path / "b.nc")
+    with pytest.raises(UserError, match="on 2020-02-02T03:00:00 their values differ"):
+        open_record(tmp_path, ("t2m",))
+
+
+def test_marks_of_missing_values_that_no_attribute_names_are_missing(tmp_path, capsys):
+    """One the first look shows, the other only where it is read."""
+    data = dataset(hours("2020-02-01", 100))
+    data.t2m[:, 0, 1] = -9999
+    data.t2m[50, 3, 2] = 1e20
+    write(data, tmp_path / "a.nc")
+    record = open_record(tmp_path, ("t2m",))
+    assert record.notes == [
+        "t2m: -9999 stands for what is missing in 8 of 96 cells on 8 steps looked at"
+    ]
+    found = record.read("t2m", 0, 100)
+    wanted = data.t2m.where(np.abs(data.t2m) < 9000)
+    np.testing.assert_array_equal(found, wanted)
+    assert np.isnan(found).sum() == 101

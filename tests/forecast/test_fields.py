@@ -174,7 +174,8 @@ def test_the_origin_changes_with_the_files_its_days_are_in(tmp_path):
     for i, first in enumerate(("2020-01-01", "2020-01-03")):
         write(dataset(hours(first, 48)), tmp_path / f"{i}.nc")
     before = [opened(tmp_path).origin(*part) for part in ((0, 2), (2, 4))]
-    os.utime(tmp_path / "1.nc", (0, 0))
+    os.utime(tmp_path / "0.nc", (0, 0))  # touched, the same
+    write(dataset(hours("2020-01-03", 48), seed=1), tmp_path / "1.nc")
     after = [opened(tmp_path).origin(*part) for part in ((0, 2), (2, 4))]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
 
@@ -229,6 +230,9 @@ def test_a_mask_that_cannot_be_of_the_data_is_refused(tmp_path, share, words):
     data.t2m[:, :, 0] = np.nan  # sea in the first column
     path = write(data, tmp_path / "a.nc")
     assert opened(path, land_mask=_mask(tmp_path, [0, 1, 1])).land.sum() == 8
+    more = opened(path, land_mask=_mask(tmp_path, [1, 1, 1]))
+    assert more.land.sum() == 8
+    assert "mask.nc:lsm: 4 cells of its land never have t2m, and count as sea" in more.notes[-1]
     with pytest.raises(UserError, match=words):
         assert opened(path, land_mask=_mask(tmp_path, share)).land.any()
 

@@ -62,6 +62,21 @@ def test_the_file_says_what_it_is_of_as_cf_wants_it(written):
     assert np.isnan(written.swvl1.encoding["_FillValue"])
 
 
+def test_an_output_that_ends_so_is_a_zarr_store_with_the_same_content(made, written):
+    task, model, source, folder = made
+    known = type(task)(task.config, task.inputs())
+    for _ in range(2):  # a store that is there is replaced
+        prediction.predict(known, model, source, folder / "out.zarr")
+    with xr.open_zarr(folder / "out.zarr", decode_timedelta=True) as found:
+        xr.testing.assert_identical(found.load(), written)
+    (folder / "mine").mkdir(exist_ok=True)
+    (folder / "mine" / "a.txt").write_text("")
+    (folder / "mine").rename(folder / "mine.zarr")
+    with pytest.raises(UserError, match=r"mine\.zarr is a folder"):
+        prediction.predict(known, model, source, folder / "mine.zarr")
+    assert not list(folder.glob("*.tmp"))
+
+
 def test_the_sea_is_nan_and_the_land_is_the_models_forecast(made, written):
     model = made[1]
     assert np.isnan(written.swvl1.values[..., SEA]).all()
@@ -81,19 +96,41 @@ def test_the_sea_is_nan_and_the_land_is_the_models_forecast(made, written):
     np.testing.assert_allclose(found[..., ~SEA], expected[..., ~SEA], atol=1e-5)
 
 
-def test_a_cell_that_training_never_saw_has_no_forecast(made):
-    """Its usual value is not known; that of a cell which was 0 all along is."""
+def test_a_cell_that_training_never_saw_has_no_forecast(made, capsys):
+    """A run of before cells were recorded tells it by a usual value of 0 all year, as it is where
+    all values were 0 too: those have a forecast where the input is 0."""
     task, model, _, folder = made
+    inputs = task.inputs()
+    of_before = type(task)(task.config, {n: v for n, v in inputs.items() if n != "seen"})
     data = record(count=12, first="2021-03-01", seed=5)
     data.swvl1[:, 0, 0] = 0.3  # sea in training
     data.swvl1[:, 0, 1] = 0.0
     data.to_netcdf(folder / "more.nc", engine="h5netcdf")
-    prediction.predict(task, model, folder / "more.nc", folder / "more_out.nc")
-    with xr.open_dataset(folder / "more_out.nc") as found:
-        values = found.swvl1.values
-    assert np.isnan(values[..., 0, 0]).all()
-    assert np.isfinite(values[..., 0, 1]).all()
-    assert np.isfinite(values[..., ~SEA]).all()
+    for one, known in ((task, False), (of_before, True)):
+        prediction.predict(one, model, folder / "more.nc", folder / "more_out.nc")
+        with xr.open_dataset(folder / "more_out.nc") as found:
+            values = found.swvl1.values
+        assert np.isnan(values[..., 0, 0]).all()
+        assert np.isfinite(values[..., 0, 1]).all() == known
+        assert np.isfinite(values[..., ~SEA]).all()
+        said = "2 cells have data that training never saw" in capsys.readouterr().err
+        assert said != known
+
+
+def test_cells_seen_are_kept_whatever_the_normalisation(made, tmp_path):
+    """With one mean for all cells nothing in the model tells where it was trained."""
+    source = made[3] / "train.nc"
+    task = small_task(source, tmp_path, model__normalize="scalar", model__prior="last")
+    known = type(task)(task.config, task.inputs())
+    np.testing.assert_array_equal(known.seen, ~SEA)
+    assert "fields" not in vars(known)
+    graphdef, params, rest = step.split(known.init(nnx.Rngs(0)))
+    model = nnx.merge(graphdef, params, step.replace_leaves(rest, task.fit_statistics()))
+    data = record(count=4, first="2021-03-01", seed=5).fillna(0.3)
+    data.to_netcdf(tmp_path / "all.nc", engine="h5netcdf")
+    prediction.predict(known, model, tmp_path / "all.nc", tmp_path / "out.nc")
+    with xr.open_dataset(tmp_path / "out.nc") as found:
+        np.testing.assert_array_equal(np.isfinite(found.swvl1.values[0, 0]), ~SEA)
 
 
 def _in_units(data, unit, scale):

@@ -67,6 +67,24 @@ def test_prepared_days_are_the_days_of_the_source(source, tmp_path, factor, comp
     np.testing.assert_array_equal(masked.land, wanted.land)
 
 
+def test_an_output_that_ends_so_is_one_zarr_store(tmp_path):
+    folder, store = tmp_path / "hourly", tmp_path / "daily.zarr"
+    folder.mkdir()
+    month(folder, "2020-01-01", 9)
+    assert JOB.run(folder, store, quiet) == (1, 0, [])
+    wanted, found = opened(folder), opened(store)
+    np.testing.assert_array_equal(found.read(0, 9), wanted.read(0, 9))
+    np.testing.assert_array_equal(opened(store, land_mask=f"{store}:lsm").land, wanted.land)
+    assert JOB.run(folder, store, quiet) == (0, 1, [])
+    month(folder, "2020-01-10", 2)
+    assert JOB.run(folder, store, quiet) == (1, 0, [])
+    assert len(opened(store).days) == 11
+    assert Prepare(("sm",)).run(folder, store, quiet) == (1, 0, [])
+    write(dataset(hours("2020-01-01", 24)), tmp_path / "other.zarr")
+    with pytest.raises(UserError, match=r"other\.zarr is not of prepare"):
+        JOB.run(folder, tmp_path / "other.zarr", quiet)
+
+
 def test_others_can_read_what_was_prepared(source, tmp_path):
     JOB.run(source, tmp_path / "daily", quiet)
     with xr.open_dataset(tmp_path / "daily" / "2020-02.nc", engine="h5netcdf") as data:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tds_jax import tasks
 from tds_jax.engine import step
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
 from tds_jax.forecast import baselines
-from tests.forecast.small import SEA, batch_of, small_config, small_task, write_record
+from tds_jax.forecast.task import packed
+from tests.forecast.small import SEA, batch_of, record, small_config, small_task, write_record
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,28 @@ def test_every_statistic_has_its_place(path, tmp_path):
         "variables": ["swvl1", "tp"],
         "grid": "lat 60..56, lon 0..5",
         "land": int((~SEA).sum()),
+        "seen": packed(~SEA),
         "units": ["m**3 m**-3", "m"],
     }
+
+
+def test_data_to_evaluate_on_are_brought_to_units_and_longitudes_of_the_run(path, tmp_path):
+    run = small_task(path, tmp_path).inputs()
+    data = record()
+    data = data.assign(swvl1=data.swvl1 * 100).assign_coords(lon=data.lon + 360)
+    data.swvl1.attrs["units"] = "percent"
+    data.tp.attrs["units"] = "meter"
+    data.to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    config = small_config(tmp_path / "other.nc", tmp_path)
+    task = tasks.get_for_data(config, run)
+    assert task.inputs() == run
+    wanted = small_task(path, tmp_path).fields.read(0, 9)
+    # Times 100 and back: two roundings of f32 numbers near 0.3.
+    np.testing.assert_allclose(task.fields.read(0, 9), wanted, atol=1e-6)
+    other = data.isel(lat=slice(None, None, -1))
+    other.to_netcdf(tmp_path / "south.nc", engine="h5netcdf")
+    south = tasks.get_for_data(small_config(tmp_path / "south.nc", tmp_path), run)
+    assert south.inputs()["grid"] == "lat 56..60, lon 0..5"  # which the door refuses
 
 
 def test_a_silent_network_leaves_the_damped_persistence_baseline(path, tmp_path):
