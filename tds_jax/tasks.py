@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tds_jax.engine.step import Batch, Objective
 
 
+NOTE = "note: "  # begins a line of `prepare` on a file that was not skipped
+
+
 class Task(Protocol):
     """What a domain learns, built from a frozen config; what is done with it are jobs, see Domain.
 
@@ -82,7 +85,8 @@ class Domain(NamedTuple):
       export(task, model, target) -> a line on the file, which runs without the project
       stream(task, model, source, target) -> a line on latency; from a file or '-' (stdin)
       check(folder, progress) -> Checked
-      prepare(source, target, progress) -> files written, files kept, lines on what was skipped
+      prepare(source, target, progress) -> files written, files kept, lines on what was skipped, and
+        lines with NOTE before them
       synthesize(target, progress) -> what was written
     inputs_of: a function of a PyTorch checkpoint's tensors. today: a function of an older run's
     settings, where names have changed since. '' where a domain does not offer something. brought:
@@ -107,11 +111,13 @@ class Checked(NamedTuple):
     """What `check` found. usable: files or frames. summary: name -> value, shown as a table.
 
     findings: by kind, one line for everything that training would skip, refuse or suffer from.
+    files: name -> {what: value}, a table of the files.
     """
 
     usable: int
     summary: dict[str, Any]
     findings: dict[str, list[str]]
+    files: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - never changed
 
 
 def _groups(prefix: str, names: str) -> dict[str, str]:
@@ -131,6 +137,7 @@ DOMAINS = {
         synthesize="tds_jax.pose.synthetic:Simulation",
         export="tds_jax.pose.export:write",
         stream="tds_jax.pose.live:Play",
+        today="tds_jax.pose.config:today",
     ),
     "forecast": Domain(
         task="tds_jax.forecast.task:ForecastTask",

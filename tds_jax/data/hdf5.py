@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 
 import h5py
@@ -93,11 +94,11 @@ class RowFiles:
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """Rows, fields and group attributes of `group/dataset`; UserError names what is wrong."""
-        with self._dataset(path, group, dataset) as found, _naming(path):
+        with self._dataset(path, group, dataset) as found, naming(path):
             names = found.dtype.names or ()
             kinds = [(name, found.dtype[name]) for name in names]
             fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
-            attributes, row_bytes = _attributes(found.parent), found.dtype.itemsize
+            attributes, row_bytes = attributes_of(found.parent), found.dtype.itemsize
             return Header(found.shape[0], fields, attributes, row_bytes, _storage(found))
 
     def rows(
@@ -119,7 +120,7 @@ class RowFiles:
     def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
         rows = f"{path}: rows {start} to {stop} of {group}/{dataset}"
         # HDF5 runs one call at a time anyway.
-        with self._dataset(path, group, dataset) as found, _naming(rows):
+        with self._dataset(path, group, dataset) as found, naming(rows):
             return found[start:stop]
 
     def _dataset(
@@ -128,7 +129,7 @@ class RowFiles:
         def opened() -> h5py.Dataset:
             file = _open(path, self.chunk_cache_bytes, self.chunk_cache_preemption)
             try:
-                with _naming(path):
+                with naming(path):
                     return _find(file, path, group, dataset)
             except UserError:
                 file.close()
@@ -151,6 +152,9 @@ def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h
             locking="best-effort",  # read-only media and some network file systems refuse locks
         )
     except FileNotFoundError as error:
+        if os.path.islink(path):
+            target = os.readlink(path)
+            raise UserError(f"{path}: a link to {target}, which is not there; fetch it") from error
         raise UserError(f"{path}: no such file; check the path") from error
     except PermissionError as error:
         raise UserError(f"{path}: not readable; check its permissions") from error
@@ -160,11 +164,13 @@ def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h
             raise UserError(f"{path}: truncated HDF5 file; copy or download it again") from error
         if "signature not found" in text:
             raise UserError(f"{path}: not an HDF5 file; replace it or move it away") from error
+        if "lock" in text:
+            raise UserError(f"{path}: locked ({text}); close the program that writes it") from error
         raise UserError(f"{path}: cannot be opened ({text}); copy it again") from error
 
 
 @contextlib.contextmanager
-def _naming(what: str) -> Iterator[None]:
+def naming(what: str) -> Iterator[None]:
     """Inside, any failure of the library is a UserError: a damaged file may fail anywhere in it."""
     try:
         yield
@@ -219,7 +225,7 @@ def _storage(found: h5py.Dataset) -> str:
     return f"chunks of {found.chunks[0]} rows, {found.compression or 'other or no'} compression"
 
 
-def _attributes(group: h5py.Group) -> dict[str, float | str]:
+def attributes_of(group: h5py.Group) -> dict[str, float | str]:
     """Those that are numbers and strings; what h5py cannot read is neither."""
     result: dict[str, float | str] = {}
     for name in group.attrs:

@@ -13,12 +13,14 @@ from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
 from tds_jax.engine.step import Batch
+from tds_jax.errors import some
 from tds_jax.pose import baselines, figures
 from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers, joint_names
 from tds_jax.pose.kinematics import HAND_LENGTH
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.metrics import States, make_compare
-from tds_jax.pose.sessions import SessionTable
+from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
 from tds_jax.pose.windows import PoseWindows, session_blocks
 
@@ -40,7 +42,9 @@ Sessions = dict[int, States]
 def fit_baselines(task: PoseTask) -> Fitted:
     """One streaming pass over the train split."""
     table = task.table.select("train")
-    mean, median = baselines.ConstantMean(table.joints), baselines.ConstantMedian(table.joints)
+    low, high = (float(limit) for limit in (table.lowest.min(), table.highest.max()))
+    mean = baselines.ConstantMean(table.joints)
+    median = baselines.ConstantMedian(table.joints, min(low, -np.pi), max(high, np.pi))
     ridge = baselines.LogRmsRidgeFit(table.channels, table.joints, table.rate_hz)
     chunks = (
         (block.emg, block.joint_angles, block.valid)
@@ -72,7 +76,8 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     """Report of model and baselines on a split; figures and fitted baselines go to the workdir.
 
     Windows tile each session and every supervised row counts once. hold_initial repeats the first
-    valid row of each window; ridge sees the same past the model may see, and 0.4 s more.
+    labelled row of each window, where a model that is given its initial pose begins; ridge sees the
+    same past the model may see, and 0.8 s more.
     """
     source = task.source(split)
     step = source.spec.label_stride
@@ -90,7 +95,8 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
             _merge(found.setdefault(name, {}), batch, states)
         trace = trace or figures.Trace.of(batch, poses[MODEL])
     rows = _rows(split, found, source.table)
-    report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, _notes(task, fitted))
+    notes = _notes(task, fitted) + _still(found[MODEL])
+    report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, notes)
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
@@ -112,6 +118,15 @@ def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _still(sessions: Sessions) -> tuple[str, ...]:
+    """A note if joints never move: an error there is none of R²."""
+    moves = functools.reduce(metrics.merge, sessions.values())["angle"].moves
+    names = [name for name, one in zip(joint_names(len(moves)), moves, strict=True) if not one]
+    if not names:
+        return ()
+    return (f"{len(names)} of {len(moves)} joints do not move, R2 is without: {some(names)}",)
+
+
 def answers(
     task: PoseTask, model: nnx.Module, batch: Batch
 ) -> tuple[dict[str, jax.Array], jax.Array]:
@@ -130,8 +145,9 @@ def _baselines(
     source: PoseWindows, fitted: Fitted | None, batch: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Predictions (B, N, J) of every baseline for one batch."""
-    target, weight = batch["joint_angles"], batch["weight"]
-    first = (weight > 0).argmax(axis=1)
+    target = batch["joint_angles"]
+    # Not the first row that counts: a tail's first rows are labelled, and counted before.
+    first = valid_rows(target.reshape(-1, target.shape[2])).reshape(target.shape[:2]).argmax(axis=1)
     held = np.take_along_axis(target, first[:, None, None], axis=1)
     spread = functools.partial(np.broadcast_to, shape=target.shape)
     found: dict[str, np.ndarray] = {}
@@ -148,7 +164,8 @@ def _ridge(
     """(N, J) predictions for the supervised rows of a window, with the history before it."""
     if index < 0:  # padding of the last batch: weight 0 everywhere
         return np.zeros(target.shape[1:], np.float32)
-    emg, offset = source.with_history(int(index), ridge.history * ridge.bin_samples)
+    before = (ridge.history + baselines.OFFSET_BINS) * ridge.bin_samples
+    emg, offset = source.with_history(int(index), before)
     rows = offset + source.spec.label_offset + np.arange(target.shape[1]) * source.spec.label_stride
     return ridge.predict(emg)[rows]
 

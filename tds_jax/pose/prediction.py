@@ -1,5 +1,6 @@
 """Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,30 @@ from flax import nnx
 from tds_jax.data.hdf5 import Header
 from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
-from tds_jax.data.scan import require_columns
+from tds_jax.data.scan import SCAN_ROWS, require_columns, stamped_rate, times_of
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
-from tds_jax.pose.metadata import SUFFIXES
+from tds_jax.pose.labels import (
+    filled,
+    first_label_step,
+    in_radians,
+    radians_per_unit,
+    reach,
+    seem_degrees,
+    valid_rows,
+)
+from tds_jax.pose.metadata import SUFFIXES, is_none, junk, stored_name
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.selection import flip, joint_numbers, select_channels
-from tds_jax.pose.sessions import DATASET, FIELDS, RATE_RTOL, valid_rows
+from tds_jax.pose.sessions import RATE_RTOL
+from tds_jax.pose.table import DATASET, FIELDS, UNIT
 from tds_jax.pose.task import PoseTask
 from tds_jax.progress import progress_bar
 
 # Decoder steps per block: 10 s at 50 Hz, 1.3 MB of 16-channel EMG at 2 kHz.
 BLOCK_STEPS = 500
-# Rows whose time stamps tell the rate of a file that does not state it.
-RATE_ROWS = 1000
 
 Run = Callable[[str, int], Iterator[np.ndarray]]
 """(path, its rows) -> consecutive poses (n, J) on the model's step grid."""
@@ -39,16 +48,37 @@ def predict(
 
     source: a recording, or a folder of them (then target is a folder, names kept). joint_angles is
     NaN where no prediction exists: before the model's left context is filled, and where the EMG
-    is not finite. Each file is written beside its place and renamed when whole.
+    is not finite. Each file is written beside its place and renamed when whole. A file of a folder
+    that cannot be predicted is named and ends in a UserError when all others are written.
     workdir: the run's; nothing in it is needed.
     """
     assert isinstance(model, PoseModel | NeuroPose)
-    pairs = pair_files(source, target, SUFFIXES)
-    run = _runner(task, model)
+    pairs = [
+        (recording, place.with_name(stored_name(place.name)) if source.is_dir() else place)
+        for recording, place in pair_files(source, target, SUFFIXES)
+        if not is_none(recording.name)
+    ]
+    if not pairs:
+        raise UserError(f"--input={source} holds no {' or '.join(SUFFIXES)} file of a recording")
+    run, left_out = _runner(task, model), []
     with progress_bar("predicting") as progress:
         for done, (recording, place) in enumerate(pairs):
             progress(done, len(pairs), recording.name)
-            predict_file(task, model, run, recording, place)
+            try:
+                predict_file(task, model, run, recording, place)
+            except UserError as error:
+                if source.is_file():
+                    raise
+                left_out.append(str(error))
+    for line in junk(str(source)) if source.is_dir() else ():
+        print(f"note: {line}", file=sys.stderr)
+    if left_out:
+        for line in left_out:
+            print(f"warning: left out {line}", file=sys.stderr)
+        raise UserError(
+            f"{len(left_out)} of {len(pairs)} files in --input={source} have no prediction, see "
+            f"above; the others are in {target}"
+        )
     return [place for _, place in pairs]
 
 
@@ -97,9 +127,8 @@ def _rate(task: PoseTask, header: Header, path: str) -> float | None:
         raise UserError(f"{path}: attribute 'sample_rate' is {rate!r}; write it as a number")
     if "time" not in header.fields:
         return None
-    first = task.files.raw(path, task.config.data.group, DATASET, 0, RATE_ROWS)["time"]
-    step = float(np.median(np.diff(first))) if len(first) > 1 else 0.0
-    return 1 / step if step > 0 else None
+    first = task.files.raw(path, task.config.data.group, DATASET, 0, SCAN_ROWS)
+    return stamped_rate(times_of(first, "time", path)) or None
 
 
 def read_emg(task: PoseTask, path: str, start: int, stop: int) -> np.ndarray:
@@ -113,14 +142,25 @@ def read_emg(task: PoseTask, path: str, start: int, stop: int) -> np.ndarray:
 
 def _labelled_pose(task: PoseTask, path: str, row: int) -> np.ndarray:
     """(1, J) radians of the file's own label, from which tracking starts, in the model's signs."""
-    data = task.config.data
-    (angles,) = task.files.rows(path, data.group, DATASET, row, row + 1, FIELDS[1:])
+    data, header = task.config.data, task.files.header(path, task.config.data.group, DATASET)
+
+    def labels(start: int, stop: int) -> np.ndarray:
+        return task.files.rows(path, data.group, DATASET, start, stop, FIELDS[1:])[0]
+
+    more = reach(first_label_step(labels, header.rows, task.recorded.sample_rate))
+    start = max(0, row - more)
+    unit = str(header.attributes.get(UNIT, ""))
+    scale = radians_per_unit(data.angle_unit, unit, path)
+    around = filled(labels(start, min(row + 1 + more, header.rows)), more)
+    angles = in_radians(around[row - start : row - start + 1], scale)
+    if degrees := seem_degrees(data.angle_unit, float(np.abs(angles).max())):
+        raise UserError(f"{path}: {degrees}")
     if not valid_rows(angles).all():
         raise UserError(
             f"{path} has no valid joint angles at row {row}, where tracking starts; "
             "cut the file to begin earlier or later"
         )
-    side = str(task.files.header(path, data.group, DATASET).attributes.get("side", ""))
+    side = str(header.attributes.get("side", ""))
     return flip(angles, joint_numbers(data.flip_left, angles.shape[1]), side, path)
 
 
@@ -224,7 +264,8 @@ def _rows(
         angles[rows < left] = np.nan
         emg = select_channels(raw["emg"], task.config.data.channels)
         angles[~np.isfinite(emg).all(axis=1)] = np.nan
-        time = raw["time"] if "time" in header.fields else rows / task.recorded.sample_rate
+        timed = "time" in header.fields
+        time = times_of(raw, "time", path) if timed else rows / task.recorded.sample_rate
         yield np.asarray(time, np.float64), angles.astype(np.float32)
         past = min(max(0, (stop - left) // step - first), len(known) - 1)
         known, first = known[past:], first + past

@@ -1,125 +1,25 @@
 """Folders of recorded sessions: which files, which split, and the windows cut from them."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, index_folder
-from tds_jax.data.scan import Layout, Runs
-from tds_jax.errors import UserError
-from tds_jax.pose.metadata import Metadata, read_metadata, session_files
-from tds_jax.pose.selection import (
-    Selection,
-    flip,
-    joint_numbers,
-    require_side,
-    sampled,
-    select_channels,
-)
+from tds_jax.data.scan import Runs, contradiction
+from tds_jax.errors import UserError, some
+from tds_jax.pose.labels import bridged, label_step, radians_per_unit, reach, seem_degrees
+from tds_jax.pose.metadata import Metadata, junk, read_metadata, session_files
+from tds_jax.pose.parts import have_room, in_parts
+from tds_jax.pose.selection import Selection, joint_numbers, require_side, sampled
+from tds_jax.pose.splits import GAP_SECONDS, split_by_hash
+from tds_jax.pose.table import GROUPS, SessionTable, layout
 from tds_jax.progress import Progress, silent
 
-GROUPS = ("user", "session", "stage", "side", "generalization")
-GROUP = "emg2pose"  # of the benchmark's files, which holds
-DATASET = "timeseries"
-FIELDS = ("emg", "joint_angles")
-FAILURE_ATOL = 1e-8  # rad; inverse kinematics marks a failed row with all angles zero
 RATE_RTOL = 1e-3  # rates derived from time stamps carry their rounding
-
-
-def valid_rows(joint_angles: np.ndarray) -> np.ndarray:
-    """(n, J) radians -> (n,) bool: False where all angles are 0 within 1e-8 (a failed row).
-
-    Rows with NaN or Inf are False too.
-    """
-    finite = np.isfinite(joint_angles).all(axis=1)
-    return np.asarray(finite & (np.abs(joint_angles) > FAILURE_ATOL).any(axis=1))
-
-
-def layout(group: str, channels: tuple[int, ...] = ()) -> Layout:
-    """Names inside a session file whose HDF5 group is `group`; channels: those used, () = all."""
-    return Layout(group, DATASET, *FIELDS, "time", "sample_rate", GROUPS[:4], valid_rows, channels)
-
-
-@dataclasses.dataclass(frozen=True)
-class SessionTable:
-    """Usable sessions as columns; row numbers of the full table are the group ids of reports.
-
-    number: (S,) int32 row in the full table. names: (S,) bytes, file names in root. samples: (S,)
-    rows. split: (S,) index into SPLITS. codes: (S, 5) int32, columns GROUPS, positions in the five
-    sorted arrays of group_names (texts per session would be 9 MB for 25,000 sessions). valid:
-    runs of rows whose labels count. broken: runs of rows with NaN or Inf in the EMG. electrodes:
-    columns of the files' EMG that are read, in this order; () = all. flipped: joints whose sign
-    changes for left hands. channels counts the electrodes read.
-    """
-
-    root: str
-    group: str
-    rate_hz: float
-    channels: int
-    joints: int
-    number: np.ndarray
-    names: np.ndarray
-    samples: np.ndarray
-    split: np.ndarray
-    codes: np.ndarray
-    group_names: tuple[np.ndarray, ...]
-    valid: Runs
-    broken: Runs
-    electrodes: tuple[int, ...]
-    flipped: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def select(self, split: str) -> "SessionTable":
-        """The sessions of one split, keeping their numbers in the full table."""
-        return self.take(np.flatnonzero(self.split == SPLITS.index(split)))
-
-    def take(self, rows: np.ndarray) -> "SessionTable":
-        """The sessions at the given positions."""
-        columns = ("number", "names", "samples", "split", "codes", "valid", "broken")
-        changed: dict[str, Any] = {
-            name: value.take(rows) if isinstance(value, Runs) else value[rows]
-            for name in columns
-            for value in [getattr(self, name)]
-        }
-        return dataclasses.replace(self, **changed)
-
-    def path(self, session: int) -> str:
-        """File of the session at this position."""
-        return os.path.join(self.root, os.fsdecode(bytes(self.names[session])))
-
-    def emg(self, files: RowFiles, session: int, start: int, stop: int) -> np.ndarray:
-        """(stop - start, C) f32 of the table's electrodes."""
-        (emg,) = files.rows(self.path(session), self.group, DATASET, start, stop, FIELDS[:1])
-        return select_channels(emg, self.electrodes)
-
-    def rows(
-        self, files: RowFiles, session: int, start: int, stop: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """`emg` and the angles (stop - start, J) f32 radians, in the table's signs."""
-        path = self.path(session)
-        emg, angles = files.rows(path, self.group, DATASET, start, stop, FIELDS)
-        side = self._text(session, GROUPS.index("side")) if self.flipped else ""
-        return select_channels(emg, self.electrodes), flip(angles, self.flipped, side, path)
-
-    def _text(self, session: int, number: int) -> str:
-        return self.group_names[number][self.codes[session, number]].decode()
-
-    def group_of(self, column: str) -> list[str]:
-        """Text per session of one of GROUPS, '' where neither metadata.csv nor the file has it."""
-        number = GROUPS.index(column)
-        names = [text.decode() for text in self.group_names[number].tolist()]
-        return [names[code] for code in self.codes[:, number].tolist()]
-
-    def __repr__(self) -> str:
-        return f"SessionTable({self.root!r}, {len(self)} sessions)"
 
 
 def load_sessions(
@@ -127,7 +27,9 @@ def load_sessions(
     *,
     group: str,
     window: int,
+    split_by: str,
     split_ratio: Sequence[float],
+    angle_unit: str,
     max_bad_sessions: int,
     selection: Selection,
     seed: int,
@@ -140,9 +42,10 @@ def load_sessions(
     window: sessions shorter than this many samples are skipped. selection: the filters come first,
     files that metadata.csv rules out are not even opened; seed fixes which train sessions its
     subsample keeps. Splits come from metadata.csv when the folder has one (columns filename, split
-    and any of GROUPS; files it does not name are left out), otherwise whole sessions are dealt by
-    split_ratio (see `split_by_hash`). Unusable files are skipped with a warning, more than
-    max_bad_sessions of them are a UserError.
+    and any of GROUPS; files it does not name are left out), otherwise whole sessions, or users, are
+    dealt by split_ratio (see `split_by_hash`), or each recording is cut in time (see `parts`), as
+    are those of fewer sessions than splits. angle_unit: see `labels.radians_per_unit`. Unusable
+    files are skipped with a warning, more than max_bad_sessions of them are a UserError.
     """
     names = session_files(path, "data.path")
     metadata = read_metadata(path, names)
@@ -153,6 +56,7 @@ def load_sessions(
     index, warnings = index_folder(
         path, chosen, layout(group, selection.channels), files, cache_dir, progress
     )
+    warnings += junk(path) + (metadata.notes if metadata else [])
     if len(named) < len(names):
         extra = next(name for name in names if name not in named)
         warnings.append(
@@ -163,7 +67,7 @@ def load_sessions(
     selection.require_known([*groups, *(metadata.rows.values() if metadata else ())])
     # What is known of an unreadable file may not suffice to rule it out: it is then warned of.
     asked = [i for i, row in enumerate(groups) if selection.admits(row)]
-    skips = _skips(index, path, window)
+    skips = _skips(index, path, window, angle_unit)
     skipped = {i: skips[i] for i in asked if i in skips}
     _require_few(skipped, max_bad_sessions, path)
     warnings += list(skipped.values())
@@ -177,8 +81,13 @@ def load_sessions(
             if named
             else f"{path}: metadata.csv names no session; add one row per file"
         )
-    warnings += _row_warnings(index, kept, path)
-    table = _table(path, group, index, kept, groups, metadata, split_ratio, selection)
+    table = _table(path, group, index, kept, groups, selection, angle_unit)
+    warnings += _row_warnings(index, kept, table)
+    warnings += _sparse_warnings(table)
+    warnings += _rate_warnings(index, kept, table)
+    warnings += _unit_warnings(table)
+    table, said = _split(table, metadata, split_by, split_ratio, window)
+    warnings += said
     warnings += [
         f"{path}: the {name} split has no session"
         for i, name in enumerate(SPLITS)
@@ -187,9 +96,10 @@ def load_sessions(
     return _subsampled(table, selection.subsample, seed), warnings
 
 
-def _skips(index: FolderIndex, path: str, window: int) -> dict[int, str]:
+def _skips(index: FolderIndex, path: str, window: int, angle_unit: str) -> dict[int, str]:
     """One line for every session that cannot be used, by its position."""
     usable = index.valid.rows()
+    reached = np.fmax(np.abs(index.lowest), np.abs(index.highest))
     lines = {}
     for i, raw in enumerate(index.names):
         where = os.path.join(path, os.fsdecode(bytes(raw)))
@@ -207,7 +117,21 @@ def _skips(index: FolderIndex, path: str, window: int) -> dict[int, str]:
             )
         elif not usable[i]:
             lines[i] = f"skipped {where}: no row has valid joint angles; leave the file out"
+        elif wrong := _wrong_unit(index, i, angle_unit, where, float(reached[i])):
+            lines[i] = f"skipped {wrong}"
     return lines
+
+
+def _wrong_unit(index: FolderIndex, i: int, angle_unit: str, where: str, reached: float) -> str:
+    try:
+        degrees = seem_degrees(angle_unit, reached * _scale(index, i, angle_unit, where))
+    except UserError as error:
+        return str(error)
+    return f"{where}: {degrees}" if degrees else ""
+
+
+def _scale(index: FolderIndex, i: int, angle_unit: str, where: str) -> float:
+    return radians_per_unit(angle_unit, index.attributes[i, -1].decode(), where)
 
 
 def _require_few(skipped: dict[int, str], limit: int, path: str) -> None:
@@ -219,16 +143,69 @@ def _require_few(skipped: dict[int, str], limit: int, path: str) -> None:
         )
 
 
-def _row_warnings(index: FolderIndex, kept: np.ndarray, path: str) -> list[str]:
-    broken = index.broken.rows()
-    lines = []
-    for i in kept[(broken[kept] > 0) | (index.bad_labels[kept] > 0)]:
-        where = os.path.join(path, os.fsdecode(bytes(index.names[i])))
-        lines.append(
-            f"{where}: {broken[i]} of {index.samples[i]} rows have NaN or Inf in emg (windows with "
-            f"them are left out), {index.bad_labels[i]} in joint_angles (weight 0)"
-        )
-    return lines
+def _row_warnings(index: FolderIndex, kept: np.ndarray, table: SessionTable) -> list[str]:
+    broken = table.broken.rows()
+    bad = np.where(table.label_step > 1, 0, index.bad_labels[kept])  # sparse ones have a line
+    return [
+        f"{table.path(i)}: {broken[i]} of {table.samples[i]} rows have NaN or Inf in emg (windows "
+        f"with them are left out), {bad[i]} in joint_angles (weight 0)"
+        for i in np.flatnonzero((broken > 0) | (bad > 0)).tolist()
+    ]
+
+
+def _sparse_warnings(table: SessionTable) -> list[str]:
+    sparse = np.flatnonzero(table.label_step > 1)
+    if not len(sparse):
+        return []
+    steps = some(np.unique(table.label_step[sparse]).tolist())
+    left = int((table.samples - table.valid.rows())[sparse].sum())
+    return [
+        f"{table.root}: labels stand on every {steps}th row in {len(sparse)} of {len(table)} "
+        f"sessions (first: {table.path(int(sparse[0]))}): those of the rows between are "
+        f"interpolated, {left} rows have none near (weight 0)"
+    ]
+
+
+def _rate_warnings(index: FolderIndex, kept: np.ndarray, table: SessionTable) -> list[str]:
+    pairs = zip(index.rate_hz[kept], index.stamped_hz[kept], strict=True)
+    found = {i: contradiction(*rates) for i, rates in enumerate(pairs)}
+    wrong = [i for i, text in found.items() if text]
+    return [
+        f"{table.path(i)}: {found[i]} (so in {len(wrong)} of {len(table)} sessions); the attribute "
+        "counts, correct it if it is wrong"
+        for i in wrong[:1]
+    ]
+
+
+def _unit_warnings(table: SessionTable) -> list[str]:
+    converted = int(np.sum(table.scale != 1))
+    line = f"{table.root}: joint angles of {converted} of {len(table)} sessions are in degrees"
+    return [f"{line} and converted to radians"] * bool(converted)
+
+
+def _split(
+    table: SessionTable,
+    metadata: Metadata | None,
+    split_by: str,
+    ratio: Sequence[float],
+    window: int,
+) -> tuple[SessionTable, list[str]]:
+    """The table with its splits, and a line where they are other than asked for."""
+    names = [os.fsdecode(name) for name in table.names.tolist()]
+    if metadata is not None:
+        given = [SPLITS.index(metadata.rows[name]["split"]) for name in names]
+        return dataclasses.replace(table, split=np.array(given, np.int8)), []
+    if split_by == "time":
+        return in_parts(table, ratio, window), []
+    groups = table.group_of(split_by)
+    keys = [group or name for group, name in zip(groups, names, strict=True)]
+    few = len(set(keys)) < sum(share > 0 for share in ratio)
+    if few and have_room(table, ratio, window):
+        return in_parts(table, ratio, window), [
+            f"{table.root}: {len(set(keys))} {split_by}s are fewer than the splits: each recording "
+            f"is cut in time, {GAP_SECONDS:g} s between the parts"
+        ]
+    return dataclasses.replace(table, split=split_by_hash(keys, ratio)), []
 
 
 def _require_equal(
@@ -245,7 +222,8 @@ def _require_equal(
 
 def session_groups(given: Mapping[str, str], own: Sequence[str]) -> dict[str, str]:
     """Texts of GROUPS: metadata.csv's row, or else the file's attributes (in that order)."""
-    return {g: given.get(g) or text for g, text in zip(GROUPS, [*own, ""], strict=True)}
+    texts = [*own[: len(GROUPS) - 1], ""]
+    return {g: given.get(g) or text for g, text in zip(GROUPS, texts, strict=True)}
 
 
 def _groups(index: FolderIndex, metadata: Metadata | None) -> list[dict[str, str]]:
@@ -265,10 +243,10 @@ def _table(
     index: FolderIndex,
     kept: np.ndarray,
     groups: list[dict[str, str]],
-    metadata: Metadata | None,
-    split_ratio: Sequence[float],
     selection: Selection,
+    angle_unit: str,
 ) -> SessionTable:
+    """The sessions kept, all of them in the first split."""
     names, electrodes = index.names[kept], selection.channels
     resample = ", or make them one with python -m tds_jax.prepare"
     _require_equal(index.rate_hz[kept], names, "sample rate (Hz)", RATE_RTOL, resample)
@@ -278,14 +256,12 @@ def _table(
     if selection.flip_left:
         for i, text in zip(kept, texts, strict=True):
             require_side(groups[i]["side"], os.path.join(path, text))
-    if metadata is None:
-        keys = [groups[i]["session"] or text for i, text in zip(kept, texts, strict=True)]
-        split = split_by_hash(keys, split_ratio)
-    else:
-        split = np.array([SPLITS.index(metadata.rows[text]["split"]) for text in texts], np.int8)
     by_column = [np.array([groups[i][g].encode() for i in kept], np.bytes_) for g in GROUPS]
     columns = [np.unique(column, return_inverse=True) for column in by_column]
     joints = int(index.labels[kept[0]])
+    scale = np.array([_scale(index, int(i), angle_unit, path) for i in kept])
+    runs = [index.valid.of(i) for i in kept]
+    steps = [label_step(of, index.rate_hz[i]) for of, i in zip(runs, kept, strict=True)]
     return SessionTable(
         root=path,
         group=group,
@@ -295,10 +271,15 @@ def _table(
         number=np.arange(len(kept), dtype=np.int32),
         names=names,
         samples=index.samples[kept],
-        split=split,
+        split=np.zeros(len(kept), np.int8),
         codes=np.stack([codes for _, codes in columns], axis=1).astype(np.int32),
         group_names=tuple(names for names, _ in columns),
-        valid=index.valid.take(kept),
+        first=np.zeros(len(kept), np.int64),
+        scale=scale,
+        lowest=index.lowest[kept] * scale,
+        highest=index.highest[kept] * scale,
+        valid=Runs.pack([bridged(of, reach(step)) for of, step in zip(runs, steps, strict=True)]),
+        label_step=np.array(steps, np.int64),
         broken=index.broken.take(kept),
         electrodes=electrodes,
         flipped=joint_numbers(selection.flip_left, joints),
@@ -313,21 +294,3 @@ def _subsampled(table: SessionTable, share: float, seed: int) -> SessionTable:
     used = train[sampled(table.names[train].tolist(), share, seed)]
     others = np.flatnonzero(table.split != SPLITS.index("train"))
     return table.take(np.sort(np.concatenate([used, others])))
-
-
-def split_by_hash(keys: Sequence[str], ratio: Sequence[float]) -> np.ndarray:
-    """(S,) int8 index into SPLITS; equal keys stay together (both hands of one session).
-
-    ratio: train, val, test shares, normalised by their sum. Keys are ranked by a hash of their
-    text: no seed, and a new key moves at most the few keys at the borders of the shares. With at
-    least three keys every split of a positive ratio gets one; with fewer, train is filled first.
-    """
-    ranked = sorted(set(keys), key=lambda key: hashlib.blake2b(key.encode()).digest())
-    n, total, held = len(ranked), sum(ratio), [0, 0]
-    for i, share in enumerate(ratio[1:]):
-        wanted = max(1, round(n * share / total)) if share else 0
-        held[i] = min(wanted, n - 1 - held[0] - (1 if i == 0 and ratio[2] and n > 2 else 0))
-    bounds = dict.fromkeys(ranked[held[0] + held[1] :], 0)
-    bounds |= dict.fromkeys(ranked[: held[0]], 1)
-    bounds |= dict.fromkeys(ranked[held[0] : held[0] + held[1]], 2)
-    return np.array([bounds[key] for key in keys], np.int8)

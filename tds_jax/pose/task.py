@@ -15,7 +15,7 @@ from flax import nnx
 
 from tds_jax.config import SPLITS, Config, require
 from tds_jax.data import generated
-from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.session_files import SessionFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
 from tds_jax.engine.step import Batch, Objective, batch_spec
@@ -25,10 +25,12 @@ from tds_jax.nn.resample import upsample
 from tds_jax.pose import filters, gestures, kinematics, synthetic, torch_names
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
 from tds_jax.pose.kinematics import HandModel
+from tds_jax.pose.labels import FAILURE_ATOL
 from tds_jax.pose.metrics import DEGREES, landmark_stride
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
-from tds_jax.pose.sessions import FAILURE_ATOL, SessionTable, load_sessions
+from tds_jax.pose.sessions import load_sessions
+from tds_jax.pose.table import SessionTable
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
 from tds_jax.progress import progress_bar
 
@@ -48,7 +50,7 @@ class PoseTask:
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
         self.config = config
         data = config.data
-        self.files = RowFiles(
+        self.files = SessionFiles(
             data.max_open_files, data.chunk_cache_bytes, data.chunk_cache_preemption
         )
         self.recorded = PoseInputs(**inputs) if inputs else self._inputs_of_data()
@@ -78,7 +80,9 @@ class PoseTask:
                 path,
                 group=data.group,
                 window=data.window,
+                split_by=data.split_by,
                 split_ratio=data.split_ratio,
+                angle_unit=data.angle_unit,
                 max_bad_sessions=data.max_bad_sessions,
                 selection=data.selection,
                 seed=self.config.seed,
@@ -129,7 +133,7 @@ class PoseTask:
         table = self.table
         parts = (table.names, table.samples, table.split)
         digest = hashlib.blake2b(digest_size=8)
-        for part in parts:
+        for part in (*parts, table.first[table.first > 0]):
             digest.update(part.tobytes())
         return digest.hexdigest()
 
@@ -300,7 +304,13 @@ class PoseTask:
             if table.samples[i] < longest and table.split[i] != SPLITS.index("train")
         ]
         norms = self.config.model.name == "neuropose"
-        return self._opened[1] + shrunk[:1] + norms * self.config.optim.batch_norm_warning()
+        shrunk = shrunk[:1] + [
+            f"{split}: {line}"
+            for i, split in enumerate(SPLITS)
+            if i in table.split
+            for line in self.source(split).empty()
+        ]
+        return self._opened[1] + shrunk + norms * self.config.optim.batch_norm_warning()
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, mae in both units, r2."""

@@ -9,8 +9,9 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Runs
 from tds_jax.data.statistics import spread_slices, streamed_moments
 from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
-from tds_jax.errors import UserError
-from tds_jax.pose.sessions import SessionTable, valid_rows
+from tds_jax.errors import UserError, some
+from tds_jax.pose.labels import valid_rows
+from tds_jax.pose.table import SessionTable
 
 REFERENCE_LOSS = 2  # rows at the end of each run that the published windowing never reaches
 
@@ -45,8 +46,9 @@ class PoseWindows:
         if not len(self._windows):
             raise UserError(
                 f"{table.root}: {len(table)} sessions hold no window of {spec.window} samples "
-                f"{'with a valid row' if failures == 'mask' else 'whose rows are all valid'}; "
-                f"lower data.window or add sessions"
+                f"{'with a valid row' if failures == 'mask' else 'whose rows are all valid'} on "
+                f"the model's grid (every {spec.label_stride} samples); lower data.window, add "
+                "sessions, or set loss.every_sample=True, which meets every row"
             )
 
     def __len__(self) -> int:
@@ -54,6 +56,19 @@ class PoseWindows:
 
     def __repr__(self) -> str:
         return f"PoseWindows({len(self)} windows of {self.spec.window}, {self.table!r})"
+
+    def empty(self) -> list[str]:
+        """A line if there are sessions without a window: nothing of them is seen."""
+        without = np.setdiff1d(np.arange(len(self.table)), self._windows.sessions())
+        paths = [self.table.path(int(i)) for i in without]
+        if not paths:
+            return []
+        spec = self.spec
+        return [
+            f"{len(paths)} of {len(self.table)} sessions hold no window of {spec.window} samples "
+            f"with a label on the model's grid (every {spec.label_stride} samples) and no NaN or "
+            f"Inf in emg, and are left out: {some(paths)}"
+        ]
 
     def example(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """Window `index`; rng moves it when jitter is on and rolls its electrodes by `rotation`.
@@ -81,13 +96,13 @@ class PoseWindows:
     def with_history(self, index: int, rows: int) -> tuple[np.ndarray, int]:
         """EMG of window `index` (unmoved) and up to `rows` rows before it.
 
-        Returns ((offset + T, C) f32, offset); rows with NaN or Inf before the window are zeros.
+        Returns ((offset + T, C) f32 as recorded, offset): rows before the window may have NaN or
+        Inf.
         """
         session, start, _ = self._windows.locate(index)
         begin = max(0, start - rows)
         emg = self.table.emg(self._files, session, begin, start + self.spec.window)
-        finite = np.isfinite(emg).all(axis=1, keepdims=True)
-        return np.where(finite, emg, np.float32(0)), start - begin
+        return emg, start - begin
 
     def _read(self, session: int, start: int, repeated: int) -> dict[str, np.ndarray]:
         table, spec = self.table, self.spec
@@ -123,8 +138,8 @@ def place_windows(table: SessionTable, spec: WindowSpec, failures: str) -> Windo
 class Block:
     """Consecutive rows of a session starting at row `start`.
 
-    emg (n, C) f32, zeros in rows with NaN or Inf. joint_angles (n, J) f32 radians, zeros where the
-    label is not valid. valid (n,) bool: EMG and label are both usable.
+    emg (n, C) f32 as recorded. joint_angles (n, J) f32 radians, zeros where the label is not valid.
+    valid (n,) bool: EMG and label are both usable.
     """
 
     start: int
@@ -143,7 +158,6 @@ def session_blocks(
         emg, angles = table.rows(files, session, start, stop)
         finite = np.isfinite(emg).all(axis=1)
         labelled = valid_rows(angles)
-        emg = np.where(finite[:, None], emg, np.float32(0))
         angles = np.where(labelled[:, None], angles, np.float32(0))
         yield Block(start, emg, angles, finite & labelled)
 

@@ -175,7 +175,9 @@ def test_the_origin_changes_with_the_files_its_days_are_in(tmp_path):
         write(dataset(hours(first, 48)), tmp_path / f"{i}.nc")
     before = [opened(tmp_path).origin(*part) for part in ((0, 2), (2, 4))]
     os.utime(tmp_path / "0.nc", (0, 0))  # touched, the same
-    write(dataset(hours("2020-01-03", 48), seed=1), tmp_path / "1.nc")
+    (tmp_path / "new").mkdir()
+    write(dataset(hours("2020-01-03", 48), seed=1), tmp_path / "new" / "1.nc")
+    os.replace(tmp_path / "new" / "1.nc", tmp_path / "1.nc")
     after = [opened(tmp_path).origin(*part) for part in ((0, 2), (2, 4))]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
 

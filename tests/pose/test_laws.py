@@ -7,7 +7,7 @@ from scipy import signal
 
 from tds_jax.config import SPLITS
 from tds_jax.pose.prepare import filtered_blocks, resampled_count
-from tds_jax.pose.sessions import split_by_hash
+from tds_jax.pose.splits import split_by_hash
 from tests.drawn import arrays
 
 SHARES = st.tuples(st.floats(0.1, 1), st.floats(0, 1), st.floats(0, 1))

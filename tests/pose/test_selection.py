@@ -11,9 +11,10 @@ from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.prediction import predict
 from tds_jax.pose.selection import Selection, sampled
-from tds_jax.pose.sessions import load_sessions, valid_rows
+from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.windows import PoseWindows, session_blocks
 from tds_jax.progress import silent
 from tests.data.sessions import make_rows, write_rows
@@ -47,7 +48,9 @@ def load(path, files, *, cache_dir=None, seed=0, progress=silent, **changes):
         str(path),
         group="emg2pose",
         window=60,
+        split_by="session",
         split_ratio=(0.6, 0.2, 0.2),
+        angle_unit="auto",
         max_bad_sessions=0,
         selection=Selection(**(values | changes)),
         seed=seed,

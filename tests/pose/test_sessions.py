@@ -9,8 +9,10 @@ from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.selection import Selection
-from tds_jax.pose.sessions import load_sessions, split_by_hash, valid_rows
+from tds_jax.pose.sessions import load_sessions
+from tds_jax.pose.splits import split_by_hash
 from tds_jax.pose.windows import PoseWindows, fit_normalizer, session_blocks
 from tests.data.sessions import make_rows, write_folder, write_rows
 
@@ -31,7 +33,9 @@ def load(folder, files, **changes):
         "seed": 0,
         "group": "emg2pose",
         "window": 40,
+        "split_by": "session",
         "split_ratio": (0.6, 0.2, 0.2),
+        "angle_unit": "auto",
         "max_bad_sessions": 0,
         "cache_dir": None,
     } | changes
@@ -99,7 +103,7 @@ SKIPPED = {
     "truncated": (truncate, "s1.hdf5: truncated HDF5 file; copy or download it again"),
     "damaged chunk": (
         damage_a_chunk,
-        "s1.hdf5: rows 0 to 3000 of emg2pose/timeseries cannot be read",
+        "s1.hdf5: rows 0 to 3000 of emg2pose/timeseries: cannot be read",
     ),
     "filter": (
         use_unknown_filter,
@@ -185,7 +189,7 @@ FATAL = {
     ),
     "no sessions": (
         lambda folder: [os.remove(folder / name) for name in os.listdir(folder)],
-        "no session files (.hdf5, .h5) in the folder; give the folder that holds them directly",
+        "no session files (.hdf5, .h5, .mat, .csv) in the folder; give the folder that holds them",
     ),
     "rates": (
         lambda folder: write_rows(
@@ -215,9 +219,9 @@ FATAL = {
         metadata("filename,split\ns0,train\ns1,dev\n"),
         "metadata.csv: line 3 has split 'dev', expected one of train, val, test; correct it",
     ),
-    "absent files": (
-        metadata("filename,split\ns0,train\nx,val\ny.hdf5,val\n"),
-        "metadata.csv: 2 of 3 named files are not in the folder (first: x); copy them there",
+    "row cut short": (
+        metadata("split,filename\ntrain,s0\nval\n"),
+        "metadata.csv: line 3 names no file; complete or remove it",
     ),
     "twice": (
         metadata("filename,split\ns0,train\ns0.hdf5,val\n"),
@@ -235,6 +239,25 @@ def test_what_training_cannot_go_on_with_is_one_line(tmp_path, files, spoil, tex
         load(folder, files, max_bad_sessions=9)
     assert text in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_metadata_of_more_than_the_folder_holds_is_a_note(tmp_path, files):
+    write_folder(tmp_path, [50, 50, 50])
+    (tmp_path / "metadata.csv").write_text("filename,split\ns0,train\nx,val\ny.hdf5,val\ns1,val\n")
+    table, warnings = load(tmp_path, files)
+    assert table.names.tolist() == [b"s0.hdf5", b"s1.hdf5"]
+    assert (
+        f"{tmp_path}/metadata.csv: 2 of 4 named files are not in the folder: x, y.hdf5" in warnings
+    )
+
+
+def test_sessions_come_in_the_order_of_their_numbers_without_hidden_twins(tmp_path, files):
+    for i in (10, 2, 1):
+        write_rows(tmp_path / f"s{i}.hdf5", make_rows(50, seed=i))
+    (tmp_path / "._s1.hdf5").write_bytes(b"Mac OS X")
+    table, warnings = load(tmp_path, files)
+    assert table.names.tolist() == [b"s1.hdf5", b"s2.hdf5", b"s10.hdf5"]
+    assert f"{tmp_path}: 1 hidden files are no sessions: ._s1.hdf5" in warnings
 
 
 def test_no_usable_session_says_why_of_one(tmp_path, files):
@@ -477,7 +500,7 @@ def test_blocks_join_to_the_whole_session(tmp_path, files, block_rows):
         for name in ("emg", "joint_angles", "valid")
     )
     finite = np.isfinite(clean[0]["emg"]).all(1)
-    np.testing.assert_array_equal(emg, np.where(finite[:, None], clean[0]["emg"], 0))
+    np.testing.assert_array_equal(emg, clean[0]["emg"])
     np.testing.assert_array_equal(valid, finite & valid_rows(clean[0]["joint_angles"]))
     np.testing.assert_array_equal(angles[valid], clean[0]["joint_angles"][valid])
     assert np.isfinite(angles).all()
@@ -496,3 +519,109 @@ def test_normalizer_equals_numpy_over_all_finite_rows(tmp_path, files):
     sampled = fit_normalizer(train, files, 50, 64)
     assert np.abs(sampled["scale"] / found["scale"] - 1).max() < 0.5
     assert not np.array_equal(sampled["scale"], found["scale"])
+
+
+def test_sparse_labels_are_met_by_every_grid_wherever_they_stand(tmp_path, files):
+    """Labels on every fourth row, in each of the four phases, under a grid of every fourth row."""
+    line = np.arange(200)[:, None] / 100 + [1.0, 2.0, 3.0]
+    for phase in range(4):
+        files.close()
+        write_folder(tmp_path, [200, 200, 200])
+        on = (np.arange(200) % 4 == phase)[:, None]
+        for i in range(3):
+            rewrite(tmp_path / f"s{i}.hdf5", set_value("joint_angles", np.where(on, line, np.nan)))
+        table, warnings = load(tmp_path, files)
+        assert table.label_step.tolist() == [4] * 3
+        assert warnings == [
+            f"{tmp_path}: labels stand on every 4th row in 3 of 3 sessions (first: "
+            f"{tmp_path}/s0.hdf5): those of the rows between are interpolated, 9 rows have none "
+            "near (weight 0)"
+        ]
+        windows = PoseWindows(table.select("train"), files, WindowSpec(40, 20, 8, 4), jitter=False)
+        first = windows.example(1, None)  # rows 20 to 59: labels on both sides of all
+        assert first["weight"].tolist() == [1] * 8
+        # interpolated in f32: values below 8
+        np.testing.assert_allclose(first["joint_angles"], line[28:60:4], atol=8 * 2**-23)
+        (block,) = session_blocks(table, files, 0, 1000)
+        assert block.valid.sum() == 197
+        np.testing.assert_allclose(block.joint_angles[block.valid][:190], line[phase:][:190], 1e-6)
+
+
+def test_sessions_whose_labels_meet_no_grid_are_named(tmp_path, files):
+    write_folder(tmp_path, [200, 200])
+    lone = np.where((np.arange(200) == 33)[:, None], np.ones((200, 3)), np.nan)
+    rewrite(tmp_path / "s1.hdf5", set_value("joint_angles", lone))
+    table, _ = load(tmp_path, files, split_ratio=(1, 0, 0))
+    windows = PoseWindows(table, files, WindowSpec(40, 20, 8, 4), jitter=False)
+    (line,) = windows.empty()
+    assert line.startswith("1 of 2 sessions hold no window of 40 samples with a label on the model")
+    assert line.endswith(f"are left out: {tmp_path}/s1.hdf5")
+    every = PoseWindows(table, files, WindowSpec(40, 20, 8, 1), jitter=False)
+    assert every.empty() == []
+
+
+def test_degrees_are_refused_until_they_are_declared_and_then_radians(tmp_path, files):
+    made = write_folder(tmp_path, [50, 50, 50])
+    for i in range(3):
+        rewrite(tmp_path / f"s{i}.hdf5", set_value("joint_angles", made[i]["joint_angles"] * 90))
+    with pytest.raises(UserError, match=r"reach 8\d\.\d+, which looks like degrees; declare them"):
+        load(tmp_path, files)
+    for setting, factor in (("deg", np.pi / 180), ("rad", 1)):
+        table, warnings = load(tmp_path, files, angle_unit=setting)
+        _, angles = table.rows(files, 1, 10, 20)
+        expected = made[table.number[1]]["joint_angles"][10:20] * np.float32(90) * factor
+        np.testing.assert_allclose(angles, expected, rtol=3e-7)  # three roundings in float32
+        assert any("3 of 3 sessions are in degrees" in line for line in warnings) == (factor < 1)
+    files.close()
+    for i in range(3):
+        with h5py.File(tmp_path / f"s{i}.hdf5", "r+") as file:
+            file["emg2pose"].attrs["angle_unit"] = "degrees"
+    assert load(tmp_path, files)[0].highest.max() < np.pi / 2
+    files.close()
+    with h5py.File(tmp_path / "s1.hdf5", "r+") as file:
+        file["emg2pose"].attrs["angle_unit"] = "turns"
+    with pytest.raises(UserError, match="attribute 'angle_unit' is 'turns', expected 'rad' or"):
+        load(tmp_path, files)
+    assert len(load(tmp_path, files, max_bad_sessions=1, split_ratio=(1, 0, 0))[0]) == 2
+
+
+def test_splits_by_user_keep_all_sessions_of_one_together(tmp_path, files):
+    write_folder(tmp_path, [50] * 12)
+    for i in range(12):
+        with h5py.File(tmp_path / f"s{i}.hdf5", "r+") as file:
+            file["emg2pose"].attrs["user"] = f"u{i % 4}"
+    table, _ = load(tmp_path, files, split_by="user")
+    pairs = set(zip(table.group_of("user"), table.split.tolist(), strict=True))
+    assert sorted(split for _, split in pairs) == [0, 0, 1, 2]  # four users, each in one
+
+
+def test_one_recording_is_cut_in_time_and_no_part_sees_another(tmp_path, files):
+    (rows,) = write_folder(tmp_path, [1200])
+    table, (line,) = load(tmp_path, files)
+    assert "1 sessions are fewer than the splits: each recording is cut in time, 1 s" in line
+    # 1200 rows at 100 Hz less two gaps of 100: 1000, in shares of 0.6, 0.2 and 0.2
+    assert table.first.tolist() == [0, 700, 1000]
+    assert table.samples.tolist() == [600, 200, 200]
+    assert table.split.tolist() == [0, 1, 2]
+    for part in range(3):
+        begin, count = int(table.first[part]), int(table.samples[part])
+        emg, angles = table.rows(files, part, 0, count)
+        np.testing.assert_array_equal(emg, rows["emg"][begin : begin + count])
+        np.testing.assert_array_equal(angles, rows["joint_angles"][begin : begin + count])
+        np.testing.assert_array_equal(table.emg(files, part, 3, 9), emg[3:9])
+        (block,) = session_blocks(table, files, part, 1000)
+        np.testing.assert_array_equal(block.emg, emg)
+        windows = PoseWindows(table.take(np.array([part])), files, TILE, jitter=False)
+        assert sum(windows.example(i, None)["weight"].sum() for i in range(len(windows))) <= count
+    with pytest.raises(UserError, match="too few for train, val and test parts"):
+        load(tmp_path, files, split_by="time", window=201)
+    assert len(load(tmp_path, files, window=201)[0]) == 1  # nothing to cut: all is for training
+
+
+def test_labels_and_broken_rows_stay_where_they_are_when_a_recording_is_cut(tmp_path, files):
+    write_folder(tmp_path, [1200])
+    rewrite(tmp_path / "s0.hdf5", set_value("joint_angles", 0, slice(550, 800)))
+    rewrite(tmp_path / "s0.hdf5", set_value("emg", np.nan, 1010))
+    table, _ = load(tmp_path, files)
+    assert [table.valid.of(i).tolist() for i in range(3)] == [[[0, 550]], [[100, 200]], [[0, 200]]]
+    assert [table.broken.of(i).tolist() for i in range(3)] == [[], [], [[10, 11]]]

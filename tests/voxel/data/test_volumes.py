@@ -5,8 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
+from tds_jax.data.order import by_number
 from tds_jax.errors import UserError
-from tds_jax.voxel.data.naming import by_number, frames_of
+from tds_jax.voxel.data.naming import frames_of
 from tds_jax.voxel.data.volumes import VolumeFiles, find_scenes, read_volume, write_npz
 from tests.voxel.files import SHAPE, make_volume, write_scene, write_scenes
 
