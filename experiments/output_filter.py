@@ -19,8 +19,9 @@ from tds_jax import cli, tasks
 from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.pose.filters import SpeedAdaptiveFilter
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.prediction import Runner
-from tds_jax.pose.sessions import DATASET, FIELDS, valid_rows
+from tds_jax.pose.table import DATASET, FIELDS
 
 CUTOFFS, GAINS, SPEED_CUTOFF = (1.0, 2.0, 4.0), (0.0, 1.0, 2.0, 4.0, 8.0), 2.0
 

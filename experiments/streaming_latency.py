@@ -25,10 +25,11 @@ from tds_jax import cli, tasks
 from tds_jax import config as configuration
 from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.live import Latency
 from tds_jax.pose.prediction import given_pose, read_emg
-from tds_jax.pose.sessions import DATASET, FIELDS, valid_rows
 from tds_jax.pose.stream import Stream
+from tds_jax.pose.table import DATASET, FIELDS
 
 INPUTS = {"num_channels": 16, "num_joints": 20, "sample_rate": 2000.0}
 CHUNK, WINDOW = 40, 11_790  # samples

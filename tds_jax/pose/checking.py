@@ -15,7 +15,8 @@ from tds_jax.data.scan import Scan, scan_file
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import FILE, Metadata, read_metadata, session_files
 from tds_jax.pose.quality import Quality
-from tds_jax.pose.sessions import DATASET, GROUP, RATE_RTOL, layout, session_groups
+from tds_jax.pose.sessions import RATE_RTOL, session_groups
+from tds_jax.pose.table import DATASET, GROUP, layout
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 

@@ -18,7 +18,7 @@ from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers, joint_names
 from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.metrics import States, make_compare
-from tds_jax.pose.sessions import SessionTable
+from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
 from tds_jax.pose.windows import PoseWindows, session_blocks
 

@@ -15,11 +15,13 @@ from tds_jax.data.scan import require_columns
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
+from tds_jax.pose.labels import filled, first_label_step, reach, valid_rows
 from tds_jax.pose.metadata import SUFFIXES
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.selection import flip, joint_numbers, select_channels
-from tds_jax.pose.sessions import DATASET, FIELDS, RATE_RTOL, valid_rows
+from tds_jax.pose.sessions import RATE_RTOL
+from tds_jax.pose.table import DATASET, FIELDS
 from tds_jax.pose.task import PoseTask
 from tds_jax.progress import progress_bar
 
@@ -113,14 +115,21 @@ def read_emg(task: PoseTask, path: str, start: int, stop: int) -> np.ndarray:
 
 def _labelled_pose(task: PoseTask, path: str, row: int) -> np.ndarray:
     """(1, J) radians of the file's own label, from which tracking starts, in the model's signs."""
-    data = task.config.data
-    (angles,) = task.files.rows(path, data.group, DATASET, row, row + 1, FIELDS[1:])
+    data, header = task.config.data, task.files.header(path, task.config.data.group, DATASET)
+
+    def labels(start: int, stop: int) -> np.ndarray:
+        return task.files.rows(path, data.group, DATASET, start, stop, FIELDS[1:])[0]
+
+    more = reach(first_label_step(labels, header.rows, task.recorded.sample_rate))
+    start = max(0, row - more)
+    around = filled(labels(start, min(row + 1 + more, header.rows)), more)
+    angles = around[row - start : row - start + 1]
     if not valid_rows(angles).all():
         raise UserError(
             f"{path} has no valid joint angles at row {row}, where tracking starts; "
             "cut the file to begin earlier or later"
         )
-    side = str(task.files.header(path, data.group, DATASET).attributes.get("side", ""))
+    side = str(header.attributes.get("side", ""))
     return flip(angles, joint_numbers(data.flip_left, angles.shape[1]), side, path)
 
 

@@ -17,8 +17,9 @@ from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.scan import sample_rate
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.metadata import FILE, SUFFIXES, session_files
-from tds_jax.pose.sessions import DATASET, FIELDS, GROUP, layout, valid_rows
+from tds_jax.pose.table import DATASET, FIELDS, GROUP, layout
 from tds_jax.progress import Progress
 
 BLOCK_ROWS = 65_536  # of the source: 10 MB at 16 channels and 20 joints

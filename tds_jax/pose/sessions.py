@@ -1,125 +1,23 @@
 """Folders of recorded sessions: which files, which split, and the windows cut from them."""
 
-import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, index_folder
-from tds_jax.data.scan import Layout, Runs
-from tds_jax.errors import UserError
+from tds_jax.data.scan import Runs
+from tds_jax.errors import UserError, some
+from tds_jax.pose.labels import bridged, label_step, reach
 from tds_jax.pose.metadata import Metadata, read_metadata, session_files
-from tds_jax.pose.selection import (
-    Selection,
-    flip,
-    joint_numbers,
-    require_side,
-    sampled,
-    select_channels,
-)
+from tds_jax.pose.selection import Selection, joint_numbers, require_side, sampled
+from tds_jax.pose.splits import split_by_hash
+from tds_jax.pose.table import GROUPS, SessionTable, layout
 from tds_jax.progress import Progress, silent
 
-GROUPS = ("user", "session", "stage", "side", "generalization")
-GROUP = "emg2pose"  # of the benchmark's files, which holds
-DATASET = "timeseries"
-FIELDS = ("emg", "joint_angles")
-FAILURE_ATOL = 1e-8  # rad; inverse kinematics marks a failed row with all angles zero
 RATE_RTOL = 1e-3  # rates derived from time stamps carry their rounding
-
-
-def valid_rows(joint_angles: np.ndarray) -> np.ndarray:
-    """(n, J) radians -> (n,) bool: False where all angles are 0 within 1e-8 (a failed row).
-
-    Rows with NaN or Inf are False too.
-    """
-    finite = np.isfinite(joint_angles).all(axis=1)
-    return np.asarray(finite & (np.abs(joint_angles) > FAILURE_ATOL).any(axis=1))
-
-
-def layout(group: str, channels: tuple[int, ...] = ()) -> Layout:
-    """Names inside a session file whose HDF5 group is `group`; channels: those used, () = all."""
-    return Layout(group, DATASET, *FIELDS, "time", "sample_rate", GROUPS[:4], valid_rows, channels)
-
-
-@dataclasses.dataclass(frozen=True)
-class SessionTable:
-    """Usable sessions as columns; row numbers of the full table are the group ids of reports.
-
-    number: (S,) int32 row in the full table. names: (S,) bytes, file names in root. samples: (S,)
-    rows. split: (S,) index into SPLITS. codes: (S, 5) int32, columns GROUPS, positions in the five
-    sorted arrays of group_names (texts per session would be 9 MB for 25,000 sessions). valid:
-    runs of rows whose labels count. broken: runs of rows with NaN or Inf in the EMG. electrodes:
-    columns of the files' EMG that are read, in this order; () = all. flipped: joints whose sign
-    changes for left hands. channels counts the electrodes read.
-    """
-
-    root: str
-    group: str
-    rate_hz: float
-    channels: int
-    joints: int
-    number: np.ndarray
-    names: np.ndarray
-    samples: np.ndarray
-    split: np.ndarray
-    codes: np.ndarray
-    group_names: tuple[np.ndarray, ...]
-    valid: Runs
-    broken: Runs
-    electrodes: tuple[int, ...]
-    flipped: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def select(self, split: str) -> "SessionTable":
-        """The sessions of one split, keeping their numbers in the full table."""
-        return self.take(np.flatnonzero(self.split == SPLITS.index(split)))
-
-    def take(self, rows: np.ndarray) -> "SessionTable":
-        """The sessions at the given positions."""
-        columns = ("number", "names", "samples", "split", "codes", "valid", "broken")
-        changed: dict[str, Any] = {
-            name: value.take(rows) if isinstance(value, Runs) else value[rows]
-            for name in columns
-            for value in [getattr(self, name)]
-        }
-        return dataclasses.replace(self, **changed)
-
-    def path(self, session: int) -> str:
-        """File of the session at this position."""
-        return os.path.join(self.root, os.fsdecode(bytes(self.names[session])))
-
-    def emg(self, files: RowFiles, session: int, start: int, stop: int) -> np.ndarray:
-        """(stop - start, C) f32 of the table's electrodes."""
-        (emg,) = files.rows(self.path(session), self.group, DATASET, start, stop, FIELDS[:1])
-        return select_channels(emg, self.electrodes)
-
-    def rows(
-        self, files: RowFiles, session: int, start: int, stop: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """`emg` and the angles (stop - start, J) f32 radians, in the table's signs."""
-        path = self.path(session)
-        emg, angles = files.rows(path, self.group, DATASET, start, stop, FIELDS)
-        side = self._text(session, GROUPS.index("side")) if self.flipped else ""
-        return select_channels(emg, self.electrodes), flip(angles, self.flipped, side, path)
-
-    def _text(self, session: int, number: int) -> str:
-        return self.group_names[number][self.codes[session, number]].decode()
-
-    def group_of(self, column: str) -> list[str]:
-        """Text per session of one of GROUPS, '' where neither metadata.csv nor the file has it."""
-        number = GROUPS.index(column)
-        names = [text.decode() for text in self.group_names[number].tolist()]
-        return [names[code] for code in self.codes[:, number].tolist()]
-
-    def __repr__(self) -> str:
-        return f"SessionTable({self.root!r}, {len(self)} sessions)"
 
 
 def load_sessions(
@@ -177,8 +75,9 @@ def load_sessions(
             if named
             else f"{path}: metadata.csv names no session; add one row per file"
         )
-    warnings += _row_warnings(index, kept, path)
     table = _table(path, group, index, kept, groups, metadata, split_ratio, selection)
+    warnings += _row_warnings(index, kept, table)
+    warnings += _sparse_warnings(table)
     warnings += [
         f"{path}: the {name} split has no session"
         for i, name in enumerate(SPLITS)
@@ -219,16 +118,27 @@ def _require_few(skipped: dict[int, str], limit: int, path: str) -> None:
         )
 
 
-def _row_warnings(index: FolderIndex, kept: np.ndarray, path: str) -> list[str]:
-    broken = index.broken.rows()
-    lines = []
-    for i in kept[(broken[kept] > 0) | (index.bad_labels[kept] > 0)]:
-        where = os.path.join(path, os.fsdecode(bytes(index.names[i])))
-        lines.append(
-            f"{where}: {broken[i]} of {index.samples[i]} rows have NaN or Inf in emg (windows with "
-            f"them are left out), {index.bad_labels[i]} in joint_angles (weight 0)"
-        )
-    return lines
+def _row_warnings(index: FolderIndex, kept: np.ndarray, table: SessionTable) -> list[str]:
+    broken = table.broken.rows()
+    bad = np.where(table.label_step > 1, 0, index.bad_labels[kept])  # sparse ones have a line
+    return [
+        f"{table.path(i)}: {broken[i]} of {table.samples[i]} rows have NaN or Inf in emg (windows "
+        f"with them are left out), {bad[i]} in joint_angles (weight 0)"
+        for i in np.flatnonzero((broken > 0) | (bad > 0)).tolist()
+    ]
+
+
+def _sparse_warnings(table: SessionTable) -> list[str]:
+    sparse = np.flatnonzero(table.label_step > 1)
+    if not len(sparse):
+        return []
+    steps = some(np.unique(table.label_step[sparse]).tolist())
+    left = int((table.samples - table.valid.rows())[sparse].sum())
+    return [
+        f"{table.root}: labels stand on every {steps}th row in {len(sparse)} of {len(table)} "
+        f"sessions (first: {table.path(int(sparse[0]))}): those of the rows between are "
+        f"interpolated, {left} rows have none near (weight 0)"
+    ]
 
 
 def _require_equal(
@@ -286,6 +196,8 @@ def _table(
     by_column = [np.array([groups[i][g].encode() for i in kept], np.bytes_) for g in GROUPS]
     columns = [np.unique(column, return_inverse=True) for column in by_column]
     joints = int(index.labels[kept[0]])
+    runs = [index.valid.of(i) for i in kept]
+    steps = [label_step(of, index.rate_hz[i]) for of, i in zip(runs, kept, strict=True)]
     return SessionTable(
         root=path,
         group=group,
@@ -298,7 +210,8 @@ def _table(
         split=split,
         codes=np.stack([codes for _, codes in columns], axis=1).astype(np.int32),
         group_names=tuple(names for names, _ in columns),
-        valid=index.valid.take(kept),
+        valid=Runs.pack([bridged(of, reach(step)) for of, step in zip(runs, steps, strict=True)]),
+        label_step=np.array(steps, np.int64),
         broken=index.broken.take(kept),
         electrodes=electrodes,
         flipped=joint_numbers(selection.flip_left, joints),
@@ -313,21 +226,3 @@ def _subsampled(table: SessionTable, share: float, seed: int) -> SessionTable:
     used = train[sampled(table.names[train].tolist(), share, seed)]
     others = np.flatnonzero(table.split != SPLITS.index("train"))
     return table.take(np.sort(np.concatenate([used, others])))
-
-
-def split_by_hash(keys: Sequence[str], ratio: Sequence[float]) -> np.ndarray:
-    """(S,) int8 index into SPLITS; equal keys stay together (both hands of one session).
-
-    ratio: train, val, test shares, normalised by their sum. Keys are ranked by a hash of their
-    text: no seed, and a new key moves at most the few keys at the borders of the shares. With at
-    least three keys every split of a positive ratio gets one; with fewer, train is filled first.
-    """
-    ranked = sorted(set(keys), key=lambda key: hashlib.blake2b(key.encode()).digest())
-    n, total, held = len(ranked), sum(ratio), [0, 0]
-    for i, share in enumerate(ratio[1:]):
-        wanted = max(1, round(n * share / total)) if share else 0
-        held[i] = min(wanted, n - 1 - held[0] - (1 if i == 0 and ratio[2] and n > 2 else 0))
-    bounds = dict.fromkeys(ranked[held[0] + held[1] :], 0)
-    bounds |= dict.fromkeys(ranked[: held[0]], 1)
-    bounds |= dict.fromkeys(ranked[held[0] : held[0] + held[1]], 2)
-    return np.array([bounds[key] for key in keys], np.int8)

@@ -19,7 +19,7 @@ from tds_jax.config import option, require, require_at_least
 from tds_jax.data.generated import synthesize
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.pose import gestures, motor_units
-from tds_jax.pose.sessions import GROUP
+from tds_jax.pose.table import GROUP
 from tds_jax.progress import Progress
 
 _CONTROL_RATE = 500.0  # Hz at which muscle drive and firing rates are evaluated

@@ -25,10 +25,12 @@ from tds_jax.nn.resample import upsample
 from tds_jax.pose import filters, gestures, kinematics, synthetic, torch_names
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
 from tds_jax.pose.kinematics import HandModel
+from tds_jax.pose.labels import FAILURE_ATOL
 from tds_jax.pose.metrics import DEGREES, landmark_stride
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
-from tds_jax.pose.sessions import FAILURE_ATOL, SessionTable, load_sessions
+from tds_jax.pose.sessions import load_sessions
+from tds_jax.pose.table import SessionTable
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
 from tds_jax.progress import progress_bar
 

@@ -10,7 +10,8 @@ from tds_jax.data.scan import Runs
 from tds_jax.data.statistics import spread_slices, streamed_moments
 from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
 from tds_jax.errors import UserError
-from tds_jax.pose.sessions import SessionTable, valid_rows
+from tds_jax.pose.labels import valid_rows
+from tds_jax.pose.table import SessionTable
 
 REFERENCE_LOSS = 2  # rows at the end of each run that the published windowing never reaches
 

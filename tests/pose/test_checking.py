@@ -13,7 +13,7 @@ from tds_jax.data.scan import scan_file
 from tds_jax.errors import UserError
 from tds_jax.pose.checking import Check
 from tds_jax.pose.quality import Quality
-from tds_jax.pose.sessions import layout
+from tds_jax.pose.table import layout
 from tests.data.sessions import make_rows, write_rows
 
 HEAD = "filename,user,session,stage,side,generalization,split\n"

@@ -15,7 +15,7 @@ from tds_jax import tasks
 from tds_jax.errors import UserError
 from tds_jax.pose import evaluation
 from tds_jax.pose.kinematics import default_hand, distances
-from tds_jax.pose.sessions import valid_rows
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.task import PoseTask
 from tests.data.sessions import write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings

@@ -10,8 +10,8 @@ from scipy import signal
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.errors import UserError
 from tds_jax.pose import prepare as preparing
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.prepare import filtered_blocks, prepare, ratio
-from tds_jax.pose.sessions import valid_rows
 from tests.data.sessions import make_rows, write_rows
 
 RATIOS = ((1, 1), (2, 1), (1, 2), (8, 1), (125, 128), (9, 10), (3, 7))

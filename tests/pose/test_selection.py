@@ -11,9 +11,10 @@ from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.prediction import predict
 from tds_jax.pose.selection import Selection, sampled
-from tds_jax.pose.sessions import load_sessions, valid_rows
+from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.windows import PoseWindows, session_blocks
 from tds_jax.progress import silent
 from tests.data.sessions import make_rows, write_rows

@@ -9,8 +9,10 @@ from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.selection import Selection
-from tds_jax.pose.sessions import load_sessions, split_by_hash, valid_rows
+from tds_jax.pose.sessions import load_sessions
+from tds_jax.pose.splits import split_by_hash
 from tds_jax.pose.windows import PoseWindows, fit_normalizer, session_blocks
 from tests.data.sessions import make_rows, write_folder, write_rows
 

@@ -1,0 +1,89 @@
+"""Which label rows count, and labels that stand on few of a recording's rows."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+FAILURE_ATOL = 1e-8  # rad; inverse kinematics marks a failed row with all angles zero
+FIRST_ROWS = 65_536  # labels are sparse if those are that begin in the first such block with any
+LEAST_RUNS = 10  # of label rows, apart, to speak of a step between them
+MOST_SECONDS = 0.1  # from label to label, for the rows between to be interpolated
+
+
+def valid_rows(joint_angles: np.ndarray) -> np.ndarray:
+    """(n, J) radians -> (n,) bool: False where all angles are 0 within 1e-8 (a failed row).
+
+    Rows with NaN or Inf are False too.
+    """
+    finite = np.isfinite(joint_angles).all(axis=1)
+    return np.asarray(finite & (np.abs(joint_angles) > FAILURE_ATOL).any(axis=1))
+
+
+def runs_of(flags: np.ndarray) -> np.ndarray:
+    """(n,) bool -> (m, 2) half-open runs of true rows."""
+    edges = np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))
+    return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)], axis=1)
+
+
+def label_step(runs: np.ndarray, rate_hz: float) -> int:
+    """Rows from one label to the next of sparse labels; 1 where labels follow row by row.
+
+    runs: (m, 2) of a recording's valid rows, or those of its first FIRST_ROWS with any. Labels are
+    sparse where the runs are mostly no longer than the gaps between them and come at least every
+    MOST_SECONDS: slower labels tell nothing of the rows between, failures among dense labels have
+    longer runs around them.
+    """
+    if not len(runs):
+        return 1
+    end = (runs[0, 0] // FIRST_ROWS + 1) * FIRST_ROWS
+    start, stop = runs[runs[:, 0] < end].T
+    if len(start) < LEAST_RUNS:
+        return 1
+    steps, gaps = np.diff(start), start[1:] - stop[:-1]
+    # The last run may go on in the next block: its length does not count.
+    if np.median((stop - start)[:-1]) > np.median(gaps):
+        return 1
+    step = round(float(np.median(steps)))
+    return step if step <= MOST_SECONDS * rate_hz else 1
+
+
+def first_label_step(labels: Callable[[int, int], np.ndarray], rows: int, rate_hz: float) -> int:
+    """`label_step` of a recording from as few of its labels(start, stop) as tell it."""
+    for start in range(0, rows, FIRST_ROWS):
+        runs = runs_of(valid_rows(labels(start, min(start + FIRST_ROWS, rows))))
+        if len(runs):
+            return label_step(runs, rate_hz)
+    return 1
+
+
+def reach(step: int) -> int:
+    """Rows between which labels are interpolated: less than two steps, so none is missing there."""
+    return 2 * step - 1 if step > 1 else 0
+
+
+def bridged(runs: np.ndarray, most: int) -> np.ndarray:
+    """(m, 2) runs of the rows that `filled` gives a label."""
+    if not most or not len(runs):
+        return runs
+    apart = runs[1:, 0] - (runs[:-1, 1] - 1) > most
+    start = runs[np.concatenate([[True], apart]), 0]
+    return np.stack([start, runs[np.concatenate([apart, [True]]), 1]], axis=1)
+
+
+def filled(angles: np.ndarray, most: int) -> np.ndarray:
+    """(n, J) with rows between two labels at most `most` (`reach`) apart interpolated linearly.
+
+    The same for any block that holds so many rows more on both sides of the rows wanted.
+    """
+    at = np.flatnonzero(valid_rows(angles)) if most else np.zeros(0, np.int64)
+    if len(at) < 2:
+        return angles
+    rows = np.arange(at[0], at[-1])
+    right = np.searchsorted(at, rows, side="right")
+    left, right = at[right - 1], at[right]
+    between = (rows > left) & (right - left <= most)
+    rows, left, right = rows[between], left[between], right[between]
+    share = ((rows - left) / (right - left))[:, None]
+    result = angles.copy()
+    result[rows] = angles[left] + share * (angles[right] - angles[left])
+    return result

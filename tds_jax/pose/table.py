@@ -1,0 +1,107 @@
+"""The sessions of a folder as columns, and their rows as a model gets them."""
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from tds_jax.config import SPLITS
+from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.scan import Layout, Runs
+from tds_jax.pose.labels import filled, reach, valid_rows
+from tds_jax.pose.selection import flip, select_channels
+
+GROUPS = ("user", "session", "stage", "side", "generalization")
+GROUP = "emg2pose"  # of the benchmark's files, which holds
+DATASET = "timeseries"
+FIELDS = ("emg", "joint_angles")
+
+
+def layout(group: str, channels: tuple[int, ...] = ()) -> Layout:
+    """Names inside a session file whose HDF5 group is `group`; channels: those used, () = all."""
+    return Layout(group, DATASET, *FIELDS, "time", "sample_rate", GROUPS[:4], valid_rows, channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionTable:
+    """Usable sessions as columns; row numbers of the full table are the group ids of reports.
+
+    number: (S,) int32 row in the full table. names: (S,) bytes, file names in root. samples: (S,)
+    rows. split: (S,) index into SPLITS. codes: (S, 5) int32, columns GROUPS, positions in the five
+    sorted arrays of group_names (texts per session would be 9 MB for 25,000 sessions). valid:
+    runs of rows whose labels count, those between sparse labels included. label_step: (S,) rows
+    from one label to the next, see `labels.label_step`. broken: runs of rows with NaN or Inf in the
+    EMG. electrodes: columns of the files' EMG that are read, in this order; () = all. flipped:
+    joints whose sign changes for left hands. channels counts the electrodes read.
+    """
+
+    root: str
+    group: str
+    rate_hz: float
+    channels: int
+    joints: int
+    number: np.ndarray
+    names: np.ndarray
+    samples: np.ndarray
+    split: np.ndarray
+    codes: np.ndarray
+    group_names: tuple[np.ndarray, ...]
+    valid: Runs
+    label_step: np.ndarray
+    broken: Runs
+    electrodes: tuple[int, ...]
+    flipped: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, split: str) -> "SessionTable":
+        """The sessions of one split, keeping their numbers in the full table."""
+        return self.take(np.flatnonzero(self.split == SPLITS.index(split)))
+
+    def take(self, rows: np.ndarray) -> "SessionTable":
+        """The sessions at the given positions."""
+        columns = ("number", "names", "samples", "split", "codes", "valid", "label_step", "broken")
+        changed: dict[str, Any] = {
+            name: value.take(rows) if isinstance(value, Runs) else value[rows]
+            for name in columns
+            for value in [getattr(self, name)]
+        }
+        return dataclasses.replace(self, **changed)
+
+    def path(self, session: int) -> str:
+        """File of the session at this position."""
+        return os.path.join(self.root, os.fsdecode(bytes(self.names[session])))
+
+    def emg(self, files: RowFiles, session: int, start: int, stop: int) -> np.ndarray:
+        """(stop - start, C) f32 of the table's electrodes."""
+        (emg,) = files.rows(self.path(session), self.group, DATASET, start, stop, FIELDS[:1])
+        return select_channels(emg, self.electrodes)
+
+    def rows(
+        self, files: RowFiles, session: int, start: int, stop: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`emg` and the angles (stop - start, J) f32 radians, in the table's signs.
+
+        Rows between sparse labels have theirs interpolated.
+        """
+        path, more = self.path(session), reach(int(self.label_step[session]))
+        first, end = max(0, start - more), min(stop + more, int(self.samples[session]))
+        emg, angles = files.rows(path, self.group, DATASET, first, end, FIELDS)
+        wanted = slice(start - first, stop - first)
+        emg, angles = emg[wanted], filled(angles, more)[wanted]
+        side = self._text(session, GROUPS.index("side")) if self.flipped else ""
+        return select_channels(emg, self.electrodes), flip(angles, self.flipped, side, path)
+
+    def _text(self, session: int, number: int) -> str:
+        return self.group_names[number][self.codes[session, number]].decode()
+
+    def group_of(self, column: str) -> list[str]:
+        """Text per session of one of GROUPS, '' where neither metadata.csv nor the file has it."""
+        number = GROUPS.index(column)
+        names = [text.decode() for text in self.group_names[number].tolist()]
+        return [names[code] for code in self.codes[:, number].tolist()]
+
+    def __repr__(self) -> str:
+        return f"SessionTable({self.root!r}, {len(self)} sessions)"
