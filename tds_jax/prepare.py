@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tds_jax import cli, jobs
+from tds_jax import cli, jobs, tasks
 from tds_jax.errors import UserError
 
 
@@ -27,9 +27,11 @@ def main() -> None:
     source, target = Path(values.input), Path(values.output)
     job = jobs.asked("prepare")
     with progress_bar("preparing") as progress:
-        written, kept, skipped = job(source, target, progress)
-    for line in skipped:
-        print(f"warning: {line}", file=sys.stderr)
+        written, kept, lines = job(source, target, progress)
+    notes = [line for line in lines if line.startswith(tasks.NOTE)]
+    skipped = [line for line in lines if line not in notes]
+    for line in notes + [f"warning: {line}" for line in skipped]:
+        print(line, file=sys.stderr)
     if not written + kept:
         raise UserError(f"--input={source}: no file could be prepared; see the lines above")
     print(f"{target}: {written} files written, {kept} were there, {len(skipped)} skipped")

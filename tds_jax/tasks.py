@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tds_jax.engine.step import Batch, Objective
 
 
+NOTE = "note: "  # begins a line of `prepare` on a file that was not skipped
+
+
 class Task(Protocol):
     """What a domain learns, built from a frozen config; what is done with it are jobs, see Domain.
 
@@ -82,7 +85,8 @@ class Domain(NamedTuple):
       export(task, model, target) -> a line on the file, which runs without the project
       stream(task, model, source, target) -> a line on latency; from a file or '-' (stdin)
       check(folder, progress) -> Checked
-      prepare(source, target, progress) -> files written, files kept, lines on what was skipped
+      prepare(source, target, progress) -> files written, files kept, lines on what was skipped, and
+        lines with NOTE before them
       synthesize(target, progress) -> what was written
     inputs_of: a function of a PyTorch checkpoint's tensors. today: a function of an older run's
     settings, where names have changed since. '' where a domain does not offer something. brought:

@@ -91,6 +91,10 @@ class Windows:
         start = min(wanted, int(self._last[session]))
         return session, start, (wanted - start) // self.spec.label_stride
 
+    def sessions(self) -> np.ndarray:
+        """Sessions that hold a window, ascending."""
+        return np.unique(np.searchsorted(self._base, self._first, side="right") - 1)
+
     def room(self, session: int, start: int) -> int:
         """Rows by which a window may move right inside its session and before a broken row."""
         runs = self._broken.of(session)[:, 0]
@@ -167,6 +171,10 @@ class RunWindows:
         """As `Windows.locate`; the third number counts from the start of the run."""
         run, start, repeated = self._windows.locate(index)
         return int(self._owners[run]), int(self._runs.start[run]) + start, repeated
+
+    def sessions(self) -> np.ndarray:
+        """As `Windows.sessions`."""
+        return np.unique(self._owners[self._windows.sessions()])
 
     def room(self, session: int, start: int) -> int:
         """Rows by which a window may move right inside its run."""

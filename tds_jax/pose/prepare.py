@@ -17,14 +17,16 @@ from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.scan import sample_rate
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
-from tds_jax.pose.labels import valid_rows
+from tds_jax.pose.labels import MOST_SECONDS, filled, first_label_step, reach, valid_rows
 from tds_jax.pose.metadata import FILE, SUFFIXES, session_files
 from tds_jax.pose.table import DATASET, FIELDS, GROUP, layout
 from tds_jax.progress import Progress
+from tds_jax.tasks import NOTE
 
 BLOCK_ROWS = 65_536  # of the source: 10 MB at 16 channels and 20 joints
 MAX_FACTOR = 1000  # of the ratio of two rates: 2222.22 Hz -> 2000 Hz is 9/10
 RATIO_RTOL = 1e-4  # by which the ratio may miss the rate asked for
+LOST_SHARE = 0.1  # of the labels, that a line tells of: rows beside failed ones are fewer
 HALF_TAPS = 10  # of the filter that scipy's resample_poly designs, per max(up, down)
 
 
@@ -46,7 +48,8 @@ def prepare(
     """Every session file of a folder at rate_hz, contiguous float32, and its metadata.csv.
 
     Returns the number of files written, of files that an earlier call had written, and one line for
-    each that was skipped. A file appears when whole, so the same call goes on where it was killed.
+    each that was skipped, or whose labels were interpolated or lost. A file appears when whole, so
+    the same call goes on where it was killed.
     """
     names = session_files(str(source), "--input")
     if target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):
@@ -59,11 +62,12 @@ def prepare(
     for done, name in enumerate(names):
         progress(done, len(names), name)
         try:
-            made = _prepare_file(files, source / name, target / name, rate_hz, group)
+            made, notes = _prepare_file(files, source / name, target / name, rate_hz, group)
         except UserError as error:
             skipped.append(f"skipped {error}")
         else:
             written, kept = written + made, kept + (not made)
+            skipped += notes
     files.close()
     if (source / FILE).exists():
         with whole_file(target / FILE) as temporary:
@@ -71,27 +75,79 @@ def prepare(
     return written, kept, skipped
 
 
-def _prepare_file(files: RowFiles, source: Path, target: Path, rate_hz: float, group: str) -> bool:
-    """False if the file is there already; UserError if another one is."""
+def _prepare_file(
+    files: RowFiles, source: Path, target: Path, rate_hz: float, group: str
+) -> tuple[bool, list[str]]:
+    """False if the file is there already, and notes; UserError if another file is there."""
     path = str(source)
     header = files.header(path, group, DATASET)
     first = files.raw(path, group, DATASET, 0, BLOCK_ROWS)
     times = first["time"].astype(np.float64) if "time" in header.fields else np.zeros(0)
     rate = sample_rate(header, path, layout(group), times)
     up, down = ratio(rate, rate_hz)
-    origin = fingerprint({source.name: path}, group, up, down)
+    more = _label_reach(files, path, group, header, rate)
+    sparse = [f"between labels: {more}"] if more else []
+    origin = fingerprint({source.name: path}, group, up, down, *sparse)
     if target.exists():
         there = files.header(str(target), group, DATASET).attributes.get(ORIGIN)
         if there == origin:
-            return False
+            return False, []
         if there is None:
             raise UserError(f"{path}: {target} exists and was not made by prepare; move it away")
     row = _row_type(header, path)
     attributes = header.attributes | {"sample_rate": rate * up / down, ORIGIN: origin}
-    blocks = resampled_rows(files, path, group, header, row, rate, up, down)
+    labels = Labels(path, more, up / down)
+    blocks = resampled_rows(files, path, group, header, row, rate, up, down, labels)
     files.close()  # of a target to be replaced
     write_rows(target, group, resampled_count(header.rows, up, down), row, blocks, attributes)
-    return True
+    return True, labels.notes()
+
+
+def _label_reach(files: RowFiles, path: str, group: str, header: Header, rate: float) -> int:
+    """Source rows between which labels are interpolated; 0 without labels or with dense ones."""
+    if FIELDS[1] not in header.fields:
+        return 0
+
+    def labels(start: int, stop: int) -> np.ndarray:
+        return files.raw(path, group, DATASET, start, stop)[FIELDS[1]]
+
+    return reach(first_label_step(labels, header.rows, rate))
+
+
+@dataclasses.dataclass
+class Labels:
+    """Labelled rows of a recording before (those between sparse labels included) and after.
+
+    more: source rows between which labels are interpolated. factor: rows after per row before.
+    """
+
+    path: str
+    more: int
+    factor: float
+    before: int = 0
+    after: int = 0
+
+    def require_some(self) -> None:
+        """Raises UserError where all labels would be lost."""
+        if self.before and not self.after:
+            raise UserError(
+                f"{self.path}: its {self.before} labelled rows stand too far apart to interpolate "
+                f"between them (more than {MOST_SECONDS:g} s), and no new row falls on one; "
+                "prepare it at its own rate, or a multiple"
+            )
+
+    def notes(self) -> list[str]:
+        """A line where labels were interpolated, and one where some were lost."""
+        lost = 1 - self.after / max(self.before * self.factor, 1)
+        return [
+            *[f"{NOTE}{self.path}: its labels are sparse, those between are interpolated"]
+            * (self.more > 0),
+            *[
+                f"{NOTE}{self.path}: {lost:.0%} of its labels are lost: they stand alone, where no "
+                "new row is between two"
+            ]
+            * (self.before > 0 and lost > LOST_SHARE),
+        ]
 
 
 def _row_type(header: Header, path: str) -> np.dtype:
@@ -128,12 +184,14 @@ def resampled_rows(
     rate: float,
     up: int,
     down: int,
+    labels: Labels,
     block_rows: int = BLOCK_ROWS,
 ) -> Iterator[np.ndarray]:
     """Consecutive structured blocks at rate * up / down Hz.
 
     EMG as `filtered_blocks`; a value of NaN or Inf spreads over the filter's length. Times and
     angles are interpolated between the two rows around; next to a failed row the result is failed.
+    labels: counts them; raises UserError after the last block if none is left.
     """
 
     def emg(start: int, stop: int) -> np.ndarray:
@@ -144,7 +202,8 @@ def resampled_rows(
     for filtered in filtered_blocks(emg, header.rows, up, down, block_rows):
         at = np.arange(done, done + len(filtered), dtype=np.int64) * down
         lower, share = at // up, (at % up) / up
-        begin, end = int(lower[0]), min(int(lower[-1]) + 2, header.rows)
+        begin = max(0, int(lower[0]) - labels.more)
+        end = min(int(lower[-1]) + 2 + labels.more, header.rows)
         raw = files.raw(path, group, DATASET, begin, end)
         left = lower - begin
         right = np.minimum(left + (share > 0), len(raw) - 1)
@@ -155,9 +214,15 @@ def resampled_rows(
             time = raw["time"].astype(np.float64)
             block["time"] = time[left] + share * (time[right] - time[left])
         if FIELDS[1] in (row.names or ()):
-            block[FIELDS[1]] = _between(raw[FIELDS[1]].astype(np.float64), left, right, share)
+            angles = filled(raw[FIELDS[1]].astype(np.float64), labels.more)
+            block[FIELDS[1]] = _between(angles, left, right, share)
+            # The first row of the next block is not of this one.
+            own = slice(left[0], -(-(done + len(filtered)) * down // up) - begin)
+            labels.before += int(valid_rows(angles[own]).sum())
+            labels.after += int(valid_rows(block[FIELDS[1]]).sum())
         done += len(filtered)
         yield block
+    labels.require_some()
 
 
 def _between(

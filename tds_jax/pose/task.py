@@ -302,7 +302,13 @@ class PoseTask:
             if table.samples[i] < longest and table.split[i] != SPLITS.index("train")
         ]
         norms = self.config.model.name == "neuropose"
-        return self._opened[1] + shrunk[:1] + norms * self.config.optim.batch_norm_warning()
+        shrunk = shrunk[:1] + [
+            f"{split}: {line}"
+            for i, split in enumerate(SPLITS)
+            if i in table.split
+            for line in self.source(split).empty()
+        ]
+        return self._opened[1] + shrunk + norms * self.config.optim.batch_norm_warning()
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, mae in both units, r2."""

@@ -9,7 +9,7 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Runs
 from tds_jax.data.statistics import spread_slices, streamed_moments
 from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.table import SessionTable
 
@@ -46,8 +46,9 @@ class PoseWindows:
         if not len(self._windows):
             raise UserError(
                 f"{table.root}: {len(table)} sessions hold no window of {spec.window} samples "
-                f"{'with a valid row' if failures == 'mask' else 'whose rows are all valid'}; "
-                f"lower data.window or add sessions"
+                f"{'with a valid row' if failures == 'mask' else 'whose rows are all valid'} on "
+                f"the model's grid (every {spec.label_stride} samples); lower data.window, add "
+                "sessions, or set loss.every_sample=True, which meets every row"
             )
 
     def __len__(self) -> int:
@@ -55,6 +56,19 @@ class PoseWindows:
 
     def __repr__(self) -> str:
         return f"PoseWindows({len(self)} windows of {self.spec.window}, {self.table!r})"
+
+    def empty(self) -> list[str]:
+        """A line if there are sessions without a window: nothing of them is seen."""
+        without = np.setdiff1d(np.arange(len(self.table)), self._windows.sessions())
+        paths = [self.table.path(int(i)) for i in without]
+        if not paths:
+            return []
+        spec = self.spec
+        return [
+            f"{len(paths)} of {len(self.table)} sessions hold no window of {spec.window} samples "
+            f"with a label on the model's grid (every {spec.label_stride} samples) and no NaN or "
+            f"Inf in emg, and are left out: {some(paths)}"
+        ]
 
     def example(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """Window `index`; rng moves it when jitter is on and rolls its electrodes by `rotation`.

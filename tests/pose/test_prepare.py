@@ -174,3 +174,29 @@ def test_ratios_are_of_small_whole_numbers():
     for rate, wanted in ((2000.0, 0.5), (0.5, 2000.0)):
         with pytest.raises(UserError, match=f"--rate_hz={wanted:g} is no ratio of whole numbers"):
             ratio(rate, wanted)
+
+
+def test_sparse_labels_come_out_at_every_rate_and_lone_ones_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "BLOCK_ROWS", 128)
+    (tmp_path / "in").mkdir()
+    rows = make_rows(400)
+    line = rows["time"][:, None] + [1.0, 2.0, 3.0]
+    rows["joint_angles"] = np.where((np.arange(400) % 4 == 1)[:, None], line, np.nan)
+    write_rows(tmp_path / "in" / "a.hdf5", rows)
+    for rate in (125.0, 100.0, 50.0):
+        written = prepare(tmp_path / "in", tmp_path / "out", rate, "emg2pose", quiet)
+        assert written[:2] == (1, 0)
+        assert written[2] == [
+            f"note: {tmp_path}/in/a.hdf5: its labels are sparse, those between are interpolated"
+        ]
+        found, _ = read(tmp_path / "out", "a.hdf5")
+        # From the first label, at row 1, to the last, at row 397.
+        inside = (found["time"] >= 0.0101) & (found["time"] <= 3.9699)
+        np.testing.assert_array_equal(valid_rows(found["joint_angles"])[inside], True)
+        expected = found["time"][inside, None] + [1.0, 2.0, 3.0]
+        np.testing.assert_allclose(found["joint_angles"][inside], expected, rtol=1e-6)  # f32
+    rows["joint_angles"][np.arange(400) % 40 != 1] = np.nan
+    write_rows(tmp_path / "in" / "a.hdf5", rows)
+    _, _, (refused,) = prepare(tmp_path / "in", tmp_path / "lone", 50.0, "emg2pose", quiet)
+    assert "a.hdf5: its 10 labelled rows stand too far apart to interpolate between" in refused
+    assert os.listdir(tmp_path / "lone") == []

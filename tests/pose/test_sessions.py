@@ -498,3 +498,42 @@ def test_normalizer_equals_numpy_over_all_finite_rows(tmp_path, files):
     sampled = fit_normalizer(train, files, 50, 64)
     assert np.abs(sampled["scale"] / found["scale"] - 1).max() < 0.5
     assert not np.array_equal(sampled["scale"], found["scale"])
+
+
+def test_sparse_labels_are_met_by_every_grid_wherever_they_stand(tmp_path, files):
+    """Labels on every fourth row, in each of the four phases, under a grid of every fourth row."""
+    line = np.arange(200)[:, None] / 100 + [1.0, 2.0, 3.0]
+    for phase in range(4):
+        files.close()
+        write_folder(tmp_path, [200, 200, 200])
+        on = (np.arange(200) % 4 == phase)[:, None]
+        for i in range(3):
+            rewrite(tmp_path / f"s{i}.hdf5", set_value("joint_angles", np.where(on, line, np.nan)))
+        table, warnings = load(tmp_path, files)
+        assert table.label_step.tolist() == [4] * 3
+        assert warnings == [
+            f"{tmp_path}: labels stand on every 4th row in 3 of 3 sessions (first: "
+            f"{tmp_path}/s0.hdf5): those of the rows between are interpolated, 9 rows have none "
+            "near (weight 0)"
+        ]
+        windows = PoseWindows(table.select("train"), files, WindowSpec(40, 20, 8, 4), jitter=False)
+        first = windows.example(1, None)  # rows 20 to 59: labels on both sides of all
+        assert first["weight"].tolist() == [1] * 8
+        # interpolated in f32: values below 8
+        np.testing.assert_allclose(first["joint_angles"], line[28:60:4], atol=8 * 2**-23)
+        (block,) = session_blocks(table, files, 0, 1000)
+        assert block.valid.sum() == 197
+        np.testing.assert_allclose(block.joint_angles[block.valid][:190], line[phase:][:190], 1e-6)
+
+
+def test_sessions_whose_labels_meet_no_grid_are_named(tmp_path, files):
+    write_folder(tmp_path, [200, 200])
+    lone = np.where((np.arange(200) == 33)[:, None], np.ones((200, 3)), np.nan)
+    rewrite(tmp_path / "s1.hdf5", set_value("joint_angles", lone))
+    table, _ = load(tmp_path, files, split_ratio=(1, 0, 0))
+    windows = PoseWindows(table, files, WindowSpec(40, 20, 8, 4), jitter=False)
+    (line,) = windows.empty()
+    assert line.startswith("1 of 2 sessions hold no window of 40 samples with a label on the model")
+    assert line.endswith(f"are left out: {tmp_path}/s1.hdf5")
+    every = PoseWindows(table, files, WindowSpec(40, 20, 8, 1), jitter=False)
+    assert every.empty() == []
