@@ -35,7 +35,10 @@ class FolderIndex:
     channels: np.ndarray
     labels: np.ndarray
     bad_labels: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
     backwards: np.ndarray
+    stamped_hz: np.ndarray
     attributes: np.ndarray
     problem: np.ndarray
     valid: Runs
@@ -116,14 +119,17 @@ def _entry(files: RowFiles, path: str, layout: Layout, before: Entry) -> Entry:
         return Entry(None, str(error), identity)
 
 
-_NUMBERS = ("samples", "rate_hz", "channels", "labels", "bad_labels", "backwards")
+_WHOLE = ("samples", "channels", "labels", "bad_labels", "backwards")
+_REAL = ("rate_hz", "stamped_hz", "lowest", "highest")
+_NUMBERS = (*_WHOLE, *_REAL)
 _EMPTY = np.zeros((0, 2), np.int64)
 
 
 def _columns(names: Sequence[str], entries: Entries, layout: Layout) -> FolderIndex:
     """Columns of the entries present; a scan that was cut short has fewer than names."""
     present = sorted(entries)
-    blank = Scan(0, 0.0, 0, 0, 0, -1, ("",) * len(layout.attributes), _EMPTY, _EMPTY)
+    texts = ("",) * len(layout.attributes)
+    blank = Scan(0, 0.0, 0, 0, 0, np.nan, np.nan, -1, 0.0, texts, _EMPTY, _EMPTY)
     scans = [entries[i].scan or blank for i in present]
 
     def column(name: str, dtype: type) -> np.ndarray:
@@ -133,12 +139,8 @@ def _columns(names: Sequence[str], entries: Entries, layout: Layout) -> FolderIn
     return FolderIndex(
         names=np.array([os.fsencode(names[i]) for i in present], np.bytes_),
         identity=np.array([entries[i].identity.encode() for i in present], np.bytes_),
-        samples=column("samples", np.int64),
-        rate_hz=column("rate_hz", np.float64),
-        channels=column("channels", np.int64),
-        labels=column("labels", np.int64),
-        bad_labels=column("bad_labels", np.int64),
-        backwards=column("backwards", np.int64),
+        **{name: column(name, np.int64) for name in _WHOLE},
+        **{name: column(name, np.float64) for name in _REAL},
         attributes=np.array(attributes, np.bytes_).reshape(len(scans), len(layout.attributes)),
         problem=np.array([entries[i].problem.encode() for i in present], np.bytes_),
         valid=Runs.pack([scan.valid for scan in scans]),

@@ -10,7 +10,9 @@ from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.errors import UserError
 
 SCAN_ROWS = 65_536  # 152-byte rows: 10 MB in memory at a time
-FORMAT = 1  # of the stored index; another number and every file is read again
+PAUSE, PAUSE_STEPS = 1.0, 10.0  # seconds and mean steps that no two samples of a stretch are apart
+RATE_TOLERANCE = 0.01  # of the rate by time stamps against the stated one
+FORMAT = 2  # of the stored index; another number and every file is read again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +82,9 @@ class Scan:
     """What one pass over one file found.
 
     valid, broken: (n, 2) runs of rows whose labels count, and of rows with NaN or Inf in the
-    signal. bad_labels: rows with NaN or Inf in the label. backwards: first row whose time is
-    earlier than the row before it (or NaN), -1 when there is none.
+    signal. bad_labels: rows with NaN or Inf in the label. lowest, highest: of labels that count,
+    NaN without any. backwards: first row whose time is earlier than the row before it (or NaN), -1
+    when there is none. stamped_hz: rows per second by the time stamps, 0 without them.
     """
 
     samples: int
@@ -89,7 +92,10 @@ class Scan:
     channels: int
     labels: int
     bad_labels: int
+    lowest: float
+    highest: float
     backwards: int
+    stamped_hz: float
     attributes: tuple[str, ...]
     valid: np.ndarray
     broken: np.ndarray
@@ -114,6 +120,7 @@ def scan_file(
     has_time = layout.time in header.fields
     valid, broken = _RunBuilder(), _RunBuilder()
     bad_labels, backwards, previous = 0, -1, -np.inf
+    lowest, highest = np.inf, -np.inf
     first_times = np.zeros(0)
     for start in range(0, header.rows, block_rows):
         stop = min(start + block_rows, header.rows)
@@ -124,9 +131,12 @@ def scan_file(
         broken.add(start, np.asarray(~np.isfinite(signal).all(axis=1)))
         finite = np.asarray(np.isfinite(label).all(axis=1))
         bad_labels += int(np.sum(~finite))
-        valid.add(start, finite & layout.valid_rows(np.where(finite[:, None], label, 0)))
+        counts = finite & layout.valid_rows(np.where(finite[:, None], label, 0))
+        valid.add(start, counts)
+        lowest = float(label.min(initial=lowest, where=counts[:, None]))
+        highest = float(label.max(initial=highest, where=counts[:, None]))
         if has_time:
-            times = np.concatenate([[previous], rows[layout.time].astype(np.float64)])
+            times = np.concatenate([[previous], times_of(rows, layout.time, path)])
             late = np.flatnonzero(~(times[1:] >= times[:-1]))
             if backwards < 0 and late.size:
                 backwards = start + int(late[0])
@@ -140,7 +150,10 @@ def scan_file(
         channels,
         labels,
         bad_labels,
+        lowest if lowest <= highest else float("nan"),
+        highest if lowest <= highest else float("nan"),
         backwards,
+        stamped_rate(first_times),
         tuple(str(header.attributes.get(name, "")) for name in layout.attributes),
         valid.runs(header.rows),
         broken.runs(header.rows),
@@ -156,11 +169,48 @@ def require_columns(path: str, columns: tuple[int, ...], channels: int) -> None:
         )
 
 
+def times_of(rows: np.ndarray, field: str, path: str) -> np.ndarray:
+    """(n,) f64 seconds of structured rows; UserError where they are not a number each."""
+    kind = rows.dtype[field]
+    if kind.base.kind not in "fiu" or int(np.prod(kind.shape)) != 1:
+        raise UserError(
+            f"{path}: field {field!r} has row shape {kind.shape} and type {kind.base}, expected "
+            "seconds, a number per row; write it as float64"
+        )
+    return rows[field].reshape(len(rows)).astype(np.float64)
+
+
+def stamped_rate(times: np.ndarray) -> float:
+    """Rows per second by their time stamps (n,), of the first SCAN_ROWS; 0 where these tell none.
+
+    The slope of a line through them, to 3 digits after the point: the median step of samples that
+    come in packets is that inside a packet. Steps of more than PAUSE seconds and PAUSE_STEPS mean
+    ones are pauses, and cut out.
+    """
+    times = times[:SCAN_ROWS]
+    steps = np.diff(times)
+    if not len(steps) or not np.isfinite(steps).all() or times[-1] <= times[0]:
+        return 0.0
+    pauses = steps > np.maximum(PAUSE, PAUSE_STEPS * steps.mean())
+    usual = steps[~pauses].mean() if not pauses.all() else 0.0
+    at = np.concatenate([[0.0], np.cumsum(np.where(pauses, usual, steps))])
+    at -= at.mean()
+    row = np.arange(len(at)) - (len(at) - 1) / 2
+    return float(np.round(row @ row / (row @ at), 3)) if row @ at > 0 else 0.0
+
+
+def contradiction(rate_hz: float, stamped_hz: float) -> str:
+    """What is said of a rate that the time stamps do not have; '' where they agree or are none."""
+    if not stamped_hz or abs(stamped_hz / rate_hz - 1) <= RATE_TOLERANCE:
+        return ""
+    return f"sample_rate is {rate_hz:g} Hz, the time stamps say {stamped_hz:.4g} on average"
+
+
 def sample_rate(header: Header, path: str, layout: Layout, times: np.ndarray) -> float:
-    """The rate attribute, or the inverse of the median time step of the first block."""
+    """The rate attribute, or else that of the first block's time stamps, see `stamped_rate`."""
     rate = header.attributes.get(layout.rate)
-    if rate is None and len(times) > 1 and np.median(np.diff(times)) > 0:
-        return float(np.round(1 / np.median(np.diff(times)), 3))
+    if rate is None and stamped_rate(times):
+        return stamped_rate(times)
     if not isinstance(rate, float) or not np.isfinite(rate) or rate <= 0:
         raise UserError(
             f"{path}: attribute {layout.rate!r} of group {layout.group!r} is {rate}, expected "

@@ -14,6 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Relative to its mean, what a target must vary by to move at all: a few roundings in float32.
+STILL = 4 * 2.0**-23
+
 
 class Additive:
     """A state, a dataclass, whose fields are sums, but for those that are static."""
@@ -60,12 +63,16 @@ class Regression:
         """Per-example states of (B, N, J) predictions and targets under weights (B, N): (B, J)."""
         w = weight[..., None].astype(jnp.float32)
         total = jnp.broadcast_to(w.sum(axis=1, dtype=jnp.float32), target[:, 0].shape)
-        mean = (w * target).sum(axis=1, dtype=jnp.float32) / _at_least_one(total)
-        centred = target - mean[:, None, :]
+        # Off one of the rows that count: of equal rows nothing is left to round.
+        highest = jnp.where(w > 0, target, -jnp.inf).max(axis=1)
+        shift = jnp.where(total > 0, highest, 0).astype(jnp.float32)
+        apart = target - shift[:, None, :]
+        mean = (w * apart).sum(axis=1, dtype=jnp.float32) / _at_least_one(total)
+        centred = apart - mean[:, None, :]
         error = prediction.astype(jnp.float32) - target
         return cls(
             weight=total,
-            target_mean=mean,
+            target_mean=shift + mean,
             target_m2=(w * centred**2).sum(axis=1, dtype=jnp.float32),
             squared_error=(w * error**2).sum(axis=1, dtype=jnp.float32),
             absolute_error=(w * jnp.abs(error)).sum(axis=1, dtype=jnp.float32),
@@ -101,16 +108,23 @@ class Regression:
         """Pooled over outputs: mae_<unit>, mse, rmse_<unit>, r2 and r2_mean.
 
         r2 = 1 - ΣSSE/ΣSST with SST about each output's own mean; r2_mean is the plain mean of the
-        outputs' R², without outputs that never move. NaN when nothing was counted.
+        outputs' R². Both are without outputs that never move, NaN when nothing was counted.
         """
+        moves = self.moves
         mse = divide(self.squared_error.sum(), self.weight.sum())
         return {
             f"mae_{unit}": divide(self.absolute_error.sum(), self.weight.sum()),
             "mse": mse,
             f"rmse_{unit}": float(np.sqrt(mse)),
-            "r2": 1 - divide(self.squared_error.sum(), self.target_m2.sum()),
+            "r2": 1 - divide(self.squared_error[moves].sum(), self.target_m2[moves].sum()),
             "r2_mean": _mean_of_numbers(self.per_output()["r2"]),
         }
+
+    @property
+    def moves(self) -> np.ndarray:
+        """Outputs whose target varies by more than the rounding of its mean, in float32."""
+        still = self.weight * (STILL * self.target_mean) ** 2
+        return np.asarray(self.target_m2 > still)
 
     def per_output(self) -> dict[str, np.ndarray]:
         """The same per output, each (J,): mae, mse, r2; NaN for an output that never moves."""
@@ -118,7 +132,7 @@ class Regression:
             return {
                 "mae": np.asarray(self.absolute_error / self.weight),
                 "mse": np.asarray(self.squared_error / self.weight),
-                "r2": np.where(self.target_m2 > 0, 1 - self.squared_error / self.target_m2, np.nan),
+                "r2": np.where(self.moves, 1 - self.squared_error / self.target_m2, np.nan),
             }
 
 

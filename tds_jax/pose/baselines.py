@@ -15,6 +15,8 @@ import numpy as np
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 
+OFFSET_BINS = 20  # 0.4 s of 20 ms: an offset may drift, a hold lasts longer than a twitch
+
 Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -52,17 +54,18 @@ class ConstantMean:
 class ConstantMedian:
     """Median pose, the constant of least absolute error, from a histogram per joint.
 
-    Within one bin (`resolution` rad) of the exact median for angles in [-π, π]; angles beyond
-    count as ±π. Memory: 2π/resolution × J counts, 1 MB at 1 mrad and 20 joints.
+    Within one bin (1 mrad in [-π, π], as many bins in any range) of the exact median for angles in
+    [low, high]; angles beyond count as its ends. Memory: 1 MB of counts at 20 joints.
     """
 
-    def __init__(self, joints: int, resolution: float = 1e-3) -> None:
-        self._bins = int(np.ceil(2 * np.pi / resolution))
+    def __init__(self, joints: int, low: float = -np.pi, high: float = np.pi) -> None:
+        self._bins = int(np.ceil(2 * np.pi / 1e-3))
+        self._low, self._width = low, (high - low) / self._bins
         self._counts = np.zeros((joints, self._bins), np.int64)
 
     def update(self, emg: np.ndarray, joint_angles: np.ndarray, valid: np.ndarray) -> None:
         joints = len(self._counts)
-        place = (joint_angles[valid].astype(np.float64) + np.pi) * (self._bins / (2 * np.pi))
+        place = (joint_angles[valid].astype(np.float64) - self._low) / self._width
         index = np.clip(place, 0, self._bins - 1).astype(np.int64)
         flat = (index + np.arange(joints) * self._bins).ravel()
         self._counts += np.bincount(flat, minlength=self._counts.size).reshape(joints, -1)
@@ -72,14 +75,53 @@ class ConstantMedian:
         below = np.cumsum(self._counts, axis=1)
         _require_rows(int(below[0, -1]))
         middle = (below >= below[:, -1:] / 2).argmax(axis=1)
-        return ((middle + 0.5) * (2 * np.pi / self._bins) - np.pi).astype(np.float32)
+        return (self._low + (middle + 0.5) * self._width).astype(np.float32)
 
 
 def log_rms(emg: np.ndarray, samples: int) -> np.ndarray:
-    """(T // samples, C) f64 natural log of the RMS over each bin; a silent bin gives log(1e-6)."""
-    bins = len(emg) // samples
-    power = np.square(emg[: bins * samples], dtype=np.float64)
-    return 0.5 * np.log(power.reshape(bins, samples, -1).mean(axis=1) + 1e-12)
+    """(T // samples, C) f64 natural log of the RMS over each bin; a silent bin gives log(1e-6).
+
+    About the mean of the last OFFSET_BINS bins: the offset of raw ADC counts would drown every
+    change of amplitude. Samples with NaN or Inf count nowhere; a bin of nothing else is as the one
+    before, or after where there is none before.
+    """
+    values, known = _binned(emg, samples)
+    counts = known.sum(axis=1)
+    offset = _last(values.sum(axis=1)) / np.maximum(_last(counts), 1)
+    power = np.square(np.where(known, values - offset[:, None], 0)).sum(axis=1)
+    found = 0.5 * np.log(power / np.maximum(counts, 1) + 1e-12)
+    return _carried(found, counts > 0)
+
+
+def _binned(emg: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """(bins, samples, C) f64 and which are finite; others are 0.
+
+    A channel's first finite sample is taken off: near all others, it leaves their squares digits.
+    """
+    whole = emg[: len(emg) // samples * samples].astype(np.float64)
+    known = np.isfinite(whole)
+    first = known.argmax(axis=0, keepdims=True) if len(whole) else np.zeros((0, 1), np.int64)
+    with np.errstate(invalid="ignore"):  # of what stays unknown
+        whole = np.where(known, whole - np.take_along_axis(whole, first, axis=0), 0)
+    shape = (len(whole) // samples, samples, emg.shape[1])
+    return whole.reshape(shape), known.reshape(shape)
+
+
+def _last(values: np.ndarray) -> np.ndarray:
+    """(n, C) sums over OFFSET_BINS rows up to each; fewer at the start."""
+    sums = np.cumsum(values, axis=0)
+    sums[OFFSET_BINS:] -= sums[:-OFFSET_BINS].copy()
+    return sums
+
+
+def _carried(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(n, C) with unknown values replaced by the known one before, or after, in their column."""
+    if known.all():
+        return values
+    rows = np.arange(len(values))[:, None]
+    before = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
+    after = np.minimum(np.where(known, rows, len(values)).min(axis=0), len(values) - 1)
+    return np.take_along_axis(values, np.where(before < 0, after, before), axis=0)
 
 
 def _histories(features: np.ndarray, length: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tds_jax.config import SPLITS, option
 from tds_jax.data.hdf5 import Header, RowFiles
-from tds_jax.data.scan import Scan, scan_file
+from tds_jax.data.scan import Scan, contradiction, scan_file
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import FILE, Metadata, read_metadata, session_files
 from tds_jax.pose.quality import Quality
@@ -20,7 +20,6 @@ from tds_jax.pose.table import DATASET, GROUP, layout
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
-RATE_TOLERANCE = 0.01  # of the mean rate by time stamps against the stated one
 UNSEEN_USER = ("user", "user_stage")  # generalizations that promise users train does not have
 UNSEEN_STAGE = ("stage", "user_stage")
 
@@ -121,11 +120,7 @@ def _time(one: Recording) -> str:
         return f"time runs backwards at row {scan.backwards}; sort the rows or cut the file there"
     if quality.gaps:
         return f"gaps in time: {quality.gaps}, the longest of {quality.longest:.3g} s"
-    span = quality.last - quality.first
-    stamped = (scan.samples - 1) / span if span > 0 else scan.rate_hz
-    if abs(stamped / scan.rate_hz - 1) > RATE_TOLERANCE:
-        return f"sample_rate is {scan.rate_hz:g} Hz, the time stamps say {stamped:.4g} on average"
-    return ""
+    return contradiction(scan.rate_hz, scan.stamped_hz)
 
 
 def _signal(one: Recording) -> str:

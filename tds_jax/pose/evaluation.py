@@ -17,6 +17,7 @@ from tds_jax.pose import baselines, figures
 from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers, joint_names
 from tds_jax.pose.kinematics import HAND_LENGTH
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.metrics import States, make_compare
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
@@ -40,7 +41,9 @@ Sessions = dict[int, States]
 def fit_baselines(task: PoseTask) -> Fitted:
     """One streaming pass over the train split."""
     table = task.table.select("train")
-    mean, median = baselines.ConstantMean(table.joints), baselines.ConstantMedian(table.joints)
+    low, high = (float(limit) for limit in (table.lowest.min(), table.highest.max()))
+    mean = baselines.ConstantMean(table.joints)
+    median = baselines.ConstantMedian(table.joints, min(low, -np.pi), max(high, np.pi))
     ridge = baselines.LogRmsRidgeFit(table.channels, table.joints, table.rate_hz)
     chunks = (
         (block.emg, block.joint_angles, block.valid)
@@ -72,7 +75,8 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     """Report of model and baselines on a split; figures and fitted baselines go to the workdir.
 
     Windows tile each session and every supervised row counts once. hold_initial repeats the first
-    valid row of each window; ridge sees the same past the model may see, and 0.4 s more.
+    labelled row of each window, where a model that is given its initial pose begins; ridge sees the
+    same past the model may see, and 0.8 s more.
     """
     source = task.source(split)
     step = source.spec.label_stride
@@ -130,8 +134,9 @@ def _baselines(
     source: PoseWindows, fitted: Fitted | None, batch: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Predictions (B, N, J) of every baseline for one batch."""
-    target, weight = batch["joint_angles"], batch["weight"]
-    first = (weight > 0).argmax(axis=1)
+    target = batch["joint_angles"]
+    # Not the first row that counts: a tail's first rows are labelled, and counted before.
+    first = valid_rows(target.reshape(-1, target.shape[2])).reshape(target.shape[:2]).argmax(axis=1)
     held = np.take_along_axis(target, first[:, None, None], axis=1)
     spread = functools.partial(np.broadcast_to, shape=target.shape)
     found: dict[str, np.ndarray] = {}
@@ -148,7 +153,8 @@ def _ridge(
     """(N, J) predictions for the supervised rows of a window, with the history before it."""
     if index < 0:  # padding of the last batch: weight 0 everywhere
         return np.zeros(target.shape[1:], np.float32)
-    emg, offset = source.with_history(int(index), ridge.history * ridge.bin_samples)
+    before = (ridge.history + baselines.OFFSET_BINS) * ridge.bin_samples
+    emg, offset = source.with_history(int(index), before)
     rows = offset + source.spec.label_offset + np.arange(target.shape[1]) * source.spec.label_stride
     return ridge.predict(emg)[rows]
 

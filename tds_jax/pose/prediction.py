@@ -11,7 +11,7 @@ from flax import nnx
 from tds_jax.data.hdf5 import Header
 from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
-from tds_jax.data.scan import require_columns
+from tds_jax.data.scan import SCAN_ROWS, require_columns, stamped_rate, times_of
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
@@ -27,8 +27,6 @@ from tds_jax.progress import progress_bar
 
 # Decoder steps per block: 10 s at 50 Hz, 1.3 MB of 16-channel EMG at 2 kHz.
 BLOCK_STEPS = 500
-# Rows whose time stamps tell the rate of a file that does not state it.
-RATE_ROWS = 1000
 
 Run = Callable[[str, int], Iterator[np.ndarray]]
 """(path, its rows) -> consecutive poses (n, J) on the model's step grid."""
@@ -99,9 +97,8 @@ def _rate(task: PoseTask, header: Header, path: str) -> float | None:
         raise UserError(f"{path}: attribute 'sample_rate' is {rate!r}; write it as a number")
     if "time" not in header.fields:
         return None
-    first = task.files.raw(path, task.config.data.group, DATASET, 0, RATE_ROWS)["time"]
-    step = float(np.median(np.diff(first))) if len(first) > 1 else 0.0
-    return 1 / step if step > 0 else None
+    first = task.files.raw(path, task.config.data.group, DATASET, 0, SCAN_ROWS)
+    return stamped_rate(times_of(first, "time", path)) or None
 
 
 def read_emg(task: PoseTask, path: str, start: int, stop: int) -> np.ndarray:
@@ -233,7 +230,8 @@ def _rows(
         angles[rows < left] = np.nan
         emg = select_channels(raw["emg"], task.config.data.channels)
         angles[~np.isfinite(emg).all(axis=1)] = np.nan
-        time = raw["time"] if "time" in header.fields else rows / task.recorded.sample_rate
+        timed = "time" in header.fields
+        time = times_of(raw, "time", path) if timed else rows / task.recorded.sample_rate
         yield np.asarray(time, np.float64), angles.astype(np.float32)
         past = min(max(0, (stop - left) // step - first), len(known) - 1)
         known, first = known[past:], first + past

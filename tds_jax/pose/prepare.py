@@ -14,7 +14,7 @@ from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.hdf5_write import write_rows
 from tds_jax.data.identity import fingerprint
 from tds_jax.data.prepared import ORIGIN, require_known
-from tds_jax.data.scan import sample_rate
+from tds_jax.data.scan import contradiction, sample_rate, stamped_rate, times_of
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.pose.labels import MOST_SECONDS, filled, first_label_step, reach, valid_rows
@@ -82,7 +82,7 @@ def _prepare_file(
     path = str(source)
     header = files.header(path, group, DATASET)
     first = files.raw(path, group, DATASET, 0, BLOCK_ROWS)
-    times = first["time"].astype(np.float64) if "time" in header.fields else np.zeros(0)
+    times = times_of(first, "time", path) if "time" in header.fields else np.zeros(0)
     rate = sample_rate(header, path, layout(group), times)
     up, down = ratio(rate, rate_hz)
     more = _label_reach(files, path, group, header, rate)
@@ -100,7 +100,8 @@ def _prepare_file(
     blocks = resampled_rows(files, path, group, header, row, rate, up, down, labels)
     files.close()  # of a target to be replaced
     write_rows(target, group, resampled_count(header.rows, up, down), row, blocks, attributes)
-    return True, labels.notes()
+    contradicted = contradiction(rate, stamped_rate(times))
+    return True, labels.notes() + [f"{NOTE}{path}: {contradicted}"] * bool(contradicted)
 
 
 def _label_reach(files: RowFiles, path: str, group: str, header: Header, rate: float) -> int:
@@ -211,7 +212,7 @@ def resampled_rows(
         block[FIELDS[0]] = filtered
         block["time"] = (lower + share) / rate
         if "time" in header.fields:
-            time = raw["time"].astype(np.float64)
+            time = times_of(raw, "time", path)
             block["time"] = time[left] + share * (time[right] - time[left])
         if FIELDS[1] in (row.names or ()):
             angles = filled(raw[FIELDS[1]].astype(np.float64), labels.more)

@@ -34,7 +34,7 @@ class Quality:
         self.bad_labels += int(np.sum(~np.isfinite(rows["joint_angles"])))
         self._add_signal(rows["emg"].astype(np.float64))
         if "time" in (rows.dtype.names or ()) and len(rows):
-            self._add_time(rows["time"].astype(np.float64))
+            self._add_time(rows["time"].reshape(len(rows)).astype(np.float64))
 
     def _add_signal(self, emg: np.ndarray) -> None:
         finite = np.isfinite(emg)

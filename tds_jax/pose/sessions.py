@@ -8,7 +8,7 @@ import numpy as np
 from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, index_folder
-from tds_jax.data.scan import Runs
+from tds_jax.data.scan import Runs, contradiction
 from tds_jax.errors import UserError, some
 from tds_jax.pose.labels import bridged, label_step, reach
 from tds_jax.pose.metadata import Metadata, read_metadata, session_files
@@ -78,6 +78,7 @@ def load_sessions(
     table = _table(path, group, index, kept, groups, metadata, split_ratio, selection)
     warnings += _row_warnings(index, kept, table)
     warnings += _sparse_warnings(table)
+    warnings += _rate_warnings(index, kept, table)
     warnings += [
         f"{path}: the {name} split has no session"
         for i, name in enumerate(SPLITS)
@@ -138,6 +139,17 @@ def _sparse_warnings(table: SessionTable) -> list[str]:
         f"{table.root}: labels stand on every {steps}th row in {len(sparse)} of {len(table)} "
         f"sessions (first: {table.path(int(sparse[0]))}): those of the rows between are "
         f"interpolated, {left} rows have none near (weight 0)"
+    ]
+
+
+def _rate_warnings(index: FolderIndex, kept: np.ndarray, table: SessionTable) -> list[str]:
+    pairs = zip(index.rate_hz[kept], index.stamped_hz[kept], strict=True)
+    found = {i: contradiction(*rates) for i, rates in enumerate(pairs)}
+    wrong = [i for i, text in found.items() if text]
+    return [
+        f"{table.path(i)}: {found[i]} (so in {len(wrong)} of {len(table)} sessions); the attribute "
+        "counts, correct it if it is wrong"
+        for i in wrong[:1]
     ]
 
 
@@ -210,6 +222,8 @@ def _table(
         split=split,
         codes=np.stack([codes for _, codes in columns], axis=1).astype(np.int32),
         group_names=tuple(names for names, _ in columns),
+        lowest=index.lowest[kept],
+        highest=index.highest[kept],
         valid=Runs.pack([bridged(of, reach(step)) for of, step in zip(runs, steps, strict=True)]),
         label_step=np.array(steps, np.int64),
         broken=index.broken.take(kept),

@@ -16,6 +16,8 @@ GROUPS = ("user", "session", "stage", "side", "generalization")
 GROUP = "emg2pose"  # of the benchmark's files, which holds
 DATASET = "timeseries"
 FIELDS = ("emg", "joint_angles")
+RANGE = ("lowest", "highest")
+COLUMNS = ("number", "names", "samples", "split", "codes", *RANGE, "label_step", "valid", "broken")
 
 
 def layout(group: str, channels: tuple[int, ...] = ()) -> Layout:
@@ -29,7 +31,8 @@ class SessionTable:
 
     number: (S,) int32 row in the full table. names: (S,) bytes, file names in root. samples: (S,)
     rows. split: (S,) index into SPLITS. codes: (S, 5) int32, columns GROUPS, positions in the five
-    sorted arrays of group_names (texts per session would be 9 MB for 25,000 sessions). valid:
+    sorted arrays of group_names (texts per session would be 9 MB for 25,000 sessions). lowest,
+    highest: (S,) radians, of all joints. valid:
     runs of rows whose labels count, those between sparse labels included. label_step: (S,) rows
     from one label to the next, see `labels.label_step`. broken: runs of rows with NaN or Inf in the
     EMG. electrodes: columns of the files' EMG that are read, in this order; () = all. flipped:
@@ -47,6 +50,8 @@ class SessionTable:
     split: np.ndarray
     codes: np.ndarray
     group_names: tuple[np.ndarray, ...]
+    lowest: np.ndarray
+    highest: np.ndarray
     valid: Runs
     label_step: np.ndarray
     broken: Runs
@@ -62,10 +67,9 @@ class SessionTable:
 
     def take(self, rows: np.ndarray) -> "SessionTable":
         """The sessions at the given positions."""
-        columns = ("number", "names", "samples", "split", "codes", "valid", "label_step", "broken")
         changed: dict[str, Any] = {
             name: value.take(rows) if isinstance(value, Runs) else value[rows]
-            for name in columns
+            for name in COLUMNS
             for value in [getattr(self, name)]
         }
         return dataclasses.replace(self, **changed)

@@ -96,13 +96,13 @@ class PoseWindows:
     def with_history(self, index: int, rows: int) -> tuple[np.ndarray, int]:
         """EMG of window `index` (unmoved) and up to `rows` rows before it.
 
-        Returns ((offset + T, C) f32, offset); rows with NaN or Inf before the window are zeros.
+        Returns ((offset + T, C) f32 as recorded, offset): rows before the window may have NaN or
+        Inf.
         """
         session, start, _ = self._windows.locate(index)
         begin = max(0, start - rows)
         emg = self.table.emg(self._files, session, begin, start + self.spec.window)
-        finite = np.isfinite(emg).all(axis=1, keepdims=True)
-        return np.where(finite, emg, np.float32(0)), start - begin
+        return emg, start - begin
 
     def _read(self, session: int, start: int, repeated: int) -> dict[str, np.ndarray]:
         table, spec = self.table, self.spec
@@ -138,8 +138,8 @@ def place_windows(table: SessionTable, spec: WindowSpec, failures: str) -> Windo
 class Block:
     """Consecutive rows of a session starting at row `start`.
 
-    emg (n, C) f32, zeros in rows with NaN or Inf. joint_angles (n, J) f32 radians, zeros where the
-    label is not valid. valid (n,) bool: EMG and label are both usable.
+    emg (n, C) f32 as recorded. joint_angles (n, J) f32 radians, zeros where the label is not valid.
+    valid (n,) bool: EMG and label are both usable.
     """
 
     start: int
@@ -158,7 +158,6 @@ def session_blocks(
         emg, angles = table.rows(files, session, start, stop)
         finite = np.isfinite(emg).all(axis=1)
         labelled = valid_rows(angles)
-        emg = np.where(finite[:, None], emg, np.float32(0))
         angles = np.where(labelled[:, None], angles, np.float32(0))
         yield Block(start, emg, angles, finite & labelled)
 

@@ -139,3 +139,19 @@ def test_perfect_predictions_have_r2_one_and_the_mean_has_r2_zero():
         {"mae_rad": 0, "mse": 0, "rmse_rad": 0, "r2": 1, "r2_mean": 1}
     )
     assert values[1]["r2"] == pytest.approx(0, abs=1e-6)
+
+
+def test_an_output_that_does_not_move_has_no_r2_and_spoils_none():
+    """0.3 is no float32: a sum of equal ones rounds, and its squares are no variance."""
+    prediction, target, weight = make()
+    target[..., 1] = np.where(weight > 0, np.float32(0.3), 0)
+    found = metrics.merge_all({"rad": s} for s in states((prediction, target, weight), (5, 19)))
+    state = found["rad"]
+    assert state.moves.tolist() == [True, False, True]
+    r2 = state.per_output()["r2"]
+    assert np.isnan(r2[1])
+    values = state.compute("rad")
+    assert values["r2_mean"] == pytest.approx(r2[[0, 2]].mean())
+    pooled = 1 - state.squared_error[[0, 2]].sum() / state.target_m2[[0, 2]].sum()
+    assert values["r2"] == pytest.approx(pooled)
+    assert np.isnan(jax.tree.map(lambda leaf: leaf[1:2], state).compute("rad")["r2"])

@@ -47,6 +47,13 @@ def test_median_of_extreme_angles_stays_within_pi():
     np.testing.assert_allclose(median.result(), [np.pi, -np.pi], atol=1e-3)
 
 
+def test_median_of_labels_in_another_unit_is_within_a_bin_of_their_range():
+    angles = np.random.default_rng(0).uniform(-40, 90, (5001, 2)).astype(np.float32)
+    median = baselines.ConstantMedian(2, -40.0, 90.0)
+    median.update(np.zeros((5001, 1)), angles, np.ones(5001, bool))
+    np.testing.assert_allclose(median.result(), np.median(angles, axis=0), atol=130 / 6284)
+
+
 def test_ridge_finds_a_law_that_is_linear_in_log_rms():
     parts = chunks(np.random.default_rng(0))
     model = ridge(parts, penalty=1e-9)
@@ -103,6 +110,36 @@ def test_ridge_does_not_depend_on_the_unit_of_the_emg():
     a = ridge(parts).predict_bins(parts[0][0])
     b = ridge(scaled).predict_bins(scaled[0][0])
     np.testing.assert_allclose(a, b, atol=1e-4)  # scaling in f32: 1e-7 of features of size 7
+
+
+def test_ridge_does_not_depend_on_an_offset_of_the_emg():
+    """Raw ADC counts; each channel has its own offset, far above its signal, and it may drift."""
+    parts = chunks(np.random.default_rng(4))
+    offsets = np.array([2**15, -300.0])
+    moved = [(emg.astype(np.float64) + offsets, angles, valid) for emg, angles, valid in parts]
+    a = ridge(parts).predict_bins(parts[0][0])
+    b = ridge(moved).predict_bins(moved[0][0])
+    # f64 sums of 400 values of 2^15 leave 1e-9 of a signal of 1 as offset
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_samples_that_were_not_recorded_are_no_silence():
+    emg = np.random.default_rng(1).normal(size=(1000, 2)) * [1, 5]
+    gaps = emg.copy()
+    gaps[110:130] = np.nan  # half of two bins
+    gaps[500:560] = np.inf  # all of three
+    whole, found = baselines.log_rms(emg, BIN), baselines.log_rms(gaps, BIN)
+    halves = [
+        np.sqrt(np.square(emg[part]).mean(axis=0)) for part in (slice(100, 110), slice(130, 140))
+    ]
+    # the offset of 0.1 s of noise is up to a third of it: 5 % of its power
+    np.testing.assert_allclose(np.exp(found[5:7]), halves, rtol=0.1)
+    np.testing.assert_array_equal(found[25:28], found[[24, 24, 24]])
+    later = np.abs(found - whole)[[*range(5), *range(28, 50)]]
+    assert later.max() < 0.1
+    gaps[:40] = np.nan
+    begun = baselines.log_rms(gaps, BIN)
+    np.testing.assert_array_equal(begun[:2], begun[[2, 2]])
 
 
 def test_ridge_survives_a_dead_channel():
