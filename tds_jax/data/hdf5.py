@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 
 import h5py
@@ -151,6 +152,9 @@ def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h
             locking="best-effort",  # read-only media and some network file systems refuse locks
         )
     except FileNotFoundError as error:
+        if os.path.islink(path):
+            target = os.readlink(path)
+            raise UserError(f"{path}: a link to {target}, which is not there; fetch it") from error
         raise UserError(f"{path}: no such file; check the path") from error
     except PermissionError as error:
         raise UserError(f"{path}: not readable; check its permissions") from error
@@ -160,6 +164,8 @@ def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h
             raise UserError(f"{path}: truncated HDF5 file; copy or download it again") from error
         if "signature not found" in text:
             raise UserError(f"{path}: not an HDF5 file; replace it or move it away") from error
+        if "lock" in text:
+            raise UserError(f"{path}: locked ({text}); close the program that writes it") from error
         raise UserError(f"{path}: cannot be opened ({text}); copy it again") from error
 
 

@@ -13,6 +13,7 @@ from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
 from tds_jax.engine.step import Batch
+from tds_jax.errors import some
 from tds_jax.pose import baselines, figures
 from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers, joint_names
@@ -94,7 +95,8 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
             _merge(found.setdefault(name, {}), batch, states)
         trace = trace or figures.Trace.of(batch, poses[MODEL])
     rows = _rows(split, found, source.table)
-    report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, _notes(task, fitted))
+    notes = _notes(task, fitted) + _still(found[MODEL])
+    report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, notes)
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
@@ -114,6 +116,15 @@ def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
     elif fitted.digest != task.digest():
         notes.append("no train split here: baselines are those of the recordings evaluated before")
     return tuple(notes)
+
+
+def _still(sessions: Sessions) -> tuple[str, ...]:
+    """A note if joints never move: an error there is none of R²."""
+    moves = functools.reduce(metrics.merge, sessions.values())["angle"].moves
+    names = [name for name, one in zip(joint_names(len(moves)), moves, strict=True) if not one]
+    if not names:
+        return ()
+    return (f"{len(names)} of {len(moves)} joints do not move, R2 is without: {some(names)}",)
 
 
 def answers(
