@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tds_jax.data.order import by_number
 from tds_jax.errors import UserError
 
 
@@ -12,7 +13,7 @@ def pair_files(
     """(input, where its prediction goes) for --input=source and --output=target.
 
     source is a file, and so is target; or a folder, of which files with one of `endings` that are
-    not hidden count in the order of their names, and target is another folder. `ending`: of what is
+    not hidden count in the order of their numbers, and target is another folder. `ending`: of what is
     written; by default a folder's predictions are named as their inputs. UserError for places that
     cannot be, or would be those of two inputs.
     """
@@ -23,11 +24,9 @@ def pair_files(
         if not target.name.endswith(ending):
             raise UserError(f"--output={target} must end with {ending}; name a file")
         return [(source, target)]
-    found = sorted(
-        path
-        for path in source.iterdir()
-        if path.suffix.lower() in endings and not path.name.startswith(".")
-    )
+    paths = [path for path in source.iterdir() if path.suffix.lower() in endings]
+    visible = (path for path in paths if not path.name.startswith("."))
+    found = sorted(visible, key=lambda path: by_number(path.name))
     if not found:
         raise UserError(f"--input={source} holds no {' or '.join(endings)} file")
     if target.exists() and (not target.is_dir() or target.resolve() == source.resolve()):

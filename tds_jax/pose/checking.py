@@ -13,13 +13,14 @@ from tds_jax.config import SPLITS, option
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.scan import Scan, contradiction, scan_file
 from tds_jax.errors import UserError
-from tds_jax.pose.metadata import FILE, Metadata, read_metadata, session_files
+from tds_jax.pose.metadata import FILE, Metadata, junk, read_metadata, session_files
 from tds_jax.pose.quality import Quality
 from tds_jax.pose.sessions import RATE_RTOL, session_groups
 from tds_jax.pose.table import DATASET, GROUP, layout
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
+NAMED = 20  # absent files; a part of a large data set may lack thousands
 UNSEEN_USER = ("user", "user_stage")  # generalizations that promise users train does not have
 UNSEEN_STAGE = ("stage", "user_stage")
 
@@ -73,6 +74,7 @@ class Check:
         files.close()
         findings = {
             "unreadable": unreadable,
+            "junk": junk(root),
             "metadata": _metadata_lines(names, metadata),
             **{kind: _lines(recordings, find) for kind, find in FINDERS.items()},
             "mixed": _mixed(recordings),
@@ -99,10 +101,11 @@ def _metadata_lines(names: Sequence[str], metadata: Metadata | None) -> list[str
         return [f"there is no {FILE}: whole sessions will be dealt by data.split_ratio"]
     extra = [name for name in names if name not in metadata.rows]
     absent = sorted(set(metadata.rows) - set(names))
+    few = [f"{name} is in {FILE} but not in the folder" for name in absent]
     return [
         *metadata.problems,
         *(f"{name} is not in {FILE} and stays unused" for name in extra),
-        *(f"{name} is in {FILE} but not in the folder" for name in absent),
+        *(few if len(few) <= NAMED else metadata.notes),
     ]
 
 

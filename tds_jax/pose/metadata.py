@@ -6,26 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tds_jax.config import SPLITS
-from tds_jax.errors import UserError
+from tds_jax.data.order import by_number
+from tds_jax.errors import UserError, some
 
 SUFFIXES = (".hdf5", ".h5")
 FILE = "metadata.csv"
+HIDDEN = "."
 
 
 class Metadata(NamedTuple):
-    """rows: by file name with suffix, those of absent files too. problems: one line each."""
+    """rows: by file name with suffix, those of absent files too. problems, notes: one line each."""
 
     rows: dict[str, dict[str, str]]
     problems: list[str]
+    notes: list[str]
 
 
 def session_files(path: str, flag: str) -> list[str]:
-    """Sorted names of the session files in a folder; UserError, naming `flag`, without any."""
+    """Names of the session files in a folder, in the order of their numbers.
+
+    Hidden files are none, `junk` tells how many: a Mac leaves a '._' twin beside every file it
+    copies. UserError, naming `flag`, without any.
+    """
     if os.path.isfile(path):
         raise UserError(f"{flag}={path} is a file; give the folder that holds the sessions")
     if not os.path.isdir(path):
         raise UserError(f"{flag}={path}: no such folder; check the path")
-    names = sorted(name for name in os.listdir(path) if name.lower().endswith(SUFFIXES))
+    found = [name for name in os.listdir(path) if name.lower().endswith(SUFFIXES)]
+    names = sorted((name for name in found if not name.startswith(HIDDEN)), key=by_number)
     if not names:
         raise UserError(
             f"{flag}={path}: no session files ({', '.join(SUFFIXES)}) in the folder; "
@@ -34,11 +42,19 @@ def session_files(path: str, flag: str) -> list[str]:
     return names
 
 
+def junk(path: str) -> list[str]:
+    """A line if files with the endings of sessions are hidden ones."""
+    found = sorted(name for name in os.listdir(path) if name.lower().endswith(SUFFIXES))
+    hidden = [name for name in found if name.startswith(HIDDEN)]
+    return [f"{path}: {len(hidden)} hidden files are no sessions: {some(hidden)}"] * bool(hidden)
+
+
 def read_metadata(path: str, names: Sequence[str]) -> Metadata | None:
     """The folder's metadata.csv against the session files it holds; None without one.
 
     Columns filename (with or without suffix) and split are needed; any others are kept. A row with
-    an unknown split, or of a file named before, is a problem and left out.
+    an unknown split, without a name, or of a file named before, is a problem and left out; rows of
+    absent files are a note.
     """
     file = os.path.join(path, FILE)
     if not os.path.exists(file):
@@ -47,17 +63,24 @@ def read_metadata(path: str, names: Sequence[str]) -> Metadata | None:
         with open(file, newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text)
             columns = reader.fieldnames or []
-            rows = list(reader)
+            rows = [_texts(row) for row in reader]
+    except OSError as error:
+        return Metadata({}, [f"{file} cannot be read ({error.strerror}); restore it"], [])
     except (UnicodeDecodeError, csv.Error) as error:
-        return Metadata({}, [f"{file} is no CSV in UTF-8 ({error}); save it anew as that"])
+        return Metadata({}, [f"{file} is no CSV in UTF-8 ({error}); save it anew as that"], [])
     missing = [name for name in ("filename", "split") if name not in columns]
     if missing:
         line = (
             f"{file}: missing column {', '.join(missing)}, found {list(columns)}; "
             f"add it or remove the file to split by data.split_ratio"
         )
-        return Metadata({}, [line])
+        return Metadata({}, [line], [])
     return _match(file, rows, set(names))
+
+
+def _texts(row: Mapping[str | None, str | list[str] | None]) -> dict[str, str]:
+    """Columns that a short row lacks are empty; what a long one has more has no name."""
+    return {name: str(text or "") for name, text in row.items() if name is not None}
 
 
 def _match(file: str, rows: list[dict[str, str]], present: set[str]) -> Metadata:
@@ -71,6 +94,9 @@ def _match(file: str, rows: list[dict[str, str]], present: set[str]) -> Metadata
             )
             continue
         stem = row["filename"]
+        if not stem:
+            problems.append(f"{file}: line {line} names no file; complete or remove it")
+            continue
         name = next((n for n in (stem, *(stem + s for s in SUFFIXES)) if n in present), stem)
         if name in found:
             problems.append(
@@ -80,12 +106,8 @@ def _match(file: str, rows: list[dict[str, str]], present: set[str]) -> Metadata
             continue
         found[name] = row
     absent = [name for name in found if name not in present]
-    if absent:
-        problems.append(
-            f"{file}: {len(absent)} of {len(rows)} named files are not in the folder "
-            f"(first: {absent[0]}); copy them there or remove their rows"
-        )
-    return Metadata(found, problems)
+    note = f"{file}: {len(absent)} of {len(rows)} named files are not in the folder: {some(absent)}"
+    return Metadata(found, problems, [note] * bool(absent))
 
 
 def _other_split(first: Mapping[str, str], again: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
 from tds_jax.pose.labels import filled, first_label_step, reach, valid_rows
-from tds_jax.pose.metadata import SUFFIXES
+from tds_jax.pose.metadata import SUFFIXES, junk
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.selection import flip, joint_numbers, select_channels
@@ -39,16 +40,31 @@ def predict(
 
     source: a recording, or a folder of them (then target is a folder, names kept). joint_angles is
     NaN where no prediction exists: before the model's left context is filled, and where the EMG
-    is not finite. Each file is written beside its place and renamed when whole.
+    is not finite. Each file is written beside its place and renamed when whole. A file of a folder
+    that cannot be predicted is named and ends in a UserError when all others are written.
     workdir: the run's; nothing in it is needed.
     """
     assert isinstance(model, PoseModel | NeuroPose)
     pairs = pair_files(source, target, SUFFIXES)
-    run = _runner(task, model)
+    run, left_out = _runner(task, model), []
     with progress_bar("predicting") as progress:
         for done, (recording, place) in enumerate(pairs):
             progress(done, len(pairs), recording.name)
-            predict_file(task, model, run, recording, place)
+            try:
+                predict_file(task, model, run, recording, place)
+            except UserError as error:
+                if source.is_file():
+                    raise
+                left_out.append(str(error))
+    for line in junk(str(source)) if source.is_dir() else ():
+        print(f"note: {line}", file=sys.stderr)
+    if left_out:
+        for line in left_out:
+            print(f"warning: left out {line}", file=sys.stderr)
+        raise UserError(
+            f"{len(left_out)} of {len(pairs)} files in --input={source} have no prediction, see "
+            f"above; the others are in {target}"
+        )
     return [place for _, place in pairs]
 
 

@@ -18,7 +18,7 @@ from tds_jax.data.scan import contradiction, sample_rate, stamped_rate, times_of
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.pose.labels import MOST_SECONDS, filled, first_label_step, reach, valid_rows
-from tds_jax.pose.metadata import FILE, SUFFIXES, session_files
+from tds_jax.pose.metadata import FILE, SUFFIXES, junk, session_files
 from tds_jax.pose.table import DATASET, FIELDS, GROUP, layout
 from tds_jax.progress import Progress
 from tds_jax.tasks import NOTE
@@ -68,6 +68,7 @@ def prepare(
         else:
             written, kept = written + made, kept + (not made)
             skipped += notes
+    skipped += [NOTE + line for line in junk(str(source))]
     files.close()
     if (source / FILE).exists():
         with whole_file(target / FILE) as temporary:

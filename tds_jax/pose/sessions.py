@@ -11,7 +11,7 @@ from tds_jax.data.index import FolderIndex, index_folder
 from tds_jax.data.scan import Runs, contradiction
 from tds_jax.errors import UserError, some
 from tds_jax.pose.labels import bridged, label_step, reach
-from tds_jax.pose.metadata import Metadata, read_metadata, session_files
+from tds_jax.pose.metadata import Metadata, junk, read_metadata, session_files
 from tds_jax.pose.selection import Selection, joint_numbers, require_side, sampled
 from tds_jax.pose.splits import split_by_hash
 from tds_jax.pose.table import GROUPS, SessionTable, layout
@@ -51,6 +51,7 @@ def load_sessions(
     index, warnings = index_folder(
         path, chosen, layout(group, selection.channels), files, cache_dir, progress
     )
+    warnings += junk(path) + (metadata.notes if metadata else [])
     if len(named) < len(names):
         extra = next(name for name in names if name not in named)
         warnings.append(

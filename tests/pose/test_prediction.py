@@ -232,6 +232,23 @@ def test_a_wrong_place_is_one_line_and_the_input_stays(base, tmp_path, source, t
     assert (tmp_path / "x.hdf5").read_bytes() == before
 
 
+def test_a_file_that_cannot_be_predicted_is_named_and_the_others_are(base, tmp_path, capsys):
+    task, model = task_and_model(base)
+    (tmp_path / "in").mkdir()
+    for name in ("s10", "s9", "s2"):
+        write_rows(tmp_path / "in" / f"{name}.hdf5", make_rows(100))
+    content = (tmp_path / "in" / "s9.hdf5").read_bytes()
+    (tmp_path / "in" / "s9.hdf5").write_bytes(content[: len(content) // 2])
+    (tmp_path / "in" / "._s2.hdf5").write_bytes(b"Mac OS X")
+    with pytest.raises(UserError, match=r"^1 of 3 files in --input=.* have no prediction"):
+        prediction.predict(task, model, tmp_path / "in", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"s2.hdf5", "s10.hdf5"}
+    note, left_out = capsys.readouterr().err.splitlines()
+    assert note.endswith("1 hidden files are no sessions: ._s2.hdf5")
+    assert left_out.startswith("warning: left out ")
+    assert "s9.hdf5: truncated HDF5 file" in left_out
+
+
 def test_an_interrupted_prediction_leaves_what_was_there(base, tmp_path, monkeypatch):
     rows = make_rows(300)
     predict(base, tmp_path, rows)

@@ -101,7 +101,7 @@ SKIPPED = {
     "truncated": (truncate, "s1.hdf5: truncated HDF5 file; copy or download it again"),
     "damaged chunk": (
         damage_a_chunk,
-        "s1.hdf5: rows 0 to 3000 of emg2pose/timeseries cannot be read",
+        "s1.hdf5: rows 0 to 3000 of emg2pose/timeseries: cannot be read",
     ),
     "filter": (
         use_unknown_filter,
@@ -217,9 +217,9 @@ FATAL = {
         metadata("filename,split\ns0,train\ns1,dev\n"),
         "metadata.csv: line 3 has split 'dev', expected one of train, val, test; correct it",
     ),
-    "absent files": (
-        metadata("filename,split\ns0,train\nx,val\ny.hdf5,val\n"),
-        "metadata.csv: 2 of 3 named files are not in the folder (first: x); copy them there",
+    "row cut short": (
+        metadata("split,filename\ntrain,s0\nval\n"),
+        "metadata.csv: line 3 names no file; complete or remove it",
     ),
     "twice": (
         metadata("filename,split\ns0,train\ns0.hdf5,val\n"),
@@ -237,6 +237,25 @@ def test_what_training_cannot_go_on_with_is_one_line(tmp_path, files, spoil, tex
         load(folder, files, max_bad_sessions=9)
     assert text in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_metadata_of_more_than_the_folder_holds_is_a_note(tmp_path, files):
+    write_folder(tmp_path, [50, 50, 50])
+    (tmp_path / "metadata.csv").write_text("filename,split\ns0,train\nx,val\ny.hdf5,val\ns1,val\n")
+    table, warnings = load(tmp_path, files)
+    assert table.names.tolist() == [b"s0.hdf5", b"s1.hdf5"]
+    assert (
+        f"{tmp_path}/metadata.csv: 2 of 4 named files are not in the folder: x, y.hdf5" in warnings
+    )
+
+
+def test_sessions_come_in_the_order_of_their_numbers_without_hidden_twins(tmp_path, files):
+    for i in (10, 2, 1):
+        write_rows(tmp_path / f"s{i}.hdf5", make_rows(50, seed=i))
+    (tmp_path / "._s1.hdf5").write_bytes(b"Mac OS X")
+    table, warnings = load(tmp_path, files)
+    assert table.names.tolist() == [b"s1.hdf5", b"s2.hdf5", b"s10.hdf5"]
+    assert f"{tmp_path}: 1 hidden files are no sessions: ._s1.hdf5" in warnings
 
 
 def test_no_usable_session_says_why_of_one(tmp_path, files):

@@ -1,27 +1,16 @@
 """Names of frames in their order, and which files of a folder are frames."""
 
-import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+from tds_jax.data.order import NUMBER, by_number
 from tds_jax.errors import UserError
-
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
-
-
-def by_number(name: str) -> list[tuple[int, str | Decimal]]:
-    """A sort key under which 2 comes before 10, and 1.25 before 1.5; exact for any digits."""
-    parts = _NUMBER.split(name)
-    key: list[tuple[int, str | Decimal]] = [
-        (1, Decimal(part)) if place % 2 else (0, part) for place, part in enumerate(parts)
-    ]
-    return [*key, (0, name)]  # 7 and 007 are two names
 
 
 def numbers_in(name: str) -> tuple[Decimal, ...]:
     """The numbers of a name, whatever stands between: lidar_007 and 7 have the same."""
-    return tuple(map(Decimal, _NUMBER.findall(name)))
+    return tuple(map(Decimal, NUMBER.findall(name)))
 
 
 def frames_of(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
