@@ -104,7 +104,13 @@ def get_config() -> ConfigDict:
     # emg2pose is said to flip signs of left hands; which ones, and whether its files have it done
     # already, our sources do not say: none.
     config.data.flip_left = ()
-    config.data.split_ratio = (0.7, 0.15, 0.15)  # by session, when there is no metadata.csv
+    # Of the labels: 'auto' = by the files' attribute angle_unit, else radians, and files that reach
+    # beyond 2 pi are refused | 'rad' = as they are | 'deg' = all are degrees, converted.
+    config.data.angle_unit = "auto"
+    # Without a metadata.csv: 'session' | 'user' = all of a user's sessions in one split | 'time' =
+    # each recording in parts, a second apart. Of fewer than three sessions always 'time'.
+    config.data.split_by = "session"
+    config.data.split_ratio = (0.7, 0.15, 0.15)  # train, val, test, when there is no metadata.csv
     config.data.normalize = True  # per channel, from the train split
     config.data.max_samples_for_normalize = 0  # rows; 0 = all
     config.data.max_bad_sessions = 10  # unreadable sessions skipped with a warning before giving up

@@ -135,6 +135,7 @@ DOMAINS = {
         synthesize="tds_jax.pose.synthetic:Simulation",
         export="tds_jax.pose.export:write",
         stream="tds_jax.pose.live:Play",
+        today="tds_jax.pose.config:today",
     ),
     "forecast": Domain(
         task="tds_jax.forecast.task:ForecastTask",

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import field
+from typing import Any
 
 from tds_jax.config import (
     FREE,
@@ -16,7 +17,9 @@ from tds_jax.config import (
     require,
     require_shares,
 )
+from tds_jax.pose.labels import UNITS
 from tds_jax.pose.selection import Selection
+from tds_jax.pose.splits import SPLIT_BY
 
 INITIAL_POSES = ("zeros", "learned", "given", "mixed")
 STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
@@ -110,6 +113,8 @@ class PoseDataConfig(LoaderConfig):
     subsample: float
     channels: tuple[int, ...]
     flip_left: tuple[str, ...]
+    angle_unit: str = field(metadata=one_of(*UNITS))
+    split_by: str = field(metadata=one_of(*SPLIT_BY))
     split_ratio: tuple[float, ...]
     normalize: bool
     max_samples_for_normalize: int = field(metadata=at_least(0))
@@ -178,3 +183,8 @@ class PoseEvalConfig(EvalConfig):
     """The engine's settings, and the hand that turns angles into landmarks."""
 
     hand_model: str
+
+
+def today(values: dict[str, Any]) -> dict[str, Any]:
+    """An older run's settings: its labels were taken as they are, its splits were of sessions."""
+    return values | {"data": {"angle_unit": "rad", "split_by": "session"} | dict(values["data"])}

@@ -4,6 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tds_jax.errors import UserError
+
+DEGREE = np.pi / 180
+UNITS = ("auto", "rad", "deg")  # data.angle_unit: by the files' attribute, or whatever it says
+MOST_RADIANS = 2 * np.pi  # that a joint's angle may reach; beyond, files are in degrees
 FAILURE_ATOL = 1e-8  # rad; inverse kinematics marks a failed row with all angles zero
 FIRST_ROWS = 65_536  # labels are sparse if those are that begin in the first such block with any
 LEAST_RUNS = 10  # of label rows, apart, to speak of a step between them
@@ -17,6 +22,38 @@ def valid_rows(joint_angles: np.ndarray) -> np.ndarray:
     """
     finite = np.isfinite(joint_angles).all(axis=1)
     return np.asarray(finite & (np.abs(joint_angles) > FAILURE_ATOL).any(axis=1))
+
+
+def radians_per_unit(setting: str, attribute: str, where: str) -> float:
+    """What a file's labels are multiplied by; UserError, naming it, for a unit that is not known.
+
+    setting: of UNITS. attribute: the file's own word, '' = rad.
+    """
+    unit = (setting if setting != "auto" else attribute).strip().lower()
+    if unit[:3] not in ("", "rad", "deg"):
+        raise UserError(
+            f"{where}: attribute 'angle_unit' is {attribute!r}, expected 'rad' or 'deg'; correct it"
+            " or set data.angle_unit"
+        )
+    return DEGREE if unit.startswith("deg") else 1.0
+
+
+def in_radians(angles: np.ndarray, scale: float) -> np.ndarray:
+    """The angles times `scale`, in their type; as they are where it is 1."""
+    return angles if scale == 1 else (angles * angles.dtype.type(scale))
+
+
+def seem_degrees(setting: str, reached: float) -> str:
+    """What is said of labels that reach so many radians, '' if they may be.
+
+    Not where `setting` says what they are.
+    """
+    if setting != "auto" or not reached > MOST_RADIANS:
+        return ""
+    return (
+        f"joint angles reach {reached:.4g}, which looks like degrees; declare them with "
+        "data.angle_unit='deg' or the attribute angle_unit='deg', or, if they are not, 'rad'"
+    )
 
 
 def runs_of(flags: np.ndarray) -> np.ndarray:

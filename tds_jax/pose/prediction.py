@@ -16,13 +16,21 @@ from tds_jax.data.scan import SCAN_ROWS, require_columns, stamped_rate, times_of
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
-from tds_jax.pose.labels import filled, first_label_step, reach, valid_rows
+from tds_jax.pose.labels import (
+    filled,
+    first_label_step,
+    in_radians,
+    radians_per_unit,
+    reach,
+    seem_degrees,
+    valid_rows,
+)
 from tds_jax.pose.metadata import SUFFIXES, junk
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.selection import flip, joint_numbers, select_channels
 from tds_jax.pose.sessions import RATE_RTOL
-from tds_jax.pose.table import DATASET, FIELDS
+from tds_jax.pose.table import DATASET, FIELDS, UNIT
 from tds_jax.pose.task import PoseTask
 from tds_jax.progress import progress_bar
 
@@ -135,8 +143,12 @@ def _labelled_pose(task: PoseTask, path: str, row: int) -> np.ndarray:
 
     more = reach(first_label_step(labels, header.rows, task.recorded.sample_rate))
     start = max(0, row - more)
+    unit = str(header.attributes.get(UNIT, ""))
+    scale = radians_per_unit(data.angle_unit, unit, path)
     around = filled(labels(start, min(row + 1 + more, header.rows)), more)
-    angles = around[row - start : row - start + 1]
+    angles = in_radians(around[row - start : row - start + 1], scale)
+    if degrees := seem_degrees(data.angle_unit, float(np.abs(angles).max())):
+        raise UserError(f"{path}: {degrees}")
     if not valid_rows(angles).all():
         raise UserError(
             f"{path} has no valid joint angles at row {row}, where tracking starts; "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
-from tds_jax.config import option
+from tds_jax.config import option, require_choice
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.hdf5_write import write_rows
 from tds_jax.data.identity import fingerprint
@@ -17,9 +17,18 @@ from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.scan import contradiction, sample_rate, stamped_rate, times_of
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
-from tds_jax.pose.labels import MOST_SECONDS, filled, first_label_step, reach, valid_rows
+from tds_jax.pose.labels import (
+    MOST_SECONDS,
+    UNITS,
+    filled,
+    first_label_step,
+    in_radians,
+    radians_per_unit,
+    reach,
+    valid_rows,
+)
 from tds_jax.pose.metadata import FILE, SUFFIXES, junk, session_files
-from tds_jax.pose.table import DATASET, FIELDS, GROUP, layout
+from tds_jax.pose.table import DATASET, FIELDS, GROUP, UNIT, layout
 from tds_jax.progress import Progress
 from tds_jax.tasks import NOTE
 
@@ -36,14 +45,21 @@ class Prepare:
 
     rate_hz: float = option(dataclasses.MISSING, "Samples per second.", least=1e-3)
     group: str = option(GROUP, "HDF5 group that holds `timeseries` (data.group).")
+    angle_unit: str = option("auto", "Of the labels: auto, rad or deg (data.angle_unit).")
 
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
         """See `prepare`."""
-        return prepare(source, target, self.rate_hz, self.group, progress)
+        require_choice("--angle_unit", self.angle_unit, UNITS)
+        return prepare(source, target, self.rate_hz, self.group, progress, self.angle_unit)
 
 
 def prepare(
-    source: Path, target: Path, rate_hz: float, group: str, progress: Progress
+    source: Path,
+    target: Path,
+    rate_hz: float,
+    group: str,
+    progress: Progress,
+    angle_unit: str = "auto",
 ) -> tuple[int, int, list[str]]:
     """Every session file of a folder at rate_hz, contiguous float32, and its metadata.csv.
 
@@ -62,7 +78,9 @@ def prepare(
     for done, name in enumerate(names):
         progress(done, len(names), name)
         try:
-            made, notes = _prepare_file(files, source / name, target / name, rate_hz, group)
+            made, notes = _prepare_file(
+                files, source / name, target / name, rate_hz, group, angle_unit
+            )
         except UserError as error:
             skipped.append(f"skipped {error}")
         else:
@@ -77,7 +95,7 @@ def prepare(
 
 
 def _prepare_file(
-    files: RowFiles, source: Path, target: Path, rate_hz: float, group: str
+    files: RowFiles, source: Path, target: Path, rate_hz: float, group: str, angle_unit: str
 ) -> tuple[bool, list[str]]:
     """False if the file is there already, and notes; UserError if another file is there."""
     path = str(source)
@@ -87,8 +105,9 @@ def _prepare_file(
     rate = sample_rate(header, path, layout(group), times)
     up, down = ratio(rate, rate_hz)
     more = _label_reach(files, path, group, header, rate)
-    sparse = [f"between labels: {more}"] if more else []
-    origin = fingerprint({source.name: path}, group, up, down, *sparse)
+    scale = radians_per_unit(angle_unit, str(header.attributes.get(UNIT, "")), path)
+    changed = [f"between labels: {more}"] * (more > 0) + [f"scale: {scale}"] * (scale != 1)
+    origin = fingerprint({source.name: path}, group, up, down, *changed)
     if target.exists():
         there = files.header(str(target), group, DATASET).attributes.get(ORIGIN)
         if there == origin:
@@ -97,7 +116,9 @@ def _prepare_file(
             raise UserError(f"{path}: {target} exists and was not made by prepare; move it away")
     row = _row_type(header, path)
     attributes = header.attributes | {"sample_rate": rate * up / down, ORIGIN: origin}
-    labels = Labels(path, more, up / down)
+    if scale != 1:
+        attributes[UNIT] = "rad"
+    labels = Labels(path, more, scale, up / down)
     blocks = resampled_rows(files, path, group, header, row, rate, up, down, labels)
     files.close()  # of a target to be replaced
     write_rows(target, group, resampled_count(header.rows, up, down), row, blocks, attributes)
@@ -120,11 +141,13 @@ def _label_reach(files: RowFiles, path: str, group: str, header: Header, rate: f
 class Labels:
     """Labelled rows of a recording before (those between sparse labels included) and after.
 
-    more: source rows between which labels are interpolated. factor: rows after per row before.
+    more: source rows between which labels are interpolated. scale: radians per unit of the source's
+    angles. factor: rows after per row before.
     """
 
     path: str
     more: int
+    scale: float
     factor: float
     before: int = 0
     after: int = 0
@@ -142,6 +165,8 @@ class Labels:
         """A line where labels were interpolated, and one where some were lost."""
         lost = 1 - self.after / max(self.before * self.factor, 1)
         return [
+            *[f"{NOTE}{self.path}: its labels are in degrees and converted to radians"]
+            * (self.scale != 1),
             *[f"{NOTE}{self.path}: its labels are sparse, those between are interpolated"]
             * (self.more > 0),
             *[
@@ -216,7 +241,8 @@ def resampled_rows(
             time = times_of(raw, "time", path)
             block["time"] = time[left] + share * (time[right] - time[left])
         if FIELDS[1] in (row.names or ()):
-            angles = filled(raw[FIELDS[1]].astype(np.float64), labels.more)
+            angles = in_radians(raw[FIELDS[1]].astype(np.float64), labels.scale)
+            angles = filled(angles, labels.more)
             block[FIELDS[1]] = _between(angles, left, right, share)
             # The first row of the next block is not of this one.
             own = slice(left[0], -(-(done + len(filtered)) * down // up) - begin)

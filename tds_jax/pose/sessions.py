@@ -1,5 +1,6 @@
 """Folders of recorded sessions: which files, which split, and the windows cut from them."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +11,11 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, index_folder
 from tds_jax.data.scan import Runs, contradiction
 from tds_jax.errors import UserError, some
-from tds_jax.pose.labels import bridged, label_step, reach
+from tds_jax.pose.labels import bridged, label_step, radians_per_unit, reach, seem_degrees
 from tds_jax.pose.metadata import Metadata, junk, read_metadata, session_files
+from tds_jax.pose.parts import have_room, in_parts
 from tds_jax.pose.selection import Selection, joint_numbers, require_side, sampled
-from tds_jax.pose.splits import split_by_hash
+from tds_jax.pose.splits import GAP_SECONDS, split_by_hash
 from tds_jax.pose.table import GROUPS, SessionTable, layout
 from tds_jax.progress import Progress, silent
 
@@ -25,7 +27,9 @@ def load_sessions(
     *,
     group: str,
     window: int,
+    split_by: str,
     split_ratio: Sequence[float],
+    angle_unit: str,
     max_bad_sessions: int,
     selection: Selection,
     seed: int,
@@ -38,9 +42,10 @@ def load_sessions(
     window: sessions shorter than this many samples are skipped. selection: the filters come first,
     files that metadata.csv rules out are not even opened; seed fixes which train sessions its
     subsample keeps. Splits come from metadata.csv when the folder has one (columns filename, split
-    and any of GROUPS; files it does not name are left out), otherwise whole sessions are dealt by
-    split_ratio (see `split_by_hash`). Unusable files are skipped with a warning, more than
-    max_bad_sessions of them are a UserError.
+    and any of GROUPS; files it does not name are left out), otherwise whole sessions, or users, are
+    dealt by split_ratio (see `split_by_hash`), or each recording is cut in time (see `parts`), as
+    are those of fewer sessions than splits. angle_unit: see `labels.radians_per_unit`. Unusable
+    files are skipped with a warning, more than max_bad_sessions of them are a UserError.
     """
     names = session_files(path, "data.path")
     metadata = read_metadata(path, names)
@@ -62,7 +67,7 @@ def load_sessions(
     selection.require_known([*groups, *(metadata.rows.values() if metadata else ())])
     # What is known of an unreadable file may not suffice to rule it out: it is then warned of.
     asked = [i for i, row in enumerate(groups) if selection.admits(row)]
-    skips = _skips(index, path, window)
+    skips = _skips(index, path, window, angle_unit)
     skipped = {i: skips[i] for i in asked if i in skips}
     _require_few(skipped, max_bad_sessions, path)
     warnings += list(skipped.values())
@@ -76,10 +81,13 @@ def load_sessions(
             if named
             else f"{path}: metadata.csv names no session; add one row per file"
         )
-    table = _table(path, group, index, kept, groups, metadata, split_ratio, selection)
+    table = _table(path, group, index, kept, groups, selection, angle_unit)
     warnings += _row_warnings(index, kept, table)
     warnings += _sparse_warnings(table)
     warnings += _rate_warnings(index, kept, table)
+    warnings += _unit_warnings(table)
+    table, said = _split(table, metadata, split_by, split_ratio, window)
+    warnings += said
     warnings += [
         f"{path}: the {name} split has no session"
         for i, name in enumerate(SPLITS)
@@ -88,9 +96,10 @@ def load_sessions(
     return _subsampled(table, selection.subsample, seed), warnings
 
 
-def _skips(index: FolderIndex, path: str, window: int) -> dict[int, str]:
+def _skips(index: FolderIndex, path: str, window: int, angle_unit: str) -> dict[int, str]:
     """One line for every session that cannot be used, by its position."""
     usable = index.valid.rows()
+    reached = np.fmax(np.abs(index.lowest), np.abs(index.highest))
     lines = {}
     for i, raw in enumerate(index.names):
         where = os.path.join(path, os.fsdecode(bytes(raw)))
@@ -108,7 +117,21 @@ def _skips(index: FolderIndex, path: str, window: int) -> dict[int, str]:
             )
         elif not usable[i]:
             lines[i] = f"skipped {where}: no row has valid joint angles; leave the file out"
+        elif wrong := _wrong_unit(index, i, angle_unit, where, float(reached[i])):
+            lines[i] = f"skipped {wrong}"
     return lines
+
+
+def _wrong_unit(index: FolderIndex, i: int, angle_unit: str, where: str, reached: float) -> str:
+    try:
+        degrees = seem_degrees(angle_unit, reached * _scale(index, i, angle_unit, where))
+    except UserError as error:
+        return str(error)
+    return f"{where}: {degrees}" if degrees else ""
+
+
+def _scale(index: FolderIndex, i: int, angle_unit: str, where: str) -> float:
+    return radians_per_unit(angle_unit, index.attributes[i, -1].decode(), where)
 
 
 def _require_few(skipped: dict[int, str], limit: int, path: str) -> None:
@@ -154,6 +177,37 @@ def _rate_warnings(index: FolderIndex, kept: np.ndarray, table: SessionTable) ->
     ]
 
 
+def _unit_warnings(table: SessionTable) -> list[str]:
+    converted = int(np.sum(table.scale != 1))
+    line = f"{table.root}: joint angles of {converted} of {len(table)} sessions are in degrees"
+    return [f"{line} and converted to radians"] * bool(converted)
+
+
+def _split(
+    table: SessionTable,
+    metadata: Metadata | None,
+    split_by: str,
+    ratio: Sequence[float],
+    window: int,
+) -> tuple[SessionTable, list[str]]:
+    """The table with its splits, and a line where they are other than asked for."""
+    names = [os.fsdecode(name) for name in table.names.tolist()]
+    if metadata is not None:
+        given = [SPLITS.index(metadata.rows[name]["split"]) for name in names]
+        return dataclasses.replace(table, split=np.array(given, np.int8)), []
+    if split_by == "time":
+        return in_parts(table, ratio, window), []
+    groups = table.group_of(split_by)
+    keys = [group or name for group, name in zip(groups, names, strict=True)]
+    few = len(set(keys)) < sum(share > 0 for share in ratio)
+    if few and have_room(table, ratio, window):
+        return in_parts(table, ratio, window), [
+            f"{table.root}: {len(set(keys))} {split_by}s are fewer than the splits: each recording "
+            f"is cut in time, {GAP_SECONDS:g} s between the parts"
+        ]
+    return dataclasses.replace(table, split=split_by_hash(keys, ratio)), []
+
+
 def _require_equal(
     values: np.ndarray, names: np.ndarray, what: str, rtol: float, other_way: str = ""
 ) -> None:
@@ -168,7 +222,8 @@ def _require_equal(
 
 def session_groups(given: Mapping[str, str], own: Sequence[str]) -> dict[str, str]:
     """Texts of GROUPS: metadata.csv's row, or else the file's attributes (in that order)."""
-    return {g: given.get(g) or text for g, text in zip(GROUPS, [*own, ""], strict=True)}
+    texts = [*own[: len(GROUPS) - 1], ""]
+    return {g: given.get(g) or text for g, text in zip(GROUPS, texts, strict=True)}
 
 
 def _groups(index: FolderIndex, metadata: Metadata | None) -> list[dict[str, str]]:
@@ -188,10 +243,10 @@ def _table(
     index: FolderIndex,
     kept: np.ndarray,
     groups: list[dict[str, str]],
-    metadata: Metadata | None,
-    split_ratio: Sequence[float],
     selection: Selection,
+    angle_unit: str,
 ) -> SessionTable:
+    """The sessions kept, all of them in the first split."""
     names, electrodes = index.names[kept], selection.channels
     resample = ", or make them one with python -m tds_jax.prepare"
     _require_equal(index.rate_hz[kept], names, "sample rate (Hz)", RATE_RTOL, resample)
@@ -201,14 +256,10 @@ def _table(
     if selection.flip_left:
         for i, text in zip(kept, texts, strict=True):
             require_side(groups[i]["side"], os.path.join(path, text))
-    if metadata is None:
-        keys = [groups[i]["session"] or text for i, text in zip(kept, texts, strict=True)]
-        split = split_by_hash(keys, split_ratio)
-    else:
-        split = np.array([SPLITS.index(metadata.rows[text]["split"]) for text in texts], np.int8)
     by_column = [np.array([groups[i][g].encode() for i in kept], np.bytes_) for g in GROUPS]
     columns = [np.unique(column, return_inverse=True) for column in by_column]
     joints = int(index.labels[kept[0]])
+    scale = np.array([_scale(index, int(i), angle_unit, path) for i in kept])
     runs = [index.valid.of(i) for i in kept]
     steps = [label_step(of, index.rate_hz[i]) for of, i in zip(runs, kept, strict=True)]
     return SessionTable(
@@ -220,11 +271,13 @@ def _table(
         number=np.arange(len(kept), dtype=np.int32),
         names=names,
         samples=index.samples[kept],
-        split=split,
+        split=np.zeros(len(kept), np.int8),
         codes=np.stack([codes for _, codes in columns], axis=1).astype(np.int32),
         group_names=tuple(names for names, _ in columns),
-        lowest=index.lowest[kept],
-        highest=index.highest[kept],
+        first=np.zeros(len(kept), np.int64),
+        scale=scale,
+        lowest=index.lowest[kept] * scale,
+        highest=index.highest[kept] * scale,
         valid=Runs.pack([bridged(of, reach(step)) for of, step in zip(runs, steps, strict=True)]),
         label_step=np.array(steps, np.int64),
         broken=index.broken.take(kept),

@@ -5,6 +5,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SPLIT_BY = ("session", "user", "time")
+GAP_SECONDS = 1.0  # between parts of one recording: a pose lasts about so long
+
+
+def parts_in_time(
+    samples: np.ndarray, ratio: Sequence[float], gap: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(first row, rows, split) of the parts (S, 3) of each recording: train, val, test in time.
+
+    samples: (S,) rows. gap: rows between two parts that belong to none. A split of ratio 0 has no
+    rows and no gap.
+    """
+    share = np.array(ratio) / sum(ratio)
+    used = share > 0
+    left = np.maximum(samples - gap * (used.sum() - 1), 0)[:, None]
+    end = np.floor(np.cumsum(share) * left + 1e-6).astype(np.int64)
+    start = np.concatenate([np.zeros_like(left), end[:, :-1]], axis=1)
+    before = gap * np.maximum(np.cumsum(used) - 1, 0)
+    split = np.broadcast_to(np.arange(len(share), dtype=np.int8), end.shape)
+    return start + before, end - start, split
+
 
 def split_by_hash(keys: Sequence[str], ratio: Sequence[float]) -> np.ndarray:
     """(S,) int8 index into SPLITS; equal keys stay together (both hands of one session).

@@ -9,34 +9,38 @@ import numpy as np
 from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Layout, Runs
-from tds_jax.pose.labels import filled, reach, valid_rows
+from tds_jax.pose.labels import filled, in_radians, reach, valid_rows
 from tds_jax.pose.selection import flip, select_channels
 
 GROUPS = ("user", "session", "stage", "side", "generalization")
 GROUP = "emg2pose"  # of the benchmark's files, which holds
 DATASET = "timeseries"
 FIELDS = ("emg", "joint_angles")
+UNIT = "angle_unit"  # attribute: 'rad' or 'deg'
 RANGE = ("lowest", "highest")
-COLUMNS = ("number", "names", "samples", "split", "codes", *RANGE, "label_step", "valid", "broken")
+NUMBERS = ("number", "samples", "split", "first", "scale", *RANGE, "label_step")
+COLUMNS = ("names", "codes", *NUMBERS, "valid", "broken")
 
 
 def layout(group: str, channels: tuple[int, ...] = ()) -> Layout:
     """Names inside a session file whose HDF5 group is `group`; channels: those used, () = all."""
-    return Layout(group, DATASET, *FIELDS, "time", "sample_rate", GROUPS[:4], valid_rows, channels)
+    texts = (*GROUPS[:4], UNIT)
+    return Layout(group, DATASET, *FIELDS, "time", "sample_rate", texts, valid_rows, channels)
 
 
 @dataclasses.dataclass(frozen=True)
 class SessionTable:
     """Usable sessions as columns; row numbers of the full table are the group ids of reports.
 
-    number: (S,) int32 row in the full table. names: (S,) bytes, file names in root. samples: (S,)
-    rows. split: (S,) index into SPLITS. codes: (S, 5) int32, columns GROUPS, positions in the five
-    sorted arrays of group_names (texts per session would be 9 MB for 25,000 sessions). lowest,
-    highest: (S,) radians, of all joints. valid:
-    runs of rows whose labels count, those between sparse labels included. label_step: (S,) rows
-    from one label to the next, see `labels.label_step`. broken: runs of rows with NaN or Inf in the
-    EMG. electrodes: columns of the files' EMG that are read, in this order; () = all. flipped:
-    joints whose sign changes for left hands. channels counts the electrodes read.
+    number: (S,) int32 row in the full table. names: (S,) bytes, file names in root. first, samples:
+    (S,) rows of the file: a session may be a part of it, whose rows count from 0. scale: (S,)
+    radians per unit of the file's angles; lowest, highest: radians, of all joints. split: (S,)
+    index into SPLITS. codes: (S, 5) int32, columns GROUPS, positions in the five sorted arrays of
+    group_names (texts per session would be 9 MB for 25,000 sessions). valid: runs of rows whose
+    labels count, those between sparse labels included. label_step: (S,) rows from one label to the
+    next, see `labels.label_step`. broken: runs of rows with NaN or Inf in the EMG. electrodes:
+    columns of the files' EMG that are read, in this order; () = all. flipped: joints whose sign
+    changes for left hands. channels counts the electrodes read.
     """
 
     root: str
@@ -50,6 +54,8 @@ class SessionTable:
     split: np.ndarray
     codes: np.ndarray
     group_names: tuple[np.ndarray, ...]
+    first: np.ndarray
+    scale: np.ndarray
     lowest: np.ndarray
     highest: np.ndarray
     valid: Runs
@@ -80,6 +86,7 @@ class SessionTable:
 
     def emg(self, files: RowFiles, session: int, start: int, stop: int) -> np.ndarray:
         """(stop - start, C) f32 of the table's electrodes."""
+        start, stop = start + int(self.first[session]), stop + int(self.first[session])
         (emg,) = files.rows(self.path(session), self.group, DATASET, start, stop, FIELDS[:1])
         return select_channels(emg, self.electrodes)
 
@@ -92,7 +99,9 @@ class SessionTable:
         """
         path, more = self.path(session), reach(int(self.label_step[session]))
         first, end = max(0, start - more), min(stop + more, int(self.samples[session]))
-        emg, angles = files.rows(path, self.group, DATASET, first, end, FIELDS)
+        skip = int(self.first[session])
+        emg, angles = files.rows(path, self.group, DATASET, skip + first, skip + end, FIELDS)
+        angles = in_radians(angles, float(self.scale[session]))
         wanted = slice(start - first, stop - first)
         emg, angles = emg[wanted], filled(angles, more)[wanted]
         side = self._text(session, GROUPS.index("side")) if self.flipped else ""

@@ -80,7 +80,9 @@ class PoseTask:
                 path,
                 group=data.group,
                 window=data.window,
+                split_by=data.split_by,
                 split_ratio=data.split_ratio,
+                angle_unit=data.angle_unit,
                 max_bad_sessions=data.max_bad_sessions,
                 selection=data.selection,
                 seed=self.config.seed,
@@ -131,7 +133,7 @@ class PoseTask:
         table = self.table
         parts = (table.names, table.samples, table.split)
         digest = hashlib.blake2b(digest_size=8)
-        for part in parts:
+        for part in (*parts, table.first[table.first > 0]):
             digest.update(part.tobytes())
         return digest.hexdigest()
 

@@ -33,7 +33,9 @@ def load(folder, files, **changes):
         "seed": 0,
         "group": "emg2pose",
         "window": 40,
+        "split_by": "session",
         "split_ratio": (0.6, 0.2, 0.2),
+        "angle_unit": "auto",
         "max_bad_sessions": 0,
         "cache_dir": None,
     } | changes
@@ -556,3 +558,70 @@ def test_sessions_whose_labels_meet_no_grid_are_named(tmp_path, files):
     assert line.endswith(f"are left out: {tmp_path}/s1.hdf5")
     every = PoseWindows(table, files, WindowSpec(40, 20, 8, 1), jitter=False)
     assert every.empty() == []
+
+
+def test_degrees_are_refused_until_they_are_declared_and_then_radians(tmp_path, files):
+    made = write_folder(tmp_path, [50, 50, 50])
+    for i in range(3):
+        rewrite(tmp_path / f"s{i}.hdf5", set_value("joint_angles", made[i]["joint_angles"] * 90))
+    with pytest.raises(UserError, match=r"reach 8\d\.\d+, which looks like degrees; declare them"):
+        load(tmp_path, files)
+    for setting, factor in (("deg", np.pi / 180), ("rad", 1)):
+        table, warnings = load(tmp_path, files, angle_unit=setting)
+        _, angles = table.rows(files, 1, 10, 20)
+        expected = made[table.number[1]]["joint_angles"][10:20] * np.float32(90) * factor
+        np.testing.assert_allclose(angles, expected, rtol=3e-7)  # three roundings in float32
+        assert any("3 of 3 sessions are in degrees" in line for line in warnings) == (factor < 1)
+    files.close()
+    for i in range(3):
+        with h5py.File(tmp_path / f"s{i}.hdf5", "r+") as file:
+            file["emg2pose"].attrs["angle_unit"] = "degrees"
+    assert load(tmp_path, files)[0].highest.max() < np.pi / 2
+    files.close()
+    with h5py.File(tmp_path / "s1.hdf5", "r+") as file:
+        file["emg2pose"].attrs["angle_unit"] = "turns"
+    with pytest.raises(UserError, match="attribute 'angle_unit' is 'turns', expected 'rad' or"):
+        load(tmp_path, files)
+    assert len(load(tmp_path, files, max_bad_sessions=1, split_ratio=(1, 0, 0))[0]) == 2
+
+
+def test_splits_by_user_keep_all_sessions_of_one_together(tmp_path, files):
+    write_folder(tmp_path, [50] * 12)
+    for i in range(12):
+        with h5py.File(tmp_path / f"s{i}.hdf5", "r+") as file:
+            file["emg2pose"].attrs["user"] = f"u{i % 4}"
+    table, _ = load(tmp_path, files, split_by="user")
+    pairs = set(zip(table.group_of("user"), table.split.tolist(), strict=True))
+    assert sorted(split for _, split in pairs) == [0, 0, 1, 2]  # four users, each in one
+
+
+def test_one_recording_is_cut_in_time_and_no_part_sees_another(tmp_path, files):
+    (rows,) = write_folder(tmp_path, [1200])
+    table, (line,) = load(tmp_path, files)
+    assert "1 sessions are fewer than the splits: each recording is cut in time, 1 s" in line
+    # 1200 rows at 100 Hz less two gaps of 100: 1000, in shares of 0.6, 0.2 and 0.2
+    assert table.first.tolist() == [0, 700, 1000]
+    assert table.samples.tolist() == [600, 200, 200]
+    assert table.split.tolist() == [0, 1, 2]
+    for part in range(3):
+        begin, count = int(table.first[part]), int(table.samples[part])
+        emg, angles = table.rows(files, part, 0, count)
+        np.testing.assert_array_equal(emg, rows["emg"][begin : begin + count])
+        np.testing.assert_array_equal(angles, rows["joint_angles"][begin : begin + count])
+        np.testing.assert_array_equal(table.emg(files, part, 3, 9), emg[3:9])
+        (block,) = session_blocks(table, files, part, 1000)
+        np.testing.assert_array_equal(block.emg, emg)
+        windows = PoseWindows(table.take(np.array([part])), files, TILE, jitter=False)
+        assert sum(windows.example(i, None)["weight"].sum() for i in range(len(windows))) <= count
+    with pytest.raises(UserError, match="too few for train, val and test parts"):
+        load(tmp_path, files, split_by="time", window=201)
+    assert len(load(tmp_path, files, window=201)[0]) == 1  # nothing to cut: all is for training
+
+
+def test_labels_and_broken_rows_stay_where_they_are_when_a_recording_is_cut(tmp_path, files):
+    write_folder(tmp_path, [1200])
+    rewrite(tmp_path / "s0.hdf5", set_value("joint_angles", 0, slice(550, 800)))
+    rewrite(tmp_path / "s0.hdf5", set_value("emg", np.nan, 1010))
+    table, _ = load(tmp_path, files)
+    assert [table.valid.of(i).tolist() for i in range(3)] == [[[0, 550]], [[100, 200]], [[0, 200]]]
+    assert [table.broken.of(i).tolist() for i in range(3)] == [[], [], [[10, 11]]]
