@@ -30,9 +30,11 @@ def main() -> None:
     job = jobs.asked("check")
     with progress_bar("reading") as progress:
         checked = job(folder, progress)
+    _show_files(checked.files)
     _show(checked.summary, checked.findings)
     if flags.FLAGS.json:
         found = {"input": str(folder), "summary": checked.summary, "findings": checked.findings}
+        found |= {"files": checked.files} if checked.files else {}
         Path(flags.FLAGS.json).write_text(json.dumps(found, indent=1) + "\n")
     if not checked.usable:
         raise UserError(f"--input={folder}: no usable file; see the lines above")
@@ -53,6 +55,20 @@ def _show(summary: dict[str, Any], findings: dict[str, list[str]]) -> None:
             console.print(f"{kind}: {line}", markup=False)
         if len(lines) > SHOWN:
             console.print(f"{kind}: and {len(lines) - SHOWN} more", markup=False)
+
+
+def _show_files(files: dict[str, dict[str, Any]]) -> None:
+    """A row per file, the first SHOWN of them."""
+    from tds_jax.progress import table_console
+
+    table = Table("file", *next(iter(files.values()), {}))
+    for name, values in list(files.items())[:SHOWN]:
+        table.add_row(name, *map(str, values.values()))
+    console = table_console()
+    if files:
+        console.print(table)
+    if len(files) > SHOWN:
+        console.print(f"and {len(files) - SHOWN} more files; --json=FILE has all")
 
 
 if __name__ == "__main__":

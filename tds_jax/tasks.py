@@ -111,11 +111,13 @@ class Checked(NamedTuple):
     """What `check` found. usable: files or frames. summary: name -> value, shown as a table.
 
     findings: by kind, one line for everything that training would skip, refuse or suffer from.
+    files: name -> {what: value}, a table of the files.
     """
 
     usable: int
     summary: dict[str, Any]
     findings: dict[str, list[str]]
+    files: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - never changed
 
 
 def _groups(prefix: str, names: str) -> dict[str, str]:

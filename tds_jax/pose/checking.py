@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.config import SPLITS, option
+from tds_jax.config import SPLITS, option, require_choice
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.scan import Scan, contradiction, scan_file
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
+from tds_jax.pose.labels import (
+    UNITS,
+    bridged,
+    label_step,
+    radians_per_unit,
+    reach,
+    seem_degrees,
+)
 from tds_jax.pose.metadata import FILE, Metadata, junk, read_metadata, session_files
 from tds_jax.pose.quality import Quality
 from tds_jax.pose.sessions import RATE_RTOL, session_groups
@@ -20,6 +28,10 @@ from tds_jax.pose.table import DATASET, GROUP, layout
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
+MOST_OFFSET = 1.0  # of the EMG's mean, in its spread: it is then not high-passed
+MOST_REPEATED = 0.01  # of rows: more are held or upsampled
+MOST_SCALES = 10.0  # from the usual spread of EMG: people differ by less than units do
+LEAST_HZ, MOST_HZ = 50.0, 50_000.0  # that EMG is sampled at
 NAMED = 20  # absent files; a part of a large data set may lack thousands
 UNSEEN_USER = ("user", "user_stage")  # generalizations that promise users train does not have
 UNSEEN_STAGE = ("stage", "user_stage")
@@ -27,19 +39,63 @@ UNSEEN_STAGE = ("stage", "user_stage")
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """What is known of one readable file; groups: its texts, and its split if metadata has it."""
+    """What is known of one readable file; groups: its texts, and its split if metadata has it.
+
+    radians: per unit of its labels, by the option angle_unit or its attribute.
+    """
 
     name: str
     header: Header
     scan: Scan
     quality: Quality
     groups: Mapping[str, str]
+    angle_unit: str
+    radians: float
+
+    @property
+    def label_step(self) -> int:
+        """Rows from one label to the next, see `labels.label_step`."""
+        return label_step(self.scan.valid, self.scan.rate_hz)
 
     @property
     def failed(self) -> float:
-        """Share of rows without a valid label."""
-        valid = int(np.sum(self.scan.valid[:, 1] - self.scan.valid[:, 0]))
-        return 1 - valid / max(self.scan.samples, 1)
+        """Share of rows without a valid label; those between sparse labels have one."""
+        valid = bridged(self.scan.valid, reach(self.label_step))
+        return 1 - int(np.sum(valid[:, 1] - valid[:, 0])) / max(self.scan.samples, 1)
+
+    @property
+    def scale(self) -> float:
+        """The spread of the EMG, of the channel in the middle."""
+        return float(np.median(self.quality.spread))
+
+    @property
+    def offset(self) -> float:
+        """The largest constant offset of a living channel, in its own spread."""
+        alive = self.quality.spread > 0
+        parts = np.abs(self.quality.mean[alive]) / self.quality.spread[alive]
+        return float(parts.max(initial=0, where=~self.quality.dead[alive]))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest label in radians, NaN without any."""
+        return self.scan.lowest * self.radians, self.scan.highest * self.radians
+
+    @property
+    def degrees(self) -> str:
+        """What is said of labels that look like degrees."""
+        return seem_degrees(self.angle_unit, float(np.abs(self.range).max()))
+
+    def row(self) -> dict[str, Any]:
+        """What there is to know of this file, for the table of files."""
+        low, high = self.range
+        return {
+            "seconds": f"{self.scan.samples / self.scan.rate_hz:.1f}",
+            "rate_hz": f"{self.scan.rate_hz:g}",
+            "labels_rad": f"{low:.3g} to {high:.3g}",
+            "emg_spread": f"{self.scale:.4g}",
+            "offset": f"{self.offset:.2g}",
+            "repeated_rows": f"{self.quality.repeated / max(self.scan.samples, 1):.1%}",
+        }
 
     @property
     def hours(self) -> float:
@@ -49,7 +105,7 @@ class Recording:
     @property
     def is_usable(self) -> bool:
         """Whether training could take it, were it long enough."""
-        return self.scan.backwards < 0 and self.failed < 1
+        return self.scan.backwards < 0 and self.failed < 1 and not self.degrees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +113,11 @@ class Check:
     """Reads every session file of a folder once; memory grows with the files, not their rows."""
 
     group: str = option(GROUP, "HDF5 group that holds `timeseries` (data.group).")
+    angle_unit: str = option("auto", "Of the labels: auto, rad or deg (data.angle_unit).")
 
     def run(self, folder: Path, progress: Progress) -> Checked:
         """The files that training could use; UserError if the folder has no session file."""
+        require_choice("--angle_unit", self.angle_unit, UNITS)
         root = str(folder)
         names = session_files(root, "--input")
         metadata = read_metadata(root, names)
@@ -68,7 +126,7 @@ class Check:
         for done, name in enumerate(names):
             progress(done, len(names), name)
             try:
-                recordings.append(_read(files, root, name, self.group, metadata))
+                recordings.append(_read(files, root, name, self, metadata))
             except UserError as error:
                 unreadable.append(str(error))
         files.close()
@@ -83,17 +141,20 @@ class Check:
         }
         found = {kind: lines for kind, lines in findings.items() if lines}
         usable = sum(one.is_usable for one in recordings)
-        return Checked(usable, _summary(len(names), usable, recordings, metadata), found)
+        summary = _summary(len(names), usable, recordings, metadata)
+        return Checked(usable, summary, found, {one.name: one.row() for one in recordings})
 
 
 def _read(
-    files: RowFiles, root: str, name: str, group: str, metadata: Metadata | None
+    files: RowFiles, root: str, name: str, job: Check, metadata: Metadata | None
 ) -> Recording:
     path, quality = os.path.join(root, name), Quality()
-    scan = scan_file(files, path, layout(group), visit=quality.add)
+    scan = scan_file(files, path, layout(job.group), visit=quality.add)
+    radians = radians_per_unit(job.angle_unit, scan.attributes[-1], path)
     row = metadata.rows.get(name, {}) if metadata else {}
     groups = {**row, **session_groups(row, scan.attributes)}
-    return Recording(name, files.header(path, group, DATASET), scan, quality, groups)
+    header = files.header(path, job.group, DATASET)
+    return Recording(name, header, scan, quality, groups, job.angle_unit, radians)
 
 
 def _metadata_lines(names: Sequence[str], metadata: Metadata | None) -> list[str]:
@@ -123,15 +184,20 @@ def _time(one: Recording) -> str:
         return f"time runs backwards at row {scan.backwards}; sort the rows or cut the file there"
     if quality.gaps:
         return f"gaps in time: {quality.gaps}, the longest of {quality.longest:.3g} s"
+    if not LEAST_HZ <= scan.rate_hz <= MOST_HZ:
+        return f"{scan.rate_hz:g} samples per second are none of EMG; are the time stamps in s?"
     return contradiction(scan.rate_hz, scan.stamped_hz)
 
 
 def _signal(one: Recording) -> str:
     quality = one.quality
+    repeated = quality.repeated / max(one.scan.samples, 1)
     parts = {
         "NaN or Inf": f"{quality.bad_emg} values" if quality.bad_emg else "",
         "dead": _numbers(quality.dead),
         "saturated": _numbers(quality.saturated),
+        "offset": f"{one.offset:.3g} times a channel's spread" * (one.offset > MOST_OFFSET),
+        "repeated": f"{repeated:.1%} of rows are as the one before" * (repeated > MOST_REPEATED),
     }
     return "; ".join(f"{name}: {text}" for name, text in parts.items() if text)
 
@@ -144,6 +210,13 @@ def _numbers(flags: np.ndarray) -> str:
 def _labels(one: Recording) -> str:
     if one.failed == 1:
         return "no row has valid joint angles; leave the file out"
+    if one.degrees:
+        return one.degrees
+    if one.label_step > 1:
+        return (
+            f"on every {one.label_step}th row ({one.scan.rate_hz / one.label_step:.4g} Hz); those "
+            "of the rows between are interpolated"
+        )
     bad = one.quality.bad_labels
     return f"{bad} values are NaN or Inf (their rows get weight 0)" if bad else ""
 
@@ -164,6 +237,17 @@ def _mixed(recordings: Sequence[Recording]) -> list[str]:
         for name, values in columns.items()
         if len(set(values)) > 1
     ]
+    scales = np.array([one.scale for one in recordings])
+    usual = float(np.median(scales)) if len(scales) else 0.0
+    far = (scales > MOST_SCALES * usual) | (scales * MOST_SCALES < usual)
+    names = [
+        f"{recordings[i].name} {scales[i]:.4g}" for i in np.flatnonzero(far & (scales > 0)).tolist()
+    ]
+    if names:
+        lines.append(
+            f"different EMG scales: the spread is about {usual:.4g}, but {some(names)}; bring all "
+            "to one unit"
+        )
     if not same_rate:
         tally = _tally(f"{rate:g}" for rate in rates)
         lines.append(f"different rates (Hz): {tally}; make them one with tds_jax.prepare")

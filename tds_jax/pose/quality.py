@@ -7,21 +7,24 @@ import numpy as np
 DEAD_SHARE = 1e-3  # a dead channel's spread, at most, against the median channel's
 SATURATED_SHARE = 0.01  # of a saturated channel's samples, at its own highest or lowest value …
 SATURATED_LEAST = 10  # … and at least so many
-GAP_STEPS = 2.0  # a gap is a time step longer than so many usual ones
+GAP_STEPS = 2.0  # a gap is a time step longer than so many usual ones …
+USUAL = 0.95  # … which this share of them do not exceed: samples may come in packets of up to 20
 
 
 class Quality:
     """Sums over blocks of rows, shown one after another; memory does not grow with the rows.
 
-    bad_emg, bad_labels: values that are NaN or Inf. gaps: time steps longer than GAP_STEPS median
-    ones of the first block; longest: the longest step, s. first, last: times, s, NaN without.
+    bad_emg, bad_labels: values that are NaN or Inf. repeated: rows whose EMG is that of the row
+    before. gaps: time steps longer than GAP_STEPS usual ones of the first block; longest: the
+    longest step, s. first, last: times, s, NaN without.
     """
 
     def __init__(self) -> None:
-        self.bad_emg = self.bad_labels = self.gaps = 0
+        self.bad_emg = self.bad_labels = self.gaps = self.repeated = 0
         self.longest = 0.0
         self.first = self.last = float("nan")
         self._step = 0.0
+        self._row = np.zeros((0, 1))
         self._digest = hashlib.blake2b(digest_size=16)
         self._count = self._sum = self._squares = np.zeros(1)
         # Highest value of each channel and of its negative, and how often it came.
@@ -39,6 +42,9 @@ class Quality:
     def _add_signal(self, emg: np.ndarray) -> None:
         finite = np.isfinite(emg)
         clean = np.where(finite, emg, 0)
+        before = np.concatenate([self._row.reshape(-1, emg.shape[1]), emg])
+        self.repeated += int((before[1:] == before[:-1]).all(axis=1).sum())
+        self._row = emg[-1:]
         self.bad_emg += int(np.sum(~finite))
         self._count = self._count + finite.sum(axis=0)
         self._sum = self._sum + clean.sum(axis=0)
@@ -52,7 +58,7 @@ class Quality:
 
     def _add_time(self, time: np.ndarray) -> None:
         if np.isnan(self.first) and len(time) > 1:
-            self._step, self.first = float(np.median(np.diff(time))), float(time[0])
+            self._step, self.first = float(np.quantile(np.diff(time), USUAL)), float(time[0])
         steps = np.diff(np.concatenate([[self.last], time]))  # the first step of all is NaN
         if self._step > 0:
             self.gaps += int(np.sum(steps > GAP_STEPS * self._step))
@@ -70,11 +76,19 @@ class Quality:
         return np.sqrt(self._squares / np.maximum(self._count, 1))
 
     @property
+    def mean(self) -> np.ndarray:
+        """(C,) over finite samples: a constant offset, 0 without any."""
+        return np.asarray(self._sum / np.maximum(self._count, 1))
+
+    @property
+    def spread(self) -> np.ndarray:
+        """(C,) standard deviation over finite samples, 0 without any."""
+        return np.sqrt(np.maximum(np.square(self.rms) - np.square(self.mean), 0))
+
+    @property
     def dead(self) -> np.ndarray:
         """(C,) bool: constant, never finite, or hardly varying beside the other channels."""
-        count = np.maximum(self._count, 1)
-        spread = np.sqrt(np.maximum(self._squares / count - np.square(self._sum / count), 0))
-        return np.asarray(spread <= DEAD_SHARE * np.median(spread))
+        return np.asarray(self.spread <= DEAD_SHARE * np.median(self.spread))
 
     @property
     def saturated(self) -> np.ndarray:

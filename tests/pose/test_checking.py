@@ -76,6 +76,13 @@ def test_a_sound_folder_has_numbers_and_no_finding(folder):
         "test": {"files": 1, "users": 1, "hours": 0.0014},
     }  # fmt: skip
     json.dumps(found.summary)
+    low, high = (f"{limit(make_rows(500)['joint_angles'][100:]):.3g}" for limit in (np.min, np.max))
+    assert found.files["s0.hdf5"] == {
+        "seconds": "5.0", "rate_hz": "100", "labels_rad": f"{low} to {high}",
+        "emg_spread": f"{np.median(rows[0].std(axis=0)):.4g}",
+        "offset": f"{np.max(np.abs(rows[0].mean(axis=0)) / rows[0].std(axis=0)):.2g}",
+        "repeated_rows": "0.0%",
+    }  # fmt: skip
 
 
 def write_again(rate=100.0, **kinds):
@@ -115,6 +122,32 @@ FAULTS = {
     ),
     "saturated low": (
         spoil("emg", (slice(0, 30), 0), -8.0), "emg", r"s1\.hdf5: saturated: channel 0"
+    ),
+    "degrees": (
+        spoil("joint_angles", slice(None), 86.0),
+        "labels", r"s1\.hdf5: joint angles reach 86, which looks like degrees; declare them",
+    ),
+    "sparse labels": (
+        spoil("joint_angles", np.arange(500) % 4 != 1, np.nan),
+        "labels", r"s1\.hdf5: on every 4th row \(25 Hz\); those of the rows between are interpol",
+    ),
+    "offset": (
+        spoil("emg", slice(None), make_rows(500, seed=1)["emg"] + [0, -7, 0, 2]),
+        "emg", r"s1\.hdf5: offset: [67]\.\d+ times a channel's spread",
+    ),
+    "held rows": (
+        spoil("emg", slice(None), make_rows(500, seed=1)["emg"][np.arange(500) // 2 * 2]),
+        "emg", r"s1\.hdf5: repeated: 50\.0% of rows are as the one before",
+    ),
+    "scale": (
+        spoil("emg", slice(None), make_rows(500, seed=1)["emg"] * 1e-6),
+        "mixed", r"different EMG scales: the spread is about \S+, but s1\.hdf5 \S+e-0[67]; bring",
+    ),
+    "ms": (
+        lambda folder: write_rows(
+            folder / "s1.hdf5", make_rows(500, seed=1, rate=0.1), attributes={"user": "bob"}
+        ),
+        "time", r"s1\.hdf5: 0\.1 samples per second are none of EMG; are the time stamps in s\?",
     ),
     "NaN label": (spoil("joint_angles", (3, 1), np.nan), "labels", r"s1\.hdf5: 1 values are NaN"),
     "no label": (
@@ -206,7 +239,7 @@ def test_quality_does_not_depend_on_the_blocks(tmp_path, block_rows):
     scan_file(files, path, layout("emg2pose"), block_rows, found.add)
     whole.add(rows)
     files.close()
-    for name in ("bad_emg", "bad_labels", "digest", "last"):
+    for name in ("bad_emg", "bad_labels", "digest", "last", "repeated"):
         assert getattr(found, name) == getattr(whole, name)
     np.testing.assert_array_equal(found.saturated, [False, True, False, False])
     np.testing.assert_array_equal(whole.saturated, found.saturated)
