@@ -94,11 +94,11 @@ class RowFiles:
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """Rows, fields and group attributes of `group/dataset`; UserError names what is wrong."""
-        with self._dataset(path, group, dataset) as found, _naming(path):
+        with self._dataset(path, group, dataset) as found, naming(path):
             names = found.dtype.names or ()
             kinds = [(name, found.dtype[name]) for name in names]
             fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
-            attributes, row_bytes = _attributes(found.parent), found.dtype.itemsize
+            attributes, row_bytes = attributes_of(found.parent), found.dtype.itemsize
             return Header(found.shape[0], fields, attributes, row_bytes, _storage(found))
 
     def rows(
@@ -120,7 +120,7 @@ class RowFiles:
     def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
         rows = f"{path}: rows {start} to {stop} of {group}/{dataset}"
         # HDF5 runs one call at a time anyway.
-        with self._dataset(path, group, dataset) as found, _naming(rows):
+        with self._dataset(path, group, dataset) as found, naming(rows):
             return found[start:stop]
 
     def _dataset(
@@ -129,7 +129,7 @@ class RowFiles:
         def opened() -> h5py.Dataset:
             file = _open(path, self.chunk_cache_bytes, self.chunk_cache_preemption)
             try:
-                with _naming(path):
+                with naming(path):
                     return _find(file, path, group, dataset)
             except UserError:
                 file.close()
@@ -170,7 +170,7 @@ def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h
 
 
 @contextlib.contextmanager
-def _naming(what: str) -> Iterator[None]:
+def naming(what: str) -> Iterator[None]:
     """Inside, any failure of the library is a UserError: a damaged file may fail anywhere in it."""
     try:
         yield
@@ -225,7 +225,7 @@ def _storage(found: h5py.Dataset) -> str:
     return f"chunks of {found.chunks[0]} rows, {found.compression or 'other or no'} compression"
 
 
-def _attributes(group: h5py.Group) -> dict[str, float | str]:
+def attributes_of(group: h5py.Group) -> dict[str, float | str]:
     """Those that are numbers and strings; what h5py cannot read is neither."""
     result: dict[str, float | str] = {}
     for name in group.attrs:

@@ -12,6 +12,7 @@ import numpy as np
 from tds_jax.config import SPLITS, option, require_choice
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.scan import Scan, contradiction, scan_file
+from tds_jax.data.session_files import SessionFiles
 from tds_jax.errors import UserError, some
 from tds_jax.pose.labels import (
     UNITS,
@@ -121,7 +122,9 @@ class Check:
         root = str(folder)
         names = session_files(root, "--input")
         metadata = read_metadata(root, names)
-        files = RowFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
+        files = SessionFiles(
+            max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0
+        )
         recordings, unreadable = [], []
         for done, name in enumerate(names):
             progress(done, len(names), name)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from tds_jax.config import SPLITS
 from tds_jax.data.order import by_number
+from tds_jax.data.session_files import FOREIGN, HDF5
 from tds_jax.errors import UserError, some
 
-SUFFIXES = (".hdf5", ".h5")
+SUFFIXES = (*HDF5, *FOREIGN)
 FILE = "metadata.csv"
 HIDDEN = "."
 
@@ -33,13 +34,23 @@ def session_files(path: str, flag: str) -> list[str]:
     if not os.path.isdir(path):
         raise UserError(f"{flag}={path}: no such folder; check the path")
     found = [name for name in os.listdir(path) if name.lower().endswith(SUFFIXES)]
-    names = sorted((name for name in found if not name.startswith(HIDDEN)), key=by_number)
+    names = sorted((name for name in found if not is_none(name)), key=by_number)
     if not names:
         raise UserError(
             f"{flag}={path}: no session files ({', '.join(SUFFIXES)}) in the folder; "
             f"give the folder that holds them directly"
         )
     return names
+
+
+def is_none(name: str) -> bool:
+    """Whether a file is no session, whatever it ends with."""
+    return name.startswith(HIDDEN) or name == FILE
+
+
+def stored_name(name: str) -> str:
+    """What the HDF5 made of a session file is called."""
+    return name if name.lower().endswith(HDF5) else os.path.splitext(name)[0] + HDF5[0]
 
 
 def junk(path: str) -> list[str]:
@@ -97,7 +108,8 @@ def _match(file: str, rows: list[dict[str, str]], present: set[str]) -> Metadata
         if not stem:
             problems.append(f"{file}: line {line} names no file; complete or remove it")
             continue
-        name = next((n for n in (stem, *(stem + s for s in SUFFIXES)) if n in present), stem)
+        likely = (stem, *(stem + suffix for suffix in SUFFIXES), stored_name(stem))
+        name = next((name for name in likely if name in present), stem)
         if name in found:
             problems.append(
                 f"{file}: line {line} names {stem} again; keep one row per file"

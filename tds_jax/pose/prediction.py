@@ -25,7 +25,7 @@ from tds_jax.pose.labels import (
     seem_degrees,
     valid_rows,
 )
-from tds_jax.pose.metadata import SUFFIXES, junk
+from tds_jax.pose.metadata import SUFFIXES, is_none, junk, stored_name
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.selection import flip, joint_numbers, select_channels
@@ -53,7 +53,13 @@ def predict(
     workdir: the run's; nothing in it is needed.
     """
     assert isinstance(model, PoseModel | NeuroPose)
-    pairs = pair_files(source, target, SUFFIXES)
+    pairs = [
+        (recording, place.with_name(stored_name(place.name)) if source.is_dir() else place)
+        for recording, place in pair_files(source, target, SUFFIXES)
+        if not is_none(recording.name)
+    ]
+    if not pairs:
+        raise UserError(f"--input={source} holds no {' or '.join(SUFFIXES)} file of a recording")
     run, left_out = _runner(task, model), []
     with progress_bar("predicting") as progress:
         for done, (recording, place) in enumerate(pairs):

@@ -15,6 +15,7 @@ from tds_jax.data.hdf5_write import write_rows
 from tds_jax.data.identity import fingerprint
 from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.scan import contradiction, sample_rate, stamped_rate, times_of
+from tds_jax.data.session_files import HDF5, SessionFiles
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.pose.labels import (
@@ -27,7 +28,7 @@ from tds_jax.pose.labels import (
     reach,
     valid_rows,
 )
-from tds_jax.pose.metadata import FILE, SUFFIXES, junk, session_files
+from tds_jax.pose.metadata import FILE, junk, session_files, stored_name
 from tds_jax.pose.table import DATASET, FIELDS, GROUP, UNIT, layout
 from tds_jax.progress import Progress
 from tds_jax.tasks import NOTE
@@ -72,14 +73,15 @@ def prepare(
         raise UserError(f"--output={target} must be a folder other than --input")
     target.mkdir(parents=True, exist_ok=True)
     sweep(target)
-    require_known(target, (p.name for p in target.iterdir() if p.suffix in SUFFIXES), names)
-    files = RowFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
+    there = [path.name for path in target.iterdir() if path.suffix in HDF5]
+    require_known(target, there, map(stored_name, names))
+    files = SessionFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
     written, kept, skipped = 0, 0, []
     for done, name in enumerate(names):
         progress(done, len(names), name)
         try:
             made, notes = _prepare_file(
-                files, source / name, target / name, rate_hz, group, angle_unit
+                files, source / name, target / stored_name(name), rate_hz, group, angle_unit
             )
         except UserError as error:
             skipped.append(f"skipped {error}")

@@ -15,7 +15,7 @@ from flax import nnx
 
 from tds_jax.config import SPLITS, Config, require
 from tds_jax.data import generated
-from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.session_files import SessionFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
 from tds_jax.engine.step import Batch, Objective, batch_spec
@@ -50,7 +50,7 @@ class PoseTask:
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
         self.config = config
         data = config.data
-        self.files = RowFiles(
+        self.files = SessionFiles(
             data.max_open_files, data.chunk_cache_bytes, data.chunk_cache_preemption
         )
         self.recorded = PoseInputs(**inputs) if inputs else self._inputs_of_data()

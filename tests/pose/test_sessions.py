@@ -189,7 +189,7 @@ FATAL = {
     ),
     "no sessions": (
         lambda folder: [os.remove(folder / name) for name in os.listdir(folder)],
-        "no session files (.hdf5, .h5) in the folder; give the folder that holds them directly",
+        "no session files (.hdf5, .h5, .mat, .csv) in the folder; give the folder that holds them",
     ),
     "rates": (
         lambda folder: write_rows(

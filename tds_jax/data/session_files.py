@@ -1,0 +1,149 @@
+"""Recordings in the formats people have: rows of compound HDF5, separate arrays, .mat, CSV."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pandas
+from scipy import io
+
+from tds_jax.data.columns import ROLES, Columns, columns_of
+from tds_jax.data.hdf5 import Field, Header, RowFiles, attributes_of, naming
+from tds_jax.data.open_files import OpenFiles
+from tds_jax.errors import UserError
+
+HDF5 = (".hdf5", ".h5")
+FOREIGN = (".mat", ".csv")
+SIGNAL = "emg"  # begins the names of a CSV's columns of EMG
+LABELS = ("joint", "angle")  # begin those of its angles
+
+
+class Opened(NamedTuple):
+    """Columns, and the file they are read from."""
+
+    columns: Columns
+    file: h5py.File | None
+
+
+class SessionFiles(RowFiles):
+    """`RowFiles` that also reads files without a table of rows, as if they had one.
+
+    HDF5 with separate arrays and MATLAB 7.3 are read as rows are asked for; older .mat and CSV
+    whole, when opened: `prepare` makes stores of them that are read by rows.
+    """
+
+    def __init__(
+        self, max_open_files: int, chunk_cache_bytes: int, chunk_cache_preemption: float
+    ) -> None:
+        super().__init__(max_open_files, chunk_cache_bytes, chunk_cache_preemption)
+        self._columns: OpenFiles[Opened] = OpenFiles(max_open_files, _close)
+        self._separate: set[str] = set()
+
+    def close(self) -> None:
+        """Closes this process's handles; the next read opens them again."""
+        super().close()
+        self._columns.close()
+
+    def header(self, path: str, group: str, dataset: str) -> Header:
+        """As `RowFiles.header`."""
+        if not self._is_separate(path):
+            try:
+                return super().header(path, group, dataset)
+            except UserError:
+                if not self._found_separate(path, group, dataset):
+                    raise
+        with self._columns.using((path, group), lambda: _open(path, group)) as opened:
+            return _header(opened.columns, path)
+
+    def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
+        if not self._is_separate(path):
+            try:
+                return super()._read(path, group, dataset, start, stop)
+            except UserError:
+                if not self._found_separate(path, group, dataset):
+                    raise
+        with self._columns.using((path, group), lambda: _open(path, group)) as opened, naming(path):
+            return opened.columns.read(start, stop)
+
+    def _is_separate(self, path: str) -> bool:
+        return path in self._separate or path.lower().endswith(FOREIGN)
+
+    def _found_separate(self, path: str, group: str, dataset: str) -> bool:
+        """Whether a file without that table of rows has separate arrays."""
+        try:
+            with naming(path), h5py.File(path, "r", locking="best-effort") as file:
+                inside = file.get(group)
+                table = isinstance(inside, h5py.Group) and dataset in inside
+                found = not table and _node(file, group) is not None
+        except UserError:
+            return False
+        self._separate |= {path} if found else set()
+        return found
+
+
+def _close(opened: Opened) -> None:
+    if opened.file is not None:
+        opened.file.close()
+
+
+def _header(columns: Columns, path: str) -> Header:
+    kinds = [(name, columns.dtype[name]) for name in columns.dtype.names or ()]
+    fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
+    storage = f"separate arrays ({Path(path).suffix})"
+    attributes = dict(columns.attributes)
+    return Header(columns.rows, fields, attributes, columns.dtype.itemsize, storage)
+
+
+def _open(path: str, group: str) -> Opened:
+    if path.lower().endswith(".csv"):
+        return Opened(_csv(path), None)
+    if not h5py.is_hdf5(path):
+        with naming(path):
+            found = {n: v for n, v in io.loadmat(path).items() if isinstance(v, np.ndarray)}
+        return Opened(columns_of(path, found, _texts(found)), None)
+    with naming(path):
+        file = h5py.File(path, "r", locking="best-effort")
+    try:
+        with naming(path):
+            node = _node(file, group) or file
+            found = {name: one for name, one in node.items() if isinstance(one, h5py.Dataset)}
+            return Opened(columns_of(path, found, attributes_of(node)), file)
+    except UserError:
+        file.close()
+        raise
+
+
+def _node(file: h5py.File, group: str) -> h5py.Group | None:
+    """Where separate arrays lie: the group of that name, the file itself, or a group in it."""
+    places = [file.get(group), file, *file.values()]
+    nodes = [one for one in places if isinstance(one, h5py.Group)]
+    return next((node for node in nodes if any(n.lower() in ROLES.signal for n in node)), None)
+
+
+def _texts(found: dict[str, np.ndarray]) -> dict[str, str]:
+    """MATLAB's texts, as attributes."""
+    return {n: str(v.ravel()[0]) for n, v in found.items() if v.dtype.kind == "U" and v.size == 1}
+
+
+def _csv(path: str) -> Columns:
+    """Columns by the first line: time, emg…, joint… or angle…; empty cells are NaN."""
+    try:
+        with naming(path):
+            table = pandas.read_csv(path, sep=None, engine="python", skipinitialspace=True)
+    except UserError as error:
+        raise UserError(f"{error}; expected a CSV with a line of names") from error
+    names = [str(name).strip() for name in table.columns]
+    table.columns = pandas.Index(names)
+    signal = [name for name in names if name.lower().startswith(SIGNAL)]
+    label = [name for name in names if name.lower().startswith(LABELS)]
+    single = [name for name in names if name not in (*signal, *label)]
+    text = [name for name in (*signal, *label) if table[name].dtype.kind not in "fiu"]
+    if not signal or text:
+        what = f"{text[0]} holds text" if text else f"no column begins with {SIGNAL}"
+        raise UserError(f"{path}: {what}; the columns are {', '.join(names)}")
+    numbers = [name for name in single if table[name].dtype.kind in "fiu"]
+    found = {name: table[name].to_numpy() for name in numbers}
+    found |= {SIGNAL: table[signal].to_numpy(np.float64)}
+    found |= {"joint_angles": table[label].to_numpy(np.float64)} if label else {}
+    return columns_of(path, found, {})

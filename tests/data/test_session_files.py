@@ -1,0 +1,142 @@
+"""Recordings in other formats are read as the same rows, or refused in a line that says why."""
+
+import h5py
+import numpy as np
+import pandas
+import pytest
+from scipy import io
+
+from tds_jax.data.session_files import SessionFiles
+from tds_jax.errors import UserError
+from tests.data.sessions import make_rows, write_rows
+
+ROWS = make_rows(300, dtype="<f8")
+PLACE = ("emg2pose", "timeseries")
+
+
+@pytest.fixture
+def files():
+    made = SessionFiles(4, 1 << 20, 0.75)
+    yield made
+    made.close()
+
+
+def arrays(file, turned=False, **names):
+    for name, array in {**{n: ROWS[n] for n in ROWS.dtype.names}, **names}.items():
+        if array is not None:
+            file[name] = array.T if turned and array.ndim == 2 else array
+
+
+def in_root(path):
+    with h5py.File(path, "w") as file:
+        arrays(file)
+
+
+def in_a_group(path):
+    with h5py.File(path, "w") as file:
+        arrays(file.create_group("session"))
+
+
+def of_matlab_73(path):
+    with h5py.File(path, "w", userblock_size=512) as file:
+        arrays(file, turned=True, time=ROWS["time"][None], fs=np.array([[100.0]]))
+
+
+def of_matlab_5(path):
+    io.savemat(path, {"EMG": ROWS["emg"], "angles": ROWS["joint_angles"], "t": ROWS["time"]})
+
+
+def as_csv(path):
+    parts = {"time": ROWS["time"]} | {f"emg_{i}": ROWS["emg"][:, i] for i in range(4)}
+    parts |= {f"joint_{i}": ROWS["joint_angles"][:, i] for i in range(3)}
+    pandas.DataFrame(parts).to_csv(path, index=False, sep=";")
+
+
+FORMATS = {
+    "a.hdf5": in_root, "b.h5": in_a_group, "c.mat": of_matlab_73, "d.mat": of_matlab_5,
+    "e.csv": as_csv,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "write"), FORMATS.items(), ids=FORMATS.keys())
+def test_separate_arrays_are_rows(tmp_path, files, name, write):
+    path = str(tmp_path / name)
+    write(path)
+    header = files.header(path, *PLACE)
+    assert (header.rows, header.width(path, "emg"), header.width(path, "joint_angles")) == (
+        300,
+        4,
+        3,
+    )
+    for start, stop in ((0, 300), (7, 100), (290, 400)):
+        raw = files.raw(path, *PLACE, start, stop)
+        for field in ROWS.dtype.names:  # what a CSV's digits are read back to, exactly
+            np.testing.assert_array_equal(raw[field], ROWS[field][start:stop])
+    emg, angles = files.rows(path, *PLACE, 5, 9, ("emg", "joint_angles"))
+    np.testing.assert_array_equal(angles, ROWS["joint_angles"][5:9].astype(np.float32))
+    assert emg.dtype == np.float32
+    assert header.attributes == ({"sample_rate": 100.0} if name == "c.mat" else {})
+
+
+def test_labels_with_a_clock_of_their_own_come_to_the_times_of_the_emg(tmp_path, files):
+    """30 Hz from 0.1 s on, one of them lost, beside 100 Hz."""
+    clock = np.delete(np.arange(0.1, 2.5, 1 / 30), [20, 21])
+    line = clock[:, None] * [1.0, -2.0, 3.0]
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        arrays(file, joint_angles=line, joint_angles_time=clock)
+    found = files.raw(str(tmp_path / "a.hdf5"), *PLACE, 0, 300)
+    time = ROWS["time"]
+    inside = (time >= 0.1) & (time <= clock[-1])
+    inside &= ~((time > clock[19] + 1e-9) & (time < clock[20] - 1e-9))
+    np.testing.assert_array_equal(np.isfinite(found["joint_angles"]).all(axis=1), inside)
+    expected = time[inside, None] * [1.0, -2.0, 3.0]
+    np.testing.assert_allclose(found["joint_angles"][inside], expected, rtol=0, atol=1e-14)
+
+
+REFUSED = {
+    "two could be": ({"EMG": ROWS["emg"]}, "EMG and emg could each be the signal; leave one"),
+    "no clock": (
+        {"joint_angles": ROWS["joint_angles"][:77]},
+        "joint_angles has shape (77, 3), of which neither, or either, axis is of 300 times; give",
+    ),
+    "text": ({"joint_angles": np.full((300, 3), b"x")}, "joint_angles is of type |S1, expected"),
+    "no times": (
+        {"time": None, "label_time": ROWS["time"]}, "labels have times, the EMG has none; add an"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "text"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_ambiguous_is_one_line(tmp_path, files, changes, text):
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        arrays(file, **changes)
+    with pytest.raises(UserError) as error:
+        files.header(str(tmp_path / "a.hdf5"), *PLACE)
+    assert f"a.hdf5: {text}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("time,force\n1,2\n", "no column begins with emg; the columns are time, force"),
+        ("emg_0,emg_1\n1,two\n", "emg_1 holds text; the columns are emg_0, emg_1"),
+        ("", "expected a CSV with a line of names"),
+    ],
+)
+def test_a_table_without_a_signal_names_its_columns(tmp_path, files, content, text):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(UserError) as error:
+        files.header(str(tmp_path / "a.csv"), *PLACE)
+    assert text in str(error.value)
+    (tmp_path / "b.mat").write_text("no MATLAB")
+    with pytest.raises(UserError, match=r"b\.mat: cannot be read"):
+        files.header(str(tmp_path / "b.mat"), *PLACE)
+
+
+def test_a_table_of_rows_is_read_as_ever(tmp_path, files):
+    path = write_rows(tmp_path / "a.hdf5", ROWS)
+    assert files.header(path, *PLACE).row_bytes == ROWS.dtype.itemsize
+    np.testing.assert_array_equal(files.raw(path, *PLACE, 0, 300), ROWS)
+    with pytest.raises(UserError, match=r"group 'other' is missing"):
+        files.header(path, "other", "timeseries")
