@@ -3,18 +3,13 @@
 import re
 from decimal import Decimal
 
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 
 
 def by_number(name: str) -> list[tuple[int, str | Decimal]]:
     """A sort key under which 2 comes before 10, and 1.25 before 1.5; exact for any digits."""
-    parts = _NUMBER.split(name)
+    parts = NUMBER.split(name)
     key: list[tuple[int, str | Decimal]] = [
         (1, Decimal(part)) if place % 2 else (0, part) for place, part in enumerate(parts)
     ]
     return [*key, (0, name)]  # 7 and 007 are two names
-
-
-def numbers_in(name: str) -> tuple[Decimal, ...]:
-    """The numbers of a name, whatever stands between: lidar_007 and 7 have the same."""
-    return tuple(map(Decimal, _NUMBER.findall(name)))

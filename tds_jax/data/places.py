@@ -13,9 +13,9 @@ def pair_files(
     """(input, where its prediction goes) for --input=source and --output=target.
 
     source is a file, and so is target; or a folder, of which files with one of `endings` that are
-    not hidden count in the order of the numbers in their names, and target is another folder.
-    `ending`: of what is written; by default a folder's predictions are named as their inputs.
-    UserError for places that cannot be, or would be those of two inputs.
+    not hidden count in the order of their numbers, and target is another folder. `ending`: of what
+    is written; by default a folder's predictions are named as their inputs. UserError for places
+    that cannot be, or would be those of two inputs.
     """
     if not source.exists():
         raise UserError(f"--input={source}: no such file or folder; check the path")

@@ -121,7 +121,7 @@ def _prepare_file(
     if scale != 1:
         attributes[UNIT] = "rad"
     labels = Labels(path, more, scale, up / down)
-    blocks = resampled_rows(files, path, group, header, row, rate, up, down, labels)
+    blocks = resampled_rows(files, path, group, header, row, rate, up, down, labels, BLOCK_ROWS)
     files.close()  # of a target to be replaced
     write_rows(target, group, resampled_count(header.rows, up, down), row, blocks, attributes)
     contradicted = contradiction(rate, stamped_rate(times))
@@ -214,7 +214,7 @@ def resampled_rows(
     up: int,
     down: int,
     labels: Labels,
-    block_rows: int = BLOCK_ROWS,
+    block_rows: int,
 ) -> Iterator[np.ndarray]:
     """Consecutive structured blocks at rate * up / down Hz.
 

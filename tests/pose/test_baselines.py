@@ -121,6 +121,8 @@ def test_ridge_does_not_depend_on_an_offset_of_the_emg():
     b = ridge(moved).predict_bins(moved[0][0])
     # f64 sums of 400 values of 2^15 leave 1e-9 of a signal of 1 as offset
     np.testing.assert_allclose(a, b, atol=1e-6)
+    loudness = np.abs(parts[0][0][::BIN]).astype(np.float64)
+    np.testing.assert_allclose(baselines.log_rms(moved[0][0], BIN), np.log(loudness), atol=1e-6)
 
 
 def test_samples_that_were_not_recorded_are_no_silence():

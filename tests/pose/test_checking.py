@@ -232,6 +232,7 @@ def test_a_folder_without_recordings_is_refused(tmp_path):
 def test_quality_does_not_depend_on_the_blocks(tmp_path, block_rows):
     rows = make_rows(300, dtype="<f8")
     rows["emg"][:, 1] = np.clip(rows["emg"][:, 1], -1, 1)
+    rows["emg"][100:120] = rows["emg"][100]
     rows["emg"][50:60, 2], rows["time"][200:] = np.inf, rows["time"][200:] + 5
     path = write_rows(tmp_path / "a.hdf5", rows)
     files = RowFiles(1, 1 << 20, 0.75)

@@ -1,10 +1,16 @@
 """Names of frames in their order, and which files of a folder are frames."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 
-from tds_jax.data.order import by_number
+from tds_jax.data.order import NUMBER, by_number
 from tds_jax.errors import UserError
+
+
+def numbers_in(name: str) -> tuple[Decimal, ...]:
+    """The numbers of a name, whatever stands between: lidar_007 and 7 have the same."""
+    return tuple(map(Decimal, NUMBER.findall(name)))
 
 
 def frames_of(folder: Path, endings: Iterable[str]) -> dict[str, Path]:

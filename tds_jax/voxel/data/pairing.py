@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tds_jax.data.order import numbers_in
 from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.clouds import ENDINGS
-from tds_jax.voxel.data.naming import frames_of
+from tds_jax.voxel.data.naming import frames_of, numbers_in
 
 # Milli-, micro- and nanoseconds since 1970, by their number of digits; anywhere in a name.
 EPOCH_DIGITS = {13: 1e-3, 16: 1e-6, 19: 1e-9}
