@@ -1,9 +1,12 @@
 """The doors `check` and `prepare` as a user opens them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from tds_jax import jobs, prepare
+from tds_jax.errors import UserError
 from tests.data.sessions import make_rows, write_folder, write_rows
 from tests.doors import door
 
@@ -76,3 +79,14 @@ def test_a_value_below_its_least_is_one_line(folder, tmp_path):
     done = door("prepare", *command)
     assert done.returncode == 2
     assert done.stderr == "error: --rate_hz=0.0 is too small; use 0.001 or more\n"
+
+
+def test_what_prepare_leaves_out_ends_non_zero_after_all_is_written(monkeypatch, capsys):
+    flags = SimpleNamespace(FLAGS=SimpleNamespace(input="in", output="out"))
+    monkeypatch.setattr(prepare, "flags", flags)
+    monkeypatch.setattr(jobs, "asked", lambda door: lambda *places: (2, 1, ["skipped a: broken"]))
+    with pytest.raises(UserError, match=r"^out lacks 1 of what --input=in has, see above$"):
+        prepare.main()
+    said = capsys.readouterr()
+    assert said.out == "out: 2 files written, 1 were there, 1 skipped\n"
+    assert said.err.endswith("warning: skipped a: broken\n")

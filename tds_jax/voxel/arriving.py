@@ -12,6 +12,7 @@ from tds_jax.voxel.data.calibration import Calibration, moved, rigid
 from tds_jax.voxel.data.clouds import ENDINGS as CLOUDS
 from tds_jax.voxel.data.clouds import NAMED, Cloud, read_cloud
 from tds_jax.voxel.data.counting import PointCounts
+from tds_jax.voxel.data.naming import by_number
 from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.volumes import ENDINGS as VOLUMES
 from tds_jax.voxel.data.volumes import Volume, read_volume
@@ -44,6 +45,30 @@ def grid_of(native: Geometry) -> VoxelGrid:
     ends = [(low, low + size * count) for low, size, count in (x, y, z)]
     ranges = tuple(float(f"{limit:.12g}") for pair in ends for limit in pair)
     return VoxelGrid(ranges, (x[2], y[2], z[2]))
+
+
+def folders_of(source: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:
+    """(folder of files, its scene's name) below a folder: itself, a scene's, or those of scenes.
+
+    names: what the folder of the sensor may be called in a scene; the first that is there counts.
+    UserError for stores of `prepare`, which are not read.
+    """
+    if any(path.suffix.lower() in ENDINGS for path in source.iterdir()):
+        return [(source, "")]
+    if inside := _first(source, names):
+        return [(inside, "")]
+    entries = sorted(source.iterdir(), key=lambda path: by_number(path.name))
+    found = [(inside, path.name) for path in entries if (inside := _first(path, names))]
+    if not found and next(source.rglob("*.h5"), None):
+        raise UserError(
+            f"--input={source} holds stores of prepare (*.h5), which predict does not read; give "
+            "the clouds themselves, or volumes prepared with --store=npz"
+        )
+    return found or [(source, "")]
+
+
+def _first(scene: Path, names: tuple[str, ...]) -> Path | None:
+    return next((scene / name for name in names if name and (scene / name).is_dir()), None)
 
 
 @dataclasses.dataclass(frozen=True)

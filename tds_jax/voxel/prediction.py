@@ -23,10 +23,12 @@ from tds_jax.voxel.arriving import ENDINGS, Arriving
 from tds_jax.voxel.data import pcd, ply
 from tds_jax.voxel.data.clouds import LAYOUTS
 from tds_jax.voxel.data.counting import PointCounts
+from tds_jax.voxel.data.known import KNOWN
 from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.volumes import KINDS, TARGET, Volume, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint
+from tds_jax.voxel.prepare import Prepare
 from tds_jax.voxel.task import VoxelTask
 
 POINTS = {".ply": ply.encoded, ".pcd": pcd.encoded}
@@ -59,7 +61,7 @@ class Predict:
         target: Path,
         workdir: Path | None = None,
     ) -> list[Path]:
-        """Predictions on the model's grid for a file or every file of a folder; their places.
+        """Predictions on the model's grid for a file or all of a folder, of a scene or of scenes.
 
         Generators read the radar, autoencoders targets, which they reconstruct: volumes (.npz,
         .npy) or clouds. Written are the voxels above the threshold that the workdir's evaluation
@@ -100,11 +102,15 @@ class Predict:
         if not source.is_dir():
             ending = target.suffix if target.suffix in POINTS else ".npz"
             return pair_files(source, target, ENDINGS, ending)
-        inside = source / KINDS["radar" if task.generates else "target"]
-        if inside.is_dir():
-            print(f"note: {source} is a scene; {inside} is read", file=sys.stderr)
-        place = inside if inside.is_dir() else source
-        return pair_files(place, target, ENDINGS, f".{self.format}")
+        known = arriving.prepared_with(task.config.data.path) or Prepare()
+        kind, sensor = ("radar", "radar") if task.generates else ("target", "lidar")
+        usual = (KINDS[kind], getattr(known, sensor), *(one[sensor] for one in KNOWN.values()))
+        pairs = []
+        for folder, scene in arriving.folders_of(source, usual):
+            if folder != source:
+                print(f"note: {folder} is read", file=sys.stderr)
+            pairs += pair_files(folder, target / scene, ENDINGS, f".{self.format}")
+        return pairs
 
     def _arriving(self, task: VoxelTask, clouds: bool) -> Arriving:
         grid = arriving.grid_of(task.data.native_geometry)

@@ -148,6 +148,22 @@ def test_a_cloud_that_cannot_be_read_or_is_elsewhere_costs_its_frame_only(tmp_pa
     assert [frame.name for frame in pairs_of(tmp_path / "out").frames] == ["000002"]
 
 
+@pytest.mark.parametrize("store", ["hdf5", "npz"])
+def test_a_frame_that_was_left_out_is_tried_again_and_nothing_stale_stays(tmp_path, store):
+    source, target = tmp_path / "in", tmp_path / "out"
+    write_ntu(source / "a", [0.1, 0.2], [0.1, 0.2])
+    job = dataclasses.replace(JOB, store=store, frames_per_file=1 if store == "npz" else 2)
+    job.run(source, target, quiet)
+    (source / "a" / "radar_pcl" / "0.100000.npy").write_bytes(b"broken")
+    later = max(path.stat().st_mtime_ns for path in target.rglob("*")) + 1
+    os.utime(source / "a" / "radar_pcl" / "0.100000.npy", ns=(later, later))
+    for _ in range(2):
+        written, _, (line,) = job.run(source, target, quiet)
+        assert written == (1 if store == "hdf5" else 0)
+        assert "0.100000.npy: not a .npy array" in line
+        assert [frame.name for frame in pairs_of(target).frames] == ["000001"]
+
+
 def test_one_folder_is_one_scene_and_lidar_alone_is_enough(tmp_path):
     write_ntu(tmp_path / "drive")
     job = dataclasses.replace(JOB, radar="")

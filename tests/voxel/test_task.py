@@ -261,6 +261,22 @@ def test_clouds_are_predicted_as_their_volumes_and_a_bad_file_is_left_out(
     assert np.isfinite(made.doppler).all()
 
 
+def test_folders_of_one_sensor_are_found_in_scenes(tmp_path):
+    names = ("radar_voxel", "radar/training/velodyne")
+    for scene in ("2", "10"):
+        (tmp_path / "all" / scene / names[1]).mkdir(parents=True)
+    (tmp_path / "all" / "2" / names[0]).mkdir()
+    inside = [tmp_path / "all" / "2" / names[0], tmp_path / "all" / "10" / names[1]]
+    assert arriving.folders_of(tmp_path / "all", names) == [(inside[0], "2"), (inside[1], "10")]
+    assert arriving.folders_of(inside[0].parent, names) == [(inside[0], "")]
+    (inside[0] / "1.PCD").touch()
+    assert arriving.folders_of(inside[0], names) == [(inside[0], "")]
+    (tmp_path / "stored" / "a").mkdir(parents=True)
+    (tmp_path / "stored" / "a" / "000000-000063.h5").touch()
+    with pytest.raises(UserError, match=r"holds stores of prepare \(\*.h5\), .* --store=npz"):
+        arriving.folders_of(tmp_path / "stored", names)
+
+
 def test_what_clouds_need_is_known_from_how_the_data_were_prepared(tmp_path):
     assert arriving.prepared_with("") is arriving.prepared_with(str(tmp_path)) is None
     known = Prepare(radar_columns="x,y,z,rcs", rotation=(0, -1, 0, 1, 0, 0, 0, 0, 1))
@@ -269,7 +285,7 @@ def test_what_clouds_need_is_known_from_how_the_data_were_prepared(tmp_path):
     assert arriving.prepared_with(str(tmp_path)) == known
     for ranges, resolution in (
         ((0, 120, -20, 20, -6, 10), 0.2),
-        ((0, 8.1, -4.2, 4.2, -2, 2.5), 0.1),
+        ((-2.7, 15.6, -3, 3, -3, 3), 0.3),
     ):
         grid = VoxelGrid.of(ranges, resolution)
         assert arriving.grid_of(Geometry.of(grid.ranges, grid.shape)) == grid

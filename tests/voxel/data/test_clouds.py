@@ -43,9 +43,9 @@ def test_ntu_npy(tmp_path):
 @pytest.mark.parametrize("data", ["ascii", "binary", "binary_compressed"])
 @pytest.mark.parametrize("names", [("intensity", "velocity"), ("RCS", "v_r"), ("power", "doppler")])
 def test_pcd_by_its_own_column_names_in_any_order(tmp_path, data, names):
-    padding = np.ones((20, 2))
+    padding, two = np.ones((20, 2)), np.column_stack([INTENSITY, DOPPLER])  # the first counts
     columns = {names[1]: DOPPLER, "_": padding, **dict(zip("xyz", POINTS.T, strict=True))}
-    write_pcd(tmp_path / "a.pcd", {**columns, "ring": padding[:, 0], names[0]: INTENSITY}, data)
+    write_pcd(tmp_path / "a.pcd", {**columns, "ring": padding[:, 0], names[0]: two}, data)
     # the layout is for files that do not name their columns
     require(read_cloud(tmp_path / "a.pcd", "kitti"), doppler=True)
 
