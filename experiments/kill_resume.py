@@ -194,15 +194,14 @@ def torment(trial: Trial, kills: int, terms: int, seed: int, startup: float) -> 
     return clean
 
 
-def state_leaves(trial: Trial) -> dict[str, bytes]:
-    """Every array of the latest checkpoint as bytes, and its progress."""
+def state_leaves(run: Path) -> dict[str, bytes]:
+    """Every array of a workdir's latest checkpoint as bytes, and its progress."""
     import jax
 
     from tds_jax import cli, tasks
     from tds_jax.engine import sharding, workdir
     from tds_jax.engine.blueprint import Blueprint
 
-    run = trial.folder / "run"
     config = cli.resolve(workdir.read_config(run))
     checkpoints = workdir.open_checkpoints(run, config)
     shapes = Blueprint(tasks.get(config), config).shapes
@@ -219,9 +218,9 @@ def state_leaves(trial: Trial) -> dict[str, bytes]:
     return leaves | {"position": str(position).encode(), "progress": progress.encode()}
 
 
-def metrics_digest(trial: Trial) -> str:
-    """sha256 of metrics.jsonl without its perf/* entries."""
-    text = (trial.folder / "run" / "metrics.jsonl").read_text()
+def metrics_digest(run: Path) -> str:
+    """sha256 of a workdir's metrics.jsonl without its perf/* entries."""
+    text = (run / "metrics.jsonl").read_text()
     kept = [
         json.dumps({k: v for k, v in json.loads(line).items() if not k.startswith("perf/")})
         for line in text.splitlines()
@@ -231,12 +230,12 @@ def metrics_digest(trial: Trial) -> str:
 
 def same(a: Trial, b: Trial) -> bool:
     """Compares the two trials' results and prints how."""
-    one, two = state_leaves(a), state_leaves(b)
+    one, two = state_leaves(a.folder / "run"), state_leaves(b.folder / "run")
     different = [name for name in one.keys() | two.keys() if one.get(name) != two.get(name)]
     size = sum(len(value) for value in one.values())
     verdict = f"DIFFERENT: {different}" if different else "identical"
     print(f"\nlatest checkpoints ({len(one)} leaves, {size} bytes): {verdict}")
-    digests = metrics_digest(a), metrics_digest(b)
+    digests = metrics_digest(a.folder / "run"), metrics_digest(b.folder / "run")
     print(f"metrics.jsonl without perf/*, sha256: {digests[0]}\n{digests[1]:>102}")
     reports = [(t.folder / "run" / "report.json").read_bytes() for t in (a, b)]
     print(f"report.json: {'identical' if reports[0] == reports[1] else 'DIFFERENT'}")
