@@ -49,10 +49,17 @@ def _hit(number: int, phase: str) -> Callable[[Trial], Seen]:
 
 def _signals() -> list[Fault]:
     return [
-        Fault(f"{NAMES[number]} while {phase}", _hit(number, phase), goes_on,
+        Fault(f"{NAMES[number]} while {phase}", _hit(number, phase),
+              _unplanned if phase == "planning" else goes_on,
               (-9,) if number == KILL else (0,), task="signal" if phase in OF_ENGINE else "pose")
         for phase in PHASES for number in NAMES
     ]  # fmt: skip
+
+
+def _unplanned(trial: Trial) -> str:
+    """No plan was kept; without a budget it is the undisturbed run."""
+    del trial.settings["memory.budget"]
+    return goes_on(trial)
 
 
 def _generating(number: int) -> Callable[[Trial], Seen]:

@@ -163,7 +163,7 @@ def _first_whole(
             damaged[position] = str(error)
     number, reason = next(iter(damaged.items()))
     raise UserError(
-        f"no checkpoint in {checkpoints.manager.directory} is whole ({number}: {reason}); restore "
+        f"no checkpoint in {checkpoints.folder} is whole ({number}: {reason}); restore "
         "the folder from a copy, or train in another --workdir"
     )
 

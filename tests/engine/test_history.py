@@ -53,13 +53,13 @@ def test_a_torn_line_spoils_no_other(tmp_path, torn):
 
 
 def test_a_full_disk_does_not_hide_what_filled_it(tmp_path, full_disk):
-    with (
-        contextlib.ExitStack() as until_the_end_is_noted,
-        pytest.raises(ValueError, match="the reason"),
-        history.recorded(tmp_path, "plan"),
-    ):
-        size = (tmp_path / history.HISTORY).stat().st_size
-        until_the_end_is_noted.enter_context(full_disk(size))
-        raise ValueError("the reason")
+    def run(until_the_end_is_noted):
+        with history.recorded(tmp_path, "plan"):
+            size = (tmp_path / history.HISTORY).stat().st_size
+            until_the_end_is_noted.enter_context(full_disk(size))
+            raise ValueError("the reason")
+
+    with contextlib.ExitStack() as stack, pytest.raises(ValueError, match="the reason"):
+        run(stack)
     with full_disk(1), pytest.raises(OSError, match=r"history\.jsonl"):
         history.start(tmp_path, "plan")
