@@ -137,6 +137,7 @@ def _become(
 ) -> None:
     """Never returns."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     where = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(where, 1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import platform
@@ -19,9 +20,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     What was there before stays until then, and for good if the block raises. Each process has a
     temporary of its own, so of writers at once the last one's file is there, whole. Its name ends
     in '.tmp', which no reader takes; a writer that would add an ending takes an open file. Where
-    it cannot be written, or the disk is full, the OSError names `path`.
+    it cannot be written, or the disk is full, the OSError names `path`. What killed writers have
+    left in its folder is removed.
     """
     path = Path(path)
+    _sweep_once(path.parent, os.getpid())
     temporary = temporary_of(path, os.getpid())
     try:
         with naming(path, temporary):
@@ -80,7 +83,7 @@ def _fullness(error: Exception) -> int | None:
 
 def temporary_of(path: Path, process: int) -> Path:
     """Where a process of this machine writes what shall be `path`."""
-    return path.with_name(f"{path.name}.{platform.node()}-{process}.tmp")
+    return path.with_name(f"{path.name}.{writer(process)}.tmp")
 
 
 def set_aside(path: Path, place: Path) -> Path:
@@ -94,13 +97,37 @@ def set_aside(path: Path, place: Path) -> Path:
 
 def sweep(folder: Path) -> None:
     """Removes the temporaries of writers on this machine that were killed."""
-    for leftover in folder.rglob(f"*.{platform.node()}-*.tmp"):
-        process = leftover.name.removesuffix(".tmp").rpartition("-")[2]
-        if process.isdecimal() and not _is_alive(int(process)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    for leftover in folder.rglob("*.tmp"):
+        _remove_if_left(leftover)
+
+
+@functools.lru_cache
+def _sweep_once(folder: Path, process: int) -> None:
+    """The same for one folder, once in a process: it may hold very many files."""
+    with contextlib.suppress(OSError):  # writing will say what is wrong with it
+        for name in os.listdir(folder):
+            _remove_if_left(folder / name)
+
+
+def _remove_if_left(path: Path) -> None:
+    if not path.name.endswith(".tmp") or not was_killed(path.name.removesuffix(".tmp")):
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def writer(process: int) -> str:
+    """How names of what is being written end: which process of which machine does it."""
+    return f"{platform.node()}-{process}"
+
+
+def was_killed(name: str) -> bool:
+    """Whether a name ends with `writer` of a process of this machine that is no more."""
+    rest, _, process = name.rpartition("-")
+    mine = rest.endswith(f".{platform.node()}")
+    return mine and process.isdecimal() and not _is_alive(int(process))
 
 
 def _is_alive(process: int) -> bool:

@@ -20,6 +20,7 @@ with whole_file(sys.argv[1]) as temporary:
     if sys.argv[2] == "half":
         os.kill(os.getpid(), 9)
 """
+DEAD = 2**30  # more than any process
 
 
 def other_process(path, text):
@@ -54,6 +55,16 @@ def test_a_killed_writer_leaves_the_old_file_and_its_temporary_can_be_swept(tmp_
         assert list(tmp_path.glob("*.tmp")) == [temporary]  # of a writer that lives
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_the_killed_left_in_a_folder_goes_when_anything_is_written_there(tmp_path):
+    left, alive = temporary_of(tmp_path / "b[1]", DEAD), temporary_of(tmp_path / "c", 1)
+    elsewhere = tmp_path / f"d.elsewhere-{DEAD}.tmp"
+    for path in (left, alive, elsewhere):
+        path.touch()
+    with whole_file(tmp_path / "a") as temporary:
+        temporary.touch()
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a", alive, elsewhere])
 
 
 def test_of_two_writers_at_once_either_leaves_a_whole_file(tmp_path):
