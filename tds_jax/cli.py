@@ -23,8 +23,10 @@ TERMINATED = 143  # and of SIGTERM
 # Of a place that the user has named and that cannot be read or written.
 PLACE_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG),
 }
+# Of a drive that fails, or a network that does.
+READ_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
 # What absl and ml_collections say of a value, and what it should have been.
 KINDS = {
     "invalid literal for int()": "a whole number",
@@ -61,9 +63,12 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
     except BrokenPipeError:  # the reader of our output has gone (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in PLACE_ERRORS or not error.filename:
+        if error.errno not in PLACE_ERRORS | READ_ERRORS or not error.filename:
             raise
-        _complain(f"{error.filename}: {error.strerror}; name another place or make room for it")
+        remedy = "name another place or make room for it"
+        if error.errno in READ_ERRORS:
+            remedy = "give the same command again once it can be read"
+        _complain(f"{error.filename}: {error.strerror}; {remedy}")
     sys.exit(0)
 
 

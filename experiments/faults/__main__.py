@@ -10,8 +10,8 @@ another status than it should.
 
 Each door runs in a fork of one process that has imported jax but not started it; signals are sent,
 disks filled and files hurt from inside it, in the middle of the function that is named. A disk is
-full on a tmpfs of a few MiB where this process may mount one, elsewhere by RLIMIT_FSIZE; as root,
-rows of permissions become nobody.
+full on a tmpfs of a few MiB where this process may mount one, elsewhere by RLIMIT_FSIZE; rows of
+permissions give up root's rights.
 """
 
 import argparse

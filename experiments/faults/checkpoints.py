@@ -17,7 +17,7 @@ def truncate(path: Path) -> None:
 
 def flip(path: Path) -> None:
     """One bit in its middle."""
-    content = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes() or b"\n")
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 

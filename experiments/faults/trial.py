@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -142,6 +143,7 @@ def _become(
     where = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(where, 1)
     os.dup2(where, 2)
+    warnings.filterwarnings("ignore", module="runpy")  # doors have been imported before
     sys.argv = [module, *args]
     sys.orig_argv = ["python", "-m", module, *args]
     code = 1

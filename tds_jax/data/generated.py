@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from tds_jax.data.whole_file import was_killed, writer
+from tds_jax.data.whole_file import naming, was_killed, writer
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, progress_bar, silent
 
@@ -80,8 +80,9 @@ def build_once(folder: str | Path, description: str, build: Callable[[Path], Non
     _sweep(folder.parent, prefix)
     building = Path(tempfile.mkdtemp(f".{writer(os.getpid())}", prefix, folder.parent))
     try:
-        build(building)
-        (building / MARKER).write_text(description)
+        with naming(folder):
+            build(building)
+            (building / MARKER).write_text(description)
         _publish(building, folder, description)
     finally:
         shutil.rmtree(building, ignore_errors=True)

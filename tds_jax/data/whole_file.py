@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+DAMAGED = "damaged"  # where a run keeps what it could not read
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -60,12 +61,13 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """Inside, the OSError of a full disk names `path`, and so does any of its temporary's.
 
-    Libraries that write files say of a full disk what they like; all quote the system's words.
+    Libraries that write files say what they like of a full disk, in the system's words, and of a
+    file that they cannot make, by its name.
     """
     try:
         yield
     except OSError as error:
-        of_temporary = temporary and error.filename == str(temporary)
+        of_temporary = temporary and str(temporary) in (error.filename or str(error))
         if number := _fullness(error) or (error.errno if of_temporary else None):
             raise OSError(number, os.strerror(number), str(path)) from error
         raise

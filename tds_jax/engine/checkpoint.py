@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +25,14 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from tds_jax.data import json_file
-from tds_jax.data.whole_file import naming, set_aside
+from tds_jax.data.whole_file import DAMAGED, naming, set_aside
 from tds_jax.engine import seal
 from tds_jax.errors import UserError
 
 SCORE = "score"
 SUM = "crc32"  # of what the host remembers, beside it
-DAMAGED = "damaged"  # beside the folder of checkpoints
-_OPEN_FILES = Path("/proc/self/fd")
+_STRANGE = re.compile(r"[\[\\\udc80-\udcff]")  # the last are what is no UTF-8, see os.fsdecode
+_OPEN_FILES = Path("/proc/self/fd")  # of Linux
 
 
 class Restored(NamedTuple):
@@ -77,7 +78,7 @@ class Checkpoints:
         writer may clear away what an earlier writer left half-written.
         """
         closing = contextlib.ExitStack()
-        place = folder.absolute() if read_only else closing.enter_context(_plainly_named(folder))
+        place = closing.enter_context(_plainly_named(folder.absolute(), read_only))
         logger = logging.getLogger("absl")
         logger.setLevel(logging.WARNING)
         logger.addFilter(_is_news)
@@ -240,20 +241,21 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _plainly_named(folder: Path) -> Iterator[Path]:
-    """A path to the folder, which may be new, under which Orbax finds what it has written.
+def _plainly_named(folder: Path, exists: bool) -> Iterator[Path]:
+    """A path to the folder, made if need be, under which Orbax finds what it has written.
 
     It merges its files by a pattern of the whole path; with '[' in it, it finds none and says
-    nothing. Elsewhere than on Linux, UserError for such a name.
+    nothing. It takes a backslash for a slash, and only UTF-8. Where there is no way around,
+    UserError for such a name.
     """
-    folder = folder.absolute()
-    if "[" not in str(folder):
+    if not (wrong := _STRANGE.search(str(folder))):
         yield folder
         return
     if not _OPEN_FILES.exists():
-        words = f"{folder}: Orbax cannot write below a name with '['; name another --workdir"
-        raise UserError(words)
-    folder.mkdir(parents=True, exist_ok=True)
+        words = f"Orbax cannot use a name with {wrong[0]!r}; name another --workdir"
+        raise UserError(f"{folder}: {words}")
+    if not exists:
+        folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         yield _OPEN_FILES / str(descriptor)

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from tds_jax.data import json_file
 from tds_jax.data.whole_file import naming
 from tds_jax.engine.stopping import StopError
 
@@ -28,16 +29,7 @@ Line = dict[str, Any]
 
 def read(folder: Path) -> list[Line]:
     """Every whole line; one that a kill or a full disk has cut short is left out."""
-    path = folder / HISTORY
-    texts = path.read_text(errors="replace").splitlines() if path.exists() else []
-    return [line for text in texts if isinstance(line := _parsed(text), dict)]
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+    return json_file.read_lines(folder / HISTORY)[0]
 
 
 def start(folder: Path, plan: str) -> None:

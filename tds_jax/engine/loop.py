@@ -94,7 +94,8 @@ class Run:
         need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
-        cut_back(self.log.path, progress.position, progress.evaluated)
+        if words := cut_back(self.log.path, progress.position, progress.evaluated):
+            self.log.say(words)
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
         return state, progress
@@ -152,6 +153,8 @@ class Run:
 
     def _save(self, state: TrainState, progress: Standing, score: float | None) -> None:
         self.window.flush()
+        # No checkpoint has seen other data than its run was begun with.
+        workdir.require_unchanged(self.folder, self.task.data_files())
         remembered = dataclasses.asdict(progress) | {
             "step": progress.position // self.config.optim.batch_size,
             "config": self.config.to_dict(),

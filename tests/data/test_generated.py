@@ -37,6 +37,17 @@ def test_leftovers_of_dead_builds_go_and_live_ones_stay(tmp_path):
     assert names(tmp_path) == sorted([leftovers[2].name, leftovers[3].name, "data[1]"])
 
 
+def test_a_full_disk_names_the_folder(tmp_path, full_disk):
+    def build():
+        with full_disk(2):
+            build_once(tmp_path / "data", "a description", lambda folder: None)
+
+    with pytest.raises(OSError) as caught:
+        build()
+    assert caught.value.filename == str(tmp_path / "data")
+    assert names(tmp_path) == []
+
+
 def test_losing_the_race_is_fine(tmp_path):
     def race(folder):
         fill(folder)

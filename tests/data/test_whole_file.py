@@ -101,6 +101,19 @@ def test_what_hdf5_says_of_a_full_disk_becomes_one_line(tmp_path):
     assert str(caught.value) == f"[Errno 28] No space left on device: '{tmp_path / 'a.h5'}'"
 
 
+def test_what_hdf5_says_of_a_file_that_it_may_not_make_names_the_users(tmp_path):
+    def save(named):
+        with whole_file(tmp_path / "a.h5") as temporary:
+            raise PermissionError(errno.EACCES, f"Unable to create (name = '{named or temporary}')")
+
+    with pytest.raises(PermissionError) as caught:
+        save("")
+    assert caught.value.filename == str(tmp_path / "a.h5")
+    with pytest.raises(PermissionError, match="another") as caught:
+        save("another")
+    assert caught.value.filename is None
+
+
 def test_a_place_that_cannot_be_written_is_named_as_the_user_knows_it(tmp_path):
     for path in (tmp_path / "none" / "a", tmp_path / "file" / "a"):
         (tmp_path / "file").touch()
