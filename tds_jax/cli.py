@@ -1,6 +1,7 @@
 """What all doors share: parse, resolve, run, and one clear line when the user can fix it."""
 
 import errno
+import io
 import os
 import re
 import sys
@@ -48,6 +49,9 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
     if program and program.name.startswith("tds_jax."):  # not a test that calls us
         heap.use_huge_pages()
     heap.limit_arenas()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what its encoding has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         if define:
             define()

@@ -99,7 +99,6 @@ _FAULTS = [
     *(Fault(f"ulimit -v: {more // MIB} MiB more", _memory(more), goes_on, (0, 2, -6, -11))
       for more in (16 * MIB, 128 * MIB, 512 * MIB)),
     Fault("ulimit -n 40", _limited(resource.RLIMIT_NOFILE, 40), goes_on, (0, 2)),
-    Fault("ulimit -f 0 (no file may grow)", _limited(resource.RLIMIT_FSIZE, 0), goes_on, (2,)),
     Fault("ulimit -t 3 (seconds of CPU)", _limited(resource.RLIMIT_CPU, 3), goes_on, (0, -24)),
     *(Fault(f"reader goes after {n} lines (head -{n})", _head(n), goes_on) for n in (0, 1, 3)),
     Fault("no stdin", _closed(0), goes_on),
