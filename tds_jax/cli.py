@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from tds_jax import config as configuration
 from tds_jax.budget import heap
 from tds_jax.config import Config
+from tds_jax.data.whole_file import DRIVE_ERRORS
 from tds_jax.engine.stopping import StopError, sigterm_raises
 from tds_jax.errors import UserError
 
@@ -26,8 +27,6 @@ PLACE_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG),
 }
-# Of a drive that fails, or a network that does.
-READ_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
 # What absl and ml_collections say of a value, and what it should have been.
 KINDS = {
     "invalid literal for int()": "a whole number",
@@ -67,11 +66,11 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
     except BrokenPipeError:  # the reader of our output has gone (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in PLACE_ERRORS | READ_ERRORS or not error.filename:
+        if error.errno not in PLACE_ERRORS | DRIVE_ERRORS or not error.filename:
             raise
         remedy = "name another place or make room for it"
-        if error.errno in READ_ERRORS:
-            remedy = "give the same command again once it can be read"
+        if error.errno in DRIVE_ERRORS:
+            remedy = "give the same command again once it can be read, or do without it"
         _complain(f"{error.filename}: {error.strerror}; {remedy}")
     sys.exit(0)
 

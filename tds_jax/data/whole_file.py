@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DAMAGED = "damaged"  # where a run keeps what it could not read
+# Of a drive or a network that fails, whatever is on it.
+DRIVE_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
