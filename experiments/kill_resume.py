@@ -58,6 +58,7 @@ SETTINGS = {
     "log.plots": False,
 }
 LIMIT = 300.0  # s per attempt; a start alone takes 5 to 20 s
+ORPHANED = 20.0  # s
 MOMENTS = ("starting", "stepping", "validating", "saving")
 
 
@@ -141,14 +142,18 @@ def moment_arrives(
 
 
 def strike(process: subprocess.Popen, number: int) -> int:
-    """Sends a signal, waits for the end; returns how many children outlived it by three seconds."""
+    """Sends a signal, waits for the end; returns how many children outlive it.
+
+    A worker looks for its parent every second once it works; one that is still importing what it
+    needs, on cores that are busy, sees only afterwards that it is alone.
+    """
     try:
         children = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         children = []
     process.send_signal(number)
     process.wait(LIMIT)
-    _, alive = psutil.wait_procs(children, timeout=3)
+    _, alive = psutil.wait_procs(children, timeout=ORPHANED)
     return len(alive)
 
 
