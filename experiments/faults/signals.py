@@ -22,7 +22,7 @@ PHASES = {
     "compiling": ("tds_jax.engine.loop:Program", 1, 0.05),
     "statistics": ("tds_jax.pose.task:fit_normalizer", 1, 0.0),
     "beginning the log": ("tds_jax.engine.loop:cut_back", 1, 0.0),
-    "a step, half a batch": ("tds_jax.engine.loop:Run.step", 4, 0.0),
+    "stepping, half a batch": ("tds_jax.engine.loop:Run.step", 4, 0.0),
     "logging": ("tds_jax.engine.logs:Log.write", 2, 0.0),
     "evaluation": ("tds_jax.engine.evaluation:Loader.eval_batches", 1, 0.0),
     "saving": ("tds_jax.engine.checkpoint:seal.seal", 2, 0.0),
@@ -32,7 +32,7 @@ PHASES = {
     "writing the report": ("tds_jax.engine.report:Report.write", 1, 0.0),
 }
 OF_ENGINE = (
-    "planning", "compiling", "beginning the log", "a step, half a batch", "logging", "evaluation",
+    "planning", "compiling", "beginning the log", "stepping, half a batch", "logging", "evaluation",
     "saving", "adding a score", "plotting", "writing the report",
 )  # fmt: skip
 
@@ -202,17 +202,17 @@ FAULTS = [
     *_signals(),
     *(Fault(f"{NAMES[n]} while resuming", _resuming(n), goes_on,
             (-9,) if n == KILL else (0,), task="signal") for n in NAMES),
-    Fault("Ctrl-C twice, in a step", _twice(INT, INT, phase="a step, half a batch"), goes_on,
+    Fault("Ctrl-C twice, stepping", _twice(INT, INT, phase="stepping, half a batch"), goes_on,
           (0, 130), task="signal"),
     Fault("Ctrl-C twice, saving", _twice(INT, INT, phase="saving"), goes_on, (0, 130),
           task="signal"),
     Fault("Ctrl-C twice, evaluating", _twice(INT, INT, phase="evaluation"), goes_on, (0, 130),
           task="signal"),
-    Fault("SIGTERM twice, in a step", _twice(TERM, TERM, phase="a step, half a batch"), goes_on,
+    Fault("SIGTERM twice, stepping", _twice(TERM, TERM, phase="stepping, half a batch"), goes_on,
           task="signal"),
     Fault("SIGTERM, then kill -9", _twice(TERM, KILL, phase="saving"), goes_on, (0, -9),
           task="signal"),
-    Fault("terminal closed (SIGHUP) in a step",
+    Fault("terminal closed (SIGHUP), stepping",
           lambda t: t.train(before("tds_jax.engine.loop:Run.step", send(signal.SIGHUP), 4)),
           goes_on, (0, -1), task="signal"),
     Fault("kill -9 with a data worker", _workers(send(KILL), 4), goes_on, (-9,)),
