@@ -64,7 +64,7 @@ def _unplanned(trial: Trial) -> str:
 
 def _generating(number: int) -> Callable[[Trial], Seen]:
     def do(trial: Trial) -> Seen:
-        trial.settings |= {"data.path": "", "data.synthetic_seconds": 2.0}
+        trial.settings |= {"data.path": "", "data.synthetic_seconds": 5.0}
         return trial.train(before("tds_jax.pose.synthetic:write_session", send(number), 3))
 
     return do

@@ -13,6 +13,7 @@ from pathlib import Path
 DAMAGED = "damaged"  # where a run keeps what it could not read
 # Of a drive or a network that fails, whatever is on it.
 DRIVE_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+LONGEST = 255  # bytes of a name, of nearly all file systems
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,8 +87,10 @@ def _fullness(error: Exception) -> int | None:
 
 
 def temporary_of(path: Path, process: int) -> Path:
-    """Where a process of this machine writes what shall be `path`."""
-    return path.with_name(f"{path.name}.{writer(process)}.tmp")
+    """Where a process of this machine writes what shall be `path`: a name that is not too long."""
+    ending = f".{writer(process)}.tmp"
+    begins = os.fsencode(path.name)[: LONGEST - len(ending)]
+    return path.with_name(os.fsdecode(begins) + ending)
 
 
 def set_aside(path: Path, place: Path) -> Path:

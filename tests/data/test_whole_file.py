@@ -9,7 +9,15 @@ import sys
 import numpy as np
 import pytest
 
-from tds_jax.data.whole_file import FULL, naming, set_aside, sweep, temporary_of, whole_file
+from tds_jax.data.whole_file import (
+    FULL,
+    naming,
+    set_aside,
+    sweep,
+    temporary_of,
+    was_killed,
+    whole_file,
+)
 from tests.test_cli import ROOT
 
 WRITER = """
@@ -126,6 +134,14 @@ def test_other_errors_within_the_block_stay_what_they_are(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "a"):
         (tmp_path / "source").read_text()
     assert caught.value.filename == str(tmp_path / "source")
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127])
+def test_the_longest_name_can_be_written(tmp_path, name):
+    with whole_file(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / name).read_text() == "whole"
+    assert was_killed(temporary_of(tmp_path / name, DEAD).name.removesuffix(".tmp"))
 
 
 def test_temporaries_of_processes_differ(tmp_path):
