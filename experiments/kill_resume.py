@@ -58,6 +58,7 @@ SETTINGS = {
     "log.plots": False,
 }
 LIMIT = 300.0  # s per attempt; a start alone takes 5 to 20 s
+ORPHANED = 20.0  # s
 MOMENTS = ("starting", "stepping", "validating", "saving")
 
 
@@ -141,14 +142,18 @@ def moment_arrives(
 
 
 def strike(process: subprocess.Popen, number: int) -> int:
-    """Sends a signal, waits for the end; returns how many children outlived it by three seconds."""
+    """Sends a signal, waits for the end; returns how many children outlive it.
+
+    A worker looks for its parent every second once it works; one that is still importing what it
+    needs, on cores that are busy, sees only afterwards that it is alone.
+    """
     try:
         children = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         children = []
     process.send_signal(number)
     process.wait(LIMIT)
-    _, alive = psutil.wait_procs(children, timeout=3)
+    _, alive = psutil.wait_procs(children, timeout=ORPHANED)
     return len(alive)
 
 
@@ -194,15 +199,14 @@ def torment(trial: Trial, kills: int, terms: int, seed: int, startup: float) -> 
     return clean
 
 
-def state_leaves(trial: Trial) -> dict[str, bytes]:
-    """Every array of the latest checkpoint as bytes, and its progress."""
+def state_leaves(run: Path) -> dict[str, bytes]:
+    """Every array of a workdir's latest checkpoint as bytes, and its progress."""
     import jax
 
     from tds_jax import cli, tasks
     from tds_jax.engine import sharding, workdir
     from tds_jax.engine.blueprint import Blueprint
 
-    run = trial.folder / "run"
     config = cli.resolve(workdir.read_config(run))
     checkpoints = workdir.open_checkpoints(run, config)
     shapes = Blueprint(tasks.get(config), config).shapes
@@ -219,9 +223,9 @@ def state_leaves(trial: Trial) -> dict[str, bytes]:
     return leaves | {"position": str(position).encode(), "progress": progress.encode()}
 
 
-def metrics_digest(trial: Trial) -> str:
-    """sha256 of metrics.jsonl without its perf/* entries."""
-    text = (trial.folder / "run" / "metrics.jsonl").read_text()
+def metrics_digest(run: Path) -> str:
+    """sha256 of a workdir's metrics.jsonl without its perf/* entries."""
+    text = (run / "metrics.jsonl").read_text()
     kept = [
         json.dumps({k: v for k, v in json.loads(line).items() if not k.startswith("perf/")})
         for line in text.splitlines()
@@ -231,12 +235,12 @@ def metrics_digest(trial: Trial) -> str:
 
 def same(a: Trial, b: Trial) -> bool:
     """Compares the two trials' results and prints how."""
-    one, two = state_leaves(a), state_leaves(b)
+    one, two = state_leaves(a.folder / "run"), state_leaves(b.folder / "run")
     different = [name for name in one.keys() | two.keys() if one.get(name) != two.get(name)]
     size = sum(len(value) for value in one.values())
     verdict = f"DIFFERENT: {different}" if different else "identical"
     print(f"\nlatest checkpoints ({len(one)} leaves, {size} bytes): {verdict}")
-    digests = metrics_digest(a), metrics_digest(b)
+    digests = metrics_digest(a.folder / "run"), metrics_digest(b.folder / "run")
     print(f"metrics.jsonl without perf/*, sha256: {digests[0]}\n{digests[1]:>102}")
     reports = [(t.folder / "run" / "report.json").read_bytes() for t in (a, b)]
     print(f"report.json: {'identical' if reports[0] == reports[1] else 'DIFFERENT'}")

@@ -7,7 +7,6 @@ refuse or suffer from. Exit status 2 if nothing is usable.
 """
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tds_jax import cli, jobs
+from tds_jax.data import json_file
 from tds_jax.errors import UserError
 
 SHOWN = 20  # findings of a kind that are printed; the JSON file has all
@@ -35,7 +35,7 @@ def main() -> None:
     if flags.FLAGS.json:
         found = {"input": str(folder), "summary": checked.summary, "findings": checked.findings}
         found |= {"files": checked.files} if checked.files else {}
-        Path(flags.FLAGS.json).write_text(json.dumps(found, indent=1) + "\n")
+        json_file.write(Path(flags.FLAGS.json), found)
     if not checked.usable:
         raise UserError(f"--input={folder}: no usable file; see the lines above")
 

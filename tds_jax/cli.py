@@ -1,6 +1,7 @@
 """What all doors share: parse, resolve, run, and one clear line when the user can fix it."""
 
 import errno
+import io
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from absl import logging as absl_logging
 from tds_jax import config as configuration
 from tds_jax.budget import heap
 from tds_jax.config import Config
+from tds_jax.data.whole_file import DRIVE_ERRORS
 from tds_jax.engine.stopping import StopError, sigterm_raises
 from tds_jax.errors import UserError
 
@@ -23,7 +25,7 @@ TERMINATED = 143  # and of SIGTERM
 # Of a place that the user has named and that cannot be read or written.
 PLACE_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG),
 }
 # What absl and ml_collections say of a value, and what it should have been.
 KINDS = {
@@ -46,6 +48,9 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
     if program and program.name.startswith("tds_jax."):  # not a test that calls us
         heap.use_huge_pages()
     heap.limit_arenas()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what its encoding has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         if define:
             define()
@@ -61,9 +66,12 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
     except BrokenPipeError:  # the reader of our output has gone (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in PLACE_ERRORS or not error.filename:
+        if error.errno not in PLACE_ERRORS | DRIVE_ERRORS or not error.filename:
             raise
-        _complain(f"{error.filename}: {error.strerror}; name another place or make room for it")
+        remedy = "name another place or make room for it"
+        if error.errno in DRIVE_ERRORS:
+            remedy = "give the same command again once it can be read, or do without it"
+        _complain(f"{error.filename}: {error.strerror}; {remedy}")
     sys.exit(0)
 
 

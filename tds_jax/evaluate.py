@@ -6,7 +6,6 @@ Prints the tables, writes report.json, report_<split>.csv and the figures in plo
 those of the train split, fitted once and kept in the workdir.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from absl import flags
 
 from tds_jax import cli, tasks
 from tds_jax.config import SPLITS, require_choice
+from tds_jax.data import json_file
 
 if TYPE_CHECKING:
     from tds_jax.engine.blueprint import Blueprint
@@ -57,7 +57,7 @@ def main() -> None:
         remember=lambda config: None,
     )
     if flags.FLAGS.json:
-        Path(flags.FLAGS.json).write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+        json_file.write(Path(flags.FLAGS.json), report.to_dict())
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     import jax
     import jax.numpy as jnp
 
-    from tds_jax.engine import lock, step, workdir
+    from tds_jax.budget.plan import describe
+    from tds_jax.engine import history, lock, step, workdir
     from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.loop import Standing
     from tds_jax.engine.program import RUNS_ONCE
@@ -88,9 +89,11 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
             task.digest() if seen else "",
             task.data_files() if seen else {},
         )
-        checkpoints = workdir.open_checkpoints(folder, config)
-        checkpoints.save(0, state, remembered, score=None)
-        checkpoints.close()
+        with history.recorded(folder, describe(config)):
+            checkpoints = workdir.open_checkpoints(folder, config)
+            checkpoints.save(0, state, remembered, score=None)
+            checkpoints.close()
+            history.end(folder, "imported", steps=0)
     return state
 
 

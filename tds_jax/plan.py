@@ -9,7 +9,6 @@ Train with it: python -m tds_jax.train --config=... --config.memory.budget=1GiB
 """
 
 import functools
-import json
 from pathlib import Path
 
 from absl import flags
@@ -18,6 +17,7 @@ from ml_collections import config_flags
 from tds_jax import cli, tasks
 from tds_jax import config as configuration
 from tds_jax.config import require_choice
+from tds_jax.data import json_file
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 flags.mark_flag_as_required("config")
@@ -46,7 +46,7 @@ def main() -> None:
     plan = settling.make(build, config, target, console, whole=True)
     table.show(plan, console)
     if flags.FLAGS.json:
-        Path(flags.FLAGS.json).write_text(json.dumps(table.to_dict(plan), indent=1) + "\n")
+        json_file.write(Path(flags.FLAGS.json), table.to_dict(plan))
 
 
 if __name__ == "__main__":

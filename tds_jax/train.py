@@ -3,8 +3,8 @@
     python -m tds_jax.train --config=configs/low_memory.py --workdir=runs/a \\
         [--config.data.path=DIR] [--config.optim.batch_size=32] ...
 
-Writes config.json, metrics.jsonl, checkpoints/ and plots/ into the workdir, shows progress, and
-ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exits.
+Writes config.json, metrics.jsonl, history.jsonl, checkpoints/ and plots/ into the workdir, shows
+progress, and ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exits.
 """
 
 import functools
@@ -41,12 +41,12 @@ def main() -> None:
     """Plan if there is a budget, train, then evaluate the best checkpoint on `test`."""
     try:
         with StopSignal() as stop, stop.raising():
-            _main()
+            _main(stop)
     except StopError:
         print(GOES_ON)
 
 
-def _main() -> None:
+def _main(stop: StopSignal) -> None:
     from tds_jax.engine import lock
     from tds_jax.engine.blueprint import Blueprint
 
@@ -69,7 +69,7 @@ def _main() -> None:
     for split in SPLITS if asked.eval.every else ("train", "test"):
         task.source(split)
     with lock.held(folder):
-        _train(asked, folder, task, build, warn)
+        _train(asked, folder, task, build, warn, stop)
 
 
 def _train(
@@ -78,11 +78,13 @@ def _train(
     task: tasks.Task,
     build: Callable[[Config], "Blueprint"],
     warn: Callable[[tasks.Task], None],
+    stop: StopSignal,
 ) -> None:
     """In a folder that no other process writes."""
     from tds_jax.budget import giving_way, settling
     from tds_jax.budget.memory import HostMeter
-    from tds_jax.engine import compilation, loop, workdir
+    from tds_jax.budget.plan import describe
+    from tds_jax.engine import compilation, history, loop, workdir
 
     compilation.keep_programs(asked.memory.compile_cache, folder)
     config, plan = settling.settle(build, asked, folder)
@@ -94,7 +96,8 @@ def _train(
 
     # After everything that may be wrong with the input, which another try may correct.
     remember(config)
-    with HostMeter() as host:
+    stop.leaving = lambda name: history.end(folder, history.stopped(name))
+    with history.recorded(folder, describe(config)), HostMeter() as host:
         finished, config = giving_way.within_memory(
             lambda config: loop.fit(build(config), folder), config, remember
         )
@@ -102,7 +105,9 @@ def _train(
             giving_way.within_memory(
                 lambda config: evaluate(build(config), folder, "test"), config, remember
             )
+            history.end(folder, "complete", steps=finished.steps)
         else:
+            history.end(folder, history.stopped(finished.signal), steps=finished.steps)
             print(f"stopped after {finished.steps} steps and saved; the same command goes on")
     print(memory_words(finished, host.peak, plan.host.total if plan else None))
 

@@ -1,6 +1,8 @@
 """Doors: exit codes, one line for what the user can fix, and who may import what."""
 
 import ast
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -71,6 +73,27 @@ def test_done_is_0_and_a_users_error_is_2(monkeypatch, capfd):
         raise cli.UserError("two\nlines")
 
     assert outcome(wrong, monkeypatch, capfd) == (2, "error: two lines\n")
+
+
+def test_names_that_the_output_cannot_spell_are_escaped(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    monkeypatch.setattr(sys, "argv", ["door"])
+    with pytest.raises(SystemExit) as stop:
+        cli.launch(lambda: print("für", os.fsdecode(b"\xff")))
+    assert stop.value.code == 0
+    assert written.getvalue() == b"f\\xfcr \\udcff\n"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_drive_that_fails_is_one_line(monkeypatch, capfd, number):
+    def read():
+        raise OSError(number, os.strerror(number), "a.hdf5")
+
+    expected = f"error: a.hdf5: {os.strerror(number)}; give the same command again"
+    code, text = outcome(read, monkeypatch, capfd)
+    assert (code, text.count("\n")) == (2, 1)
+    assert text.startswith(expected)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(monkeypatch, capfd, tmp_path):

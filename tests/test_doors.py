@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tds_jax.budget.targets import NAMES
-from tds_jax.engine import lock
+from tds_jax.engine import history, lock
 from tests.doors import ROOT, door
 
 # The smallest network on generated recordings of one user, 5 s each.
@@ -61,6 +61,10 @@ def test_training_leaves_config_metrics_checkpoints_plots_and_report(trained):
     for line in logged:
         assert np.isfinite([line["loss"], line["mae_rad"], line["r2"]]).all()
     assert any((run / "checkpoints").iterdir())
+    begun, ended = history.read(run)
+    assert f"--workdir={run}" in begun["command"]
+    assert begun["plan"].startswith("micro-batch")
+    assert (ended["how"], ended["steps"]) == ("complete", 4)
     names = {path.name for path in (run / "plots").iterdir()}
     assert names == {"curves.png", "test_angles.png", "test_methods.png"}
     assert all((run / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in names)
@@ -105,6 +109,7 @@ def test_training_again_adds_nothing(trained, base):
     done = door("train", *train_flags(base))
     assert done.returncode == 0, done.stderr
     assert lines(run) == before
+    assert [line["event"] for line in history.read(run)] == ["start", "end"] * 2
 
 
 def test_evaluate_repeats_the_numbers_and_keeps_other_splits(trained, base):

@@ -1,8 +1,10 @@
 """Generated data: recipe -> cache -> folder; whole or absent, and built once however many ask."""
 
 import dataclasses
+import glob
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from tds_jax.data.whole_file import naming, was_killed, writer
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, progress_bar, silent
 
@@ -75,10 +78,11 @@ def build_once(folder: str | Path, description: str, build: Callable[[Path], Non
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}.building-"
     _sweep(folder.parent, prefix)
-    building = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    building = Path(tempfile.mkdtemp(f".{writer(os.getpid())}", prefix, folder.parent))
     try:
-        build(building)
-        (building / MARKER).write_text(description)
+        with naming(folder):
+            build(building)
+            (building / MARKER).write_text(description)
         _publish(building, folder, description)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -98,9 +102,10 @@ def _holds(folder: Path, description: str) -> bool:
 
 
 def _sweep(parent: Path, prefix: str) -> None:
-    """Removes what killed builds left behind."""
-    for leftover in parent.glob(f"{prefix}*"):
-        if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+    """Removes what killed builds left behind; those of other machines once they are old."""
+    for leftover in parent.glob(f"{glob.escape(prefix)}*"):
+        silent = time.time() - leftover.stat().st_mtime
+        if was_killed(leftover.name) or silent > STALE_SECONDS:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

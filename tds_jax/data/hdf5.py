@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from tds_jax.data.open_files import OpenFiles
+from tds_jax.data.whole_file import DRIVE_ERRORS
 from tds_jax.errors import UserError
 
 
@@ -118,9 +119,9 @@ class RowFiles:
         return self._read(path, group, dataset, start, stop)
 
     def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
-        rows = f"{path}: rows {start} to {stop} of {group}/{dataset}"
+        rows = f"rows {start} to {stop} of {group}/{dataset} "
         # HDF5 runs one call at a time anyway.
-        with self._dataset(path, group, dataset) as found, naming(rows):
+        with self._dataset(path, group, dataset) as found, naming(path, rows):
             return found[start:stop]
 
     def _dataset(
@@ -131,7 +132,7 @@ class RowFiles:
             try:
                 with naming(path):
                     return _find(file, path, group, dataset)
-            except UserError:
+            except (UserError, OSError):
                 file.close()
                 raise
 
@@ -159,6 +160,7 @@ def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h
     except PermissionError as error:
         raise UserError(f"{path}: not readable; check its permissions") from error
     except OSError as error:
+        _blame_the_drive(error, path)
         text = _first_line(error)
         if "truncated" in text:
             raise UserError(f"{path}: truncated HDF5 file; copy or download it again") from error
@@ -170,15 +172,25 @@ def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h
 
 
 @contextlib.contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Inside, any failure of the library is a UserError: a damaged file may fail anywhere in it."""
+def naming(path: str, what: str = "") -> Iterator[None]:
+    """Inside, any failure of the library is a UserError: a damaged file may fail anywhere in it.
+
+    But where the drive has failed it is an OSError of the path.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        line = f"{what}: cannot be read ({_first_line(error)}); copy the file again"
+        _blame_the_drive(error, path)
+        line = f"{path}: {what}cannot be read ({_first_line(error)}); copy the file again"
         raise UserError(line) from error
+
+
+def _blame_the_drive(error: Exception, path: str) -> None:
+    """OSError where a drive or network has failed: that file is no bad one, to be left out."""
+    if isinstance(error, OSError) and error.errno in DRIVE_ERRORS:
+        raise OSError(error.errno, os.strerror(error.errno), path) from error
 
 
 def _find(file: h5py.File, path: str, group: str, dataset: str) -> h5py.Dataset:

@@ -24,7 +24,7 @@ class FolderIndex:
     """Columns over the files of a folder, in the order of `names`.
 
     names: bytes (file-system encoding). identity: bytes, of `data.identity`, b'' for a file that
-    cannot be read. problem: bytes, why a file cannot be used, b'' otherwise.
+    cannot be read. problem: bytes (as names), why a file cannot be used, b'' otherwise.
     attributes: (S, A) bytes. Runs as in Scan. 25,000 files take a few MB.
     """
 
@@ -142,7 +142,7 @@ def _columns(names: Sequence[str], entries: Entries, layout: Layout) -> FolderIn
         **{name: column(name, np.int64) for name in _WHOLE},
         **{name: column(name, np.float64) for name in _REAL},
         attributes=np.array(attributes, np.bytes_).reshape(len(scans), len(layout.attributes)),
-        problem=np.array([entries[i].problem.encode() for i in present], np.bytes_),
+        problem=np.array([os.fsencode(entries[i].problem) for i in present], np.bytes_),
         valid=Runs.pack([scan.valid for scan in scans]),
         broken=Runs.pack([scan.broken for scan in scans]),
     )

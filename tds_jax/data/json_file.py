@@ -20,3 +20,22 @@ def read(path: Path, remedy: str) -> Any:
         return json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); {remedy}") from error
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Objects of a file with one a line, and how many other lines there are; ([], 0) without it.
+
+    What follows the last line's end was cut short by a kill, and is none.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    found = [_object(line) for line in text.split("\n")[:-1]]
+    whole = [line for line in found if line is not None]
+    return whole, len(found) - len(whole)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

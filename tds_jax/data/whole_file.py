@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import platform
@@ -9,6 +10,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+DAMAGED = "damaged"  # where a run keeps what it could not read
+# Of a drive or a network that fails, whatever is on it.
+DRIVE_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+LONGEST = 255  # bytes of a name, of nearly all file systems
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -19,9 +24,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     What was there before stays until then, and for good if the block raises. Each process has a
     temporary of its own, so of writers at once the last one's file is there, whole. Its name ends
     in '.tmp', which no reader takes; a writer that would add an ending takes an open file. Where
-    it cannot be written, or the disk is full, the OSError names `path`.
+    it cannot be written, or the disk is full, the OSError names `path`. What killed writers have
+    left in its folder is removed.
     """
     path = Path(path)
+    _sweep_once(path.parent, os.getpid())
     temporary = temporary_of(path, os.getpid())
     try:
         with naming(path, temporary):
@@ -57,12 +64,13 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """Inside, the OSError of a full disk names `path`, and so does any of its temporary's.
 
-    Libraries that write files say of a full disk what they like; all quote the system's words.
+    Libraries that write files say what they like of a full disk, in the system's words, and of a
+    file that they cannot make, by its name.
     """
     try:
         yield
     except OSError as error:
-        of_temporary = temporary and error.filename == str(temporary)
+        of_temporary = temporary and str(temporary) in (error.filename or str(error))
         if number := _fullness(error) or (error.errno if of_temporary else None):
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
@@ -79,8 +87,10 @@ def _fullness(error: Exception) -> int | None:
 
 
 def temporary_of(path: Path, process: int) -> Path:
-    """Where a process of this machine writes what shall be `path`."""
-    return path.with_name(f"{path.name}.{platform.node()}-{process}.tmp")
+    """Where a process of this machine writes what shall be `path`: a name that is not too long."""
+    ending = f".{writer(process)}.tmp"
+    begins = os.fsencode(path.name)[: LONGEST - len(ending)]
+    return path.with_name(os.fsdecode(begins) + ending)
 
 
 def set_aside(path: Path, place: Path) -> Path:
@@ -94,13 +104,37 @@ def set_aside(path: Path, place: Path) -> Path:
 
 def sweep(folder: Path) -> None:
     """Removes the temporaries of writers on this machine that were killed."""
-    for leftover in folder.rglob(f"*.{platform.node()}-*.tmp"):
-        process = leftover.name.removesuffix(".tmp").rpartition("-")[2]
-        if process.isdecimal() and not _is_alive(int(process)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    for leftover in folder.rglob("*.tmp"):
+        _remove_if_left(leftover)
+
+
+@functools.lru_cache
+def _sweep_once(folder: Path, process: int) -> None:
+    """The same for one folder, once in a process: it may hold very many files."""
+    with contextlib.suppress(OSError):  # writing will say what is wrong with it
+        for name in os.listdir(folder):
+            _remove_if_left(folder / name)
+
+
+def _remove_if_left(path: Path) -> None:
+    if not path.name.endswith(".tmp") or not was_killed(path.name.removesuffix(".tmp")):
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def writer(process: int) -> str:
+    """How names of what is being written end: which process of which machine does it."""
+    return f"{platform.node()}-{process}"
+
+
+def was_killed(name: str) -> bool:
+    """Whether a name ends with `writer` of a process of this machine that is no more."""
+    rest, _, process = name.rpartition("-")
+    mine = rest.endswith(f".{platform.node()}")
+    return mine and process.isdecimal() and not _is_alive(int(process))
 
 
 def _is_alive(process: int) -> bool:

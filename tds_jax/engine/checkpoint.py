@@ -8,11 +8,15 @@ a folder that exists was whole, whatever killed its writer. What has happened to
 its seal: sizes and sums of its files.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
+import os
+import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +25,14 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from tds_jax.data import json_file
-from tds_jax.data.whole_file import naming, set_aside
+from tds_jax.data.whole_file import DAMAGED, naming, set_aside
 from tds_jax.engine import seal
 from tds_jax.errors import UserError
 
 SCORE = "score"
 SUM = "crc32"  # of what the host remembers, beside it
-DAMAGED = "damaged"  # beside the folder of checkpoints
+_STRANGE = re.compile(r"[\[\\\udc80-\udcff]")  # the last are what is no UTF-8, see os.fsdecode
+_OPEN_FILES = Path("/proc/self/fd")  # of Linux
 
 
 class Restored(NamedTuple):
@@ -55,10 +60,15 @@ class _Manager(ocp.CheckpointManager):
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one workdir. Scores are minimised (negate what should be large)."""
+    """The checkpoints of one workdir. Scores are minimised (negate what should be large).
 
+    folder: theirs; the manager may know it by another name.
+    """
+
+    folder: Path
     manager: ocp.CheckpointManager
     _newest: list[int]
+    _closing: contextlib.ExitStack
 
     @classmethod
     def open(cls, folder: Path, keep: int, read_only: bool = False) -> "Checkpoints":
@@ -67,12 +77,8 @@ class Checkpoints:
         read_only: changes nothing there, so that a run in progress can be looked at; only the
         writer may clear away what an earlier writer left half-written.
         """
-        if not read_only and "[" in str(folder.absolute()):
-            # It merges its files by a pattern of the whole path, finds none and says nothing.
-            raise UserError(
-                f"{folder.absolute()}: Orbax cannot write below a name with '['; name another "
-                "--workdir"
-            )
+        closing = contextlib.ExitStack()
+        place = closing.enter_context(_plainly_named(folder.absolute(), read_only))
         logger = logging.getLogger("absl")
         logger.setLevel(logging.WARNING)
         logger.addFilter(_is_news)
@@ -99,7 +105,8 @@ class Checkpoints:
             "state": ocp.StandardCheckpointHandler(),
             "progress": ocp.JsonCheckpointHandler(),
         }
-        return cls(_Manager(folder.absolute(), options=options, item_handlers=handlers), newest)
+        manager = _Manager(place, options=options, item_handlers=handlers)
+        return cls(folder.absolute(), manager, newest, closing)
 
     def save(
         self, position: int, state: Any, progress: dict[str, Any], score: float | None
@@ -118,7 +125,7 @@ class Checkpoints:
         metrics = None if score is None else {SCORE: score}
         self.wait()
         self._newest.append(position)
-        with naming(Path(self.manager.directory)):
+        with naming(self.folder):
             self.manager.save(position, args=items, metrics=metrics, force=True)
 
     def _add_score(self, position: int, progress: dict[str, Any], score: float) -> None:
@@ -136,11 +143,11 @@ class Checkpoints:
         self.manager.reload()
 
     def _folder(self, position: int) -> Path:
-        return Path(self.manager.directory) / str(position)
+        return self.folder / str(position)
 
     def set_aside(self, position: int) -> Path:
         """Moves a checkpoint out of the way, whole or not; returns where it is now."""
-        target = set_aside(self._folder(position), Path(self.manager.directory).parent / DAMAGED)
+        target = set_aside(self._folder(position), self.folder.parent / DAMAGED)
         self.manager.reload()
         return target
 
@@ -202,7 +209,7 @@ class Checkpoints:
             raise DamagedError(f"its description cannot be read ({_reason(error)})") from error
         saved = _leaves(getattr(saved, "tree", saved))
         wanted = _leaves(abstract_state)
-        where = f"checkpoint {position} in {self.manager.directory}"
+        where = f"checkpoint {position} in {self.folder}"
         for path in sorted(saved.keys() ^ wanted.keys() if saved else ()):
             missing = "has no" if path in wanted else "also has"
             raise UserError(
@@ -224,19 +231,43 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything started is on disk."""
-        with naming(Path(self.manager.directory)):
+        with naming(self.folder):
             self.manager.wait_until_finished()
 
     def close(self) -> None:
         """Finishes writing and lets go of the folder."""
-        with naming(Path(self.manager.directory)):
+        with self._closing, naming(self.folder):
             self.manager.close()
 
 
+@contextlib.contextmanager
+def _plainly_named(folder: Path, exists: bool) -> Iterator[Path]:
+    """A path to the folder, made if need be, under which Orbax finds what it has written.
+
+    It merges its files by a pattern of the whole path; with '[' in it, it finds none and says
+    nothing. It takes a backslash for a slash, and only UTF-8. Where there is no way around,
+    UserError for such a name.
+    """
+    if not (wrong := _STRANGE.search(str(folder))):
+        yield folder
+        return
+    if not _OPEN_FILES.exists():
+        words = f"Orbax cannot use a name with {wrong[0]!r}; name another --workdir"
+        raise UserError(f"{folder}: {words}")
+    if not exists:
+        folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield _OPEN_FILES / str(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    # Orbax warns of what is meant: checkpoints without a score, and reading only.
+    # Orbax warns of what is meant: checkpoints without a score, and reading only. What it logs
+    # with a traceback it raises, too.
     meant = ("did not provide metrics", "read_only=True", "directory is read only")
-    return not any(words in str(record.msg) for words in meant)
+    return not record.exc_info and not any(words in str(record.msg) for words in meant)
 
 
 def _seal(folder: Path, position: int) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from tds_jax.data.whole_file import naming
 from tds_jax.errors import UserError
 
 LOCK = ".lock"
@@ -28,7 +29,7 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def held(folder: Path) -> Iterator[None]:
     """Holds the folder for this process; UserError naming process and host of another holder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
+    with (folder / LOCK).open("a+b", buffering=0) as file:
         _take(file, folder)
         stop = threading.Event()
         beating = threading.Thread(target=_beat, args=(file, stop), daemon=True)
@@ -41,7 +42,7 @@ def held(folder: Path) -> Iterator[None]:
             file.truncate(0)
 
 
-def _take(file: IO[str], folder: Path) -> None:
+def _take(file: IO[bytes], folder: Path) -> None:
     locked = _flock(file)
     holder = _holder(file)
     if locked is False:
@@ -49,12 +50,12 @@ def _take(file: IO[str], folder: Path) -> None:
     elsewhere = holder.get("host") != platform.node()
     if holder and (elsewhere or locked is None) and _is_touched(file):
         raise UserError(_words(folder, holder))
-    file.truncate(0)
-    file.write(json.dumps({"host": platform.node(), "process": os.getpid()}))
-    file.flush()
+    with naming(folder / LOCK):
+        file.truncate(0)
+        file.write(json.dumps({"host": platform.node(), "process": os.getpid()}).encode())
 
 
-def _flock(file: IO[str]) -> bool | None:
+def _flock(file: IO[bytes]) -> bool | None:
     """Whether the lock was free and is ours now; None where there are no such locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +68,7 @@ def _flock(file: IO[str]) -> bool | None:
     return True
 
 
-def _holder(file: IO[str]) -> dict[str, Any]:
+def _holder(file: IO[bytes]) -> dict[str, Any]:
     """What the last holder wrote; nothing if it has let go, or was killed while writing."""
     file.seek(0)
     try:
@@ -77,7 +78,7 @@ def _holder(file: IO[str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_touched(file: IO[str]) -> bool:
+def _is_touched(file: IO[bytes]) -> bool:
     """Looks for as long as a living holder needs to touch the file; clocks are not compared."""
     before = os.fstat(file.fileno()).st_mtime_ns
     for _ in range(PATIENCE):
@@ -88,7 +89,7 @@ def _is_touched(file: IO[str]) -> bool:
     return False
 
 
-def _beat(file: IO[str], stop: threading.Event) -> None:
+def _beat(file: IO[bytes], stop: threading.Event) -> None:
     while not stop.wait(BEAT):
         os.utime(file.fileno())
 

@@ -19,30 +19,34 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tds_jax.config import Config
-from tds_jax.data.whole_file import naming, whole_file
+from tds_jax.data import json_file
+from tds_jax.data.whole_file import DAMAGED, naming, set_aside, whole_file
 from tds_jax.errors import UserError
 
 Line = dict[str, Any]
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of a metrics.jsonl; those that cannot be read are left out."""
+    return json_file.read_lines(path)[0]
 
 
-def cut_back(path: Path, examples: int, evaluated: int) -> None:
+def cut_back(path: Path, examples: int, evaluated: int) -> str:
     """Drops what was logged after the restored position; the run will write it again.
 
-    evaluated: the last position of which a score was saved; later evaluations come again.
+    evaluated: the last position of which a score was saved; later evaluations come again. Returns
+    words on damaged lines, '' without any: a copy of the file that has them is kept.
     """
     last = {"train": examples}
-    lines = read_lines(path)
+    lines, damaged = json_file.read_lines(path)
     kept = [line for line in lines if line["examples"] <= last.get(line["split"], evaluated)]
+    words = ""
+    if damaged:
+        place = set_aside(path, path.parent / DAMAGED)
+        words = f"warning: {damaged} lines of {path} cannot be read; it is kept as {place}"
     with whole_file(path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return words
 
 
 class _Console(Console):

@@ -16,7 +16,7 @@ import jax
 
 from tds_jax.budget import heap, memory
 from tds_jax.config import require_choice
-from tds_jax.engine import curves, optim, sharding, workdir
+from tds_jax.engine import curves, history, optim, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
@@ -47,10 +47,12 @@ class Standing:
 class Finished:
     """How a run ended. complete: all steps or early stop; False when a signal stopped it.
 
-    device_predicted, device_peak: bytes of the training step; the latter measured, None on CPU.
+    signal: its name, '' without one. device_predicted, device_peak: bytes of the training step;
+    the latter measured, None on CPU.
     """
 
     complete: bool
+    signal: str
     steps: int
     device_predicted: int
     device_peak: int | None
@@ -92,7 +94,8 @@ class Run:
         need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
-        cut_back(self.log.path, progress.position, progress.evaluated)
+        if words := cut_back(self.log.path, progress.position, progress.evaluated):
+            self.log.say(words)
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
         return state, progress
@@ -150,6 +153,8 @@ class Run:
 
     def _save(self, state: TrainState, progress: Standing, score: float | None) -> None:
         self.window.flush()
+        # No checkpoint has seen other data than its run was begun with.
+        workdir.require_unchanged(self.folder, self.task.data_files())
         remembered = dataclasses.asdict(progress) | {
             "step": progress.position // self.config.optim.batch_size,
             "config": self.config.to_dict(),
@@ -181,10 +186,11 @@ class Run:
                 "(python -m tds_jax.check), or lower optim.learning_rate and model scales"
             )
 
-    def finish(self, position: int, complete: bool) -> Finished:
+    def finish(self, position: int, signal: str) -> Finished:
         """What is told of a run that ends at a position."""
         return Finished(
-            complete=complete,
+            complete=not signal,
+            signal=signal,
             steps=position // self.config.optim.batch_size,
             device_predicted=self.program.predicted.total,
             device_peak=memory.device_peak(),
@@ -205,7 +211,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
     config = blueprint.config
     with (
         memory.noticing("optim.accumulate"),
-        StopSignal() as stop,
+        StopSignal(lambda name: history.end(folder, history.stopped(name))) as stop,
         Log(folder, config, blueprint.task.describe) as log,
         contextlib.closing(_opened(blueprint, folder, log, stop)) as run,
     ):
@@ -213,7 +219,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
             with stop.raising():
                 state, progress = run.start()
         except StopError:
-            return run.finish(run.checkpoints.latest() or 0, complete=False)
+            return run.finish(run.checkpoints.latest() or 0, stop.received)
         batches = run.feed.train(progress.position, run.busy)
         with jax.transfer_guard_host_to_device("disallow"):  # but for what is asked for by name
             while True:
@@ -232,7 +238,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
                 )
                 state = run.window.step(state, progress.position)
         run.require_update(state, progress)
-        return run.finish(progress.position, complete=not stop)
+        return run.finish(progress.position, stop.received)
 
 
 def _opened(blueprint: Blueprint, folder: Path, log: Log, stop: StopSignal) -> Run:

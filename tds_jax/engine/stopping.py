@@ -44,14 +44,22 @@ class EarlyStopping:
 
 
 class StopError(BaseException):
-    """A signal has ended work that leaves nothing to save; like KeyboardInterrupt, no Exception."""
+    """A signal has ended work that leaves nothing to save; like KeyboardInterrupt, no Exception.
+
+    Its text is the signal's name.
+    """
 
 
 class StopSignal:
-    """True once SIGTERM or Ctrl-C arrived; a second Ctrl-C interrupts at once. A context."""
+    """True once SIGTERM or Ctrl-C arrived; a second Ctrl-C interrupts at once. A context.
 
-    def __init__(self) -> None:
-        self.received = False
+    received: the signal's name, '' before. leaving: told that name before a process ends that
+    native code kept from ending otherwise.
+    """
+
+    def __init__(self, leaving: Callable[[str], None] = lambda name: None) -> None:
+        self.received = ""
+        self.leaving = leaving
         self._finish: Callable[[], None] | None = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -59,9 +67,9 @@ class StopSignal:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             return
-        self.received = True
+        self.received = signal.Signals(number).name
         if self._finish:
-            raise StopError
+            raise StopError(self.received)
 
     @contextlib.contextmanager
     def raising(self, finish: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -71,7 +79,7 @@ class StopSignal:
         thread, and the process ends with status 0.
         """
         if self.received:
-            raise StopError
+            raise StopError(self.received)
         before, self._finish = self._finish, finish
         try:
             yield
@@ -86,6 +94,7 @@ class StopSignal:
             time.sleep(GRACE)
             if self._finish and not self.received:
                 self._finish()
+                self.leaving(signal.Signals(number[0]).name)
                 print(GOES_ON, flush=True)
                 sys.stderr.flush()
                 os._exit(0)
@@ -107,7 +116,7 @@ class StopSignal:
         os.close(self._pipe[1])  # the end of the pipe, and of its watcher
 
     def __bool__(self) -> bool:
-        return self.received
+        return bool(self.received)
 
 
 @contextlib.contextmanager
@@ -115,7 +124,7 @@ def sigterm_raises() -> Iterator[None]:
     """Inside, SIGTERM raises StopError, so that files half written are cleared away."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        raise StopError
+        raise StopError(signal.Signals(number).name)
 
     old = signal.signal(signal.SIGTERM, handle)
     try:

@@ -68,6 +68,20 @@ def claim(
     json_file.write(workdir / INPUTS, {"inputs": inputs, "digest": digest, "files": identities})
 
 
+def require_unchanged(workdir: Path, files: Mapping[str, str]) -> None:
+    """UserError naming files of the data that are not as they were when the run began.
+
+    Nothing is known of the data of older versions, nor without `claim`. Files whose size and time
+    have not changed are not read.
+    """
+    known = _read_inputs(workdir)["files"] if (workdir / INPUTS).exists() else None
+    if known and (other := identity.differences(known, identity.of_files(files, known))):
+        raise UserError(
+            f"the data have changed while the run read them ({some(other)}); what was trained "
+            "since the last checkpoint is not saved; restore them, and the same command goes on"
+        )
+
+
 def has_checkpoint(workdir: Path) -> bool:
     """True once a checkpoint is whole."""
     return any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*"))
@@ -163,7 +177,7 @@ def _first_whole(
             damaged[position] = str(error)
     number, reason = next(iter(damaged.items()))
     raise UserError(
-        f"no checkpoint in {checkpoints.manager.directory} is whole ({number}: {reason}); restore "
+        f"no checkpoint in {checkpoints.folder} is whole ({number}: {reason}); restore "
         "the folder from a copy, or train in another --workdir"
     )
 

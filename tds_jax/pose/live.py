@@ -13,6 +13,7 @@ from flax import nnx
 
 from tds_jax.config import option
 from tds_jax.data.places import pair_files
+from tds_jax.data.whole_file import naming
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
 from tds_jax.pose.metadata import SUFFIXES
@@ -141,7 +142,7 @@ def play_pipe(
         return _pipe(task, stream, start, sys.stdout)
     if not Path(target).absolute().parent.is_dir():
         raise UserError(f"--output={target}: its folder does not exist; create it or name another")
-    with open(target, "w") as file:
+    with naming(Path(target)), open(target, "w") as file:
         return _pipe(task, stream, start, file)
 
 

@@ -104,7 +104,7 @@ def _skips(index: FolderIndex, path: str, window: int, angle_unit: str) -> dict[
     for i, raw in enumerate(index.names):
         where = os.path.join(path, os.fsdecode(bytes(raw)))
         if index.problem[i]:
-            lines[i] = f"skipped {index.problem[i].decode()}"
+            lines[i] = f"skipped {os.fsdecode(index.problem[i])}"
         elif index.backwards[i] >= 0:
             lines[i] = (
                 f"skipped {where}: time runs backwards at row {index.backwards[i]}; "

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from tds_jax.data.generated import build_once, cached_folder
+from tds_jax.data.whole_file import writer
 from tds_jax.errors import UserError
 
 
@@ -27,12 +28,24 @@ def test_a_failed_build_leaves_nothing(tmp_path):
 
 
 def test_leftovers_of_dead_builds_go_and_live_ones_stay(tmp_path):
-    dead, live = (tmp_path / f".data.building-{name}" for name in ("dead", "live"))
-    for leftover in (dead, live):
+    endings = ("dead", f"x.{writer(2**30)}", f"y.{writer(1)}", "live")
+    leftovers = [tmp_path / f".data[1].building-{ending}" for ending in endings]
+    for leftover in leftovers:
         leftover.mkdir()
-    os.utime(dead, (0, 0))
-    build_once(tmp_path / "data", "a", fill)
-    assert names(tmp_path) == [live.name, "data"]
+    os.utime(leftovers[0], (0, 0))
+    build_once(tmp_path / "data[1]", "a", fill)
+    assert names(tmp_path) == sorted([leftovers[2].name, leftovers[3].name, "data[1]"])
+
+
+def test_a_full_disk_names_the_folder(tmp_path, full_disk):
+    def build():
+        with full_disk(2):
+            build_once(tmp_path / "data", "a description", lambda folder: None)
+
+    with pytest.raises(OSError) as caught:
+        build()
+    assert caught.value.filename == str(tmp_path / "data")
+    assert names(tmp_path) == []
 
 
 def test_losing_the_race_is_fine(tmp_path):

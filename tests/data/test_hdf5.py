@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import pickle
@@ -131,3 +132,20 @@ def test_doubles_beyond_float32_become_infinite_without_a_warning(tmp_path):
     (emg,) = make_files().rows(path, *WHERE, 0, 4, ("emg",))
     assert np.isinf(emg[2, 1])
     assert np.isfinite(emg).sum() == emg.size - 1
+
+
+@pytest.mark.parametrize("broken", ["h5py.Dataset.__getitem__", "h5py.File.__init__"])
+def test_a_drive_that_fails_is_no_bad_file(tmp_path, monkeypatch, broken):
+    (path,) = write_many(tmp_path, 1)
+
+    def fail(*args, **kwargs):
+        raise OSError(number, "Can't synchronously read data")
+
+    monkeypatch.setattr(broken, fail)
+    number = errno.ESTALE
+    with pytest.raises(OSError, match="Stale file handle") as caught:
+        make_files().raw(path, *WHERE, 0, 5)
+    assert caught.value.filename == path
+    number = errno.EINVAL
+    with pytest.raises(UserError, match="copy"):
+        make_files().raw(path, *WHERE, 0, 5)

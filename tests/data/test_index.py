@@ -130,6 +130,13 @@ def test_files_with_a_problem_are_looked_at_again(tmp_path, files):
     assert [bool(problem) for problem in index.problem] == [True, False]
 
 
+def test_a_bad_file_may_have_any_name(tmp_path, files):
+    name = os.fsdecode(b"\xff\xc3\xbc.hdf5")
+    (tmp_path / name).write_text("no recording")
+    index, _ = index_of(tmp_path, files, tmp_path / "cache")
+    assert name in os.fsdecode(index.problem[0])
+
+
 def test_a_scan_cut_short_keeps_what_it_and_earlier_scans_found(tmp_path, files):
     write_folder(tmp_path / "d", [50, 60, 70])
     index_of(tmp_path / "d", files, tmp_path / "c")

@@ -9,7 +9,15 @@ import sys
 import numpy as np
 import pytest
 
-from tds_jax.data.whole_file import FULL, naming, set_aside, sweep, temporary_of, whole_file
+from tds_jax.data.whole_file import (
+    FULL,
+    naming,
+    set_aside,
+    sweep,
+    temporary_of,
+    was_killed,
+    whole_file,
+)
 from tests.test_cli import ROOT
 
 WRITER = """
@@ -20,6 +28,7 @@ with whole_file(sys.argv[1]) as temporary:
     if sys.argv[2] == "half":
         os.kill(os.getpid(), 9)
 """
+DEAD = 2**30  # more than any process
 
 
 def other_process(path, text):
@@ -56,6 +65,16 @@ def test_a_killed_writer_leaves_the_old_file_and_its_temporary_can_be_swept(tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_the_killed_left_in_a_folder_goes_when_anything_is_written_there(tmp_path):
+    left, alive = temporary_of(tmp_path / "b[1]", DEAD), temporary_of(tmp_path / "c", 1)
+    elsewhere = tmp_path / f"d.elsewhere-{DEAD}.tmp"
+    for path in (left, alive, elsewhere):
+        path.touch()
+    with whole_file(tmp_path / "a") as temporary:
+        temporary.touch()
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a", alive, elsewhere])
+
+
 def test_of_two_writers_at_once_either_leaves_a_whole_file(tmp_path):
     path = tmp_path / "a.txt"
     with whole_file(path) as temporary, temporary.open("w") as file:
@@ -90,6 +109,19 @@ def test_what_hdf5_says_of_a_full_disk_becomes_one_line(tmp_path):
     assert str(caught.value) == f"[Errno 28] No space left on device: '{tmp_path / 'a.h5'}'"
 
 
+def test_what_hdf5_says_of_a_file_that_it_may_not_make_names_the_users(tmp_path):
+    def save(named):
+        with whole_file(tmp_path / "a.h5") as temporary:
+            raise PermissionError(errno.EACCES, f"Unable to create (name = '{named or temporary}')")
+
+    with pytest.raises(PermissionError) as caught:
+        save("")
+    assert caught.value.filename == str(tmp_path / "a.h5")
+    with pytest.raises(PermissionError, match="another") as caught:
+        save("another")
+    assert caught.value.filename is None
+
+
 def test_a_place_that_cannot_be_written_is_named_as_the_user_knows_it(tmp_path):
     for path in (tmp_path / "none" / "a", tmp_path / "file" / "a"):
         (tmp_path / "file").touch()
@@ -102,6 +134,14 @@ def test_other_errors_within_the_block_stay_what_they_are(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "a"):
         (tmp_path / "source").read_text()
     assert caught.value.filename == str(tmp_path / "source")
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127])
+def test_the_longest_name_can_be_written(tmp_path, name):
+    with whole_file(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / name).read_text() == "whole"
+    assert was_killed(temporary_of(tmp_path / name, DEAD).name.removesuffix(".tmp"))
 
 
 def test_temporaries_of_processes_differ(tmp_path):

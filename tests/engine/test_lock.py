@@ -91,3 +91,13 @@ def test_a_file_system_without_locks_is_judged_by_age(tmp_path, monkeypatch, els
 def test_a_lock_file_that_says_nothing_is_free(tmp_path, text):
     (tmp_path / lock.LOCK).write_text(text)
     assert hold(tmp_path)["process"] == os.getpid()
+
+
+def test_a_full_disk_is_told_by_the_lock_that_found_it(tmp_path, full_disk):
+    def take():
+        with lock.held(tmp_path):
+            raise AssertionError("held by nothing")
+
+    with full_disk(0), pytest.raises(OSError) as caught:
+        take()
+    assert caught.value.filename == str(tmp_path / ".lock")

@@ -42,6 +42,20 @@ def test_lines_after_the_restored_position_are_dropped(tmp_path, examples, kept)
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
+@pytest.mark.parametrize("damage", ["{", "\xff", "[]", ""])
+def test_damaged_lines_are_counted_and_left_out_and_the_file_is_kept(tmp_path, damage):
+    path = written(tmp_path, LINES)
+    whole = path.read_bytes()
+    path.write_bytes(damage.encode("latin-1") + b"\n" + whole)
+    before = path.read_bytes()
+    words = logs.cut_back(path, 99, 99)
+    assert "1 lines" in words
+    assert str(tmp_path / "damaged" / path.name) in words
+    assert (tmp_path / "damaged" / path.name).read_bytes() == before
+    assert path.read_bytes() == whole
+    assert logs.cut_back(path, 99, 99) == ""
+
+
 def test_an_evaluation_whose_score_was_not_saved_is_dropped_with_its_line(tmp_path):
     path = written(tmp_path, LINES)
     logs.cut_back(path, 16, 8)

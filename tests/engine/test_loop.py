@@ -99,6 +99,23 @@ def test_sigterm_saves_in_the_middle_of_a_window_and_the_rest_is_the_same(calm, 
     assert_same(final(toy.config(), tmp_path), calm)
 
 
+def test_no_checkpoint_has_seen_data_that_changed_while_they_were_read(calm, tmp_path):
+    data, config, run = tmp_path / "data.bin", toy.config(checkpoint__every=2), tmp_path / "run"
+    data.write_bytes(b"as it was")
+    files = {"data.bin": str(data)}
+    workdir.claim(run, config, {}, "", files)
+    task = toy.ToyTask(on_line=at(3, "train", lambda: data.write_bytes(b"otherwise")))
+    task.data_files = lambda: files
+    with pytest.raises(UserError, match=r"changed while .*\(data\.bin has changed\)"):
+        loop.fit(Blueprint(task, config), run)
+    checkpoints = workdir.open_checkpoints(run, config)
+    assert checkpoints.latest() == 16
+    checkpoints.close()
+    data.write_bytes(b"as it was")
+    assert loop.fit(Blueprint(task, config), run).complete
+    assert_same(final(config, run), calm)
+
+
 def test_sigterm_before_the_first_step_saves_and_the_rest_is_the_same(calm, tmp_path):
     task = toy.ToyTask()
     task.fit_statistics = lambda: terminate() or {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 from tds_jax.voxel.data.calibration import moved
 from tds_jax.voxel.data.clouds import Cloud
@@ -55,7 +56,8 @@ class VoxelGrid:
 def write_geometry(folder: Path, grid: VoxelGrid) -> None:
     """Writes geometry.json, which tells a folder's readers where its voxels are."""
     geometry = {"ranges": list(grid.ranges), "shape": list(grid.shape)}
-    (folder / GEOMETRY).write_text(json.dumps(geometry) + "\n")
+    with whole_file(folder / GEOMETRY) as temporary:
+        temporary.write_text(json.dumps(geometry) + "\n")
 
 
 def radar_volume(cloud: Cloud, grid: VoxelGrid, matrix: np.ndarray) -> Volume:

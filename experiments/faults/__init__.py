@@ -1,0 +1,1 @@
+"""Faults by what is hurt, and what hurts and judges; `python -m experiments.faults`."""
