@@ -12,6 +12,7 @@ from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, index_folder
 from tds_jax.data.scan import Layout, Runs
+from tds_jax.data.stored_rows import Wanted
 from tds_jax.errors import UserError
 from tds_jax.pose.metadata import Metadata, read_metadata, session_files
 from tds_jax.pose.selection import (
@@ -106,8 +107,32 @@ class SessionTable:
         """`emg` and the angles (stop - start, J) f32 radians, in the table's signs."""
         path = self.path(session)
         emg, angles = files.rows(path, self.group, DATASET, start, stop, FIELDS)
-        side = self._text(session, GROUPS.index("side")) if self.flipped else ""
+        side = self._side(session) if self.flipped else ""
         return select_channels(emg, self.electrodes), flip(angles, self.flipped, side, path)
+
+    def windows(
+        self, files: RowFiles, sessions: np.ndarray, starts: np.ndarray, length: int, labels: slice
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`rows` of many windows at once: EMG (B, length, C) and the angles (B, N, J) at `labels`.
+
+        sessions, starts: (B,). labels: which rows of a window.
+        """
+        count, label_rows = len(sessions), len(range(*labels.indices(length)))
+        emg = np.empty((count, length, self.channels), np.float32)
+        angles = np.empty((count, label_rows, self.joints), np.float32)
+        places = [(self.path(i), start) for i, start in zip(sessions, starts.tolist(), strict=True)]
+        wanted = (
+            Wanted(FIELDS[0], slice(None), self.electrodes, emg),
+            Wanted(FIELDS[1], labels, (), angles),
+        )
+        files.windows(self.group, DATASET, places, length, wanted)
+        if self.flipped:
+            for i, (path, _) in enumerate(places):
+                angles[i] = flip(angles[i], self.flipped, self._side(sessions[i]), path)
+        return emg, angles
+
+    def _side(self, session: int) -> str:
+        return self._text(session, GROUPS.index("side"))
 
     def _text(self, session: int, number: int) -> str:
         return self.group_names[number][self.codes[session, number]].decode()

@@ -104,9 +104,9 @@ def test_threads_reading_more_files_than_may_be_open_get_their_own_rows(tmp_path
 def test_chunk_cache_settings_reach_hdf5(tmp_path):
     path = write_rows(tmp_path / "a.hdf5", make_rows(50), chunks=(8,))
     files = RowFiles(1, 123_456, 0.25)
-    files.header(path, *WHERE)
+    files.rows(path, *WHERE, 0, 9, ("emg",))
     (found,) = files._open.held().values()
-    _, _, size, preemption = found.file.id.get_access_plist().get_cache()
+    _, _, size, preemption = found.dataset.file.id.get_access_plist().get_cache()
     assert (size, preemption) == (123_456, 0.25)
 
 
