@@ -148,17 +148,16 @@ class RowFiles:
         opened, and a chunk that they share unpacked, once.
         """
         order = sorted(range(len(places)), key=places.__getitem__)
-        block = np.empty(0, np.uint8)
-        for path, inside in itertools.groupby(order, key=lambda number: places[number][0]):
-            starts = [(places[number][1], number) for number in inside]
-            with self._rows(path, group, dataset) as found:
-                most = SHARED_BYTES // found.dtype.itemsize
-                for part in stretches(starts, length, found.chunk, most):
-                    begin, rows = part[0][0], part[-1][0] + length - part[0][0]
-                    if len(block) < rows or block.dtype != found.dtype:
-                        block = np.empty(rows, found.dtype)
-                    _fill(found, path, f"{group}/{dataset}", begin, block[:rows])
-                    _share(block, begin, length, part, wanted)
+        block = _Block(length, wanted)
+        with np.errstate(over="ignore"):
+            for path, inside in itertools.groupby(order, key=lambda number: places[number][0]):
+                starts = [(places[number][1], number) for number in inside]
+                with self._rows(path, group, dataset) as found:
+                    most = SHARED_BYTES // found.dtype.itemsize
+                    for part in stretches(starts, length, found.chunk, most):
+                        first, rows = part[0][0], part[-1][0] + length - part[0][0]
+                        _fill(found, path, f"{group}/{dataset}", first, block.of(found.dtype, rows))
+                        block.share([(start - first, number) for start, number in part])
 
     def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
         with self._rows(path, group, dataset) as found:  # HDF5 runs one call at a time anyway
@@ -209,19 +208,32 @@ class RowFiles:
             )
 
 
-def _share(
-    block: np.ndarray,
-    begin: int,
-    length: int,
-    part: Sequence[tuple[int, int]],
-    wanted: Sequence[Wanted],
-) -> None:
-    """Gives windows (start, number) their rows of a block that begins at row `begin`."""
-    with np.errstate(over="ignore"):
-        for start, number in part:
-            window = block[start - begin : start - begin + length]
-            for one in wanted:
-                one.take(window, number)
+class _Block:
+    """Rows of windows that are read at once, used again for the next ones."""
+
+    def __init__(self, length: int, wanted: Sequence[Wanted]) -> None:
+        self._length, self._wanted = length, wanted
+        self._rows = np.empty(0, np.uint8)
+        self._first: list[tuple[np.ndarray, np.ndarray]] = []
+        self._columns = [list(one.columns) or slice(None) for one in wanted]
+
+    def of(self, dtype: np.dtype, rows: int) -> np.ndarray:
+        """Room for so many rows of a type."""
+        if len(self._rows) < rows or self._rows.dtype != dtype:
+            self._rows = np.empty(rows, dtype)
+            self._first = self._views(0)
+        return self._rows[:rows]
+
+    def _views(self, offset: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        window = self._rows[offset : offset + self._length]
+        return [one.views(window) for one in self._wanted]
+
+    def share(self, windows: Sequence[tuple[int, int]]) -> None:
+        """Copies rows to the windows that begin at these offsets, (offset, number)."""
+        for offset, number in windows:
+            views = self._views(offset) if offset else self._first
+            for (into, source), columns in zip(views, self._columns, strict=True):
+                into[number] = source[:, columns]
 
 
 def _fill(found: Rows, path: str, name: str, start: int, block: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from tds_jax.data import seeds
 from tds_jax.data.workers import live_as_long_as_parent
 from tds_jax.errors import UserError
 
@@ -205,12 +206,10 @@ class _LoadTrain:
     augment: bool
 
     def __call__(self, positions: range) -> Example:
-        number = [(position // len(self.source), self.order[position]) for position in positions]
-        rngs = (
-            [np.random.default_rng((self.seed, *one)) for one in number] if self.augment else None
-        )
-        batch = read_together(self.source, [index for _, index in number], rngs)
-        return _labelled(batch, self.seed, number)
+        indices = [self.order[position] for position in positions]
+        epochs = np.array(positions) // len(self.source)
+        rngs = seeds.generators(self.seed, epochs, np.array(indices)) if self.augment else None
+        return _labelled(read_together(self.source, indices, rngs), self.seed, epochs, indices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,24 +221,17 @@ class _LoadEval:
         last = len(self.source) - 1
         indices = [min(position, last) for position in positions]
         batch = read_together(self.source, indices, None)
-        batch = _labelled(batch, self.seed, [(0, index) for index in indices])
+        batch = _labelled(batch, self.seed, np.zeros(len(indices), int), indices)
         padding = np.asarray(positions) > last
         batch["weight"][padding] = 0
         batch["example"][padding] = -1
         return batch
 
 
-def _labelled(batch: Example, seed: int, number: Sequence[tuple[int, int]]) -> Example:
-    """number: (epoch, index) of each example."""
+def _labelled(batch: Example, seed: int, epochs: np.ndarray, indices: Sequence[int]) -> Example:
     # The trailing 1 keeps these words apart from the generator's of the same example.
-    keys = [key_data(seed, epoch, index, 1) for epoch, index in number]
-    examples = np.array([index for _, index in number], np.int32)
-    return {**batch, "example": examples, "key": np.stack(keys)}
-
-
-def key_data(*of: int) -> np.ndarray:
-    """(2,) uint32 of a random key, which depends on these numbers alone."""
-    return np.random.SeedSequence(of).generate_state(2, np.uint32)
+    keys = seeds.words(2, seed, epochs, np.array(indices), 1)
+    return {**batch, "example": np.array(indices, np.int32), "key": keys}
 
 
 def _require(name: str, value: int, least: int) -> None:

@@ -100,16 +100,16 @@ class Wanted(NamedTuple):
     columns: tuple[int, ...]
     into: np.ndarray
 
-    def take(self, window: np.ndarray, number: int) -> None:
-        """Copies what is wanted of a window's rows to its place in `into`."""
-        source, target = window[self.field][self.rows], self.into[number]
-        if self.columns:
-            target[...] = source[:, list(self.columns)]
-        elif source.dtype == target.dtype and source.shape == target.shape:
-            row = f"V{source.itemsize * source.shape[1]}"  # row by row: half the time of numbers
-            target.view(row)[...] = source.view(row)
-        else:
-            target[...] = source
+    def views(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(into, the field's kept rows of a window), as their bytes where they are the same.
+
+        Row by row takes half the time of number by number.
+        """
+        source = window[self.field][self.rows]
+        if (source.dtype, source.shape) != (self.into.dtype, self.into.shape[1:]) or self.columns:
+            return self.into, source
+        row = f"V{source.itemsize * source.shape[1]}"
+        return self.into.view(row), source.view(row)
 
 
 def stretches(

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from tds_jax.data.pipeline import key_data
 from tds_jax.data.places import make_folder_for, pair_files
+from tds_jax.data.seeds import key_data
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
