@@ -41,9 +41,9 @@ class Columns:
     attributes: Mapping[str, float | str]
     clock: np.ndarray | None
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Structured rows [start, stop)."""
-        block = np.empty(max(min(stop, self.rows) - start, 0), self.dtype)
+    def read(self, start: int, block: np.ndarray) -> None:
+        """Rows from `start` on into all of `block`, (n,) of `dtype`."""
+        stop = start + len(block)
         for name in self.dtype.names or ():
             if name == FIELDS[1] and self.clock is not None:
                 block[name] = self._labels_at(block[FIELDS[0]])
@@ -51,7 +51,6 @@ class Columns:
                 block[name] = self.arrays[name][:, start:stop].T
             else:
                 block[name] = self.arrays[name][start:stop].reshape(block[name].shape)
-        return block
 
     def _labels_at(self, times: np.ndarray) -> np.ndarray:
         """(n, J) between labels at most MOST_STEPS of their clock apart; NaN elsewhere."""

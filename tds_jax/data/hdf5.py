@@ -4,13 +4,26 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import itertools
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import h5py
 import numpy as np
 
 from tds_jax.data.open_files import OpenFiles
+from tds_jax.data.stored_rows import (
+    SHARED_BYTES,
+    Block,
+    ContiguousRows,
+    HDF5Rows,
+    Place,
+    Rows,
+    Wanted,
+    contiguous_place,
+    stretches,
+)
 from tds_jax.data.whole_file import DRIVE_ERRORS
 from tds_jax.errors import UserError
 
@@ -61,6 +74,9 @@ class RowFiles:
     chunk_cache_bytes: HDF5's rdcc_nbytes, per open file; a process therefore holds at most
     max_open_files * chunk_cache_bytes of decompressed chunks. chunk_cache_preemption: HDF5's
     rdcc_w0 in [0, 1]; 1 evicts fully read chunks first.
+
+    Where contiguous rows lie is remembered for every file ever read, so that HDF5 opens it once:
+    0.2 ms, as long as five windows take to read.
     """
 
     def __init__(
@@ -79,7 +95,9 @@ class RowFiles:
         self.max_open_files = max_open_files
         self.chunk_cache_bytes = chunk_cache_bytes
         self.chunk_cache_preemption = chunk_cache_preemption
-        self._open: OpenFiles[h5py.Dataset] = OpenFiles(max_open_files, _close)
+        self._open: OpenFiles[Rows] = OpenFiles(max_open_files, _close)
+        self._places: dict[tuple[str, str, str], Place] = {}
+        self._dtypes: dict[np.dtype, np.dtype] = {}  # files share one, of a kilobyte
 
     def __repr__(self) -> str:
         return f"RowFiles(max_open_files={self.max_open_files})"
@@ -95,7 +113,8 @@ class RowFiles:
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """Rows, fields and group attributes of `group/dataset`; UserError names what is wrong."""
-        with self._dataset(path, group, dataset) as found, naming(path):
+        with self._open_hdf5(path) as file, naming(path):
+            found = _find(file, path, group, dataset)
             names = found.dtype.names or ()
             kinds = [(name, found.dtype[name]) for name in names]
             fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
@@ -118,40 +137,100 @@ class RowFiles:
         """Rows [start, stop) as one structured array with the stored types."""
         return self._read(path, group, dataset, start, stop)
 
+    def windows(
+        self,
+        group: str,
+        dataset: str,
+        places: Sequence[tuple[str, int, int]],
+        length: int,
+        wanted: Sequence[Wanted],
+    ) -> None:
+        """Rows [start, start + length) of each (path, start, n) into the n-th place of `wanted`.
+
+        As `rows`, but read file by file in rising order: for all of a batch's windows a file is
+        opened, and a chunk that they share unpacked, once. UserError where a file has fewer rows.
+        """
+        block = Block(length, wanted)
+        with np.errstate(over="ignore"):
+            for path, inside in itertools.groupby(sorted(places), key=lambda place: place[0]):
+                starts = [(start, number) for _, start, number in inside]
+                with self._rows(path, group, dataset) as found:
+                    most = SHARED_BYTES // found.dtype.itemsize
+                    for part in stretches(starts, length, found.chunk, most):
+                        first, rows = part[0][0], part[-1][0] + length - part[0][0]
+                        _fill(found, path, f"{group}/{dataset}", first, block.of(found.dtype, rows))
+                        block.share([(start - first, number) for start, number in part])
+
     def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
-        rows = f"rows {start} to {stop} of {group}/{dataset} "
-        # HDF5 runs one call at a time anyway.
-        with self._dataset(path, group, dataset) as found, naming(path, rows):
-            return found[start:stop]
+        with self._rows(path, group, dataset) as found:  # HDF5 runs one call at a time anyway
+            first, last, _ = slice(start, stop).indices(found.rows)
+            block = np.empty(max(last - first, 0), found.dtype)
+            _fill(found, path, f"{group}/{dataset}", first, block)
+            return block
 
-    def _dataset(
-        self, path: str, group: str, dataset: str
-    ) -> contextlib.AbstractContextManager[h5py.Dataset]:
-        def opened() -> h5py.Dataset:
-            file = _open(path, self.chunk_cache_bytes, self.chunk_cache_preemption)
-            try:
-                with naming(path):
-                    return _find(file, path, group, dataset)
-            except (UserError, OSError):
-                file.close()
-                raise
+    def _rows(self, path: str, group: str, dataset: str) -> AbstractContextManager[Rows]:
+        key = path, group, dataset
+        return self._open.using(key, lambda: self._known(*key) or self._found(*key))
 
-        return self._open.using((path, group, dataset), opened)
+    def _known(self, path: str, group: str, dataset: str) -> Rows | None:
+        """Rows of a file whose place is remembered, and that has not changed since."""
+        if (place := self._places.get((path, group, dataset))) is None:
+            return None
+        with _opening(path):
+            found = ContiguousRows(path, place)
+        if found.unchanged:
+            return found
+        found.close()
+        return None
+
+    def _found(self, path: str, group: str, dataset: str) -> Rows:
+        file = self._open_hdf5(path)
+        try:
+            with naming(path):
+                found = _find(file, path, group, dataset)
+                place = contiguous_place(path, found)
+        except (UserError, OSError):
+            file.close()
+            raise
+        if place is None:
+            return HDF5Rows(found)
+        file.close()
+        place = place._replace(dtype=self._dtypes.setdefault(place.dtype, place.dtype))
+        self._places[path, group, dataset] = place
+        with _opening(path):
+            return ContiguousRows(path, place)
+
+    def _open_hdf5(self, path: str) -> h5py.File:
+        with _opening(path):
+            return h5py.File(
+                path,
+                "r",
+                rdcc_nbytes=self.chunk_cache_bytes,
+                rdcc_w0=self.chunk_cache_preemption,
+                locking="best-effort",  # read-only media and some network file systems refuse locks
+            )
 
 
-def _close(found: h5py.Dataset) -> None:
-    found.file.close()
-
-
-def _open(path: str, chunk_cache_bytes: int, chunk_cache_preemption: float) -> h5py.File:
-    try:
-        return h5py.File(
-            path,
-            "r",
-            rdcc_nbytes=chunk_cache_bytes,
-            rdcc_w0=chunk_cache_preemption,
-            locking="best-effort",  # read-only media and some network file systems refuse locks
+def _fill(found: Rows, path: str, name: str, start: int, block: np.ndarray) -> None:
+    stop = start + len(block)
+    if stop > found.rows:
+        raise UserError(
+            f"{path}: {name} has {found.rows} rows, not those from {start} to {stop} that were "
+            "there; put the file back or start again"
         )
+    with naming(path, f"rows {start} to {stop} of {name} "):
+        found.read(start, block)
+
+
+def _close(found: Rows) -> None:
+    found.close()
+
+
+@contextlib.contextmanager
+def _opening(path: str) -> Iterator[None]:
+    """Says in one line why a file cannot be opened."""
+    try:
+        yield
     except FileNotFoundError as error:
         if os.path.islink(path):
             target = os.readlink(path)

@@ -38,7 +38,8 @@ class OpenFiles(Generic[File]):
         return self._held().files
 
     def _held(self) -> _Held[File]:
-        return self._per_process.setdefault(os.getpid(), _Held())
+        process = os.getpid()
+        return self._per_process.get(process) or self._per_process.setdefault(process, _Held())
 
     @contextlib.contextmanager
     def using(self, key: Hashable, opened: Callable[[], File]) -> Iterator[File]:

@@ -1,12 +1,14 @@
 """Batches from a random-access source: shuffled, resumable at any example, read by workers."""
 
 import dataclasses
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
 from absl import flags
 
+from tds_jax.data import seeds
 from tds_jax.data.workers import live_as_long_as_parent
 from tds_jax.errors import UserError
 
@@ -25,6 +27,39 @@ class Source(Protocol):
 
         rng drives augmentation and jitter; None asks for the example as it is.
         """
+
+
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """A source that reads whole micro-batches faster than example by example."""
+
+    def examples(
+        self, indices: Sequence[int], rngs: Sequence[np.random.Generator] | None
+    ) -> Example:
+        """`example` of each index and generator, leaves stacked along a leading axis."""
+
+
+def read_together(
+    source: Source, indices: Sequence[int], rngs: Sequence[np.random.Generator] | None
+) -> Example:
+    """Examples of these indices as a batch, each read straight to its place or copied there once.
+
+    They are asked for in rising order, so that neighbours in a file follow each other.
+    """
+    if isinstance(source, BatchSource):
+        return source.examples(indices, rngs)
+    batch: Example = {}
+    for place in np.argsort(indices, kind="stable").tolist():
+        example = source.example(indices[place], None if rngs is None else rngs[place])
+        kinds = {name: (np.shape(leaf), np.asarray(leaf).dtype) for name, leaf in example.items()}
+        if not batch:
+            whole = len(indices)
+            batch = {name: np.empty((whole, *shape), kind) for name, (shape, kind) in kinds.items()}
+        if kinds != {name: (leaf.shape[1:], leaf.dtype) for name, leaf in batch.items()}:
+            raise ValueError(f"{source!r}: example {indices[place]} has other leaves than others")
+        for name, leaf in example.items():
+            batch[name][place] = leaf
+    return batch
 
 
 class Batches:
@@ -107,11 +142,9 @@ class Loader:
         start_example: global examples consumed so far, by all processes; any number. Batches run
         over the end of an epoch, so that none is short.
         """
-        index, count = self._process
         order = grain.MapDataset.range(len(self._source)).seed(self._seed).shuffle().repeat()
-        load = _LoadTrain(self._source, self._seed, self._train)
-        # Positions are numbered before slicing: the epoch must not depend on where a run starts.
-        return self._batches(order.map_with_index(load)[start_example + index :: count])
+        load = _LoadTrain(self._source, order, self._seed, self._train)
+        return self._batches(load, start_example, len(order))
 
     def eval_batches(self) -> Batches:
         """Batches in source order, once; the last ones are padded to micro_batch.
@@ -119,24 +152,25 @@ class Loader:
         Padding repeats the last example with weight 0 and example -1, so that every batch of every
         process has one shape and all processes have as many.
         """
-        index, count = self._process
-        whole = self._micro_batch * count
+        whole = self._micro_batch * self._process[1]
         padded = -(-len(self._source) // whole) * whole
-        order = grain.MapDataset.range(padded)[index::count]
-        return self._batches(order.map(_LoadEval(self._source, self._seed)))
+        return self._batches(_LoadEval(self._source, self._seed), 0, padded)
 
     def close(self) -> None:
         """Stops the threads and workers of every iterator this loader has made."""
         while self._open:
             self._open.pop().close()
 
-    def _batches(self, examples: grain.MapDataset) -> Batches:
+    def _batches(self, load: Callable[[range], Example], start: int, stop: int) -> Batches:
+        """load: from the positions of a micro-batch to the batch; start, stop: of all processes."""
         if not flags.FLAGS.is_parsed():  # grain reads absl flags; a notebook has parsed none
             flags.FLAGS.mark_as_parsed()
         read = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch)
+        index, count = self._process
         # Nothing is dropped: training never ends and evaluation is padded.
-        whole = examples.batch(self._micro_batch, drop_remainder=True)
-        batches = whole.to_iter_dataset(read)
+        whole = grain.MapDataset.range((stop - start) // (self._micro_batch * count))
+        positions = _Positions(start + index, count, self._micro_batch)
+        batches = whole.map(positions).map(load).to_iter_dataset(read)
         if self._workers:
             options = grain.MultiprocessingOptions(
                 num_workers=self._workers, per_worker_buffer_size=self._prefetch
@@ -148,15 +182,34 @@ class Loader:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Positions:
+    """Positions in a run's order of the examples of a process's n-th micro-batch.
+
+    They count from the run's beginning, wherever it is continued: their epoch does not depend on
+    that.
+    """
+
+    first: int
+    step: int
+    micro_batch: int
+
+    def __call__(self, number: int) -> range:
+        many = self.step * self.micro_batch
+        return range(self.first + number * many, self.first + (number + 1) * many, self.step)
+
+
+@dataclasses.dataclass(frozen=True)
 class _LoadTrain:
     source: Source
+    order: Sequence[int]
     seed: int
     augment: bool
 
-    def __call__(self, position: int, index: int) -> Example:
-        epoch = position // len(self.source)
-        rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
-        return _labelled(self.source.example(index, rng), self.seed, epoch, index)
+    def __call__(self, positions: range) -> Example:
+        indices = [self.order[position] for position in positions]
+        epochs = np.array(positions) // len(self.source)
+        rngs = seeds.generators(self.seed, epochs, np.array(indices)) if self.augment else None
+        return _labelled(read_together(self.source, indices, rngs), self.seed, epochs, indices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,24 +217,21 @@ class _LoadEval:
     source: Source
     seed: int
 
-    def __call__(self, position: int) -> Example:
-        index = min(position, len(self.source) - 1)
-        example = _labelled(self.source.example(index, None), self.seed, 0, index)
-        if position > index:
-            example["weight"] = np.zeros_like(example["weight"])
-            example["example"] = np.asarray(-1, np.int32)
-        return example
+    def __call__(self, positions: range) -> Example:
+        last = len(self.source) - 1
+        indices = [min(position, last) for position in positions]
+        batch = read_together(self.source, indices, None)
+        batch = _labelled(batch, self.seed, np.zeros(len(indices), int), indices)
+        padding = np.asarray(positions) > last
+        batch["weight"][padding] = 0
+        batch["example"][padding] = -1
+        return batch
 
 
-def _labelled(example: Example, seed: int, epoch: int, index: int) -> Example:
+def _labelled(batch: Example, seed: int, epochs: np.ndarray, indices: Sequence[int]) -> Example:
     # The trailing 1 keeps these words apart from the generator's of the same example.
-    key = key_data(seed, epoch, index, 1)
-    return {**example, "example": np.asarray(index, np.int32), "key": key}
-
-
-def key_data(*of: int) -> np.ndarray:
-    """(2,) uint32 of a random key, which depends on these numbers alone."""
-    return np.random.SeedSequence(of).generate_state(2, np.uint32)
+    keys = seeds.words(2, seed, epochs, np.array(indices), 1)
+    return {**batch, "example": np.array(indices, np.int32), "key": keys}
 
 
 def _require(name: str, value: int, least: int) -> None:

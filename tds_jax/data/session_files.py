@@ -1,7 +1,7 @@
 """Recordings in the formats people have: rows of compound HDF5, separate arrays, .mat, CSV."""
 
+import dataclasses
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -10,7 +10,7 @@ from scipy import io
 
 from tds_jax.data.columns import ROLES, Columns, columns_of
 from tds_jax.data.hdf5 import Field, Header, RowFiles, attributes_of, naming
-from tds_jax.data.open_files import OpenFiles
+from tds_jax.data.stored_rows import Rows
 from tds_jax.errors import UserError
 
 HDF5 = (".hdf5", ".h5")
@@ -19,11 +19,32 @@ SIGNAL = "emg"  # begins the names of a CSV's columns of EMG
 LABELS = ("joint", "angle")  # begin those of its angles
 
 
-class Opened(NamedTuple):
-    """Columns, and the file they are read from."""
+@dataclasses.dataclass(frozen=True)
+class ColumnRows:
+    """Columns, as `Rows`, and the file they are read from."""
 
     columns: Columns
     file: h5py.File | None
+    chunk: int = 0
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of a row."""
+        return self.columns.dtype
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.columns.rows
+
+    def read(self, start: int, block: np.ndarray) -> None:
+        """As `Rows.read`."""
+        self.columns.read(start, block)
+
+    def close(self) -> None:
+        """Closes the file, if it is still read from."""
+        if self.file is not None:
+            self.file.close()
 
 
 class SessionFiles(RowFiles):
@@ -37,13 +58,7 @@ class SessionFiles(RowFiles):
         self, max_open_files: int, chunk_cache_bytes: int, chunk_cache_preemption: float
     ) -> None:
         super().__init__(max_open_files, chunk_cache_bytes, chunk_cache_preemption)
-        self._columns: OpenFiles[Opened] = OpenFiles(max_open_files, _close)
         self._separate: set[str] = set()
-
-    def close(self) -> None:
-        """Closes this process's handles; the next read opens them again."""
-        super().close()
-        self._columns.close()
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """As `RowFiles.header`."""
@@ -53,18 +68,18 @@ class SessionFiles(RowFiles):
             except UserError:
                 if not self._found_separate(path, group, dataset):
                     raise
-        with self._columns.using((path, group), lambda: _open(path, group)) as opened:
-            return _header(opened.columns, path)
+        with self._rows(path, group, dataset) as found:
+            assert isinstance(found, ColumnRows)
+            return _header(found.columns, path)
 
-    def _read(self, path: str, group: str, dataset: str, start: int, stop: int) -> np.ndarray:
+    def _found(self, path: str, group: str, dataset: str) -> Rows:
         if not self._is_separate(path):
             try:
-                return super()._read(path, group, dataset, start, stop)
+                return super()._found(path, group, dataset)
             except UserError:
                 if not self._found_separate(path, group, dataset):
                     raise
-        with self._columns.using((path, group), lambda: _open(path, group)) as opened, naming(path):
-            return opened.columns.read(start, stop)
+        return _open(path, group)
 
     def _is_separate(self, path: str) -> bool:
         return path in self._separate or path.lower().endswith(FOREIGN)
@@ -82,11 +97,6 @@ class SessionFiles(RowFiles):
         return found
 
 
-def _close(opened: Opened) -> None:
-    if opened.file is not None:
-        opened.file.close()
-
-
 def _header(columns: Columns, path: str) -> Header:
     kinds = [(name, columns.dtype[name]) for name in columns.dtype.names or ()]
     fields = {name: Field(name, kind.shape, kind.base) for name, kind in kinds}
@@ -95,20 +105,20 @@ def _header(columns: Columns, path: str) -> Header:
     return Header(columns.rows, fields, attributes, columns.dtype.itemsize, storage)
 
 
-def _open(path: str, group: str) -> Opened:
+def _open(path: str, group: str) -> ColumnRows:
     if path.lower().endswith(".csv"):
-        return Opened(_csv(path), None)
+        return ColumnRows(_csv(path), None)
     if not h5py.is_hdf5(path):
         with naming(path):
             found = {n: v for n, v in io.loadmat(path).items() if isinstance(v, np.ndarray)}
-        return Opened(columns_of(path, found, _texts(found)), None)
+        return ColumnRows(columns_of(path, found, _texts(found)), None)
     with naming(path):
         file = h5py.File(path, "r", locking="best-effort")
     try:
         with naming(path):
             node = _node(file, group) or file
             found = {name: one for name, one in node.items() if isinstance(one, h5py.Dataset)}
-            return Opened(columns_of(path, found, attributes_of(node)), file)
+            return ColumnRows(columns_of(path, found, attributes_of(node)), file)
     except UserError:
         file.close()
         raise

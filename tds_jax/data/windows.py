@@ -1,6 +1,7 @@
 """Windows of many sessions by arithmetic: an index becomes (session, start row), nothing stored."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Windows:
     def __init__(self, samples: np.ndarray, valid: Runs, broken: Runs, spec: WindowSpec) -> None:
         self.spec = spec
         self._samples = samples.astype(np.int64)
-        self._broken = broken
+        self._breaks = _Line(self._samples, broken)
         step, spare = spec.step, self._samples - spec.window
         full = np.where(spare >= 0, spare // step + 1, 0)
         if spec.stride is None:
@@ -73,34 +74,38 @@ class Windows:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def locate(self, index: int) -> tuple[int, int, int]:
+    def places(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(session, start row, supervised positions at the front that an earlier window counts).
 
-        The third number is 0 except for the last window of a tiled session: where the session
-        does not end with a whole window, that window starts earlier, on the same label grid, and
-        its first positions repeat rows of the window before it. Less than label_stride rows at
-        the end of a session may stay uncounted.
+        (B,) int64 each. The third is 0 except for the last window of a tiled session: where the
+        session does not end with a whole window, that window starts earlier, on the same label
+        grid, and its first positions repeat rows of the window before it. Less than label_stride
+        rows at the end of a session may stay uncounted.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        run = int(np.searchsorted(self._ends, index, side="right"))
-        before = int(self._ends[run - 1]) if run else 0
-        number = int(self._first[run]) + index - before
-        session = int(np.searchsorted(self._base, number, side="right")) - 1
-        wanted = (number - int(self._base[session])) * self.spec.step
-        start = min(wanted, int(self._last[session]))
+        index = np.asarray(indices, np.int64)
+        outside = index[(index < 0) | (index >= len(self))]
+        if outside.size:
+            raise IndexError(f"window {outside[0]} of {len(self)}")
+        run = np.searchsorted(self._ends, index, side="right")
+        before = np.where(run > 0, self._ends[run - 1], 0)
+        number = self._first[run] + index - before
+        session = np.searchsorted(self._base, number, side="right") - 1
+        wanted = (number - self._base[session]) * self.spec.step
+        start = np.minimum(wanted, self._last[session])
         return session, start, (wanted - start) // self.spec.label_stride
 
     def sessions(self) -> np.ndarray:
         """Sessions that hold a window, ascending."""
         return np.unique(np.searchsorted(self._base, self._first, side="right") - 1)
 
-    def room(self, session: int, start: int) -> int:
-        """Rows by which a window may move right inside its session and before a broken row."""
-        runs = self._broken.of(session)[:, 0]
-        following = np.searchsorted(runs, start)
-        limit = runs[following] if following < len(runs) else self._samples[session]
-        return int(limit) - start - self.spec.window
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """`places` of one window."""
+        return _only(self.places([index]))
+
+    def room(self, session: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Rows by which windows may move right inside their session and before a broken row."""
+        limit = np.minimum(self._samples[session], self._breaks.next_start(session, start))
+        return np.asarray(limit - start - self.spec.window)
 
     def _wanted(self, valid: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(session, first, last window number) of the windows that touch each valid run."""
@@ -161,26 +166,54 @@ class RunWindows:
         self._owners = runs.owners()
         lengths = runs.stop - runs.start
         numbers, zero = np.arange(len(lengths) + 1), np.zeros(0, np.int64)
+        self._line = _Line(lengths, runs)
         whole = Runs(numbers, np.zeros_like(lengths), lengths)
         self._windows = Windows(lengths, whole, Runs(numbers * 0, zero, zero), spec)
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def locate(self, index: int) -> tuple[int, int, int]:
-        """As `Windows.locate`; the third number counts from the start of the run."""
-        run, start, repeated = self._windows.locate(index)
-        return int(self._owners[run]), int(self._runs.start[run]) + start, repeated
+    def places(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `Windows.places`; the third number counts from the start of the run."""
+        run, start, repeated = self._windows.places(indices)
+        return self._owners[run], self._runs.start[run] + start, repeated
 
     def sessions(self) -> np.ndarray:
         """As `Windows.sessions`."""
         return np.unique(self._owners[self._windows.sessions()])
 
-    def room(self, session: int, start: int) -> int:
-        """Rows by which a window may move right inside its run."""
-        runs = self._runs.of(session)
-        run = np.searchsorted(runs[:, 0], start, side="right") - 1
-        return int(runs[run, 1]) - start - self.spec.window
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """`places` of one window."""
+        return _only(self.places([index]))
+
+    def room(self, session: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Rows by which windows may move right inside their runs."""
+        return np.asarray(self._line.stop_of(session, start) - start - self.spec.window)
+
+
+class _Line:
+    """Runs of all sessions on one number line, so that many rows are looked up at once."""
+
+    def __init__(self, samples: np.ndarray, runs: Runs) -> None:
+        self._span = int(max(samples.max(initial=0), runs.stop.max(initial=0))) + 1
+        starts = runs.owners() * self._span + runs.start
+        self._starts = np.append(starts, np.iinfo(np.int64).max)  # after every row
+        self._stops = runs.stop
+
+    def next_start(self, session: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Where the first run at or after a row starts; past the session's end without one."""
+        begin = np.multiply(session, self._span, dtype=np.int64)
+        return np.asarray(self._starts[np.searchsorted(self._starts, begin + row)] - begin)
+
+    def stop_of(self, session: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Where the run that holds a row stops."""
+        begin = np.multiply(session, self._span, dtype=np.int64)
+        return np.asarray(self._stops[np.searchsorted(self._starts, begin + row, "right") - 1])
+
+
+def _only(places: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[int, int, int]:
+    session, start, repeated = (int(one[0]) for one in places)
+    return session, start, repeated
 
 
 def difference(samples: np.ndarray, runs: Runs, removed: Runs) -> Runs:

@@ -9,6 +9,7 @@ import numpy as np
 from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Layout, Runs
+from tds_jax.data.stored_rows import Wanted
 from tds_jax.pose.labels import filled, in_radians, reach, valid_rows
 from tds_jax.pose.selection import flip, select_channels
 
@@ -104,8 +105,41 @@ class SessionTable:
         angles = in_radians(angles, float(self.scale[session]))
         wanted = slice(start - first, stop - first)
         emg, angles = emg[wanted], filled(angles, more)[wanted]
+        return select_channels(emg, self.electrodes), self._flipped(angles, session)
+
+    def windows(
+        self, files: RowFiles, sessions: np.ndarray, starts: np.ndarray, length: int, labels: slice
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`rows` of many windows at once: EMG (B, length, C) and the angles (B, N, J) at `labels`.
+
+        sessions, starts: (B,). labels: which rows of a window. Windows of sparse labels need rows
+        beyond them and are read one by one.
+        """
+        count, label_rows = len(sessions), len(range(*labels.indices(length)))
+        emg = np.empty((count, length, self.channels), np.float32)
+        angles = np.empty((count, label_rows, self.joints), np.float32)
+        wanted = (
+            Wanted(FIELDS[0], slice(None), self.electrodes, emg),
+            Wanted(FIELDS[1], labels, (), angles),
+        )
+        sparse = self.label_step[sessions] > 1
+        dense = np.flatnonzero(~sparse).tolist()
+        skipped = (starts + self.first[sessions]).tolist()
+        places = [(self.path(sessions[n]), skipped[n], n) for n in dense]
+        files.windows(self.group, DATASET, places, length, wanted)
+        changed = ~sparse & ((self.scale[sessions] != 1) | bool(self.flipped))
+        for n in np.flatnonzero(changed).tolist():
+            scaled = in_radians(angles[n], float(self.scale[sessions[n]]))
+            angles[n] = self._flipped(scaled, sessions[n])
+        for n in np.flatnonzero(sparse).tolist():
+            start = int(starts[n])
+            emg[n], every = self.rows(files, int(sessions[n]), start, start + length)
+            angles[n] = every[labels]
+        return emg, angles
+
+    def _flipped(self, angles: np.ndarray, session: int) -> np.ndarray:
         side = self._text(session, GROUPS.index("side")) if self.flipped else ""
-        return select_channels(emg, self.electrodes), flip(angles, self.flipped, side, path)
+        return flip(angles, self.flipped, side, self.path(session) if self.flipped else "")
 
     def _text(self, session: int, number: int) -> str:
         return self.group_names[number][self.codes[session, number]].decode()

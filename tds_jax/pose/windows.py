@@ -1,7 +1,7 @@
 """Windows and blocks of rows read from the sessions of a table."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from tds_jax.errors import UserError, some
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.table import SessionTable
 
+Example = dict[str, np.ndarray]
+
 REFERENCE_LOSS = 2  # rows at the end of each run that the published windowing never reaches
 
 
 class PoseWindows:
-    """Random-access windows of a table's sessions (a `data.pipeline.Source`).
+    """Random-access windows of a table's sessions (a `data.pipeline.BatchSource`).
 
     spec.stride None tiles every session for evaluation: each supervised row counts once. With
     jitter, training windows start up to stride - 1 rows later, inside the session and clear of
@@ -70,28 +72,41 @@ class PoseWindows:
             f"Inf in emg, and are left out: {some(paths)}"
         ]
 
-    def example(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
-        """Window `index`; rng moves it when jitter is on and rolls its electrodes by `rotation`.
+    def example(self, index: int, rng: np.random.Generator | None) -> Example:
+        """Window `index`: `examples` of one, without their leading axis."""
+        batch = self.examples([index], None if rng is None else [rng])
+        return {name: leaf[0] for name, leaf in batch.items()}
 
-        emg (T, C) f32, finite. joint_angles (N, J) f32 radians, zeros where the label is not
-        valid. weight (N,) f32, 1 where a row counts: it is valid and no earlier window of a tiling
-        counts it. session () int32: row of the full session table.
+    def examples(
+        self, indices: Sequence[int], rngs: Sequence[np.random.Generator] | None
+    ) -> Example:
+        """Windows by index; rngs move them when jitter is on and roll electrodes by `rotation`.
+
+        emg (B, T, C) f32, finite. joint_angles (B, N, J) f32 radians, zeros where the label is not
+        valid. weight (B, N) f32, 1 where a row counts: it is valid and no earlier window of a
+        tiling counts it. session (B,) int32: rows of the full session table.
         """
-        example = self._placed(index, rng)
-        if rng is not None and self._rotation:
-            shift = int(rng.integers(-self._rotation, self._rotation + 1))
-            example["emg"] = np.roll(example["emg"], shift, axis=1)
-        return example
+        session, start, repeated = self._windows.places(indices)
+        moved = start + self._moves(session, start, rngs)
+        batch = self._read(session, moved, repeated)
+        lost = np.flatnonzero((moved != start) & ~batch["weight"].any(axis=1))
+        if lost.size:
+            unmoved = self._read(session[lost], start[lost], repeated[lost])
+            for name, leaf in unmoved.items():
+                batch[name][lost] = leaf
+        if rngs is not None and self._rotation:
+            for emg, rng in zip(batch["emg"], rngs, strict=True):
+                shift = int(rng.integers(-self._rotation, self._rotation + 1))
+                emg[...] = np.roll(emg, shift, axis=1)
+        return batch
 
-    def _placed(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
-        session, start, repeated = self._windows.locate(index)
-        step = self.spec.step
-        if rng is not None and self._jitter:
-            moved = start + int(rng.integers(min(step, self._windows.room(session, start) + 1)))
-            example = self._read(session, moved, repeated)
-            if example["weight"].any():
-                return example
-        return self._read(session, start, repeated)
+    def _moves(
+        self, session: np.ndarray, start: np.ndarray, rngs: Sequence[np.random.Generator] | None
+    ) -> np.ndarray:
+        if rngs is None or not self._jitter:
+            return np.zeros_like(start)
+        most = np.minimum(self.spec.step, self._windows.room(session, start) + 1).tolist()
+        return np.array([rng.integers(m) for rng, m in zip(rngs, most, strict=True)])
 
     def with_history(self, index: int, rows: int) -> tuple[np.ndarray, int]:
         """EMG of window `index` (unmoved) and up to `rows` rows before it.
@@ -104,18 +119,18 @@ class PoseWindows:
         emg = self.table.emg(self._files, session, begin, start + self.spec.window)
         return emg, start - begin
 
-    def _read(self, session: int, start: int, repeated: int) -> dict[str, np.ndarray]:
+    def _read(self, session: np.ndarray, start: np.ndarray, repeated: np.ndarray) -> Example:
         table, spec = self.table, self.spec
-        emg, angles = table.rows(self._files, session, start, start + spec.window)
-        angles = angles[spec.label_offset :: spec.label_stride]
-        valid = valid_rows(angles)
-        weight = valid.astype(np.float32)
-        weight[:repeated] = 0
+        labels = slice(spec.label_offset, None, spec.label_stride)
+        emg, angles = table.windows(self._files, session, start, spec.window, labels)
+        valid = valid_rows(angles.reshape(-1, angles.shape[2])).reshape(angles.shape[:2])
+        angles[~valid] = 0
+        first = np.arange(angles.shape[1]) >= repeated[:, None]
         return {
             "emg": emg,
-            "joint_angles": np.where(valid[:, None], angles, np.float32(0)),
-            "weight": weight,
-            "session": np.asarray(table.number[session], np.int32),
+            "joint_angles": angles,
+            "weight": (valid & first).astype(np.float32),
+            "session": table.number[session].astype(np.int32),
         }
 
 

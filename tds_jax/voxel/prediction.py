@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import option, require_choice
-from tds_jax.data.pipeline import key_data
 from tds_jax.data.places import make_folder_for, pair_files
+from tds_jax.data.seeds import key_data
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled

@@ -4,10 +4,12 @@ import os
 import pickle
 import threading
 
+import h5py
 import numpy as np
 import pytest
 
 from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.stored_rows import ContiguousRows, HDF5Rows, Wanted, stretches
 from tds_jax.errors import UserError
 from tests.data.sessions import make_rows, write_rows
 
@@ -105,9 +107,9 @@ def test_threads_reading_more_files_than_may_be_open_get_their_own_rows(tmp_path
 def test_chunk_cache_settings_reach_hdf5(tmp_path):
     path = write_rows(tmp_path / "a.hdf5", make_rows(50), chunks=(8,))
     files = RowFiles(1, 123_456, 0.25)
-    files.header(path, *WHERE)
+    files.rows(path, *WHERE, 0, 9, ("emg",))
     (found,) = files._open.held().values()
-    _, _, size, preemption = found.file.id.get_access_plist().get_cache()
+    _, _, size, preemption = found.dataset.file.id.get_access_plist().get_cache()
     assert (size, preemption) == (123_456, 0.25)
 
 
@@ -134,9 +136,10 @@ def test_doubles_beyond_float32_become_infinite_without_a_warning(tmp_path):
     assert np.isfinite(emg).sum() == emg.size - 1
 
 
-@pytest.mark.parametrize("broken", ["h5py.Dataset.__getitem__", "h5py.File.__init__"])
+@pytest.mark.parametrize("broken", ["h5py.Dataset.read_direct", "os.preadv", "h5py.File.__init__"])
 def test_a_drive_that_fails_is_no_bad_file(tmp_path, monkeypatch, broken):
-    (path,) = write_many(tmp_path, 1)
+    chunks = {"chunks": (7,)} if "Dataset" in broken else {}
+    path = write_rows(tmp_path / "a.hdf5", make_rows(50), **chunks)
 
     def fail(*args, **kwargs):
         raise OSError(number, "Can't synchronously read data")
@@ -149,3 +152,97 @@ def test_a_drive_that_fails_is_no_bad_file(tmp_path, monkeypatch, broken):
     number = errno.EINVAL
     with pytest.raises(UserError, match="copy"):
         make_files().raw(path, *WHERE, 0, 5)
+
+
+def wanted_of(count, length, labels, columns=(2, 0)):
+    return (
+        Wanted("emg", slice(None), (), np.full((count, length, 4), np.nan, np.float32)),
+        Wanted("emg", slice(None), columns, np.full((count, length, 2), np.nan, np.float32)),
+        Wanted("joint_angles", labels, (), np.full((count, 4, 3), np.nan, np.float32)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "storage"),
+    [
+        ("<f4", {}),
+        (">f4", {}),
+        ("<f8", {}),
+        ("<f4", {"chunks": (7,)}),
+        ("<f8", {"chunks": (16,), "compression": "gzip"}),
+    ],
+)
+def test_windows_of_many_files_are_their_rows_wherever_they_are_asked_for(tmp_path, dtype, storage):
+    """Out of order, overlapping, twice, of files that may not all be open, at the last row too."""
+    made = [make_rows(50, seed=i) for i in range(3)]
+    paths = [
+        write_rows(tmp_path / f"{i}.hdf5", make_rows(50, seed=i, dtype=dtype), **storage)
+        for i in range(3)
+    ]
+    asked = [(2, 30), (0, 5), (2, 3), (0, 9), (1, 30), (0, 5), (2, 29)]
+    labels, files = slice(4, None, 5), make_files(2)
+    for _ in range(2):  # the second time places are remembered
+        wanted = wanted_of(len(asked), 20, labels)
+        files.windows(
+            *WHERE, [(paths[i], start, n) for n, (i, start) in enumerate(asked)], 20, wanted
+        )
+        for n, (i, start) in enumerate(asked):
+            rows = made[i][start : start + 20]
+            np.testing.assert_array_equal(wanted[0].into[n], rows["emg"])
+            np.testing.assert_array_equal(wanted[1].into[n], rows["emg"][:, [2, 0]])
+            np.testing.assert_array_equal(wanted[2].into[n], rows["joint_angles"][labels])
+        assert files.open_files <= 2
+
+
+def test_windows_share_reads_where_they_share_chunks_and_within_a_bound():
+    at = [(0, 2), (9, 0), (30, 1), (31, 4), (60, 3)]
+    whole = [list(part) for part in stretches(at, 10, 8, 1000)]
+    assert whole == [at[:2], at[2:4], at[4:]]
+    assert [list(part) for part in stretches(at, 10, 8, 12)] == [[one] for one in at[:2]] + [
+        at[2:4],
+        at[4:],
+    ]
+    assert [list(part) for part in stretches(at, 10, 0, 1000)] == [[one] for one in at]
+
+
+def test_contiguous_rows_are_found_behind_a_userblock_and_hdf5_reads_what_only_it_can(tmp_path):
+    rows = make_rows(50)
+    with h5py.File(tmp_path / "user.hdf5", "w", userblock_size=1024) as file:
+        file["emg2pose/timeseries"] = rows
+    external = [(str(tmp_path / "rows.bin"), 0, rows.nbytes)]
+    write_rows(tmp_path / "external.hdf5", rows, external=external)
+    with h5py.File(tmp_path / "unwritten.hdf5", "w") as file:
+        file.create_dataset("emg2pose/timeseries", (50,), rows.dtype)
+    files, kinds = make_files(), (ContiguousRows, HDF5Rows, HDF5Rows)
+    for name, kind in zip(("user", "external", "unwritten"), kinds, strict=True):
+        path = os.fspath(tmp_path / f"{name}.hdf5")
+        found = files.raw(path, *WHERE, 3, 9)
+        np.testing.assert_array_equal(
+            found, rows[3:9] if name != "unwritten" else np.zeros_like(rows[3:9])
+        )
+        assert isinstance(list(files._open.held().values())[-1], kind)
+
+
+def test_a_file_that_changed_is_looked_at_again_and_one_cut_short_is_named(tmp_path):
+    files = make_files(1)
+    path, other = write_many(tmp_path, 2)
+    files.raw(path, *WHERE, 0, 5)
+    files.raw(other, *WHERE, 0, 5)  # closes the first
+    longer = make_rows(90, seed=7)
+    write_rows(tmp_path / "f0.hdf5", longer, attributes={f"a{i}": 1.0 for i in range(9)})
+    np.testing.assert_array_equal(files.raw(path, *WHERE, 40, 80), longer[40:80])
+    os.truncate(path, os.path.getsize(path) - 900)
+    with pytest.raises(UserError, match=r"f0.hdf5: rows 40 to 90 .*the file ends before them"):
+        files.raw(path, *WHERE, 40, 90)
+
+
+def test_hdf5_opens_a_contiguous_file_once_however_few_may_be_open(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        h5py, "File", lambda path, *a, f=h5py.File, **k: opened.append(path) or f(path, *a, **k)
+    )
+    files, paths = make_files(1), write_many(tmp_path, 3)
+    opened.clear()
+    for path in paths * 4:
+        files.raw(path, *WHERE, 0, 5)
+    assert opened == paths

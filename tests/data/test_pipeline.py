@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tds_jax.data.pipeline import Loader
+from tds_jax.data.pipeline import Loader, read_together
 from tds_jax.errors import UserError
 from tests.data.sources import Numbers
 
@@ -133,7 +133,7 @@ def test_wrong_settings_are_named_with_their_value(changes, text):
 PARENT = """
 import time
 from tests.data.sources import Numbers
-from tds_jax.data.pipeline import Loader
+from tds_jax.data.pipeline import Loader, read_together
 loader = Loader(Numbers(9), micro_batch=2, seed=0, train=True, workers=1, threads=0, prefetch=1)
 next(loader.train_batches(0))
 print("ready", flush=True)
@@ -198,3 +198,15 @@ def test_more_examples_than_int32_counts_are_refused_in_one_line():
     settings = {"seed": 0, "train": True, "workers": 0, "threads": 0, "prefetch": 1}
     with pytest.raises(UserError, match=r"Endless\(\) has 2147483648 examples, more than"):
         Loader(Endless(), micro_batch=1, **settings)
+
+
+class Uneven(Numbers):
+    """Examples that are not all alike."""
+
+    def example(self, index, rng):
+        return super().example(index, rng) | {"value": np.zeros(1 + index % 2, np.float32)}
+
+
+def test_examples_of_other_shapes_are_refused_and_never_spread():
+    with pytest.raises(ValueError, match=r"Numbers\(9\): example 3 has other leaves"):
+        read_together(Uneven(9), [2, 4, 3], None)

@@ -103,7 +103,7 @@ SKIPPED = {
     "truncated": (truncate, "s1.hdf5: truncated HDF5 file; copy or download it again"),
     "damaged chunk": (
         damage_a_chunk,
-        "s1.hdf5: rows 0 to 3000 of emg2pose/timeseries: cannot be read",
+        "s1.hdf5: rows 0 to 3000 of emg2pose/timeseries cannot be read",
     ),
     "filter": (
         use_unknown_filter,
@@ -454,6 +454,21 @@ def test_jitter_never_leaves_a_window_without_a_valid_row(tmp_path, files):
     for i in range(len(source)):
         for seed in range(20):
             assert source.example(i, np.random.default_rng(seed))["weight"].sum() == 1
+
+
+def test_a_batch_holds_its_examples_whatever_stands_beside_them(tmp_path, files):
+    rows = make_dirty_folder(tmp_path)[0]
+    lonely = make_rows(len(rows), seed=9)
+    lonely["joint_angles"] = 0
+    lonely["joint_angles"][60] = 1  # most moves lose the only row that counts
+    write_rows(tmp_path / "s0.hdf5", lonely)
+    source = PoseWindows(load(tmp_path, files)[0], files, SPEC, jitter=True, rotation=1)
+    indices = [*range(len(source))][::-1] * 2
+    batch = source.examples(indices, [np.random.default_rng(n) for n in range(len(indices))])
+    for n, index in enumerate(indices):
+        for name, leaf in source.example(index, np.random.default_rng(n)).items():
+            np.testing.assert_array_equal(batch[name][n], leaf)
+            assert batch[name].dtype == leaf.dtype
 
 
 def test_splits_share_no_row(tmp_path, files):

@@ -1,0 +1,73 @@
+"""Random numbers of many examples at once, bit for bit those of numpy's own SeedSequence."""
+
+from typing import Any
+
+import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+
+POOL = 4  # words of numpy.random.SeedSequence, whose constants these are
+INIT_A, MULT_A = 0x43B0D7E5, 0x931E8875
+INIT_B, MULT_B = 0x8B51F9DD, 0x58F38DED
+MIX_L, MIX_R = np.uint32(0xCA01F9DD), np.uint32(0x4973F715)
+HALF = np.uint32(16)
+
+
+def words(count: int, *of: int | np.ndarray) -> np.ndarray:
+    """(B, count) uint32: row b is SeedSequence(the b-th of each).generate_state(count).
+
+    of: (B,) arrays, or one number for all, each from 0 to 2**32 - 1. One call costs as much as
+    five SeedSequences.
+    """
+    given = [np.asarray(part, np.uint32) for part in of]
+    given = list(np.broadcast_arrays(*given, *[np.uint32(0)] * (POOL - len(given))))
+    hashed = _Hash(INIT_A, MULT_A)
+    pool = [hashed(part) for part in given[:POOL]]
+    for source in range(POOL):
+        for target in (i for i in range(POOL) if i != source):
+            pool[target] = _mixed(pool[target], hashed(pool[source]))
+    for extra in given[POOL:]:
+        pool = [_mixed(part, hashed(extra)) for part in pool]
+    hashed = _Hash(INIT_B, MULT_B)
+    return np.stack([hashed(pool[i % POOL]) for i in range(count)], axis=-1)
+
+
+def generators(*of: int | np.ndarray) -> list[np.random.Generator]:
+    """np.random.default_rng((the b-th of each)) for every b; see `words`."""
+    states = words(8, *of).view("<u8").astype(np.uint64)
+    drawn: list[Any] = [_Drawn(state) for state in states]  # numpy types know SeedSequence alone
+    return [np.random.Generator(np.random.PCG64(state)) for state in drawn]
+
+
+class _Hash:
+    """SeedSequence's hash, whose constant changes from call to call."""
+
+    def __init__(self, constant: int, factor: int) -> None:
+        self._constant, self._factor = constant, factor
+
+    def __call__(self, value: np.ndarray) -> np.ndarray:
+        value = value ^ np.uint32(self._constant)
+        self._constant = self._constant * self._factor % 2**32
+        value = value * np.uint32(self._constant)
+        return np.asarray(value ^ (value >> HALF))
+
+
+def _mixed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    value: np.ndarray = x * MIX_L - y * MIX_R
+    return np.asarray(value ^ (value >> HALF))
+
+
+class _Drawn(ISeedSequence):
+    """The state of one PCG64, drawn already."""
+
+    def __init__(self, state: np.ndarray) -> None:
+        self._state = state
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> np.ndarray:
+        """The state; PCG64 asks for all of it."""
+        assert (n_words, dtype) == (len(self._state), np.uint64)
+        return self._state
+
+
+def key_data(*of: int) -> np.ndarray:
+    """(2,) uint32 of a random key, which depends on these numbers alone."""
+    return words(2, *(np.array([part]) for part in of))[0]
