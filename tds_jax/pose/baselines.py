@@ -216,6 +216,10 @@ class LogRmsRidgeFit:
         return LogRmsRidge(weights, target - mean @ weights, self._bin, self._history)
 
 
+# Of what is fitted, raised when a baseline changes: kept ones of another form are fitted anew.
+FORM = 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Fitted:
     """What was fitted to the train split of sessions, as a file keeps it.
@@ -234,17 +238,19 @@ class Fitted:
         ridge = {f"ridge_{name}": value for name, value in vars(self.ridge).items()}
         with whole_file(path) as temporary, temporary.open("wb") as file:
             plain = {name: getattr(self, name) for name in ("digest", "contents", "mean", "median")}
-            np.savez(file, **plain, **ridge)
+            np.savez(file, form=FORM, **plain, **ridge)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """None if there is no such file."""
+        """None if there is no such file, or one of another form."""
         if not path.exists():
             return None
         try:
             # numpy leaves a path it fails to read open.
             with path.open("rb") as file, np.load(file) as arrays:
                 found = dict(arrays)
+            if int(found.get("form", 1)) != FORM:
+                return None
             ridge = LogRmsRidge(
                 found["ridge_weights"],
                 found["ridge_bias"],
