@@ -69,7 +69,8 @@ class SessionFiles(RowFiles):
                 if not self._found_separate(path, group, dataset):
                     raise
         with self._rows(path, group, dataset) as found:
-            assert isinstance(found, ColumnRows)
+            if not isinstance(found, ColumnRows):
+                raise UserError(f"{path}: changed while it was open; start again")
             return _header(found.columns, path)
 
     def _found(self, path: str, group: str, dataset: str) -> Rows:

@@ -140,3 +140,14 @@ def test_a_table_of_rows_is_read_as_ever(tmp_path, files):
     np.testing.assert_array_equal(files.raw(path, *PLACE, 0, 300), ROWS)
     with pytest.raises(UserError, match=r"group 'other' is missing"):
         files.header(path, "other", "timeseries")
+
+
+def test_a_table_that_becomes_separate_arrays_while_it_is_open_is_named(tmp_path, files):
+    path = write_rows(tmp_path / "a.hdf5", ROWS)
+    files.raw(path, *PLACE, 0, 5)
+    in_root(tmp_path / "b.hdf5")
+    (tmp_path / "b.hdf5").replace(path)
+    with pytest.raises(UserError, match=r"a\.hdf5: changed while it was open; start again"):
+        files.header(path, *PLACE)
+    files.close()
+    assert files.header(path, *PLACE).storage == "separate arrays (.hdf5)"
