@@ -103,7 +103,7 @@ SKIPPED = {
     "truncated": (truncate, "s1.hdf5: truncated HDF5 file; copy or download it again"),
     "damaged chunk": (
         damage_a_chunk,
-        "s1.hdf5: rows 0 to 3000 of emg2pose/timeseries: cannot be read",
+        "s1.hdf5: rows 0 to 3000 of emg2pose/timeseries cannot be read",
     ),
     "filter": (
         use_unknown_filter,

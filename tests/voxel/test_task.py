@@ -105,7 +105,9 @@ def batch_of(task, indices, split="train"):
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *examples)
 
 
-@pytest.mark.parametrize("kind", ["vae", "diffusion", "consistency"])
+@pytest.mark.parametrize(
+    "kind", ["vae", "diffusion", pytest.param("consistency", marks=pytest.mark.long)]
+)
 def test_the_objective_is_a_sum_over_examples(kind, request):
     task, model = request.getfixturevalue(kind)
     graphdef, state = nnx.split(model)
