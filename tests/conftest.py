@@ -5,6 +5,8 @@ run of the tests ends. Compiling is most of the work, so programs are not optimi
 third less of it, but in modules marked `optimised`: they hold the laws of numbers (parity,
 accumulation, streaming, tiling, recomputation), which programs must obey as users compile them.
 JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests everything so.
+
+Hypothesis draws the same examples in every run; HYPOTHESIS_PROFILE=search draws others, and more.
 """
 
 import atexit
@@ -30,10 +32,14 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax
 import pytest
 from absl import flags
+from hypothesis import settings
 
 UNOPTIMISED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+settings.register_profile("suite", max_examples=60, derandomize=True, deadline=None, database=None)
+settings.register_profile("search", max_examples=3000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 if not flags.FLAGS.is_parsed():  # grain reads absl flags when it starts workers
     flags.FLAGS.mark_as_parsed()
 

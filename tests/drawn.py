@@ -1,18 +1,8 @@
-"""What hypothesis draws for the laws; derandomised, so that every run of the suite is the same.
-
-HYPOTHESIS_PROFILE=search draws other and more examples each time.
-"""
-
-import os
+"""What hypothesis draws for the laws."""
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as extra
-
-settings.register_profile("suite", max_examples=60, derandomize=True, deadline=None, database=None)
-settings.register_profile("search", max_examples=3000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 LARGEST = 1e6
 

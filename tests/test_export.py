@@ -47,7 +47,7 @@ def emg(batch, length):
     return np.stack(rows).astype(np.float32)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_one_file_serves_every_batch_size(exported, batch):
     model, path = exported
     functions = artefact.read(path).functions

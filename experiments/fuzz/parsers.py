@@ -1,26 +1,29 @@
 """Everything that reads what others wrote: a good example of each, and how a door reads it."""
 
 import csv
-import io
 import json
 import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 import xarray as xr
+from safetensors.numpy import save_file
+from scipy import io
 
 from tds_jax.data import json_file
-from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.data.scan import scan_file
+from tds_jax.data.session_files import SessionFiles
 from tds_jax.engine import workdir
 from tds_jax.forecast.fields import open_fields
-from tds_jax.interchange import torch_format
+from tds_jax.interchange import checkpoint
 from tds_jax.pose.metadata import read_metadata
-from tds_jax.pose.sessions import GROUP, layout
+from tds_jax.pose.table import GROUP, layout
+from tds_jax.voxel.data import ply
 from tds_jax.voxel.data.clouds import read_cloud
 from tds_jax.voxel.data.volumes import (
     FRAME_ROW,
@@ -60,11 +63,42 @@ def _session(compression: str | None) -> Callable[[Path], Path]:
 
 
 def _read_session(path: Path) -> object:
-    files = RowFiles(1, 2**20, 1.0)
+    files = SessionFiles(1, 2**20, 1.0)
     try:
         return scan_file(files, str(path), layout(GROUP))
     finally:
         files.close()
+
+
+def _columns() -> dict[str, np.ndarray]:
+    """time, emg and joint_angles as separate tables have them."""
+    rng = np.random.default_rng(0)
+    emg, angles = rng.normal(size=(ROWS, 4)), rng.normal(size=(ROWS, 3))
+    return {"time": np.arange(ROWS) / 2000, "emg": emg, "joint_angles": angles}
+
+
+def _separate(folder: Path) -> Path:
+    with h5py.File(folder / "session.hdf5", "w") as file:
+        for name, values in _columns().items():
+            file[name] = values
+    return folder / "session.hdf5"
+
+
+def _matlab(folder: Path) -> Path:
+    io.savemat(folder / "session.mat", _columns())
+    return folder / "session.mat"
+
+
+def _csv(folder: Path) -> Path:
+    path = folder / "session.csv"
+    emg, angles = _columns()["emg"].T, _columns()["joint_angles"].T
+    wide = {f"emg_{i}": column for i, column in enumerate(emg)}
+    wide |= {f"joint_angles_{i}": column for i, column in enumerate(angles)}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time", *wide])
+        writer.writerows(zip(_columns()["time"], *wide.values(), strict=True))
+    return path
 
 
 def _metadata(folder: Path) -> Path:
@@ -152,6 +186,18 @@ def _pcd(folder: Path) -> Path:
     return folder / "cloud.pcd"
 
 
+def _ply(folder: Path) -> Path:
+    columns = dict(zip("xyz", np.random.default_rng(0).normal(size=(3, 50)), strict=True))
+    (folder / "cloud.ply").write_bytes(ply.encoded(columns))
+    return folder / "cloud.ply"
+
+
+def _safetensors(folder: Path) -> Path:
+    weights = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    save_file({"weight": weights, "bias": weights[0].copy()}, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
 def _checkpoint(folder: Path) -> Path:
     """A zip of a state dict, whose pickle is written opcode by opcode: nothing here has torch."""
     weights = np.random.default_rng(0).normal(size=(3, 4)).astype("<f4")
@@ -160,7 +206,7 @@ def _checkpoint(folder: Path) -> Path:
         b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
         b"K\x0ctQK\x00K\x03K\x04\x86K\x04K\x01\x86\x89ccollections\nOrderedDict\n)RtRs."
     )
-    path, packed = folder / "model.pt", io.BytesIO()
+    path, packed = folder / "model.pt", BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("model/data.pkl", program)
         archive.writestr("model/byteorder", "little")
@@ -186,6 +232,9 @@ def _read_workdir(path: Path) -> object:
 PARSERS = {
     "session, contiguous": Parser(_session(None), _read_session),
     "session, gzip": Parser(_session("gzip"), _read_session),
+    "session, separate": Parser(_separate, _read_session),
+    "session, MATLAB 5": Parser(_matlab, _read_session),
+    "session, CSV": Parser(_csv, _read_session),
     "metadata.csv": Parser(_metadata, lambda path: read_metadata(str(path.parent), ["a.hdf5"])),
     "NetCDF 4": Parser(_fields("nc", "h5netcdf"), _read_fields),
     "NetCDF 3": Parser(_fields("cdf", "scipy"), _read_fields),
@@ -196,6 +245,8 @@ PARSERS = {
     "volumes .h5": Parser(_store, _read_store),
     "cloud .bin": Parser(_bin, lambda path: read_cloud(path, "ntu_radar")),
     "cloud .pcd": Parser(_pcd, lambda path: read_cloud(path, "ntu_radar")),
-    "checkpoint .pt": Parser(_checkpoint, torch_format.read),
+    "cloud .ply": Parser(_ply, lambda path: read_cloud(path, "ntu_radar")),
+    "checkpoint .pt": Parser(_checkpoint, checkpoint.read),
+    "checkpoint .safetensors": Parser(_safetensors, checkpoint.read),
     "json of a run": Parser(_run, _read_workdir),
 }

@@ -55,14 +55,18 @@ class Columns:
     def _labels_at(self, times: np.ndarray) -> np.ndarray:
         """(n, J) between labels at most MOST_STEPS of their clock apart; NaN elsewhere."""
         assert self.clock is not None
-        labels = np.asarray(self.arrays[FIELDS[1]], np.float64)
-        labels = labels.T if FIELDS[1] in self.turned else labels
         right = np.clip(np.searchsorted(self.clock, times, side="left"), 1, len(self.clock) - 1)
         left = right - 1
         step = self.clock[right] - self.clock[left]
         share = ((times - self.clock[left]) / np.where(step > 0, step, 1))[:, None]
         known = (share[:, 0] >= 0) & (share[:, 0] <= 1)
         known &= step <= MOST_STEPS * np.median(np.diff(self.clock))
+        if not len(times):
+            return np.empty((0, 1))
+        first, last = int(left.min()), int(right.max()) + 1  # only those are read
+        array, turned = self.arrays[FIELDS[1]], FIELDS[1] in self.turned
+        labels = np.asarray(array[:, first:last].T if turned else array[first:last], np.float64)
+        left, right = left - first, right - first
         valid = np.abs(labels).max(axis=1) > 0
         known &= valid[left] & valid[right]
         mixed = labels[left] + share * (labels[right] - labels[left])

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import h5netcdf
 import numpy as np
@@ -23,18 +23,24 @@ AXES: dict[str, dict[str, str]] = {
 Axes = Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]
 
 
-class GridWriter(Protocol):
+class GridWriter:
     """A file or store that is being written; `writer[name][start:stop] = block`."""
 
-    def __getitem__(self, name: str) -> Any: ...
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def __getitem__(self, name: str) -> Any:
+        return self._target[name]
 
     def about(self, attributes: Mapping[str, Any]) -> None:
         """Attributes of the whole."""
+        self._target.attrs.update(attributes)
 
     def values(
         self, name: str, dims: Sequence[str], data: np.ndarray, described: Mapping[str, Any]
     ) -> None:
         """Adds a variable that is whole already."""
+        raise NotImplementedError
 
     def field(
         self,
@@ -45,23 +51,18 @@ class GridWriter(Protocol):
         compression: str | None,
     ) -> None:
         """Adds a variable of f32, NaN until it is written."""
+        raise NotImplementedError
 
 
-class _NetCDF:
+class _NetCDF(GridWriter):
     def __init__(self, file: h5netcdf.File, axes: Axes) -> None:
-        self._file = file
+        super().__init__(file)
         file.dimensions = {name: len(values) for name, (values, _) in axes.items()}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._file[name]
-
-    def about(self, attributes: Mapping[str, Any]) -> None:
-        self._file.attrs.update(attributes)
 
     def values(
         self, name: str, dims: Sequence[str], data: np.ndarray, described: Mapping[str, Any]
     ) -> None:
-        self._file.create_variable(name, tuple(dims), data=data).attrs.update(described)
+        self._target.create_variable(name, tuple(dims), data=data).attrs.update(described)
 
     def field(
         self,
@@ -72,29 +73,20 @@ class _NetCDF:
         compression: str | None,
     ) -> None:
         options = {"chunks": tuple(chunks), "compression": compression}
-        made = self._file.create_variable(
+        made = self._target.create_variable(
             name, tuple(sizes), "f4", **options, fillvalue=np.float32(np.nan)
         )
         made.attrs.update(described)
 
 
-class _Zarr:
+class _Zarr(GridWriter):
     """Format 2, which all readers know; always compressed."""
-
-    def __init__(self, group: zarr.Group) -> None:
-        self._group = group
-
-    def __getitem__(self, name: str) -> Any:
-        return self._group[name]
-
-    def about(self, attributes: Mapping[str, Any]) -> None:
-        self._group.attrs.update(attributes)
 
     def values(
         self, name: str, dims: Sequence[str], data: np.ndarray, described: Mapping[str, Any]
     ) -> None:
         # Without a fill value: readers take one of 0 for what is missing.
-        made = self._group.create_array(name, data=data, chunks=data.shape, fill_value=None)
+        made = self._target.create_array(name, data=data, chunks=data.shape, fill_value=None)
         made.attrs.update({"_ARRAY_DIMENSIONS": list(dims), **described})
 
     def field(
@@ -107,7 +99,7 @@ class _Zarr:
     ) -> None:
         del compression
         shape = tuple(sizes.values())
-        made = self._group.create_array(
+        made = self._target.create_array(
             name, shape=shape, dtype="f4", chunks=tuple(chunks), fill_value=np.nan
         )
         made.attrs.update({"_ARRAY_DIMENSIONS": list(sizes), **described})

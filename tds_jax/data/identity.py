@@ -35,11 +35,8 @@ def of_files(files: Mapping[str, str], known: Mapping[str, str]) -> Identities:
 def of_file(path: str, known: str = "") -> str:
     """Its identity, not read where size and time are as known; UserError if it cannot be read."""
     try:
-        if is_as_known(path, known):
-            return known
-        stat = os.stat(path)
-        sampled = _sampled(path, stat.st_size, stat.st_ctime_ns)
-        return f"{stat.st_size} {stat.st_ctime_ns} {sampled}"
+        stamp = _stamp(path)
+        return known if known.startswith(stamp) else stamp + _sampled(path, stamp)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
 
@@ -47,10 +44,15 @@ def of_file(path: str, known: str = "") -> str:
 def is_as_known(path: str, known: str) -> bool:
     """Whether the file is there with the size and time it had; it is not read."""
     try:
-        stat = os.stat(path)
+        return known.startswith(_stamp(path))
     except OSError:
         return False
-    return known.startswith(f"{stat.st_size} {stat.st_ctime_ns} ")
+
+
+def _stamp(path: str) -> str:
+    """Size and time of change, as an identity begins."""
+    stat = os.stat(path)
+    return f"{stat.st_size} {stat.st_ctime_ns} "
 
 
 def below(paths: Sequence[str]) -> dict[str, str]:
@@ -91,11 +93,11 @@ def fingerprint(files: Mapping[str, str], *settings: object) -> str:
 
 
 @functools.lru_cache(maxsize=2**17)
-def _sampled(path: str, size: int, ctime_ns: int) -> str:
-    """ctime_ns: makes the memory of an earlier call of this process forget a changed file."""
+def _sampled(path: str, stamp: str) -> str:
+    """stamp: makes the memory of an earlier call of this process forget a changed file."""
     found = hashlib.blake2b(digest_size=8)
     with open(path, "rb", buffering=0) as file:
-        for start, length in _blocks(size):
+        for start, length in _blocks(int(stamp.split()[0])):
             file.seek(start)
             found.update(file.read(length))
     return found.hexdigest()

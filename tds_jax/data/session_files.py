@@ -6,8 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas
-from scipy import io
 
+from tds_jax.data import matlab
 from tds_jax.data.columns import ROLES, Columns, columns_of
 from tds_jax.data.hdf5 import Field, Header, RowFiles, attributes_of, naming
 from tds_jax.data.stored_rows import Rows
@@ -111,7 +111,7 @@ def _open(path: str, group: str) -> ColumnRows:
         return ColumnRows(_csv(path), None)
     if not h5py.is_hdf5(path):
         with naming(path):
-            found = {n: v for n, v in io.loadmat(path).items() if isinstance(v, np.ndarray)}
+            found = matlab.read(path)
         return ColumnRows(columns_of(path, found, _texts(found)), None)
     with naming(path):
         file = h5py.File(path, "r", locking="best-effort")

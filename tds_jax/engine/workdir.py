@@ -89,7 +89,11 @@ def has_checkpoint(workdir: Path) -> bool:
 
 def read_config(workdir: Path) -> dict[str, Any]:
     """The nested settings a workdir was trained with, under the names of now."""
-    return tasks.today(_read(workdir, CONFIG, "task"))
+    values = _read(workdir, CONFIG, "task")
+    try:
+        return tasks.today(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{workdir / CONFIG} lacks {error}; {RESTORE}") from error
 
 
 def read_inputs(workdir: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class ForecastInputs:
     """What a model must know of its fields. grid: its axes in words. land: cells, or 0.
 
     units: of the variables, '' where the files name none; () where a run does not know them. seen:
-    the cells with the target, see `task.packed`, or ''.
+    the cells with the target, see `recorded.packed`, or ''.
     """
 
     height: int

@@ -1,11 +1,9 @@
 """The forecast task: gridded days -> windows -> Forecaster -> coming days, and their worth."""
 
-import base64
 import copy
 import dataclasses
 import functools
 import os
-import zlib
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -28,6 +26,7 @@ from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.metrics import Errors, row_area
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
+from tds_jax.forecast.recorded import grid_words, packed, unpacked, west_of
 from tds_jax.forecast.windows import (
     ForecastWindows,
     WindowSpec,
@@ -101,7 +100,7 @@ class ForecastTask:
                 downsample=data.downsample,
                 select=data.select,
                 units=dict(zip(data.variables, run.get("units", ()), strict=False)),
-                west=_west(run["grid"]) if "grid" in run and data.downsample == 1 else None,
+                west=west_of(run["grid"]) if "grid" in run and data.downsample == 1 else None,
                 progress=progress,
             )
 
@@ -332,33 +331,6 @@ class ForecastTask:
             f"loss {values['loss']:.4f}  rmse {values['rmse']:.4g}  mae {values['mae']:.4g}"
             f"  skill {values['skill']:.3f}"
         )
-
-
-def grid_words(lat: np.ndarray, lon: np.ndarray) -> str:
-    """The axes of a grid, to compare and to read."""
-    return f"lat {_span(lat)}, lon {_span(lon)}"
-
-
-def packed(mask: np.ndarray) -> str:
-    """A mask of cells as a text of some bits a cell, or less."""
-    return base64.b85encode(zlib.compress(np.packbits(mask).tobytes())).decode()
-
-
-def unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
-    """bool of this shape: the mask; every cell where there is no text."""
-    if not text:
-        return np.ones(shape, bool)
-    bits = np.unpackbits(np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8))
-    return bits[: shape[0] * shape[1]].reshape(shape).astype(bool)
-
-
-def _west(words: str) -> float:
-    """The first longitude in `grid_words`."""
-    return float(words.rpartition("lon ")[2].partition("..")[0])
-
-
-def _span(axis: np.ndarray) -> str:
-    return f"{axis[0]:g}..{axis[-1]:g}"
 
 
 def _standard(values: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Recordings of any rate rewritten at one rate, a block at a time and each file once."""
 
+import collections
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.scan import contradiction, sample_rate, stamped_rate, times_of
 from tds_jax.data.session_files import HDF5, SessionFiles
 from tds_jax.data.whole_file import sweep, whole_file
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
 from tds_jax.pose.labels import (
     MOST_SECONDS,
     UNITS,
@@ -71,6 +72,7 @@ def prepare(
     names = session_files(str(source), "--input")
     if target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):
         raise UserError(f"--output={target} must be a folder other than --input")
+    _require_apart(source, names)
     target.mkdir(parents=True, exist_ok=True)
     sweep(target)
     there = [path.name for path in target.iterdir() if path.suffix in HDF5]
@@ -94,6 +96,15 @@ def prepare(
         with whole_file(target / FILE) as temporary:
             shutil.copyfile(source / FILE, temporary)
     return written, kept, skipped
+
+
+def _require_apart(source: Path, names: Sequence[str]) -> None:
+    """UserError for files that would become one, such as a.csv and a.hdf5."""
+    count = collections.Counter(map(stored_name, names))
+    if twice := [name for name in names if count[stored_name(name)] > 1]:
+        raise UserError(
+            f"--input={source}: {some(twice)} would become one file; rename or remove all but one"
+        )
 
 
 def _prepare_file(

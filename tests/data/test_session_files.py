@@ -91,6 +91,9 @@ def test_labels_with_a_clock_of_their_own_come_to_the_times_of_the_emg(tmp_path,
     np.testing.assert_array_equal(np.isfinite(found["joint_angles"]).all(axis=1), inside)
     expected = time[inside, None] * [1.0, -2.0, 3.0]
     np.testing.assert_allclose(found["joint_angles"][inside], expected, rtol=0, atol=1e-14)
+    for start, stop in ((0, 7), (70, 140), (150, 150), (290, 300)):
+        part = files.raw(str(tmp_path / "a.hdf5"), *PLACE, start, stop)
+        np.testing.assert_array_equal(part["joint_angles"], found["joint_angles"][start:stop])
 
 
 REFUSED = {

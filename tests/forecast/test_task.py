@@ -11,7 +11,7 @@ from tds_jax.engine import step
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
 from tds_jax.forecast import baselines
-from tds_jax.forecast.task import packed
+from tds_jax.forecast.recorded import packed
 from tests.forecast.small import SEA, batch_of, record, small_config, small_task, write_record
 
 

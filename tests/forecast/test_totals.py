@@ -1,7 +1,12 @@
 """Laws of totals: three kinds are told apart by their values, and none is taken for another."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DayTable
@@ -52,6 +57,24 @@ def test_a_day_is_its_total_whatever_kind_the_files_hold(tmp_path, kind, named):
     # 24 values in f32, added in f64 and rounded once.
     np.testing.assert_allclose(fields.read(0, DAYS)[..., 1], totals, rtol=3e-6)
     assert len(fields.notes) == (kind != "running")
+
+
+@settings(max_examples=8)
+@given(st.sampled_from(["running", "step"]), st.sampled_from([1, 3, 6]), st.integers(0, 2**31))
+def test_a_total_is_the_sum_of_what_fell_whatever_the_steps(kind, every, seed):
+    count = 5 * 24 // every
+    amounts = np.random.default_rng(seed).random((count, len(LAT), len(LON)))
+    days = amounts.reshape(5, 24 // every, len(LAT), len(LON))
+    values = amounts if kind == "step" else days.cumsum(axis=1).reshape(amounts.shape)
+    data = dataset(hours("2020-03-01", count + 1, every), names=("sm", "tp"))
+    data.tp[...] = np.concatenate([np.zeros((1, *values.shape[1:])), values])
+    data.tp.attrs["GRIB_stepType"] = "accum"
+    with tempfile.TemporaryDirectory() as folder:
+        fields = opened(write(data, Path(folder) / "a.nc").parent, f"tp={kind}")
+        found = fields.read(0, len(fields.days))[..., 1]
+    np.testing.assert_array_equal(fields.days, dates("2020-03-01", 5))
+    # 24 values in f32, added in f64 and rounded once.
+    np.testing.assert_allclose(found, days.sum(axis=1), rtol=3e-6)
 
 
 @pytest.mark.parametrize(("kind", "other"), [("running", "step"), ("step", "running")])

@@ -65,7 +65,9 @@ def by_hand(task, model, batch, stride):
     return total
 
 
-@pytest.mark.parametrize(("every_sample", "stride"), [(False, 1), (True, 10)])
+@pytest.mark.parametrize(
+    ("every_sample", "stride"), [pytest.param(False, 1, marks=pytest.mark.long), (True, 10)]
+)
 def test_the_term_is_the_mean_distance_of_each_example(folder, every_sample, stride):
     task = make(folder, loss__every_sample=every_sample)
     plain = make(folder, loss__every_sample=every_sample, loss__fingertip_weight=0.0)

@@ -214,7 +214,7 @@ PLACES = {
     "under a file": ("x.hdf5", "x.hdf5/o.hdf5", r"its folder cannot be made .*; name another"),
     "folder to itself": ("in", "in", r"must be another folder"),
     "folder to file": ("in", "x.hdf5", r"must be another folder"),
-    "empty folder": ("empty", "out", r"holds no \.hdf5 or \.h5 file"),
+    "empty folder": ("empty", "out", r"holds no \.hdf5 or \.h5 or \.mat or \.csv file"),
 }
 
 

@@ -164,6 +164,10 @@ def test_wrong_files_are_skipped_and_foreign_ones_never_overwritten(tmp_path):
     files.close()
     with pytest.raises(UserError, match="must be a folder other than --input"):
         prepare(tmp_path / "in", tmp_path / "in", 50.0, "emg2pose", quiet)
+    (tmp_path / "in" / "c.csv").write_text("time,emg_0\n0,1\n")
+    with pytest.raises(UserError, match=r"c.csv, c.hdf5 would become one file"):
+        prepare(tmp_path / "in", tmp_path / "new", 50.0, "emg2pose", quiet)
+    assert not (tmp_path / "new").exists()
 
 
 def test_ratios_are_of_small_whole_numbers():

@@ -1,5 +1,6 @@
 """Laws of streaming: any chunks give the whole file's poses, at once, from constant memory."""
 
+import functools
 import itertools
 
 import jax
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tds_jax.errors import UserError
 from tds_jax.pose.filters import SpeedAdaptiveFilter
@@ -74,6 +77,22 @@ def test_random_chunks_join_to_the_prediction_of_the_whole(changes):
         # f32, the same operations on other lengths: eps 1e-7 x up to 380 recurrent steps.
         np.testing.assert_allclose(poses, whole, atol=1e-5)
     assert whole.std(axis=1).mean() > 1e-3, "a constant would agree as well"
+
+
+@functools.cache
+def whole_and_stream():
+    """A model of rare frames, samples, their poses as a whole, and a stream: compiled once."""
+    model = small(rollout_freq=100.0, output="velocity", output_scale=0.1)
+    samples = emg(model)
+    return samples, np.asarray(predicted(model, samples)), Stream(model)
+
+
+@settings(max_examples=10)
+@given(st.lists(st.integers(0, LENGTH), max_size=30))
+def test_chunks_of_any_sizes_join_to_the_prediction_of_the_whole(bounds):
+    samples, whole, stream = whole_and_stream()
+    poses, _ = streamed(stream, samples, [0, *sorted(bounds), LENGTH])
+    np.testing.assert_allclose(poses, whole, atol=1e-5)  # as above
 
 
 def test_in_double_precision_nothing_but_rounding_differs():

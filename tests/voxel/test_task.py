@@ -105,7 +105,9 @@ def batch_of(task, indices, split="train"):
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *examples)
 
 
-@pytest.mark.parametrize("kind", ["vae", "diffusion", "consistency"])
+@pytest.mark.parametrize(
+    "kind", ["vae", "diffusion", pytest.param("consistency", marks=pytest.mark.long)]
+)
 def test_the_objective_is_a_sum_over_examples(kind, request):
     task, model = request.getfixturevalue(kind)
     graphdef, state = nnx.split(model)
@@ -241,7 +243,7 @@ def test_clouds_are_predicted_as_their_volumes_and_a_bad_file_is_left_out(
     np.column_stack(columns).astype("f4").tofile(folder / "10.bin")
     evaluation.Thresholds({"model": 0.0}, {}, fingerprint(model)).write(tmp_path)
     job = prediction.Predict(format="ply")
-    with pytest.raises(UserError, match=r"has 2 of 4 predictions; left out, .*: 10.bin, 9.npz"):
+    with pytest.raises(UserError, match=r"has 2 of 4 predictions; left out, .*: 9.npz, 10.bin"):
         job.run(task, model, folder.parent, out, tmp_path)
     said = capsys.readouterr().err
     for line in (

@@ -52,6 +52,8 @@ def _header(path: Path) -> tuple[Header, bytes]:
             assert each.itemsize  # a type that numpy does not know raises
         if not len(names) == len(types) == len(counts):
             raise ValueError("FIELDS, SIZE, TYPE and COUNT differ in length")
+        if min(counts, default=0) < 1:
+            raise ValueError(f"COUNT is {counts}")
         header = Header(names, types, counts, int(found["POINTS"][0]), found["DATA"][0])
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path}: the PCD header is wrong ({error}); write it again") from error

@@ -46,7 +46,7 @@ def _header(text: str) -> tuple[str, int, dict[str, str]]:
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if not lines or lines[0] != ["ply"]:
         raise ValueError("it does not begin with 'ply'")
-    order = next(ORDERS[words[1]] for words in lines if words[0] == "format")
+    (order,) = (ORDERS[words[1]] for words in lines if words[0] == "format")
     elements = [i for i, words in enumerate(lines) if words[0] == "element"]
     if not elements or lines[elements[0]][1] != "vertex":
         raise ValueError("its first element is not 'vertex'")

@@ -66,7 +66,9 @@ def test_training_by_tiles_has_the_value_and_gradients_of_the_whole(kind, tile, 
             np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * largest)
 
 
-@pytest.mark.parametrize("shape", [(1, 19, 4, 6, 2), (1, 3, 34, 4, 2)])
+@pytest.mark.parametrize(
+    "shape", [(1, 19, 4, 6, 2), pytest.param((1, 3, 34, 4, 2), marks=pytest.mark.long)]
+)
 def test_encoding_and_decoding_by_tiles_is_the_whole_at_any_size(shape):
     def both(tile):
         graphdef, params, rest = make(tile=tile)

@@ -42,6 +42,7 @@ def test_the_forward_pass_is_the_originals():
     np.testing.assert_allclose(got, stored["unet"], atol=5e-5)
 
 
+@pytest.mark.long
 def test_a_fresh_network_answers_zero():
     def init():
         return split(UNet(8, 4, **SMALL, remat="none", rngs=nnx.Rngs(1)))[1]

@@ -114,6 +114,7 @@ def kept_bytes(span, remat):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
+@pytest.mark.long
 def test_wider_spans_keep_less_and_names_keep_the_blocks_of_a_span():
     block, stage, coder = (kept_bytes(span, "full") for span in ("block", "stage", "coder"))
     assert kept_bytes("block", "none") > 2 * block
