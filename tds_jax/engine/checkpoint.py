@@ -11,7 +11,6 @@ its seal: sizes and sums of its files.
 import contextlib
 import dataclasses
 import json
-import logging
 import math
 import os
 import re
@@ -27,6 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import DAMAGED, naming, set_aside
 from tds_jax.engine import seal
+from tds_jax.engine.news import only_news
 from tds_jax.errors import UserError
 
 SCORE = "score"
@@ -79,9 +79,7 @@ class Checkpoints:
         """
         closing = contextlib.ExitStack()
         place = closing.enter_context(_plainly_named(folder.absolute(), read_only))
-        logger = logging.getLogger("absl")
-        logger.setLevel(logging.WARNING)
-        logger.addFilter(_is_news)
+        only_news()
         best = policies.BestN(
             get_metric_fn=lambda m: m[SCORE],
             reverse=True,
@@ -261,13 +259,6 @@ def _plainly_named(folder: Path, exists: bool) -> Iterator[Path]:
         yield _OPEN_FILES / str(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    # Orbax warns of what is meant: checkpoints without a score, and reading only. What it logs
-    # with a traceback it raises, too.
-    meant = ("did not provide metrics", "read_only=True", "directory is read only")
-    return not record.exc_info and not any(words in str(record.msg) for words in meant)
 
 
 def _seal(folder: Path, position: int) -> None:
