@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tds_jax.data.drive import number_of
+
 DAMAGED = "damaged"  # where a run keeps what it could not read
-# Of a drive or a network that fails, whatever is on it.
-DRIVE_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
 LONGEST = 255  # bytes of a name, of nearly all file systems
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -71,19 +71,13 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         of_temporary = temporary and str(temporary) in (error.filename or str(error))
-        if number := _fullness(error) or (error.errno if of_temporary else None):
+        if number := number_of(error, FULL) or (error.errno if of_temporary else None):
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
     except (ValueError, RuntimeError) as error:
-        if full := _fullness(error):
+        if full := number_of(error, FULL):
             raise OSError(full, os.strerror(full), str(path)) from error
         raise
-
-
-def _fullness(error: Exception) -> int | None:
-    if isinstance(error, OSError) and error.errno in FULL:
-        return error.errno
-    return next((number for number in FULL if os.strerror(number) in str(error)), None)
 
 
 def temporary_of(path: Path, process: int) -> Path:

@@ -24,10 +24,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from tds_jax.data import json_file
+from tds_jax.data.drive import reading
 from tds_jax.data.whole_file import DAMAGED, naming, set_aside
 from tds_jax.engine import seal
-from tds_jax.engine.news import only_news
 from tds_jax.errors import UserError
+from tds_jax.news import only_news
 
 SCORE = "score"
 SUM = "crc32"  # of what the host remembers, beside it
@@ -171,7 +172,8 @@ class Checkpoints:
         """What the host remembered at a checkpoint; DamagedError if that cannot be read."""
         path = self._folder(position) / "progress" / "metadata"
         try:
-            values = json.loads(path.read_text())
+            with reading(path):
+                values = json.loads(path.read_text())
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DamagedError("progress/metadata is missing") from error
         except ValueError as error:
@@ -185,6 +187,10 @@ class Checkpoints:
 
         Raises DamagedError if it is not as it was written, UserError where it fits no such state.
         """
+        with reading(self._folder(position)):
+            return self._restore(position, abstract_state)
+
+    def _restore(self, position: int, abstract_state: Any) -> Restored:
         progress = self.progress(position)
         if reason := seal.damage(self._folder(position)):
             raise DamagedError(reason)

@@ -1,4 +1,4 @@
-"""Orbax's work in the background: it raises its first error, and is silent about the others."""
+"""Work in the background raises its first error, and is silent about the others."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,11 @@ import os
 import sys
 import threading
 
+import h5netcdf
 import pytest
 import tensorstore
 
-from tds_jax.engine.news import only_news
+from tds_jax.news import only_news
 
 FULL = OSError(28, os.strerror(28))
 
@@ -70,6 +71,22 @@ def said(monkeypatch, caplog):
 @pytest.mark.parametrize("second", [tensor_written_late, error_as_the_loop_stops])
 def test_a_write_that_ends_after_one_beside_it_failed_says_nothing(said, second):
     second()
+    gc.collect()
+    assert said() == []
+
+
+def test_a_file_that_cannot_be_opened_is_one_error(said, tmp_path, monkeypatch):
+    """h5netcdf fails between opening it and knowing how."""
+    path = tmp_path / "a.nc"
+    with h5netcdf.File(path, "w"):
+        pass
+
+    def fail(*args):
+        raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr("h5py.AttributeManager.get", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        h5netcdf.File(path)
     gc.collect()
     assert said() == []
 
