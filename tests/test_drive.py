@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tds_jax.data import formats, hdf5, identity
+from tds_jax.data import formats, hdf5, identity, json_file
 from tds_jax.data.drive import blame_the_drive, reading
 from tds_jax.data.grid_record import open_record
 from tds_jax.data.gridded import read_static
@@ -83,6 +83,17 @@ def _grid(folder):
     return write(dataset(dates("2020-01-01", 4), names=("sm",)), folder / "a.nc")
 
 
+def of_a_grid(folder):
+    path = _grid(folder)
+    return path, lambda: formats.opened(str(path))
+
+
+def of_json(folder):
+    path = folder / "a.json"
+    path.write_text("{}")
+    return path, lambda: json_file.read(path, "restore it")
+
+
 def of_a_record(folder):
     path = _grid(folder)
     write(dataset(dates("2020-02-01", 4), names=("sm",)), folder / "b.nc")
@@ -136,6 +147,9 @@ READS = [
     (of_bytes, "os.stat", failing()),
     (of_metadata, "csv.DictReader", failing()),
     (of_baselines, "numpy.load", failing()),
+    (of_json, "pathlib.Path.read_text", failing()),
+    (of_a_grid, "builtins.open", failing()),
+    (of_a_grid, "xarray.open_dataset", failing()),
     (of_a_record, "tds_jax.data.formats._engine", failing()),
     (of_a_record, "xarray.open_dataset", failing(RuntimeError, QUOTED)),
     (of_a_record, "tds_jax.data.grid_record.header", failing()),
