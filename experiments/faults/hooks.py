@@ -90,11 +90,21 @@ def send(*numbers: int, after: float = 0.0, apart: float = 0.3) -> Action:
     return act
 
 
-def kill_children() -> None:
-    """SIGKILL to every data worker."""
-    for child in psutil.Process().children(recursive=True):
-        if "tracker" not in " ".join(child.cmdline()):
-            child.send_signal(signal.SIGKILL)
+def kill_workers() -> None:
+    """SIGKILL to every data worker; there must be one."""
+    found = data_workers()
+    assert found
+    for worker in found:
+        worker.send_signal(signal.SIGKILL)
+
+
+def data_workers() -> list[psutil.Process]:
+    """Of this process."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            found += [one] * ("spawn_main" in " ".join(one.cmdline()))
+    return found
 
 
 def fill_disk(folder: Path, room: int = 0) -> Action:

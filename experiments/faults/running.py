@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib.figure
 
 from experiments.bad_inputs.recordings import fill
-from experiments.faults import checkpoints, company, data, disks, places, signals
+from experiments.faults import cgroups, checkpoints, company, data, disks, places, signals
 from experiments.faults.hooks import before, send
 from experiments.faults.judging import Row, finish, judge
 from experiments.faults.trial import Trial
@@ -23,6 +23,7 @@ GROUPS = {
     "data": data.FAULTS,
     "places": places.FAULTS,
     "company": company.FAULTS,
+    "cgroups": cgroups.FAULTS,
 }
 FAULTS = [(group, fault) for group, faults in GROUPS.items() for fault in faults]
 

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.faults.hooks import before, instead, kill_children, send
+from experiments.faults.hooks import before, instead, kill_workers, send
 from experiments.faults.judging import Fault, goes_on, leftovers
 from experiments.faults.trial import Seen, Trial
 from tests.interchange.torch_files import Tensor, lightning, write_zip
@@ -215,6 +215,6 @@ FAULTS = [
           lambda t: t.train(before("tds_jax.engine.loop:Run.step", send(signal.SIGHUP), 4)),
           goes_on, (0, -1), task="signal"),
     Fault("kill -9 with a data worker", _workers(send(KILL), 4), goes_on, (-9,)),
-    Fault("kill -9 of the data workers", _workers(kill_children, 4), goes_on, (0, 1, 2)),
+    Fault("kill -9 of the data workers", _workers(kill_workers, 4), goes_on, (0, 1, 2)),
     *_of_doors(),
 ]  # fmt: skip

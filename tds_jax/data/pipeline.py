@@ -1,6 +1,7 @@
 """Batches from a random-access source: shuffled, resumable at any example, read by workers."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -62,6 +63,13 @@ def read_together(
     return batch
 
 
+_KILLED = re.compile(r"Worker process was terminated unexpectedly with exit code (-\d+)")
+
+
+class WorkerError(UserError):
+    """A data worker has been killed; what it had not read yet can be read again."""
+
+
 class Batches:
     """An iterator over batches that owns threads and worker processes until it is closed."""
 
@@ -78,6 +86,13 @@ class Batches:
         except StopIteration:
             self.close()
             raise
+        except RuntimeError as error:
+            if not (code := _KILLED.search(str(error))):
+                raise
+            raise WorkerError(
+                f"a data worker has been killed (exit status {code[1]}), maybe for lack of memory; "
+                "give the same command again, with --config.data.workers=0 if it happens again"
+            ) from error
 
     def close(self) -> None:
         """Stops threads and workers; the iterator must not be used afterwards."""

@@ -10,8 +10,8 @@ import jax
 from jax.sharding import Mesh
 
 from tds_jax.budget import host
-from tds_jax.config import Config
-from tds_jax.data.pipeline import Loader
+from tds_jax.config import Config, LoaderConfig
+from tds_jax.data.pipeline import Example, Loader, WorkerError
 from tds_jax.engine import sharding
 from tds_jax.engine.step import Batch
 from tds_jax.sizes import MIB, format_bytes
@@ -43,6 +43,7 @@ class Feed:
         self._source: Any = None
         self._position = 0
         self._next_look = 0.0
+        self._words = ""  # for the log
 
     def _loader(self) -> Loader:
         data = self._config.data
@@ -71,18 +72,33 @@ class Feed:
                 ahead.clear()
                 self._source = self._train.train_batches(self._position)
             while len(ahead) < DEVICE_PREFETCH:
-                ahead.append(sharding.put_batch(next(self._source), self._mesh))
+                ahead.append(sharding.put_batch(self._read(len(ahead)), self._mesh))
             if not busy():
                 self.waited += time.perf_counter() - started
             self._position += self._config.optim.micro_batch
             yield ahead.popleft()
 
+    def _read(self, ahead: int) -> Example:
+        """The next batch, so many after the one to be handed out, though workers may be killed."""
+        while True:
+            try:
+                return next(self._source)
+            except WorkerError:
+                data = self._config.data
+                self._read_with(dataclasses.replace(data, workers=data.workers // 2))
+                self._words = f"a data worker has been killed; {self._words}"
+                read = ahead * self._config.optim.micro_batch
+                self._source = self._train.train_batches(self._position + read)
+
     def relieve(self) -> str | None:
         """Reads with fewer processes and fewer batches ahead when the host is short of memory.
 
         Looks at most once a second; what was just given up shows after a while. The batches stay
-        the same. Returns words for the log when something was given up.
+        the same. Returns words for the log when something was given up, or a worker was killed.
         """
+        if words := self._words:
+            self._words = ""
+            return words
         if time.monotonic() < self._next_look:
             return None
         self._next_look = time.monotonic() + LOOK_SECONDS
@@ -90,14 +106,16 @@ class Feed:
         data = host.smaller(self._config.data) if free < HOST_RESERVE else None
         if data is None:
             return None
+        self._read_with(data)
+        self._next_look += SETTLE_SECONDS
+        words, self._words = self._words, ""
+        return f"the host has {format_bytes(free)} left; {words}"
+
+    def _read_with(self, data: LoaderConfig) -> None:
         self.release_workers()
         self._config = dataclasses.replace(self._config, data=data)
         self._train = self._loader()
-        self._next_look += SETTLE_SECONDS
-        return (
-            f"the host has {format_bytes(free)} left; reading on with data.workers={data.workers}, "
-            f"data.prefetch={data.prefetch}"
-        )
+        self._words = f"reading on with data.workers={data.workers}, data.prefetch={data.prefetch}"
 
     def release_workers(self) -> None:
         """Stops the training workers; the next training batch starts them again."""

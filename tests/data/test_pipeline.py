@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tds_jax.data.pipeline import Loader, read_together
+from tds_jax.data.pipeline import Batches, Loader, WorkerError, read_together
 from tds_jax.errors import UserError
 from tests.data.sources import Numbers
 
@@ -175,6 +175,18 @@ def workers_of(pid):
         for child in psutil.Process(pid).children(recursive=True)
         if "resource_tracker" not in " ".join(child.cmdline())
     ]
+
+
+def test_a_killed_worker_is_one_line_and_other_errors_stay_what_they_are():
+    def killed(words):
+        raise RuntimeError(words)
+        yield
+
+    text = "Worker process was terminated unexpectedly with exit code -9. Search the logs."
+    with pytest.raises(WorkerError, match=r"killed \(exit status -9\), maybe for lack of memory"):
+        next(Batches(killed(text)))
+    with pytest.raises(RuntimeError, match="another"):
+        next(Batches(killed("another")))
 
 
 def test_closed_iterators_are_forgotten():

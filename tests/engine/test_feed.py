@@ -2,6 +2,7 @@
 devices idle."""
 
 import itertools
+import os
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from tds_jax.budget import host
 from tds_jax.engine import feed as feeding
 from tds_jax.engine import sharding
 from tds_jax.engine.feed import Feed
+from tests.data.test_pipeline import workers_of
 from tests.engine import toy
 
 
@@ -86,6 +88,20 @@ def test_a_host_without_memory_is_relieved_and_the_batches_stay(opened, monkeypa
     assert words.endswith("data.workers=0, data.prefetch=2")
     found += [jax.device_get(next(batches)) for _ in range(3)]
     assert_same(found, drawn(opened(), 0, 4))
+
+
+def test_when_workers_are_killed_fewer_read_on_and_the_batches_stay(opened):
+    feed = opened(data__workers=1, data__prefetch=1)
+    batches = feed.train(0, always)
+    found = [jax.device_get(next(batches))]
+    (worker,) = workers_of(os.getpid())
+    worker.kill()
+    found += [jax.device_get(next(batches)) for _ in range(9)]
+    assert_same(found, drawn(opened(), 0, 10))
+    assert feed.relieve() == (
+        "a data worker has been killed; reading on with data.workers=0, data.prefetch=1"
+    )
+    assert feed.relieve() is None
 
 
 def test_relief_is_looked_for_once_a_second_and_not_until_it_shows(opened, monkeypatch):
