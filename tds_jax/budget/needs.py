@@ -73,9 +73,9 @@ class Needs:
         return self._build(config).trace_step(self._target.mesh(config.optim.micro_batch))
 
     def _arguments(self, config: Config) -> tuple[int, int]:
-        """Bytes of the state and of a micro-batch on one device."""
+        """Bytes of the state and of a call's batch on one device."""
         blueprint, mesh = self._build(config), self._target.mesh(config.optim.micro_batch)
-        return _tree_bytes(blueprint.shapes), _tree_bytes(blueprint.spec) // mesh.size
+        return tree_bytes(blueprint.shapes), tree_bytes(blueprint.call_spec) // mesh.size
 
     def parameters(self, config: Config) -> int:
         """How many there are."""
@@ -86,9 +86,10 @@ class Needs:
         if config not in self._seconds:
             speed, mesh = self._target.speed, self._target.mesh(config.optim.micro_batch)
             work = cost.seconds(self._trace(config).jaxpr.jaxpr, speed) / mesh.size
-            # The optimizer reads and writes the whole state at every micro-batch.
+            # The optimizer reads and writes the whole state at every call.
             passes = 2 * self._arguments(config)[0] / speed.bandwidth
-            self._seconds[config] = config.optim.accumulate * (work + passes)
+            calls = config.optim.batch_size // config.examples_per_call
+            self._seconds[config] = calls * (work + passes)
         return self._seconds[config]
 
     def expect(self, config: Config) -> Row | None:
@@ -124,7 +125,7 @@ class Needs:
             self._evaluations[key] = self._compile(blueprint.trace_evaluation(mesh))
         if (need := self._evaluations[key]) is None:
             return self._target.limit
-        batch = _tree_bytes(blueprint.eval_spec(mesh)) // mesh.size
+        batch = tree_bytes(blueprint.eval_spec(mesh)) // mesh.size
         waiting = DEVICE_PREFETCH * row.batch
         return row.state + waiting + need.temporaries + need.scratch + need.outputs + 2 * batch
 
@@ -155,5 +156,6 @@ def _on_line(size: int, family: list[Row], value: Callable[[Row], int]) -> int:
     return max(0, round(a + (size - x) / (y - x) * (b - a)))
 
 
-def _tree_bytes(tree: Any) -> int:
+def tree_bytes(tree: Any) -> int:
+    """Of all its arrays, or of their shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

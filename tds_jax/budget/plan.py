@@ -17,8 +17,8 @@ class Row:
     """One way to run a config.
 
     step: bytes of its training step; origin: 'compiled', 'line' (through two that were), or
-    'refused' by a compiler that does not say how much would be needed. batch: bytes of a
-    micro-batch. seconds: estimated, per update.
+    'refused' by a compiler that does not say how much would be needed. batch: bytes of
+    what one call takes. seconds: estimated, per update.
     """
 
     config: Config

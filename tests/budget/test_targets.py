@@ -16,7 +16,7 @@ from tds_jax.sizes import GIB, MIB
 
 PLAN = """
 import sys
-from tds_jax.engine import targets
+from tds_jax.budget import targets
 targets.prepare(sys.argv[1])
 import json, jax, jax.numpy as jnp
 from tds_jax.engine import memory, sharding
