@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.order import by_number
 from tds_jax.data.prepared import ORIGIN
@@ -116,6 +117,7 @@ def read_volume(path: str) -> Volume:
     except UserError:
         raise
     except Exception as error:  # a damaged file may fail anywhere in numpy, zipfile and tokenize
+        blame_the_drive(error, path)
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read ({text}); copy the file again") from error
 
