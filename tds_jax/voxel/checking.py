@@ -50,7 +50,7 @@ class Check:
         files.close()
         every = [one for side in seen.values() for one in side]
         findings = {
-            "unreadable": unreadable,
+            "unreadable": [line for scene in scenes for line in scene.problems] + unreadable,
             "unpaired": list(_unpaired(scenes)),
             "empty": [f"{one.place}: no occupied voxel" for one in every if not one.voxels],
             "grid": _grids(every),
