@@ -15,6 +15,7 @@ from tds_jax.voxel.data.clouds import NAMED, Cloud, read_cloud
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.naming import by_number
 from tds_jax.voxel.data.resize import Geometry
+from tds_jax.voxel.data.source import stored_geometry
 from tds_jax.voxel.data.volumes import ENDINGS as VOLUMES
 from tds_jax.voxel.data.volumes import STORE, Place, Volume, VolumeFiles, places_in
 from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored, target_volume
@@ -78,6 +79,27 @@ def grid_of(native: Geometry) -> VoxelGrid:
     ends = [(low, low + size * count) for low, size, count in (x, y, z)]
     ranges = tuple(float(f"{limit:.12g}") for pair in ends for limit in pair)
     return VoxelGrid(ranges, (x[2], y[2], z[2]))
+
+
+def require_place(folder: Path, native: Geometry) -> None:
+    """Raises UserError where the volumes of a folder, or of one above, lie elsewhere than a run's.
+
+    Files of another shape have a line of their own.
+    """
+    at = folder.resolve()
+    found = next((one for p in (at, *at.parents[:2]) if (one := stored_geometry(p))), None)
+    if found is None or found.shape != native.shape:
+        return
+    if not np.allclose((found.lower, found.size), (native.lower, native.size), rtol=1e-6):
+        raise UserError(
+            f"{folder}: its volumes have voxels of {_metres(found.size)} from "
+            f"{_metres(found.lower)} on (z, x, y), the model was trained on {_metres(native.size)} "
+            f"from {_metres(native.lower)} on; voxelise with the same --ranges and --resolution"
+        )
+
+
+def _metres(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.6g}' for value in values)}) m"
 
 
 def folders_of(source: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:

@@ -75,8 +75,11 @@ class Predict:
         arriving.require_apart(samples)
         total = len(samples) + len(lost)
         threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
-        clouds = any(arriving.is_cloud(Path(one.source.path)) for one in samples)
-        how = self._arriving(task, clouds)
+        are_clouds = [arriving.is_cloud(Path(one.source.path)) for one in samples]
+        if not all(are_clouds):
+            folder = source if source.is_dir() else source.parent
+            arriving.require_place(folder, task.data.native_geometry)
+        how = self._arriving(task, any(are_clouds))
         answer = _answering(task, model)
         weight = task.data.grid.weight(task.data.volume_shape)
         written = []

@@ -32,7 +32,6 @@ from tds_jax.voxel.methods import generation, trained
 from tds_jax.voxel.methods.autoencoding import Usage
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.prepare import Prepare
-from tds_jax.voxel.task import VoxelTask
 from tests.voxel.files import SHAPE, make_volume, write_scene
 from tests.voxel.small import small_config, small_task
 
@@ -316,6 +315,20 @@ def test_stores_of_prepare_are_predicted_frame_by_frame(place, diffusion, tmp_pa
         run(one.parent, tmp_path / "twice")
 
 
+def test_volumes_that_lie_elsewhere_than_the_runs_are_refused(tmp_path):
+    geometry = {"shape": SHAPE, "ranges": [0, 6, 0, 8, 0, 4]}
+    (tmp_path / "geometry.json").write_text(json.dumps(geometry))
+    inside = tmp_path / "a" / "radar_voxel"
+    inside.mkdir(parents=True)
+    same = Geometry.of((0, 6, 0, 8, 0, 4), SHAPE)
+    for folder in (tmp_path, inside.parent, inside):
+        arriving.require_place(folder, same)
+        for ranges in ((0, 12, 0, 8, 0, 4), (1, 7, 0, 8, 0, 4)):
+            with pytest.raises(UserError, match=r"voxels of \(1, 1, 1\) m from .* trained on .* m"):
+                arriving.require_place(folder, Geometry.of(ranges, SHAPE))
+    arriving.require_place(tmp_path, Geometry.of((0, 12, 0, 8, 0, 4), (12, 8, 4)))
+
+
 def test_the_frames_of_a_store_are_samples_by_name(tmp_path):
     pairs = {name: (make_volume(i), make_volume(9 + i)) for i, name in enumerate(("7", "8"))}
     write_store(tmp_path / "a.H5", pairs, SHAPE, "", None)
@@ -399,13 +412,6 @@ def test_a_run_goes_on_without_what_cannot_be_read_and_says_so(tmp_path):
     assert len(task.data_files()) == 2 * 11
     with pytest.raises(UserError, match=r"1 files .* more than data.max_bad_files=0: .*000001.npz"):
         small_task(tmp_path, data__path=str(root), data__max_bad_files=0)
-    # evaluated elsewhere: the grid is the run's, not that of most volumes there
-    shutil.rmtree(root / "a")
-    wrong = small_config(tmp_path, data__path=str(root), data__max_bad_files=9)
-    with pytest.raises(
-        UserError, match=r"16 files .*b.radar_voxel.000000.npz: the grid .*expected"
-    ):
-        VoxelTask(wrong, task.inputs() | {"volume_shape": [8, 8, 8]}).data.pairs("train")
 
 
 def test_what_a_run_reads_is_its_volumes_and_where_they_lie(tmp_path):

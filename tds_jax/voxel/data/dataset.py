@@ -51,9 +51,7 @@ class VoxelData:
         self._data = data
         self._files = VolumeFiles(data.max_open_files, data.chunk_cache_bytes)
         self._grid = Grid(data.grid, _shape(data.shape), _shape(data.multiple))
-        given = _plain(VoxelInputs(**inputs)) if inputs else None
-        self._wanted = _shape(given.volume_shape) if given else None
-        self.recorded = given or self._inputs_of_data()
+        self.recorded = _plain(VoxelInputs(**inputs)) if inputs else self._inputs_of_data()
         self.shape = self._grid.result(self.volume_shape)
 
     @property
@@ -102,7 +100,6 @@ class VoxelData:
                 root,
                 scenes,
                 self._files,
-                self._wanted,
                 self._data.max_bad_files,
                 self.cache / "index",
                 progress,

@@ -36,25 +36,24 @@ def usable(
     root: str | Path,
     scenes: Sequence[Scene],
     files: VolumeFiles,
-    shape: Shape | None,
     max_bad_files: int,
     cache_dir: Path | None,
     progress: Progress = silent,
 ) -> tuple[list[Scene], list[str]]:
-    """The scenes with their frames both of whose volumes can be read and have one grid; warnings.
+    """The scenes with the frames both of whose volumes can be read and have most volumes' grid.
 
-    shape: (X, Y, Z) that is asked for; None: that of most volumes. A line for each file of which
-    something cannot be used; more than max_bad_files of them are a UserError. cache_dir: where is
-    remembered which files were read and found whole, by their identity; None remembers nothing.
+    Second, a line for each file of which something cannot be used; more than max_bad_files of them
+    are a UserError. cache_dir: where is remembered which files were read and found whole, by their
+    identity; None remembers nothing.
     progress(done, total, name) is called before each file that has to be read.
     """
     looks, warnings = _looked(str(root), scenes, files, cache_dir, progress)
     shapes = [one for look in looks.values() for one in look.shapes.values()]
-    usual = shape or next(iter(collections.Counter(shapes).most_common(1)), (None, 0))[0]
+    usual = next(iter(collections.Counter(shapes).most_common(1)), (None, 0))[0]
     problems = [line for scene in scenes for line in scene.problems]
     problems += [look.problem for look in looks.values() if look.problem]
     problems += [
-        f"{path}: the grid (X, Y, Z) is {other[0]}, expected {usual}; voxelise all with one grid"
+        f"{path}: the grid (X, Y, Z) is {other[0]}, most have {usual}; voxelise all with one grid"
         for path, look in looks.items()
         if (other := [one for one in look.shapes.values() if one != usual])
     ]
