@@ -313,6 +313,10 @@ def test_stores_of_prepare_are_predicted_frame_by_frame(place, diffusion, tmp_pa
     shutil.copy(one, one.with_name("twin.h5"))
     with pytest.raises(UserError, match=r"both hold what goes to .*000000.npz; remove one"):
         run(one.parent, tmp_path / "twice")
+    geometry = {"shape": shape, "ranges": [0, 1, 0, 1, 0, 1]}
+    (tmp_path / "in" / "geometry.json").write_text(json.dumps(geometry))
+    with pytest.raises(UserError, match=r"in: its volumes have voxels of .* trained on"):
+        run(tmp_path / "in", tmp_path / "elsewhere")
 
 
 def test_volumes_that_lie_elsewhere_than_the_runs_are_refused(tmp_path):
@@ -326,7 +330,7 @@ def test_volumes_that_lie_elsewhere_than_the_runs_are_refused(tmp_path):
         for ranges in ((0, 12, 0, 8, 0, 4), (1, 7, 0, 8, 0, 4)):
             with pytest.raises(UserError, match=r"voxels of \(1, 1, 1\) m from .* trained on .* m"):
                 arriving.require_place(folder, Geometry.of(ranges, SHAPE))
-    arriving.require_place(tmp_path, Geometry.of((0, 12, 0, 8, 0, 4), (12, 8, 4)))
+    arriving.require_place(tmp_path, Geometry.of((0, 6, 0, 8, 0, 4), (12, 8, 4)))
 
 
 def test_the_frames_of_a_store_are_samples_by_name(tmp_path):
