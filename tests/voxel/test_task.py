@@ -313,6 +313,7 @@ def test_stores_of_prepare_are_predicted_frame_by_frame(place, diffusion, tmp_pa
     shutil.copy(one, one.with_name("twin.h5"))
     with pytest.raises(UserError, match=r"both hold what goes to .*000000.npz; remove one"):
         run(one.parent, tmp_path / "twice")
+    one.with_name("twin.h5").unlink()
     geometry = {"shape": shape, "ranges": [0, 1, 0, 1, 0, 1]}
     (tmp_path / "in" / "geometry.json").write_text(json.dumps(geometry))
     with pytest.raises(UserError, match=r"in: its volumes have voxels of .* trained on"):
