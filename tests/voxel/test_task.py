@@ -410,9 +410,11 @@ def test_a_run_goes_on_without_what_cannot_be_read_and_says_so(tmp_path):
     for name in "abc":
         write_scene(root, name, shape=(8, 8, 4))
     (root / "a" / "radar_voxel" / "000001.npz").write_bytes(b"broken")
+    (root / "d" / "target_voxel").mkdir(parents=True)
     task = small_task(tmp_path, data__path=str(root), data__max_bad_files=1)
     assert "left out" in task.warnings()[0]
     assert "a/radar_voxel/000001.npz: cannot be read" in task.warnings()[0]
+    assert "d: no radar_voxel/ in it" in task.warnings()[1]
     assert len(task.data.pairs("train")) == 3
     assert len(task.data_files()) == 2 * 11
     with pytest.raises(UserError, match=r"1 files .* more than data.max_bad_files=0: .*000001.npz"):

@@ -28,7 +28,7 @@ from tds_jax.voxel.data.source import (
     native_shape,
     split_frames,
 )
-from tds_jax.voxel.data.volumes import GEOMETRY, Scene, VolumeFiles, find_scenes
+from tds_jax.voxel.data.volumes import GEOMETRY, Scene, VolumeFiles, find_scenes, half_scenes
 
 SHARED_CHANGES = ("flip", "intensity", "doppler")  # augmentations that change the target, too
 
@@ -80,6 +80,7 @@ class VoxelData:
         data = self._data
         root = data.path or stand_in(self.cache, self._simulation(), "volumes")
         scenes, warnings = self._usable(root, find_scenes(root))
+        warnings += half_scenes(root)
         chosen = {split: getattr(data, f"{split}_scenes") for split in SPLITS}
         parts, said = split_frames(scenes, chosen, data.split_ratio)
         warnings += said

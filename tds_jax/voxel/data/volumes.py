@@ -200,6 +200,16 @@ def find_scenes(root: str | Path) -> list[Scene]:
     return scenes
 
 
+def half_scenes(root: str | Path) -> list[str]:
+    """A line for each folder that holds volumes of one kind alone, and so is no scene."""
+    lines = []
+    for folder in sorted(Path(root).iterdir(), key=lambda entry: by_number(entry.name)):
+        absent = [name for name in KINDS.values() if not (folder / name).is_dir()]
+        if len(absent) == 1 and _scene(folder) is None:
+            lines.append(f"{folder}: no {absent[0]}/ in it; it is no scene")
+    return lines
+
+
 def _problems(scenes: Sequence[Scene]) -> Iterator[str]:
     for scene in scenes:
         yield from scene.problems
