@@ -6,6 +6,7 @@ Prints the tables, writes report.json, report_<split>.csv and the figures in plo
 those of the train split, fitted once and kept in the workdir.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ def main() -> None:
     config = cli.resolve(values)
     task = tasks.get_for_data(config, workdir.read_inputs(folder))
     workdir.require_inputs(folder, task.inputs())
+    for line in task.warnings():
+        print(f"warning: {line}", file=sys.stderr)
     report, _ = giving_way.within_memory(
         lambda config: evaluate(Blueprint(task.under(config), config), folder, flags.FLAGS.split),
         config,
