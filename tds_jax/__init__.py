@@ -22,3 +22,5 @@ What always holds:
 - losses and metrics are (sum, weight) until the last moment: nothing divides early;
 - models never see the config; data workers never touch jax.
 """
+
+__version__ = "0.1.0"
