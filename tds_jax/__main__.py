@@ -13,17 +13,8 @@ from typing import NoReturn
 
 from tds_jax import __version__, presets
 
-DOORS = [
-    "train",
-    "evaluate",
-    "predict",
-    "plan",
-    "check",
-    "prepare",
-    "synthesize",
-    "import_torch",
-    "export",
-]
+DOORS = ["train", "evaluate", "predict", "plan", "check", "prepare", "synthesize"]
+DOORS += ["import_torch", "export"]
 USER_ERROR = 2
 
 
