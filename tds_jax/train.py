@@ -4,14 +4,16 @@
         [--config.data.path=DIR] [--config.optim.batch_size=32] ...
 
 Writes config.json, metrics.jsonl, history.jsonl, checkpoints/ and plots/ into the workdir, shows
-progress, and ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exits.
+progress, and ends with the best checkpoint's table on `test`. Ctrl-C saves and exits with status
+130, SIGTERM, a scheduler's, with 0; the same command goes on.
 """
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import flags
 from ml_collections import config_flags
@@ -19,7 +21,7 @@ from ml_collections import config_flags
 from tds_jax import cli, tasks
 from tds_jax.config import SPLITS, Config
 from tds_jax.data.workers import leave_out_jax
-from tds_jax.engine.stopping import GOES_ON, StopError, StopSignal
+from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, StopError, StopSignal
 from tds_jax.errors import UserError
 from tds_jax.evaluate import evaluate
 from tds_jax.sizes import format_bytes
@@ -42,8 +44,9 @@ def main() -> None:
     try:
         with StopSignal() as stop, stop.raising():
             _main(stop)
-    except StopError:
+    except StopError as stopped:
         print(GOES_ON)
+        _leave(str(stopped))
 
 
 def _main(stop: StopSignal) -> None:
@@ -110,6 +113,13 @@ def _train(
             history.end(folder, history.stopped(finished.signal), steps=finished.steps)
             print(f"stopped after {finished.steps} steps and saved; the same command goes on")
     print(memory_words(finished, host.peak, plan.host.total if plan else None))
+    if finished.signal:
+        _leave(finished.signal)
+
+
+def _leave(name: str) -> NoReturn:
+    """Of the signals that stop a run, Ctrl-C alone also stops what was to come after it."""
+    cli.leave(INTERRUPTED if name == signal.SIGINT.name else 0)
 
 
 def memory_words(finished: "Finished", host_peak: int, host_predicted: int | None) -> str:

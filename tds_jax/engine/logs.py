@@ -83,7 +83,8 @@ class Log:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        if self.console.is_terminal:  # elsewhere rich would print an empty line
+            self._progress.stop()
         if self._writer:
             self._writer.close()
 

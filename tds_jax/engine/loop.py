@@ -9,6 +9,7 @@ is saved: whatever happens in it, nothing is lost.
 import contextlib
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
 from tds_jax.engine.window import WindowLog
 from tds_jax.errors import UserError
 from tds_jax.sizes import format_bytes
+
+SAVES = ", what was trained is saved; Ctrl-C again ends at once"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +214,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
     config = blueprint.config
     with (
         memory.noticing("optim.accumulate"),
-        StopSignal(lambda name: history.end(folder, history.stopped(name))) as stop,
+        StopSignal(_ends(folder), meanwhile=SAVES) as stop,
         Log(folder, config, blueprint.task.describe) as log,
         contextlib.closing(_opened(blueprint, folder, log, stop)) as run,
     ):
@@ -239,6 +242,10 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
                 state = run.window.step(state, progress.position)
         run.require_update(state, progress)
         return run.finish(progress.position, stop.received)
+
+
+def _ends(folder: Path) -> Callable[[str], None]:
+    return lambda name: history.end(folder, history.stopped(name))
 
 
 def _opened(blueprint: Blueprint, folder: Path, log: Log, stop: StopSignal) -> Run:
