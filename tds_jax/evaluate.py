@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from tds_jax import cli, tasks
+from tds_jax import cli, progress, tasks
 from tds_jax.config import SPLITS, require_choice
 from tds_jax.data import json_file
 
@@ -33,7 +33,7 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
     data, place = task.data_about(), _place(task, folder)
-    with memory.noticing("eval.batch_size"):
+    with memory.noticing("eval.batch_size"), progress.working(f"evaluating {split}"):
         report = tasks.job("evaluate", config.task)(task, model, split, place)
     about = {
         "data": str(Path(data.folder).absolute()),

@@ -92,8 +92,8 @@ class Run:
             )
             everywhere = sharding.shardings_for(opt_state, mesh)
             state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
-            steps = progress.position // self.config.optim.batch_size
-            self.log.say(f"resuming after {steps} of {self.config.optim.steps} steps")
+            for line in self._resuming(progress, restored.progress["config"]["optim"]["steps"]):
+                self.log.say(line)
         need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
@@ -102,6 +102,17 @@ class Run:
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
         return state, progress
+
+    def _resuming(self, progress: Standing, steps_before: int) -> list[str]:
+        """Lines for who goes on. steps_before: optim.steps when it was saved."""
+        optimizer = self.config.optim
+        done, total = progress.position // optimizer.batch_size, optimizer.steps
+        if done > total:
+            return [f"{done} steps are trained, more than optim.steps={total}: none are added"]
+        if done == total:
+            return [f"all {total} steps are trained"]
+        moved = optim.moved_end(optimizer, steps_before, done)
+        return [f"resuming after {done} of {total} steps", *[moved] * bool(moved)]
 
     def finished(self, progress: Standing) -> bool:
         """All examples seen, or no improvement for too long."""
@@ -133,7 +144,7 @@ class Run:
         return progress
 
     def _look(self, state: TrainState, progress: Standing) -> dict[str, float]:
-        with self.window.paused():
+        with self.window.paused(), self.log.working("evaluating"):
             if not self.config.data.persistent_workers:
                 self.feed.release_workers()
             with memory.noticing("eval.batch_size"):
@@ -250,5 +261,5 @@ def _ends(folder: Path) -> Callable[[str], None]:
 
 def _opened(blueprint: Blueprint, folder: Path, log: Log, stop: StopSignal) -> Run:
     """Compiles, which leaves nothing to save."""
-    with stop.raising():
+    with stop.raising(), log.working("compiling"):
         return Run(blueprint, folder, log)
