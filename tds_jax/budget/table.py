@@ -61,11 +61,11 @@ def show(plan: Plan, console: Console) -> None:
         f"less {format_bytes(margin)} margin; {plan.parameters:,} parameters",
         title_justify="left",
     )
-    columns = ["micro-batch", "with", "arguments", "temporaries", "device", "host", "cost", "from"]
+    columns = ["batch", "with", "args", "temp", "device", "host", "cost", "from"]
     if not target.on_host:
         columns.insert(-2, "launches")
     for name in columns:
-        table.add_column(name, justify="left" if name == "with" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "with" else "right", overflow="fold")
     for row in sorted(plan.rows, key=lambda row: row.seconds):
         cells = _row(plan, row)
         sizes = ("argument", "temporary", "device_peak", "host_peak")

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from tds_jax.sizes import format_bytes
 # are taken in the order of the one stream, and its batch is one of the Feed's. On CPU each call
 # would hold temporaries of its own.
 AHEAD = collections.defaultdict(lambda: 1, cpu=0)
+
+SAVES = ", what was trained is saved; Ctrl-C again ends at once"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +100,8 @@ class Run:
             )
             everywhere = sharding.shardings_for(opt_state, mesh)
             state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
-            steps = progress.position // self.config.optim.batch_size
-            self.log.say(f"resuming after {steps} of {self.config.optim.steps} steps")
+            for line in self._resuming(progress, restored.progress["config"]["optim"]["steps"]):
+                self.log.say(line)
         need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
@@ -107,6 +110,17 @@ class Run:
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
         return state, progress
+
+    def _resuming(self, progress: Standing, steps_before: int) -> list[str]:
+        """Lines for who goes on. steps_before: optim.steps when it was saved."""
+        optimizer = self.config.optim
+        done, total = progress.position // optimizer.batch_size, optimizer.steps
+        if done > total:
+            return [f"{done} steps are trained, more than optim.steps={total}: none are added"]
+        if done == total:
+            return [f"all {total} steps are trained"]
+        moved = optim.moved_end(optimizer, steps_before, done)
+        return [f"resuming after {done} of {total} steps", *[moved] * bool(moved)]
 
     def finished(self, progress: Standing) -> bool:
         """All examples seen, or no improvement for too long."""
@@ -138,7 +152,7 @@ class Run:
         return progress
 
     def _look(self, state: TrainState, progress: Standing) -> dict[str, float]:
-        with self.window.paused():
+        with self.window.paused(), self.log.working("evaluating"):
             if not self.config.data.persistent_workers:
                 self.feed.release_workers()
             with memory.noticing("eval.batch_size"):
@@ -223,7 +237,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
     config = blueprint.config
     with (
         memory.noticing("optim.accumulate"),
-        StopSignal(lambda name: history.end(folder, history.stopped(name))) as stop,
+        StopSignal(_ends(folder), meanwhile=SAVES) as stop,
         Log(folder, config, blueprint.task.describe) as log,
         contextlib.closing(_opened(blueprint, folder, log, stop)) as run,
     ):
@@ -249,7 +263,11 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
         return run.finish(progress.position, stop.received)
 
 
+def _ends(folder: Path) -> Callable[[str], None]:
+    return lambda name: history.end(folder, history.stopped(name))
+
+
 def _opened(blueprint: Blueprint, folder: Path, log: Log, stop: StopSignal) -> Run:
     """Compiles, which leaves nothing to save."""
-    with stop.raising():
+    with stop.raising(), log.working("compiling"):
         return Run(blueprint, folder, log)
