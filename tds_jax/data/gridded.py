@@ -70,7 +70,8 @@ def find_files(path: str | Path) -> list[str]:
     if is_zarr(text) or os.path.isfile(text):
         return [text]
     if os.path.isdir(text):
-        inside = [os.path.join(text, name) for name in sorted(os.listdir(text))]
+        visible = [name for name in sorted(os.listdir(text)) if not name.startswith(".")]
+        inside = [os.path.join(text, name) for name in visible]
         found = [one for one in inside if one.lower().endswith(ENDINGS)]
         found = found or [one for one in inside if one.lower().endswith(".zip")]
         if not found:

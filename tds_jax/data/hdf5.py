@@ -177,7 +177,7 @@ class RowFiles:
         """Rows of a file whose place is remembered, and that has not changed since."""
         if (place := self._places.get((path, group, dataset))) is None:
             return None
-        with _opening(path):
+        with opening(path):
             found = ContiguousRows(path, place)
         if found.unchanged:
             return found
@@ -198,11 +198,11 @@ class RowFiles:
         file.close()
         place = place._replace(dtype=self._dtypes.setdefault(place.dtype, place.dtype))
         self._places[path, group, dataset] = place
-        with _opening(path):
+        with opening(path):
             return ContiguousRows(path, place)
 
     def _open_hdf5(self, path: str) -> h5py.File:
-        with _opening(path):
+        with opening(path):
             return h5py.File(
                 path,
                 "r",
@@ -228,8 +228,8 @@ def _close(found: Rows) -> None:
 
 
 @contextlib.contextmanager
-def _opening(path: str) -> Iterator[None]:
-    """Says in one line why a file cannot be opened."""
+def opening(path: str) -> Iterator[None]:
+    """Says in one line why a file cannot be opened; OSError where the drive has failed."""
     try:
         yield
     except FileNotFoundError as error:

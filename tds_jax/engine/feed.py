@@ -49,7 +49,7 @@ class Feed:
         data = self._config.data
         return Loader(
             self._task.source("train"),
-            micro_batch=self._config.optim.micro_batch // jax.process_count(),
+            micro_batch=self._config.examples_per_call // jax.process_count(),
             seed=self._config.seed,
             train=True,
             workers=data.workers,
@@ -60,11 +60,13 @@ class Feed:
         )
 
     def train(self, position: int, busy: Callable[[], bool]) -> Iterator[Batch]:
-        """Endless training batches on the devices, from the given number of examples on.
+        """Endless batches of one call each on the devices, from the given number of examples on.
 
-        busy: whether the devices are at work, so that fetching costs no time.
+        A call that an interruption has cut is repeated whole. busy: whether the devices are at
+        work, so that fetching costs no time.
         """
-        self._position = position
+        many = self._config.micro_batches_per_call
+        self._position = position - position % self._config.examples_per_call
         ahead: collections.deque[Batch] = collections.deque()
         while True:
             started = time.perf_counter()
@@ -72,10 +74,10 @@ class Feed:
                 ahead.clear()
                 self._source = self._train.train_batches(self._position)
             while len(ahead) < DEVICE_PREFETCH:
-                ahead.append(sharding.put_batch(self._read(len(ahead)), self._mesh))
+                ahead.append(sharding.put_batch(self._read(len(ahead)), self._mesh, many))
             if not busy():
                 self.waited += time.perf_counter() - started
-            self._position += self._config.optim.micro_batch
+            self._position += self._config.examples_per_call
             yield ahead.popleft()
 
     def _read(self, ahead: int) -> Example:
@@ -87,7 +89,7 @@ class Feed:
                 data = self._config.data
                 self._read_with(dataclasses.replace(data, workers=data.workers // 2))
                 self._words = f"a data worker has been killed; {self._words}"
-                read = ahead * self._config.optim.micro_batch
+                read = ahead * self._config.examples_per_call
                 self._source = self._train.train_batches(self._position + read)
 
     def relieve(self) -> str | None:
