@@ -17,7 +17,7 @@ from experiments.faults.hooks import Hook, before, instead
 from experiments.faults.judging import Fault, goes_on, nothing
 from experiments.faults.trial import Seen, Trial
 
-READ = "h5py:Dataset.__getitem__"
+READ = "os:preadv"  # rows of contiguous files
 
 
 def _own(trial: Trial) -> None:
@@ -130,16 +130,17 @@ def _examples(value: float, among: Callable[[int], bool]) -> Hook:
     calls = [0]
 
     def wrap(real: Callable) -> Callable:
-        def example(source: Any, index: int, rng: Any) -> Any:
-            found = real(source, index, rng)
-            calls[0] += 1
-            if rng is not None and among(calls[0]):
-                found["emg"] = np.full_like(found["emg"], value)
+        def examples(source: Any, indices: Any, rngs: Any) -> Any:
+            found = real(source, indices, rngs)
+            for place in range(len(indices) if rngs is not None else 0):
+                calls[0] += 1
+                if among(calls[0]):
+                    found["emg"][place] = value
             return found
 
-        return example
+        return examples
 
-    return instead("tds_jax.pose.windows:PoseWindows.example", wrap)
+    return instead("tds_jax.pose.windows:PoseWindows.examples", wrap)
 
 
 def _numbers(value: float, among: Callable[[int], bool]) -> Callable[[Trial], Seen]:
@@ -174,7 +175,7 @@ FAULTS = [
     Fault("data files may not be read", _forbidden, _restored, (2,)),
     Fault("reads take 50 ms each", _reading(_slow), goes_on),
     *(Fault(f"{os.strerror(number)} at read {call}{words}", _reading(_failing(number, call, once)),
-            goes_on, (0, 2))
+            goes_on, (2,), os.strerror(number))
       for number in (errno.EIO, errno.ESTALE) for call in (3, 14)
       for once, words in ((True, ", once"), (False, " and later"))),
     Fault("NaN in one example", _numbers(np.nan, lambda n: n == 5), nothing, (0,), "left out"),

@@ -218,7 +218,7 @@ def _checkpoint(folder: Path) -> Path:
 
 def _run(folder: Path) -> Path:
     (folder / "run").mkdir()
-    config = {"task": "pose", "seed": 0, "optim": {"steps": 10}, "data": {"group": GROUP}}
+    config = {"task": "pose", "optim": {"steps": 10}, "memory": {}, "data": {"group": GROUP}}
     json_file.write(folder / "run" / workdir.CONFIG, config)
     inputs = {"inputs": {"channels": 4}, "digest": "a", "files": {"a": "1 2 b"}}
     json_file.write(folder / "run" / workdir.INPUTS, inputs)

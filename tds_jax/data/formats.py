@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from tds_jax.data.drive import blame_the_drive
+from tds_jax.data.heaps import require_ends
 from tds_jax.errors import UserError, some
 from tds_jax.news import only_news
 
@@ -129,6 +130,7 @@ def _engine(path: str) -> tuple[str | None, dict[str, Any]]:
         blame_the_drive(error, path)
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if start == HDF5:
+        require_ends(path)
         return "h5netcdf", {"phony_dims": "sort"}  # HDF5 without dimension scales opens too
     if start in BY_PACKAGE:
         return _by_package(path, *BY_PACKAGE[start])

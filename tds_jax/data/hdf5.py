@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from tds_jax.data.drive import blame_the_drive
+from tds_jax.data.heaps import require_ends
 from tds_jax.data.open_files import OpenFiles
 from tds_jax.data.stored_rows import (
     SHARED_BYTES,
@@ -114,6 +115,8 @@ class RowFiles:
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """Rows, fields and group attributes of `group/dataset`; UserError names what is wrong."""
+        with opening(path):
+            require_ends(path)
         with self._open_hdf5(path) as file, naming(path):
             found = _find(file, path, group, dataset)
             names = found.dtype.names or ()

@@ -10,6 +10,7 @@ import pandas
 from tds_jax.data import matlab
 from tds_jax.data.columns import ROLES, Columns, columns_of
 from tds_jax.data.hdf5 import Field, Header, RowFiles, attributes_of, member, naming
+from tds_jax.data.heaps import require_ends
 from tds_jax.data.stored_rows import Rows
 from tds_jax.errors import UserError
 
@@ -113,6 +114,7 @@ def _open(path: str, group: str) -> ColumnRows:
         if not h5py.is_hdf5(path):
             found = matlab.read(path)
             return ColumnRows(columns_of(path, found, _texts(found)), None)
+        require_ends(path)
         file = h5py.File(path, "r", locking="best-effort")
     try:
         with naming(path):
