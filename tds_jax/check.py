@@ -64,7 +64,9 @@ def _show_files(files: dict[str, dict[str, Any]]) -> None:
     """A row per file, the first SHOWN of them."""
     from tds_jax.progress import table_console
 
-    table = Table("file", *next(iter(files.values()), {}))
+    table = Table()
+    for name in ("file", *next(iter(files.values()), {})):
+        table.add_column(name, overflow="fold")
     for name, values in list(files.items())[:SHOWN]:
         table.add_row(name, *map(str, values.values()))
     console = table_console()

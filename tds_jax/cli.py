@@ -1,9 +1,11 @@
 """What all doors share: parse, resolve, run, and one clear line when the user can fix it."""
 
+import contextlib
 import errno
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,16 +14,16 @@ from typing import Any, NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
+from tds_jax import __version__, presets
 from tds_jax import config as configuration
 from tds_jax.budget import heap
 from tds_jax.config import Config
-from tds_jax.data.whole_file import DRIVE_ERRORS
-from tds_jax.engine.stopping import StopError, sigterm_raises
+from tds_jax.data.drive import DRIVE_ERRORS
+from tds_jax.engine.stopping import INTERRUPTED, StopError, StopSignal
 from tds_jax.errors import UserError
 
 USER_ERROR = 2
-INTERRUPTED = 130  # as the shell says of Ctrl-C
-TERMINATED = 143  # and of SIGTERM
+TERMINATED = 143  # as the shell says of SIGTERM
 # Of a place that the user has named and that cannot be read or written.
 PLACE_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
@@ -40,6 +42,9 @@ KINDS = {
 def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -> NoReturn:
     """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else.
 
+    130 after Ctrl-C, 143 after SIGTERM; but `train`, which then saves and is meant to go on, ends
+    with 0 after the latter.
+
     define: defines flags that depend on others. The program may start anew here, so doors import
     what is slow, jax above all, inside functions; --help is quick for it, too.
     """
@@ -55,39 +60,60 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
         if define:
             define()
         _parse(sys.argv)
-        with sigterm_raises():
+        with StopSignal(after_sigterm=TERMINATED) as stop, stop.raising():
             main()
-    except StopError:
-        sys.exit(TERMINATED)
+    except StopError as stopped:
+        leave(INTERRUPTED if str(stopped) == signal.SIGINT.name else TERMINATED)
     except UserError as error:
         _complain(str(error))
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        leave(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in PLACE_ERRORS | DRIVE_ERRORS or not error.filename:
-            raise
-        remedy = "name another place or make room for it"
         if error.errno in DRIVE_ERRORS:
             remedy = "give the same command again once it can be read, or do without it"
-        _complain(f"{error.filename}: {error.strerror}; {remedy}")
+            _complain(f"{error.filename or 'a file'}: {error.strerror}; {remedy}")
+        if error.errno not in PLACE_ERRORS or not error.filename:
+            raise
+        _complain(f"{error.filename}: {error.strerror}; name another place or make room for it")
     sys.exit(0)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends a program that was stopped, all its files closed.
+
+    Python's own end would wait for threads that still compile, and then crash in some.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _parse(argv: list[str]) -> None:
     if {"-h", "--help", "-help"} & set(argv):
         print(sys.modules["__main__"].__doc__ or "", flags.FLAGS.main_module_help(), sep="\n")
         sys.exit(0)
+    if "--version" in argv:
+        print(f"tds_jax {__version__}")
+        sys.exit(0)
     try:
-        rest = flags.FLAGS(argv)
-        if "config" in flags.FLAGS:
-            flags.FLAGS.config.to_dict()  # a file that was not found says so when it is read
+        rest = _read_flags(argv)
     # A config file is a program, in which anything may go wrong.
     except Exception as error:
         raise UserError(_flag_error(error, argv)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; settings look like --config.optim.steps=100")
+
+
+def _read_flags(argv: list[str]) -> list[str]:
+    """Sets the flags of a command line; the words that are no flags, its own name first."""
+    found = presets.files_in_place_of_names(argv)
+    with contextlib.nullcontext() if found == argv else presets.importable_first():
+        rest = flags.FLAGS(found)
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.to_dict()  # a file that was not found says so when it is read
+    return rest
 
 
 def _flag_error(error: Exception, argv: list[str]) -> str:
@@ -113,7 +139,11 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
                 return f"{argument.split('=')[0]} is not a setting; {hint} configs/base.py"
     last = text.strip().splitlines()[-1].strip() if text.strip() else ""
     reason = f"{type(error).__name__}: {last}"
-    return f"--config={_config_path(argv)} cannot be loaded ({reason}); check the path or the file"
+    path = _config_path(argv)
+    if not Path(path).is_file() and (name := Path(path).stem) in presets.names():
+        return f"--config={path} is not there; --config={name} is the one that tds_jax brings"
+    hint = "" if Path(path).is_file() else "; python -m tds_jax names the configs it brings"
+    return f"--config={path} cannot be loaded ({reason}); check the path or the file{hint}"
 
 
 def _complain(text: str) -> NoReturn:

@@ -4,14 +4,16 @@
         [--config.data.path=DIR] [--config.optim.batch_size=32] ...
 
 Writes config.json, metrics.jsonl, history.jsonl, checkpoints/ and plots/ into the workdir, shows
-progress, and ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exits.
+progress, and ends with the best checkpoint's table on `test`. Ctrl-C saves and exits with status
+130, SIGTERM, a scheduler's, with 0; the same command goes on.
 """
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import flags
 from ml_collections import config_flags
@@ -19,7 +21,7 @@ from ml_collections import config_flags
 from tds_jax import cli, tasks
 from tds_jax.config import SPLITS, Config
 from tds_jax.data.workers import leave_out_jax
-from tds_jax.engine.stopping import GOES_ON, StopError, StopSignal
+from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, StopError, StopSignal
 from tds_jax.errors import UserError
 from tds_jax.evaluate import evaluate
 from tds_jax.sizes import format_bytes
@@ -42,8 +44,9 @@ def main() -> None:
     try:
         with StopSignal() as stop, stop.raising():
             _main(stop)
-    except StopError:
+    except StopError as stopped:
         print(GOES_ON)
+        _leave(str(stopped))
 
 
 def _main(stop: StopSignal) -> None:
@@ -81,12 +84,14 @@ def _train(
     stop: StopSignal,
 ) -> None:
     """In a folder that no other process writes."""
-    from tds_jax.budget import giving_way, settling
+    from tds_jax.budget import giving_way, settling, targets
     from tds_jax.budget.memory import HostMeter
     from tds_jax.budget.plan import describe
-    from tds_jax.engine import compilation, history, loop, workdir
+    from tds_jax.engine import compilation, curves, history, loop, workdir
 
+    print(data_words(task.data_about()))
     compilation.keep_programs(asked.memory.compile_cache, folder)
+    asked = settling.decided(build, asked, targets.find("here"))
     config, plan = settling.settle(build, asked, folder)
 
     def remember(config: Config) -> None:
@@ -96,6 +101,7 @@ def _train(
 
     # After everything that may be wrong with the input, which another try may correct.
     remember(config)
+    print(model_words(build(config)))
     stop.leaving = lambda name: history.end(folder, history.stopped(name))
     with history.recorded(folder, describe(config)), HostMeter() as host:
         finished, config = giving_way.within_memory(
@@ -106,10 +112,43 @@ def _train(
                 lambda config: evaluate(build(config), folder, "test"), config, remember
             )
             history.end(folder, "complete", steps=finished.steps)
+            if words := curves.diverged(folder):
+                print(f"warning: {words}", file=sys.stderr)
         else:
             history.end(folder, history.stopped(finished.signal), steps=finished.steps)
             print(f"stopped after {finished.steps} steps and saved; the same command goes on")
     print(memory_words(finished, host.peak, plan.host.total if plan else None))
+    if finished.signal:
+        _leave(finished.signal)
+
+
+def _leave(name: str) -> NoReturn:
+    """Of the signals that stop a run, Ctrl-C alone also stops what was to come after it."""
+    cli.leave(INTERRUPTED if name == signal.SIGINT.name else 0)
+
+
+def data_words(data: tasks.DataAbout) -> str:
+    """What a run reads, and where it lies."""
+    if not data.generated:
+        return f"data: {data.words}; in {data.folder}"
+    size = sum(path.stat().st_size for path in Path(data.folder).rglob("*")) if data.folder else 0
+    place = f" in {data.folder} ({format_bytes(size)})" if data.folder else ""
+    return f"data: {data.words}; generated{place}, for data.path is not set"
+
+
+def model_words(blueprint: "Blueprint") -> str:
+    """How large the model is, on what it is trained, and how."""
+    import jax
+
+    from tds_jax.budget.plan import describe
+    from tds_jax.engine import history
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(blueprint.shapes.params))
+    config, device = blueprint.config, history.made_with()["device"]
+    return (
+        f"model: {count:,} parameters; {config.optim.steps} steps of {config.optim.batch_size} "
+        f"examples on {device}: {describe(config)}"
+    )
 
 
 def memory_words(finished: "Finished", host_peak: int, host_predicted: int | None) -> str:

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.budget import planner, table, targets
+from tds_jax.budget import calls, planner, table, targets
 from tds_jax.budget.needs import Build
 from tds_jax.budget.plan import Plan
 from tds_jax.budget.planner import Planner
 from tds_jax.config import Config
 from tds_jax.data import json_file
-from tds_jax.progress import table_console
+from tds_jax.progress import table_console, working
 
 PLAN = "plan.json"
 
@@ -28,6 +27,11 @@ def planned_settings(config: Config) -> dict[str, Any]:
     """What a plan depends on and may change: 'group.name' -> value."""
     names = configuration.marked(config, "planned")
     return {name: configuration.value(config, name) for name in names}
+
+
+def decided(build: Build, config: Config, target: targets.Target) -> Config:
+    """The config with `memory.call` decided for a target and the budget it gives."""
+    return calls.decided(build, config, target, planner.device_budget(config.memory.budget, target))
 
 
 def settle(build: Build, config: Config, folder: Path) -> tuple[Config, Plan | None]:
@@ -43,21 +47,19 @@ def settle(build: Build, config: Config, folder: Path) -> tuple[Config, Plan | N
         return configuration.replace(config, stored["changes"]), None
     if not (config.memory.budget or config.memory.host_budget):
         return config, None
-    console = table_console()
-    plan = make(build, config, targets.find("here"), console, whole=False)
-    table.show(plan, console)
+    plan = make(build, config, targets.find("here"), whole=False)
+    table.show(plan, table_console())
     return plan.config, plan
 
 
-def make(
-    build: Build, config: Config, target: targets.Target, console: Console, whole: bool
-) -> Plan:
+def make(build: Build, config: Config, target: targets.Target, whole: bool) -> Plan:
     """The plan for a config's own budgets. whole: look at every candidate, not just until one fits.
 
     Raises UserError where nothing fits.
     """
-    with console.status("planning") as status:
-        found = Planner(build, config, target, lambda words: status.update(f"planning: {words}"))
+    config = decided(build, config, target)
+    with working("planning") as say:
+        found = Planner(build, config, target, say)
         if whole:
             found.explore()
         device = planner.device_budget(config.memory.budget, target)

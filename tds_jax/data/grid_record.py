@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.drive import blame_the_drive, reading
 from tds_jax.data.gridded import (
     GridFile,
     field_values,
@@ -245,6 +246,7 @@ class GridRecord:
                     values[~np.isfinite(values)] = np.nan
                     return values
                 except Exception as error:  # damage shows itself in any library's way
+                    blame_the_drive(error, file.path)
                     if len(wanted) > 1:
                         middle = len(wanted) // 2
                         return np.concatenate([read(wanted[:middle]), read(wanted[middle:])])
@@ -311,7 +313,7 @@ def open_record(
     unusable: dict[str, str] = {}
     for done, name in enumerate(names, start=1):
         try:
-            with open_dataset(name, select) as data:
+            with reading(name), open_dataset(name, select) as data:
                 inside |= {str(key) for key in data.variables}
                 if set(variables) & set(data.variables):
                     found = header(data, name, select)

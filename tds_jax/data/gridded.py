@@ -11,6 +11,7 @@ import cftime
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.drive import reading
 from tds_jax.data.formats import is_zarr, opened
 from tds_jax.data.longitudes import ATOL, columns, is_monotone, offset, unbroken
 from tds_jax.data.selection import VERSIONS, Selection, further, selected
@@ -282,7 +283,7 @@ def read_static(path: str, variable: str, lat: np.ndarray, lon: np.ndarray) -> n
     The file may hold more cells than `lat`, `lon`, in another order, and longitudes from 0 to 360
     or from -180 to 180; UserError if one of the cells is not in it.
     """
-    with open_dataset(path) as data:
+    with reading(path), open_dataset(path) as data:
         if variable not in data.variables:
             found = ", ".join(map(str, data.variables))
             raise UserError(f"{path}: variable {variable!r} is missing; found {found}")

@@ -28,11 +28,15 @@ from tds_jax.pose.task import PoseTask
 from tds_jax.pose.windows import PoseWindows, session_blocks
 
 HEADLINE = ("mae_deg", "landmark_mm", "fingertip_mm", "rmse_rad", "r2")
+EASIEST = "sessions of seen users and stages"
 PUBLISHED = ("mae_deg", "landmark_mm")
 # Sessions of seen users and stages carry the headline; other generalizations stand beside it.
 SEEN = ("none", "session", "")
 GROUPS = ("generalization", "user", "stage", "side")
-SHOWN_GROUPS = ("generalization", "finger")
+# Hardest first: a new user in a new stage (session, user and stage are those of training or new).
+GENERALIZATIONS = ("user_stage", "user", "stage", "session", "none")
+LEADING = ("generalization",)
+SHOWN_GROUPS = (*LEADING, "finger")
 PER_USER = f"{PER}user"
 TRACKING = "model_tracking"
 BASELINES = "baselines.npz"
@@ -62,10 +66,11 @@ def fit_baselines(task: PoseTask) -> Fitted:
 def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
     """The baselines of the task's train split, read from the workdir or fitted and kept there.
 
-    Without a train split (recordings to evaluate on, and nothing else) those the workdir has, which
-    are of the recordings evaluated before; None if it has none.
+    Without a train split (recordings to evaluate on, and nothing else) those the workdir has, or
+    the run's folder that it lies in, which are of the recordings evaluated before; None without.
     """
-    kept = Fitted.read(workdir / BASELINES) if workdir else None
+    places = (workdir, workdir.parent) if workdir else ()
+    kept = next((found for place in places if (found := Fitted.read(place / BASELINES))), None)
     now = task.digest(), identity.fingerprint(task.data_files())
     if (kept and (kept.digest, kept.contents) == now) or not len(task.table.select("train")):
         return kept
@@ -99,7 +104,9 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
         trace = trace or figures.Trace.of(batch, poses[MODEL])
     rows = _rows(split, found, source.table)
     notes = _notes(task, fitted) + _still(found[MODEL]) + _scales(task, model, source.table)
-    report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, notes)
+    kinds = set(source.table.group_of("generalization"))
+    whole = EASIEST if kinds - set(SEEN) else ALL
+    report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING)
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
@@ -224,10 +231,15 @@ def _members(table: SessionTable, evaluated: Sessions) -> dict[str, list[int]]:
     members = {ALL: [n for i, n in present if kinds[i] in SEEN] or [n for _, n in present]}
     for column in GROUPS:
         names = table.group_of(column)
-        for i, n in present:
+        for i, n in sorted(present, key=lambda pair: _ease(names[pair[0]])):
             if names[i]:
                 members.setdefault(f"{column}/{names[i]}", []).append(n)
     return members
+
+
+def _ease(name: str) -> int:
+    """Of a generalization; every other name stands where it came."""
+    return GENERALIZATIONS.index(name) if name in GENERALIZATIONS else 0
 
 
 def _per_user(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tds_jax.config import SPLITS
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.data.order import by_number
 from tds_jax.data.session_files import FOREIGN, HDF5
 from tds_jax.errors import UserError, some
@@ -99,6 +100,7 @@ def read_metadata(path: str, names: Sequence[str]) -> Metadata | None:
             columns = reader.fieldnames or []
             rows = [_texts(row) for row in reader]
     except OSError as error:
+        blame_the_drive(error, file)
         return Metadata({}, [f"{file} cannot be read ({error.strerror}); restore it"], [])
     except (UnicodeDecodeError, csv.Error) as error:
         return Metadata({}, [f"{file} is no CSV in UTF-8 ({error}); save it anew as that"], [])

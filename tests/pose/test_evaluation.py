@@ -219,7 +219,7 @@ def test_constant_poses_stand_still_and_have_the_landmarks_of_their_own_hand(han
 def test_the_tables_show_landmarks_users_and_the_hand(hands, capsys):
     hands[1].show("test", "title")
     text = capsys.readouterr().out
-    for part in ("landmark_mm", "mean ± SD per user: mae_deg / landmark_mm", "user", "stage", "±"):
+    for part in ("landmark_mm", "mae_deg, mean ± SD per user", "user", "stage", "±"):
         assert part in text
     assert "note: landmarks are of our own hand of 190 mm" in text
 

@@ -434,3 +434,14 @@ def test_what_a_run_reads_is_its_volumes_and_where_they_lie(tmp_path):
     before = identity.fingerprint(task.data_files())
     (root / "geometry.json").write_text("replaced")
     assert identity.fingerprint(task.data_files()) != before
+
+
+def test_it_says_where_its_data_are_and_how_much_of_what_they_hold(place):
+    task = tasks.get(small_config(place))
+    folder, words, generated = task.data_about()
+    assert generated
+    assert folder.startswith(str(place))
+    assert words == (
+        "4 scenes, 12 frames (train 6, val 3, test 3) of 8 x 8 x 4 voxels (X, Y, Z), for the model "
+        "8 x 8 x 4"
+    )
