@@ -7,7 +7,7 @@ ends cut, members of archives damaged under right checksums. It must give a valu
 of one line. Prints a table of files read and findings, each cause once with the seed that repeats
 it; ends with exit status 1 if there was any.
 
-HDF5 itself never returns from some damaged headers, which no Python can interrupt: counted apart.
+Where HDF5 itself never returns, which no Python can interrupt, that is counted apart.
 Doors name the file before they open it, so that the user knows which to move away.
 """
 
