@@ -21,4 +21,29 @@ What always holds:
 - every random number is a function of (seed, epoch, example), never of batch, worker or device;
 - losses and metrics are (sum, weight) until the last moment: nothing divides early;
 - models never see the config; data workers never touch jax.
+
+In Python: `load` a run, see `run.Run`. Importing this module imports neither jax nor
+numpy; what it names is imported when first asked for.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tds_jax.errors import UserError
+    from tds_jax.run import Run, load
+
+__all__ = ["Run", "UserError", "load"]
+
+_PLACES = {"UserError": "tds_jax.errors", "Run": "tds_jax.run", "load": "tds_jax.run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

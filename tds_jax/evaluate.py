@@ -12,29 +12,39 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tds_jax import cli, tasks
-from tds_jax.config import SPLITS, require_choice
+from tds_jax.config import SPLITS, Config, require_choice
 from tds_jax.data import json_file
 
 if TYPE_CHECKING:
+    from flax import nnx
+
     from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.report import Report
 
 
 def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     """Evaluates the folder's best checkpoint on a split, writes and prints the report."""
-    from tds_jax.budget import memory
     from tds_jax.engine import curves, workdir
 
     task, config = blueprint.task, blueprint.config
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
-    with memory.noticing("eval.batch_size"):
-        report = tasks.job("evaluate", config.task)(task, model, split, folder)
+    report = judged(task, config, model, split, folder)
     report.write(folder)
     curves.draw_curves(folder)
     report.show(split, f"{split} (best checkpoint: step {steps})")
     print(f"written: {folder}/report.json, {folder}/report_{split}.csv, {folder}/plots/")
     return report
+
+
+def judged(
+    task: tasks.Task, config: Config, model: "nnx.Module", split: str, folder: Path | None
+) -> "Report":
+    """A model beside its baselines on a split; see `tasks.Domain` on what the folder is for."""
+    from tds_jax.budget import memory
+
+    with memory.noticing("eval.batch_size"):
+        return tasks.job("evaluate", config.task)(task, model, split, folder)
 
 
 def main() -> None:

@@ -84,6 +84,8 @@ class Domain(NamedTuple):
       predict(task, model, source, target, workdir) -> files written, for a file or a folder
       export(task, model, target) -> a line on the file, which runs without the project
       stream(task, model, source, target) -> a line on latency; from a file or '-' (stdin)
+      answer(task, model, workdir) -> a function of arrays that gives what predict writes
+      follow(task, model, **options) -> a function of the next samples that gives what they complete
       check(folder, progress) -> Checked
       prepare(source, target, progress) -> files written, files kept, lines on what was skipped, and
         lines with NOTE before them
@@ -103,6 +105,8 @@ class Domain(NamedTuple):
     synthesize: str = ""
     export: str = ""
     stream: str = ""
+    answer: str = ""
+    follow: str = ""
     today: str = ""
     brought: tuple[str, ...] = ()
 
@@ -137,6 +141,8 @@ DOMAINS = {
         synthesize="tds_jax.pose.synthetic:Simulation",
         export="tds_jax.pose.export:write",
         stream="tds_jax.pose.live:Play",
+        answer="tds_jax.pose.arrays:Answer",
+        follow="tds_jax.pose.arrays:Follow",
         today="tds_jax.pose.config:today",
     ),
     "forecast": Domain(
