@@ -22,27 +22,35 @@ What always holds:
 - losses and metrics are (sum, weight) until the last moment: nothing divides early;
 - models never see the config; data workers never touch jax.
 
-In Python: `load` a run, see `run.Run`. Importing this module imports neither jax nor
+In Python: `train` a run or `load` one, see `run.Run`. Importing this module imports neither jax nor
 numpy; what it names is imported when first asked for.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tds_jax.engine.callbacks import Callback, CallbackError, Evaluation, Update
     from tds_jax.errors import UserError
-    from tds_jax.run import Run, load
+    from tds_jax.run import Run, load, train
 
-__all__ = ["Run", "UserError", "load"]
+__version__ = "0.1.0"
 
-_PLACES = {"UserError": "tds_jax.errors", "Run": "tds_jax.run", "load": "tds_jax.run"}
+__all__ = ["Callback", "CallbackError", "Evaluation", "Run", "Update", "UserError", "load", "train"]
+
+_PLACES = {
+    "tds_jax.engine.callbacks": ("Callback", "CallbackError", "Evaluation", "Update"),
+    "tds_jax.errors": ("UserError",),
+    "tds_jax.run": ("Run", "load", "train"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    for place, names in _PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(place), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
 """What all doors share: parse, resolve, run, and one clear line when the user can fix it."""
 
+import contextlib
 import errno
 import io
 import os
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
+from tds_jax import __version__, presets
 from tds_jax import config as configuration
 from tds_jax.budget import heap
 from tds_jax.config import Config
@@ -79,15 +81,26 @@ def _parse(argv: list[str]) -> None:
     if {"-h", "--help", "-help"} & set(argv):
         print(sys.modules["__main__"].__doc__ or "", flags.FLAGS.main_module_help(), sep="\n")
         sys.exit(0)
+    if "--version" in argv:
+        print(f"tds_jax {__version__}")
+        sys.exit(0)
     try:
-        rest = flags.FLAGS(argv)
-        if "config" in flags.FLAGS:
-            flags.FLAGS.config.to_dict()  # a file that was not found says so when it is read
+        rest = _read_flags(argv)
     # A config file is a program, in which anything may go wrong.
     except Exception as error:
         raise UserError(_flag_error(error, argv)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; settings look like --config.optim.steps=100")
+
+
+def _read_flags(argv: list[str]) -> list[str]:
+    """Sets the flags of a command line; the words that are no flags, its own name first."""
+    found = presets.files_in_place_of_names(argv)
+    with contextlib.nullcontext() if found == argv else presets.importable_first():
+        rest = flags.FLAGS(found)
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.to_dict()  # a file that was not found says so when it is read
+    return rest
 
 
 def _flag_error(error: Exception, argv: list[str]) -> str:
@@ -113,7 +126,11 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
                 return f"{argument.split('=')[0]} is not a setting; {hint} configs/base.py"
     last = text.strip().splitlines()[-1].strip() if text.strip() else ""
     reason = f"{type(error).__name__}: {last}"
-    return f"--config={_config_path(argv)} cannot be loaded ({reason}); check the path or the file"
+    path = _config_path(argv)
+    if not Path(path).is_file() and (name := Path(path).stem) in presets.names():
+        return f"--config={path} is not there; --config={name} is the one that tds_jax brings"
+    hint = "" if Path(path).is_file() else "; python -m tds_jax names the configs it brings"
+    return f"--config={path} cannot be loaded ({reason}); check the path or the file{hint}"
 
 
 def _complain(text: str) -> NoReturn:

@@ -1,25 +1,76 @@
 """A trained run in Python: the functions behind the doors, for arrays instead of files."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tds_jax import cli, tasks
+from absl import flags
+
+from tds_jax import cli, tasks, training
 from tds_jax.budget import giving_way
+from tds_jax.cli import TERMINATED
 from tds_jax.config import SPLITS, Config, require_choice
 from tds_jax.engine import workdir as folders
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.callbacks import Callback
 from tds_jax.engine.step import split as parts_of
+from tds_jax.engine.stopping import StopError, StopSignal
 from tds_jax.errors import UserError
 from tds_jax.evaluate import judged
 from tds_jax.nn.precision import matmul_precision
+from tds_jax.settings import Settings, name_of
+from tds_jax.settings import settings as named_settings
 
 if TYPE_CHECKING:
     from flax import nnx
 
     from tds_jax.engine.report import Report
+
+
+def train(
+    config: Settings,
+    data: str | Path | None = None,
+    workdir: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> "Run":
+    """Trains as the door does, or goes on where the folder left off; gives the best checkpoint.
+
+    config: a file with get_config(), the name of one that tds_jax brings ('low_memory'), or its
+    values. data: the setting data.path; None: as the config says, '' there for generated data.
+    workdir: default runs/<config name>. settings: by their names, as {"optim.steps": 400} with **.
+    callbacks: see `Callback`.
+
+    Raises UserError for what can be corrected, CallbackError, and KeyboardInterrupt after Ctrl-C,
+    with all saved. A program that sets data.workers guards its main part by
+    `if __name__ == "__main__":`, since workers run the file again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError("train runs in the main thread only, which alone hears Ctrl-C")
+    if data is not None:
+        settings["data.path"] = os.fspath(data)
+    asked = cli.checked(named_settings(config, settings))
+    name = name_of(config)
+    if workdir is None and name is None:
+        raise UserError("workdir is missing: a config without a file has no name; give a folder")
+    folder = Path(workdir) if workdir is not None else Path("runs") / str(name)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads absl's flags when it starts workers
+    with (
+        matmul_precision(asked.memory.matmul_precision),
+        StopSignal() as stop,
+        contextlib.suppress(StopError),
+        stop.raising(),
+    ):
+        training.train(asked, folder, stop, callbacks)
+    if stop.received:
+        raise KeyboardInterrupt if stop.received == "SIGINT" else SystemExit(TERMINATED)
+    return Run(folder)
 
 
 def load(workdir: str | Path, step: str | int = folders.BEST) -> "Run":

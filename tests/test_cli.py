@@ -6,11 +6,13 @@ import io
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tds_jax import cli
+import tds_jax
+from tds_jax import cli, presets
 from tds_jax.data import json_file
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +58,48 @@ def test_a_wrong_command_line_exits_2_with_one_line(arguments, words):
     assert len(stderr.strip().splitlines()) == 1, stderr
     assert stderr.startswith("error: ")
     assert all(word in stderr for word in words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config=low_memory", "--x=1"], ["--config=FOLDER/low_memory.py", "--x=1"]),
+        (["-config", "low_memory:a"], ["-config", "FOLDER/low_memory.py:a"]),
+        (["--config=default"], ["--config=default"]),  # a file of that name wins
+        (["--config=base"], ["--config=base"]),
+        (["--config=configs/low_memory.py"], ["--config=configs/low_memory.py"]),
+        (["low_memory"], ["low_memory"]),
+    ],
+)
+def test_a_config_that_is_no_file_may_be_named(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").touch()
+    found = presets.files_in_place_of_names(arguments)
+    assert [word.replace(str(presets.FOLDER), "FOLDER") for word in found] == expected
+
+
+def test_a_named_config_is_ours_beside_a_folder_with_configs_of_the_users(tmp_path):
+    theirs = tmp_path / "configs" / "default.py"
+    theirs.parent.mkdir()
+    theirs.write_text("raise SystemExit('theirs')")
+    code, _, stderr = run("--config=low_memory", "steps=3", cwd=tmp_path)
+    assert (code, stderr.split(";")[0]) == (2, "error: 'steps=3' is not a flag")
+    _, _, stderr = run("--config=configs/low_memory.py", cwd=tmp_path)
+    assert "--config=low_memory is the one that tds_jax brings" in stderr
+
+
+def test_the_package_lists_its_doors_and_its_version():
+    code, stdout, _ = run(module="tds_jax")
+    listed = {line.split()[0] for line in stdout.splitlines() if line.startswith("  ")}
+    doors = {
+        path.stem for path in (ROOT / "tds_jax").glob("*.py") if "cli.launch(" in path.read_text()
+    }
+    assert (code, doors - listed) == (0, set())
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts.keys() == {"tds-jax", *(f"tds-jax-{name}".replace("_", "-") for name in doors)}
+    for module, words in (("tds_jax", ["--version"]), ("tds_jax", ["plan", "--version"])):
+        assert run(*words, module=module)[:2] == (0, f"tds_jax {tds_jax.__version__}\n")
+    assert run("teach", module="tds_jax")[0] == 2
 
 
 def outcome(main, monkeypatch, capfd):

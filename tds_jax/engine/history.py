@@ -6,7 +6,6 @@ the dead could not. Times are UTC; `metrics.jsonl` has what was learnt.
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ from typing import Any
 
 import jax
 
+from tds_jax import __version__
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import naming
 from tds_jax.engine.stopping import StopError
@@ -42,7 +42,7 @@ def start(folder: Path, plan: str) -> None:
         "host": platform.node(),
         "process": os.getpid(),
         "folder": str(folder.absolute()),
-        "version": _version(),
+        "version": __version__,
         "python": platform.python_version(),
         "jax": jax.__version__,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -50,13 +50,6 @@ def start(folder: Path, plan: str) -> None:
         "plan": plan,
     }
     _append(folder, START, about)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("tds_jax")
-    except importlib.metadata.PackageNotFoundError:  # run from its folder
-        return "not installed"
 
 
 def end(folder: Path, how: str, **more: Any) -> None:

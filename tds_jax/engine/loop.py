@@ -9,6 +9,7 @@ is saved: whatever happens in it, nothing is lost.
 import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tds_jax.budget import heap, memory
 from tds_jax.config import require_choice
 from tds_jax.engine import curves, history, optim, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.callbacks import Callback, Callbacks
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program
@@ -61,7 +63,9 @@ class Finished:
 class Run:
     """What a loop needs besides its state; every method is one word of the loop."""
 
-    def __init__(self, blueprint: Blueprint, folder: Path, log: Log) -> None:
+    def __init__(
+        self, blueprint: Blueprint, folder: Path, log: Log, callbacks: Sequence[Callback]
+    ) -> None:
         self.task, self.config = blueprint.task, blueprint.config
         self.folder, self.log, config = folder, log, self.config
         self.program = Program(blueprint)
@@ -70,6 +74,7 @@ class Run:
         self.checkpoints = workdir.open_checkpoints(folder, config)
         self.feed = Feed(self.task, config, self.program.mesh)
         self.window = WindowLog(config, self.program, log, self.feed)
+        self.callbacks = Callbacks(callbacks, config.optim.batch_size)
         self.total = config.optim.steps * config.optim.batch_size
         self._previous: Any = None
 
@@ -127,6 +132,7 @@ class Run:
         stopping = progress.stopping.observe(self._score(values))
         progress = Standing(progress.position, progress.position, stopping)
         self._save(state, progress, stopping.last)
+        self.callbacks.evaluated(progress.position, values, state.weights)
         return progress
 
     def _look(self, state: TrainState, progress: Standing) -> dict[str, float]:
@@ -173,6 +179,10 @@ class Run:
         state, self._previous = self.program.train_step(state, batch)
         return state
 
+    def tell(self, state: TrainState, position: int) -> None:
+        """Callbacks, when a batch is whole."""
+        self.callbacks.trained(position, self._previous, state.params)
+
     def busy(self) -> bool:
         """Whether the devices still work on the last step."""
         return not all(leaf.is_ready() for leaf in jax.tree.leaves(self._previous))
@@ -202,18 +212,18 @@ class Run:
         self.checkpoints.close()
 
 
-def fit(blueprint: Blueprint, folder: Path) -> Finished:
+def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) -> Finished:
     """Trains to the end, to early stopping or to a signal; goes on where the folder left off.
 
-    Raises memory.Exhausted when a device runs out of memory; what was saved stays good. Raises
-    StopError when a signal comes before the first checkpoint is looked for.
+    Raises memory.Exhausted when a device runs out of memory, and CallbackError; what was saved
+    stays good. Raises StopError when a signal comes before the first checkpoint is looked for.
     """
     config = blueprint.config
     with (
         memory.noticing("optim.accumulate"),
         StopSignal(lambda name: history.end(folder, history.stopped(name))) as stop,
         Log(folder, config, blueprint.task.describe) as log,
-        contextlib.closing(_opened(blueprint, folder, log, stop)) as run,
+        contextlib.closing(_opened(blueprint, folder, log, callbacks, stop)) as run,
     ):
         try:
             with stop.raising():
@@ -237,11 +247,14 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
                     progress, position=progress.position + config.optim.micro_batch
                 )
                 state = run.window.step(state, progress.position)
+                run.tell(state, progress.position)
         run.require_update(state, progress)
         return run.finish(progress.position, stop.received)
 
 
-def _opened(blueprint: Blueprint, folder: Path, log: Log, stop: StopSignal) -> Run:
+def _opened(
+    blueprint: Blueprint, folder: Path, log: Log, callbacks: Sequence[Callback], stop: StopSignal
+) -> Run:
     """Compiles, which leaves nothing to save."""
     with stop.raising():
-        return Run(blueprint, folder, log)
+        return Run(blueprint, folder, log, callbacks)
