@@ -155,6 +155,7 @@ DOMAINS = {
         prepare="tds_jax.forecast.prepare:Prepare",
         synthesize="tds_jax.forecast.synthetic:Simulation",
         export="tds_jax.forecast.export:write",
+        answer="tds_jax.forecast.arrays:Answer",
         today="tds_jax.forecast.config:today",
         brought=("units", "grid", "seen"),
     ),

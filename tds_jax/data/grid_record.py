@@ -21,7 +21,7 @@ from tds_jax.data.gridded import (
 )
 from tds_jax.data.longitudes import beginning
 from tds_jax.data.open_files import OpenFiles
-from tds_jax.data.selection import VERSIONS, Selection
+from tds_jax.data.selection import VERSIONS, Selection, selected
 from tds_jax.data.sentinels import bounds_of, lines, marks_in
 from tds_jax.data.units import is_same
 from tds_jax.errors import UserError
@@ -30,6 +30,7 @@ from tds_jax.progress import Progress, silent
 MAX_OPEN_FILES = 32  # per process; a header and a chunk per variable for each
 SAMPLES = 8  # steps of a variable looked at for numbers that mean "missing"
 BLOCK_BYTES = 16 * 2**20  # of steps that two files hold, compared at once
+MEMORY = "the dataset"  # the path of what is no file
 
 Region = tuple[slice, slice]  # of rows (latitude) and columns (longitude)
 WHOLE: Region = (slice(None), slice(None))
@@ -99,7 +100,7 @@ class GridRecord:
 
     files: on one grid. west: where longitudes shall begin, if they can. unusable: by path, a line
     on each file that could not be opened or, once it was tried, read; what could not be read is
-    NaN, and said on stderr.
+    NaN, and said on stderr. held: by path, what is in memory instead of in a file.
     """
 
     def __init__(
@@ -108,8 +109,9 @@ class GridRecord:
         variables: Sequence[str],
         unusable: Mapping[str, str] | None = None,
         west: float | None = None,
+        held: Mapping[str, xr.Dataset] | None = None,
     ) -> None:
-        self.unusable = dict(unusable or {})
+        self.unusable, self._held = dict(unusable or {}), dict(held or {})
         for other in files[1:]:
             require_same_grid(files[0], other)
         for name in variables:
@@ -243,6 +245,8 @@ class GridRecord:
             return read(range(steps.start, steps.stop, steps.step))
 
     def _using(self, file: GridFile) -> contextlib.AbstractContextManager[xr.Dataset]:
+        if file.path in self._held:
+            return contextlib.nullcontext(self._held[file.path])
         return self._open.using(file.path, lambda: open_dataset(file.path, file.select))
 
     def _say(self, file: GridFile, variable: str, step: int, error: Exception) -> None:
@@ -281,25 +285,28 @@ def _turned_notes(files: Sequence[GridFile]) -> list[str]:
 
 
 def open_record(
-    path: str | Path,
+    path: str | Path | xr.Dataset,
     variables: Sequence[str],
     progress: Progress = silent,
     select: Selection | None = None,
     west: float | None = None,
 ) -> GridRecord:
-    """The record of `variables` over every file that `path` names (see `find_files`).
+    """The record of `variables` over every file that `path` names (see `find_files`), or in memory.
 
     Files without any of the variables are left out; a variable may live in files of its own. So
     are those that cannot be used, each with a line in `unusable`; UserError if half of all cannot.
     UserError names a variable that no file has, with those found. select: see `selection.selected`;
     west: `GridRecord`.
     """
-    names = find_files(path)
+    held = {}
+    if isinstance(path, xr.Dataset):
+        held[MEMORY], path = selected(path, select, MEMORY) if select else path, MEMORY
+    names = list(held) or find_files(path)
     files, inside = [], set()
     unusable: dict[str, str] = {}
     for done, name in enumerate(names, start=1):
         try:
-            with open_dataset(name, select) as data:
+            with contextlib.nullcontext(held[name]) if held else open_dataset(name, select) as data:
                 inside |= {str(key) for key in data.variables}
                 if set(variables) & set(data.variables):
                     found = header(data, name, select)
@@ -322,4 +329,4 @@ def open_record(
                 f"{path}: variable {variable!r} {what if variable in inside else 'is missing'}; "
                 f"found {', '.join(sorted(inside))}"
             )
-    return GridRecord(files, variables, unusable, west)
+    return GridRecord(files, variables, unusable, west, held)

@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from flax import nnx
 
 from tds_jax.config import Config, require
@@ -87,8 +88,8 @@ class ForecastTask:
         require_windows(fields.days, self.spec)
         return fields
 
-    def open(self, path: str) -> Fields:
-        """The daily fields of a path, as the config wants them, in the units of the run."""
+    def open(self, path: str | xr.Dataset) -> Fields:
+        """The daily fields of a path or dataset, as the config wants them, in the run's units."""
         data, run = self.config.data, self._run
         with progress_bar("reading the headers") as progress:
             return open_fields(
