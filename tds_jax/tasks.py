@@ -165,6 +165,7 @@ DOMAINS = {
         inputs_of="tds_jax.voxel.task:inputs_of",
         evaluate="tds_jax.voxel.evaluation:evaluate",
         predict="tds_jax.voxel.prediction:Predict",
+        answer="tds_jax.voxel.arrays:Answer",
         check="tds_jax.voxel.checking:Check",
         prepare="tds_jax.voxel.prepare:Prepare",
         synthesize="tds_jax.voxel.data.synthetic:Simulation",

@@ -1,6 +1,7 @@
 """A forecast model on fields in memory."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -35,8 +36,8 @@ class Answer:
         axes, described, valid, about = prediction.layout(self._task, opened, last)
         blocks = prediction.forecasts(self._task, self._model, self._run, opened, last)
         maps = {opened.target: (tuple(axes), np.concatenate([*blocks]), described)}
-        beside = {name: ((name,), *one) for name, one in axes.items()}
-        beside |= {"valid_time": (("time", LEAD), *valid)}
+        beside: dict[str, Any] = {name: (name, *one) for name, one in axes.items()}
+        beside["valid_time"] = (("time", LEAD), *valid)
         return xr.decode_cf(xr.Dataset(maps, beside, CONVENTIONS | about), decode_timedelta=True)
 
     def _dataset(self, fields: xr.Dataset | xr.DataArray) -> xr.Dataset:

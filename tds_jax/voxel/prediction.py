@@ -3,9 +3,8 @@
 import dataclasses
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -24,7 +23,6 @@ from tds_jax.voxel.data import pcd, ply
 from tds_jax.voxel.data.clouds import LAYOUTS
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.known import KNOWN
-from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.volumes import KINDS, TARGET, Volume, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint
@@ -71,10 +69,8 @@ class Predict:
         its name nor of its folder. UserError after all is written, if a file was left out.
         """
         pairs = self._pairs(task, source, target)
-        threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
-        how = self._arriving(task, any(arriving.is_cloud(file) for file, _ in pairs))
-        answer = _answering(task, model)
-        weight = task.data.grid.weight(task.data.volume_shape)
+        how = self.arriving(task, any(arriving.is_cloud(file) for file, _ in pairs))
+        answer = Answering(task, model, workdir)
         written, lost = [], []
         with progress_bar("predicting") as progress:
             for done, (file, place) in enumerate(pairs):
@@ -87,7 +83,7 @@ class Predict:
                     print(f"warning: left out {error}", file=sys.stderr)
                     lost.append(file.name)
                 else:
-                    _write(place, answer(volume), weight, threshold, task.data.geometry)
+                    _write(place, answer(volume))
                     written.append(place)
         for line in how.points.lines():
             print(f"note: {line}", file=sys.stderr)
@@ -112,7 +108,9 @@ class Predict:
             pairs += pair_files(folder, target / scene, ENDINGS, f".{self.format}")
         return pairs
 
-    def _arriving(self, task: VoxelTask, clouds: bool) -> Arriving:
+    def arriving(self, task: VoxelTask, clouds: bool) -> Arriving:
+        """How what is given becomes volumes. clouds: whether there are any; says what is assumed of
+        them."""
         grid = arriving.grid_of(task.data.native_geometry)
         known = arriving.prepared_with(task.config.data.path) if clouds else None
         layout, calibration = self.layout, arriving.calibration_of(self.rotation, self.translation)
@@ -132,19 +130,40 @@ class Predict:
         return Arriving(sensor, grid, layout, calibration, PointCounts())
 
 
-def _answering(task: VoxelTask, model: nnx.Module) -> Callable[[Volume], np.ndarray]:
-    """Volume -> (D, H, W, 4) by the model."""
-    run = compiled(model, lambda model, batch: task.method.volumes(model, batch)[MODEL])
-    weight = task.data.grid.weight(task.data.volume_shape)
-    leaf = "radar" if task.generates else "target"
+class Found(NamedTuple):
+    """What a model sees in a volume: its voxels above the threshold.
 
-    def answer(volume: Volume) -> np.ndarray:
+    coords (N, 3) integers (x, y, z); features (N, 4) f32 in the files' units, channel 0 the
+    occupancy's probability; shape (X, Y, Z) of the grid; points (N, 3) f64 metres, their centres.
+    """
+
+    coords: np.ndarray
+    features: np.ndarray
+    shape: tuple[int, int, int]
+    points: np.ndarray
+
+
+class Answering:
+    """Volume -> `Found` by the model, compiled once, above the threshold that the workdir keeps."""
+
+    def __init__(self, task: VoxelTask, model: nnx.Module, workdir: Path | None) -> None:
+        self._task = task
+        self._run = compiled(model, lambda model, batch: task.method.volumes(model, batch)[MODEL])
+        self._weight = task.data.grid.weight(task.data.volume_shape)
+        self._threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
+
+    def __call__(self, volume: Volume) -> Found:
+        """Noise is a function of the volume alone."""
+        task, leaf = self._task, "radar" if self._task.generates else "target"
         seen = task.data.grid.arrange(volume, pooled=() if leaf == "radar" else (3,))
         key = key_data(task.config.seed, zlib.crc32(seen.tobytes()))
-        batch: dict[str, Any] = {leaf: seen[None], "weight": weight[None], "key": key[None]}
-        return np.asarray(run(batch)[0])
-
-    return answer
+        batch: dict[str, Any] = {leaf: seen[None], "weight": self._weight[None], "key": key[None]}
+        made = np.asarray(self._run(batch)[0])
+        full = (made[..., 0] > self._threshold) & (self._weight > 0)
+        z, x, y = np.nonzero(full)
+        d, h, w = made.shape[:3]
+        points = task.data.geometry.points(full)
+        return Found(np.stack([x, y, z], axis=1), made[z, x, y], (h, w, d), points)
 
 
 def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
@@ -158,17 +177,12 @@ def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
     return FIXED
 
 
-def _write(
-    place: Path, volume: np.ndarray, weight: np.ndarray, threshold: float, geometry: Geometry
-) -> None:
+def _write(place: Path, found: Found) -> None:
     make_folder_for(place)
-    full = (volume[..., 0] > threshold) & (weight > 0)
     if encoded := POINTS.get(place.suffix):
-        columns = dict(zip("xyz", geometry.points(full).T, strict=True))
-        columns |= dict(zip(TARGET, volume[full].T, strict=True))
+        columns = dict(zip("xyz", found.points.T, strict=True))
+        columns |= dict(zip(TARGET, found.features.T, strict=True))
         with whole_file(place) as temporary:
             temporary.write_bytes(encoded(columns))
         return
-    z, x, y = np.nonzero(full)
-    d, h, w = volume.shape[:3]
-    write_npz(place, Volume(np.stack([x, y, z], axis=1), volume[z, x, y], (h, w, d)))
+    write_npz(place, Volume(found.coords, found.features, found.shape))
