@@ -28,14 +28,24 @@ numpy; what it names is imported when first asked for.
 
 from typing import TYPE_CHECKING, Any
 
+from tds_jax.version import __version__
+
 if TYPE_CHECKING:
     from tds_jax.engine.callbacks import Callback, CallbackError, Evaluation, Update
     from tds_jax.errors import UserError
     from tds_jax.run import Run, load, train
 
-__version__ = "0.1.0"
-
-__all__ = ["Callback", "CallbackError", "Evaluation", "Run", "Update", "UserError", "load", "train"]
+__all__ = [
+    "Callback",
+    "CallbackError",
+    "Evaluation",
+    "Run",
+    "Update",
+    "UserError",
+    "__version__",
+    "load",
+    "train",
+]
 
 _PLACES = {
     "tds_jax.engine.callbacks": ("Callback", "CallbackError", "Evaluation", "Update"),

@@ -11,19 +11,11 @@ import textwrap
 from pathlib import Path
 from typing import NoReturn
 
-from tds_jax import __version__, presets
+from tds_jax import presets
+from tds_jax.version import __version__
 
-DOORS = [
-    "train",
-    "evaluate",
-    "predict",
-    "plan",
-    "check",
-    "prepare",
-    "synthesize",
-    "import_torch",
-    "export",
-]
+DOORS = ["train", "evaluate", "predict", "plan", "check", "prepare", "synthesize"]
+DOORS += ["import_torch", "export"]
 USER_ERROR = 2
 
 

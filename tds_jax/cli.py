@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from tds_jax import __version__, presets
 from tds_jax import config as configuration
+from tds_jax import presets
 from tds_jax.budget import heap
 from tds_jax.config import Config
 from tds_jax.data.whole_file import DRIVE_ERRORS
 from tds_jax.engine.stopping import StopError, sigterm_raises
 from tds_jax.errors import UserError
+from tds_jax.version import __version__
 
 USER_ERROR = 2
 INTERRUPTED = 130  # as the shell says of Ctrl-C

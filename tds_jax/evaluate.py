@@ -2,8 +2,9 @@
 
     python -m tds_jax.evaluate --workdir=runs/a [--split=test] [--data=DIR] [--json=FILE]
 
-Prints the tables, writes report.json, report_<split>.csv and the figures in plots/. Baselines are
-those of the train split, fitted once and kept in the workdir.
+Prints the tables, writes report.json, report_<split>.csv and the figures in plots/; of other data
+than the run's, into a folder of their own in the workdir. Baselines are those of the train split,
+fitted once and kept.
 """
 
 from pathlib import Path
@@ -23,18 +24,45 @@ if TYPE_CHECKING:
 
 
 def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
-    """Evaluates the folder's best checkpoint on a split, writes and prints the report."""
-    from tds_jax.engine import curves, workdir
+    """Evaluates the folder's best checkpoint on a split, writes and prints the report.
+
+    Of other data than the run's it goes into a folder of their own, see `_place`.
+    """
+    from tds_jax.engine import curves, history, workdir
 
     task, config = blueprint.task, blueprint.config
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
-    report = judged(task, config, model, split, folder)
-    report.write(folder)
+    data, place = task.data_about(), _place(task, folder)
+    report = judged(task, config, model, split, place)
+    about = {
+        "data": str(Path(data.folder).absolute()),
+        "generated": data.generated,
+        "holds": data.words,
+        "identity": workdir.identity_of(task),
+        "step": steps,
+        "time": history.now(),
+        **history.made_with(),
+    }
+    report.write(place, about)
     curves.draw_curves(folder)
     report.show(split, f"{split} (best checkpoint: step {steps})")
-    print(f"written: {folder}/report.json, {folder}/report_{split}.csv, {folder}/plots/")
+    if place != folder:
+        print(f"note: these are other data than the run's ({data.folder}); its report stays")
+    print(f"written: {place}/report.json, {place}/report_{split}.csv, {place}/plots/")
     return report
+
+
+def _place(task: tasks.Task, folder: Path) -> Path:
+    """The run's folder, or one in it for data that the run has not been trained on."""
+    from tds_jax.engine import workdir
+
+    if workdir.trained_on(folder, task):
+        return folder
+    name = Path(task.data_about().folder).name or "data"
+    place = folder / f"on_{name}_{workdir.identity_of(task)[:6]}"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 def judged(

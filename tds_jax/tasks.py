@@ -36,6 +36,9 @@ class Task(Protocol):
         Names stay when the data are moved as a whole; see `data.identity`.
         """
 
+    def data_about(self) -> DataAbout:
+        """Where the data are and what they hold, for people."""
+
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model; called under jit and for shapes only."""
 
@@ -74,13 +77,22 @@ class Task(Protocol):
         """(params, rest) filled from a PyTorch checkpoint's tensors, each leaf exactly once."""
 
 
+class DataAbout(NamedTuple):
+    """folder: where data are read. words: how much of what. generated: whether by this project."""
+
+    folder: str
+    words: str
+    generated: bool
+
+
 class Domain(NamedTuple):
     """A registry line: where a task's class, its config groups and its jobs live.
 
     Jobs are functions, or dataclasses of their options with such a function as method run, see
     `jobs`:
-      evaluate(task, model, split, workdir) -> Report of model and baselines; with a workdir,
-        figures go into its folder plots/, and what was fitted is kept there
+      evaluate(task, model, split, workdir) -> Report of model and baselines; with a workdir (the
+        run's, or for other data a folder in it), figures go into its folder plots/, and what was
+        fitted is kept there
       predict(task, model, source, target, workdir) -> files written, for a file or a folder
       export(task, model, target) -> a line on the file, which runs without the project
       stream(task, model, source, target) -> a line on latency; from a file or '-' (stdin)

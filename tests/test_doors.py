@@ -119,6 +119,9 @@ def test_evaluate_repeats_the_numbers_and_keeps_other_splits(trained, base):
     assert done.returncode == 0, done.stderr
     stored = json.loads((run / "report.json").read_text())["splits"]
     assert stored["test"] == before
+    told = json.loads((run / "report.json").read_text())["evaluated"]
+    assert told["val"]["step"] == told["test"]["step"]
+    assert told["val"]["holds"].startswith("6 sessions of 2 users (train ")
     assert stored["val"] == json.loads((base / "val.json").read_text())["splits"]["val"]
     # The best checkpoint's validation, over the same windows; f32 sums in other batches.
     logged = min(line["loss"] for line in lines(run) if line["split"] == "val")

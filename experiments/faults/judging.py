@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.faults.trial import Seen, Trial
-from experiments.kill_resume import metrics_digest, state_leaves
+from experiments.kill_resume import metrics_digest, numbers, state_leaves
 
 STATE = "state.json"
 
@@ -74,7 +74,7 @@ def differences(trial: Trial) -> str:
     found = [] if _state(trial.folder) == _state(calm.parent) else ["other parameters"]
     if metrics_digest(trial.run) != metrics_digest(calm):
         found.append("other metrics.jsonl")
-    if (trial.run / "report.json").read_bytes() != (calm / "report.json").read_bytes():
+    if numbers(trial.run) != numbers(calm):
         found.append("other report.json")
     return "; ".join(found + leftovers(trial.folder))
 

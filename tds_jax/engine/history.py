@@ -17,10 +17,10 @@ from typing import Any
 
 import jax
 
-from tds_jax import __version__
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import naming
 from tds_jax.engine.stopping import StopError
+from tds_jax.version import __version__
 
 HISTORY = "history.jsonl"
 START, END = "start", "end"
@@ -42,14 +42,26 @@ def start(folder: Path, plan: str) -> None:
         "host": platform.node(),
         "process": os.getpid(),
         "folder": str(folder.absolute()),
-        "version": __version__,
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        **made_with(),
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "plan": plan,
     }
     _append(folder, START, about)
+
+
+def made_with() -> Line:
+    """Versions and device, of which results may depend."""
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+
+
+def now() -> str:
+    """This second, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def end(folder: Path, how: str, **more: Any) -> None:
@@ -84,10 +96,9 @@ def stopped(signal_name: str) -> str:
 
 
 def _append(folder: Path, event: str, values: Line) -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     path = folder / HISTORY
     with naming(path), path.open("a+b") as file:
-        text = json.dumps({"event": event, "time": now, **values}) + "\n"
+        text = json.dumps({"event": event, "time": now(), **values}) + "\n"
         file.write((_newline(file) + text).encode())
         file.flush()
         os.fsync(file.fileno())

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import math
 import operator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,16 @@ class Report:
                 place[f"{row.metric}_sd"] = row.spread
         return {"splits": splits}
 
-    def write(self, workdir: Path) -> None:
-        """report.json (splits evaluated earlier are kept) and report_<split>.csv."""
+    def write(self, workdir: Path, about: Mapping[str, Any]) -> None:
+        """report.json (splits evaluated earlier are kept) and report_<split>.csv.
+
+        about: of what and when it is, kept beside the numbers as 'evaluated'.
+        """
         path = workdir / "report.json"
         stored = json_file.read(path, "delete it") if path.exists() else {"splits": {}}
-        stored["splits"] |= self.to_dict()["splits"]
+        new = self.to_dict()["splits"]
+        stored["splits"] |= new
+        stored["evaluated"] = stored.get("evaluated", {}) | {split: dict(about) for split in new}
         json_file.write(path, stored)
         for split in {row.split for row in self.rows}:
             table = workdir / f"report_{split}.csv"

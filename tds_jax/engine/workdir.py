@@ -112,6 +112,22 @@ def require_inputs(workdir: Path, inputs: dict[str, Any]) -> None:
         )
 
 
+def identity_of(task: tasks.Task) -> str:
+    """Of the task's data: their contents, and how they are split."""
+    return identity.fingerprint(task.data_files(), task.digest())
+
+
+def trained_on(workdir: Path, task: tasks.Task) -> bool:
+    """Whether the task's data are those of the run; of an imported model, which has none, any."""
+    known = _read_inputs(workdir)
+    if known["digest"] and known["digest"] != task.digest():
+        return False
+    before = known["files"]
+    return not before or not identity.differences(
+        before, identity.of_files(task.data_files(), before)
+    )
+
+
 def _changed_inputs(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """What differs; what an older run did not record cannot."""
     known = {name: value for name, value in now.items() if name in before}

@@ -36,6 +36,7 @@ from tds_jax.forecast.windows import (
     window_starts,
 )
 from tds_jax.progress import progress_bar
+from tds_jax.tasks import DataAbout
 
 # Maps of an extra input: land, and sin latitude, sin and cos longitude.
 STATIC = {"land_mask": 1, "coordinates": 3}
@@ -80,11 +81,14 @@ class ForecastTask:
         )
 
     @functools.cached_property
+    def _folder(self) -> str:
+        cache = cache_root(self.config.data.cache_dir)
+        return self.config.data.path or stand_in(cache, _simulation(self.config), "fields")
+
+    @functools.cached_property
     def fields(self) -> Fields:
         """The daily fields of data.path, or generated ones."""
-        cache = cache_root(self.config.data.cache_dir)
-        path = self.config.data.path or stand_in(cache, _simulation(self.config), "fields")
-        fields = self.open(path)
+        fields = self.open(self._folder)
         require_windows(fields.days, self.spec)
         return fields
 
@@ -173,6 +177,17 @@ class ForecastTask:
         return {f"static/{os.path.basename(path)}": path for path in maps} | below(
             self.fields.paths
         )
+
+    def data_about(self) -> DataAbout:
+        """Grid, days and variables."""
+        days, data = self.fields.days, self.config.data
+        splits = (f"{name} {len(part)}" for name, part in self.split.items())
+        words = (
+            f"{len(days)} days {days[0]} to {days[-1]} ({', '.join(splits)}), "
+            f"{self.recorded.height} x {self.recorded.width} cells, {self.recorded.grid}; "
+            f"{', '.join(data.variables)} -> {data.target}"
+        )
+        return DataAbout(self._folder, words, not data.path)
 
     def around(self) -> Surroundings:
         """What stands around the network."""

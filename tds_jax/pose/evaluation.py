@@ -59,10 +59,11 @@ def fit_baselines(task: PoseTask) -> Fitted:
 def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
     """The baselines of the task's train split, read from the workdir or fitted and kept there.
 
-    Without a train split (recordings to evaluate on, and nothing else) those the workdir has, which
-    are of the recordings evaluated before; None if it has none.
+    Without a train split (recordings to evaluate on, and nothing else) those the workdir has, or
+    the run's folder that it lies in, which are of the recordings evaluated before; None without.
     """
-    kept = Fitted.read(workdir / BASELINES) if workdir else None
+    places = (workdir, workdir.parent) if workdir else ()
+    kept = next((found for place in places if (found := Fitted.read(place / BASELINES))), None)
     now = task.digest(), identity.fingerprint(task.data_files())
     if (kept and (kept.digest, kept.contents) == now) or not len(task.table.select("train")):
         return kept

@@ -33,6 +33,7 @@ from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
 from tds_jax.progress import progress_bar
+from tds_jax.tasks import DataAbout
 
 UNIT = "rad"
 # Rows per read while statistics stream over the train split: 4 MB at 16 channels.
@@ -143,6 +144,19 @@ class PoseTask:
             return {}
         names = [os.fsdecode(name) for name in self.table.names.tolist()]
         return {name: os.path.join(self.table.root, name) for name in names}
+
+    def data_about(self) -> DataAbout:
+        """Sessions, users, hours, rate and channels."""
+        table = self.table
+        users = {user for user in table.group_of("user") if user}
+        of = f" of {len(users)} users" if users else ""
+        hours = table.samples.sum() / table.rate_hz / 3600
+        splits = (f"{s} {np.count_nonzero(table.split == i)}" for i, s in enumerate(SPLITS))
+        words = (
+            f"{len(table)} sessions{of} ({', '.join(splits)}), {hours:.3g} h at "
+            f"{table.rate_hz:g} Hz, {table.channels} channels, {table.joints} joint angles"
+        )
+        return DataAbout(table.root, words, not self.config.data.path)
 
     def init(self, rngs: nnx.Rngs) -> PoseModel | NeuroPose:
         """A fresh model for the recordings' channels, joints and rate."""

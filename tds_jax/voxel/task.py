@@ -14,6 +14,7 @@ from flax import nnx
 from tds_jax.config import Config, require
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
+from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import ATTENTION_HEADS, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
@@ -99,6 +100,10 @@ class VoxelTask:
     def data_files(self) -> dict[str, str]:
         """The volumes in use, and where they are said to lie."""
         return self.data.data_files()
+
+    def data_about(self) -> DataAbout:
+        """Scenes, frames and the grid."""
+        return self.data.about()
 
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model."""

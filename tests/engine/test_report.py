@@ -49,18 +49,20 @@ def test_a_split_without_baselines_and_groups_still_has_their_places():
 
 
 def test_splits_evaluated_earlier_stay_and_a_repeated_one_is_replaced(tmp_path):
-    REPORT.write(tmp_path)
-    Report([Row("val", "all", "model", "mse", 3.0, None, 1)], ("mse",), ()).write(tmp_path)
-    Report([Row("test", "all", "model", "mse", 9.0, None, 1)], ("mse",), ()).write(tmp_path)
+    val = Report([Row("val", "all", "model", "mse", 3.0, None, 1)], ("mse",), ())
+    test = Report([Row("test", "all", "model", "mse", 9.0, None, 1)], ("mse",), ())
+    for report, step in ((REPORT, 1), (val, 2), (test, 3)):
+        report.write(tmp_path, {"step": step})
     splits = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert splits["splits"]["val"]["model"] == {"mse": 3.0}
     assert splits["splits"]["test"]["model"] == {"mse": 9.0}
     assert splits["splits"]["test"]["groups"] == {}
+    assert splits["evaluated"] == {"test": {"step": 3}, "val": {"step": 2}}
     assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_the_csv_has_every_row_of_its_split(tmp_path):
-    REPORT.write(tmp_path)
+    REPORT.write(tmp_path, {})
     with (tmp_path / "report_test.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["group"], r["method"], float(r["value"])) for r in rows[:4]] == [

@@ -10,6 +10,8 @@ import pytest
 from tds_jax.engine import loop, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
+from tds_jax.evaluate import _place as place
+from tds_jax.tasks import DataAbout
 from tests.engine import toy
 
 INPUTS = {"features": 4}
@@ -44,6 +46,37 @@ def test_a_folder_begun_with_other_data_is_refused(tmp_path):
     with pytest.raises(UserError, match="features: 4 -> 5"):
         workdir.require_inputs(folder, {"features": 5})
     workdir.require_inputs(folder, INPUTS)
+
+
+class Data:
+    """Of a task, what tells its data from others."""
+
+    def __init__(self, folder, digest="a"):
+        self.folder, self._digest = folder, digest
+
+    def data_about(self):
+        return DataAbout(str(self.folder), "", False)
+
+    def digest(self):
+        return self._digest
+
+    def data_files(self):
+        return {path.name: str(path) for path in self.folder.iterdir()}
+
+
+def test_other_data_are_told_from_the_runs_own_wherever_these_have_moved(tmp_path):
+    for name, text in (("own", "x"), ("moved", "x"), ("other", "y")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(text)
+    run, own = tmp_path / "run", Data(tmp_path / "own")
+    workdir.claim(run, toy.config(), INPUTS, own.digest(), own.data_files())
+    moved, other = Data(tmp_path / "moved"), Data(tmp_path / "other")
+    assert [place(task, run) for task in (own, moved)] == [run, run]
+    elsewhere = {place(task, run) for task in (other, Data(tmp_path / "own", "split otherwise"))}
+    assert {path.parent for path in elsewhere} == {run}
+    assert {path.name.rpartition("_")[0] for path in elsewhere} == {"on_other", "on_own"}
+    workdir.claim(tmp_path / "imported", toy.config(), INPUTS, "", {})
+    assert place(other, tmp_path / "imported") == tmp_path / "imported"
 
 
 def test_a_folder_without_a_checkpoint_may_be_begun_anew(tmp_path):

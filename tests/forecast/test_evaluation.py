@@ -54,7 +54,7 @@ def evaluated(tmp_path_factory):
     (folder / "run").mkdir()
     model = fresh(task)
     report = evaluation.evaluate(task, model, "test", folder / "run")
-    report.write(folder / "run")
+    report.write(folder / "run", {})
     return task, model, report, folder / "run"
 
 

@@ -15,6 +15,7 @@ from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Objective, compiled
+from tds_jax.tasks import DataAbout
 
 SIZES = {"train": 256, "val": 32, "test": 32}
 
@@ -94,6 +95,9 @@ class SignalTask:
 
     def data_files(self):
         return {}
+
+    def data_about(self):
+        return DataAbout("", f"{sum(SIZES.values())} signals", True)
 
     def init(self, rngs):
         return Net(self.length, self.config.model.hidden, rngs)

@@ -14,6 +14,7 @@ from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import fingerprint
 from tds_jax.errors import UserError
 from tds_jax.progress import progress_bar
+from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import VoxelDataConfig
 from tds_jax.voxel.data import synthetic
 from tds_jax.voxel.data.augment import Augment
@@ -88,6 +89,18 @@ class VoxelData:
                     f"({scene.unpaired[0]} is the first); they are left out"
                 )
         return root, parts, warnings
+
+    def about(self) -> DataAbout:
+        """See `tasks.Task.data_about`."""
+        root, parts, _ = self._opened
+        scenes = {frame.scene for part in parts.values() for frame in part}
+        splits = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
+        (x, y, z), (a, b, c) = self.volume_shape, self.shape
+        words = (
+            f"{len(scenes)} scenes, {sum(map(len, parts.values()))} frames ({splits}) of "
+            f"{x} x {y} x {z} voxels (X, Y, Z), for the model {b} x {c} x {a}"
+        )
+        return DataAbout(root, words, not self._data.path)
 
     @property
     def cache(self) -> Path:
