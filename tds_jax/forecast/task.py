@@ -35,6 +35,7 @@ from tds_jax.forecast.windows import (
     split_days,
     window_starts,
 )
+from tds_jax.own import is_own
 from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 
@@ -276,6 +277,8 @@ class ForecastTask:
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
         """Recomputation that pays here: of days (convlstm) or pixels in chunks, and of blocks."""
         remat = {"remat": ("none", "names", "full")}
+        if is_own(self.config.model.name):  # nothing is known of it
+            return {}
         if self.config.model.name == "convlstm":
             return {"day_chunk": (0, max(1, round(self.spec.input_days**0.5)))} | remat
         return {"pixel_chunk": (0, *PIXEL_CHUNKS)} | remat
@@ -320,7 +323,7 @@ class ForecastTask:
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""
         model, optim = self.config.model, self.config.optim
-        norms = model.name != "convlstm" and model.norm == "batch"
+        norms = model.name.startswith("cnn3d_lstm") and model.norm == "batch"
         split = optim.batch_norm_warning(" (model.norm=group is exact)")
         said = [*self.fields.unusable, *self.fields.notes]
         if self._is_global() and not (model.periodic or any(self.config.data.crop)):

@@ -14,6 +14,7 @@ from tds_jax.config import (
     at_least,
     between,
     one_of,
+    one_of_or_own,
     require,
     require_shares,
 )
@@ -29,12 +30,13 @@ STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kerne
 class PoseModelConfig(Settings, group="model"):
     """Arguments of `pose.models.PoseModel`, in the order of the data's way through it.
 
-    The six tuples have one entry per TDS stage. name 'neuropose' builds `pose.neuropose.NeuroPose`
-    instead, which reads widths, conv_strides, groups, layers and dropout (its docstring says as
-    what) and nothing else.
+    The six tuples have one entry per TDS stage. name 'package.module:Name' builds `own.OwnModel`
+    around a network of one's own, which gets those of them that it asks for. 'neuropose' builds
+    `pose.neuropose.NeuroPose` instead, which reads widths, conv_strides, groups, layers and dropout
+    (its docstring says as what) and nothing else.
     """
 
-    name: str = field(metadata=one_of("tds", "neuropose"))
+    name: str = field(metadata=one_of_or_own("tds", "neuropose"))
     conv_kernels: tuple[int, ...] = field(metadata=at_least(1))
     conv_strides: tuple[int, ...] = field(metadata=at_least(1))
     groups: tuple[int, ...] = field(metadata=at_least(1))

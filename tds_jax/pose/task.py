@@ -22,6 +22,7 @@ from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.nn.precision import compute_dtype
 from tds_jax.nn.resample import upsample
+from tds_jax.own import is_own, made
 from tds_jax.pose import filters, gestures, kinematics, synthetic, torch_names
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
 from tds_jax.pose.kinematics import HandModel
@@ -29,6 +30,7 @@ from tds_jax.pose.labels import FAILURE_ATOL
 from tds_jax.pose.metrics import DEGREES, landmark_stride
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
+from tds_jax.pose.own import SETTING, OwnModel
 from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
@@ -158,7 +160,7 @@ class PoseTask:
         )
         return DataAbout(table.root, words, not self.config.data.path)
 
-    def init(self, rngs: nnx.Rngs) -> PoseModel | NeuroPose:
+    def init(self, rngs: nnx.Rngs) -> PoseModel | NeuroPose | OwnModel:
         """A fresh model for the recordings' channels, joints and rate."""
         model, memory = self.config.model, cast(PoseMemoryConfig, self.config.memory)
         dtype = compute_dtype(memory.dtype)
@@ -175,6 +177,8 @@ class PoseTask:
                 dtype=dtype,
                 rngs=rngs,
             )
+        if is_own(model.name):
+            return self._own(dtype, rngs)
         settings = dataclasses.asdict(model) | {"out_features": model.out_features or None}
         settings["output_filter"] = filters.make_filter(
             settings["output_filter"],
@@ -192,6 +196,16 @@ class PoseTask:
             dtype=dtype,
             rngs=rngs,
         )
+
+    def _own(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> OwnModel:
+        """Around the network that model.name names."""
+        model, memory = self.config.model, cast(PoseMemoryConfig, self.config.memory)
+        beside = {"remat": memory.remat, "decoder_chunk": memory.decoder_chunk}
+        beside |= {"dtype": dtype, "rngs": rngs}
+        network = made(SETTING, model.name, dataclasses.asdict(model) | self.inputs() | beside)
+        joints = self.recorded.num_joints
+        channels = self.recorded.num_channels
+        return OwnModel(model.name, network, num_channels=channels, num_joints=joints)
 
     def poses(
         self, model: nnx.Module, batch: Batch, train: bool, tracking: bool = False
@@ -286,7 +300,12 @@ class PoseTask:
         return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
-        """Recomputation that pays here: of the rollout in √N chunks, and of encoder blocks."""
+        """Recomputation that pays here: of the rollout in √N chunks, and of encoder blocks.
+
+        Of a network of one's own nothing is known.
+        """
+        if is_own(self.config.model.name):
+            return {}
         remat = {"remat": ("none", "names", "full")}
         if self._rollout is None:
             return remat
@@ -335,9 +354,9 @@ class PoseTask:
         )
 
 
-def _rollout_steps(grid: PoseModel | NeuroPose, window: int) -> int | None:
+def _rollout_steps(grid: nnx.Module, window: int) -> int | None:
     """Decoder steps of a training window; None for a model that has no rollout."""
-    if isinstance(grid, NeuroPose):
+    if not isinstance(grid, PoseModel):
         return None
     return grid.decoder_steps(window, grid.encoder.num_frames(window))
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import tds_jax
+from tests.begun import begun
 from tests.pose import small as pose
 
 FEW = {
+    "model.name": "tests.python.parts:Joints",  # which compiles in a second
     "optim.steps": 4,
-    "optim.accumulate": 2,
     "eval.every": 2,
     "eval.batch_size": 2,
     "checkpoint.keep": 3,
@@ -36,26 +37,33 @@ class Watch(tds_jax.Callback):
 
 
 class Trained(NamedTuple):
-    """A run as `train` gave it, what a callback saw, and where its data are."""
+    """A run as `train` gave it, and what a callback saw."""
 
     run: tds_jax.Run
     seen: Watch
-    data: str
-
-
-def train(folder, config, data, **changes):
-    watch = Watch()
-    run = tds_jax.train(config, data, folder / "run", [watch], **changes)
-    return Trained(run, watch, data)
 
 
 @pytest.fixture(scope="session")
-def emg(tmp_path_factory):
-    """A pose run of 4 updates on recordings of 100 Hz, 4 electrodes and 3 joints."""
+def base(tmp_path_factory):
+    """Recordings of 100 Hz, 4 electrodes and 3 joints in a folder `data`."""
     folder = tmp_path_factory.mktemp("python_pose")
     pose.write_recordings(folder / "data", pose.LENGTHS, pose.SPLITS)
-    cache = {"data.cache_dir": folder / "cache"}
-    return train(folder, "default", folder / "data", **pose.SETTINGS, **FEW, **cache)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(base):
+    """A run of 4 updates, of a network of one's own."""
+    watch, settings = Watch(), pose.SETTINGS | FEW | {"data.cache_dir": base / "cache"}
+    run = tds_jax.train("default", base / "data", base / "run", [watch], **settings)
+    return Trained(run, watch)
+
+
+@pytest.fixture(scope="session")
+def tds(base):
+    """A run of a TDS network with weights at random."""
+    begun(base / "tds", pose.small_config(base / "data", base))
+    return tds_jax.load(base / "tds")
 
 
 @pytest.fixture(scope="session")

@@ -38,44 +38,43 @@ def test_importing_the_package_imports_neither_jax_nor_numpy():
 
 
 @pytest.mark.parametrize("block", [1, 500])
-def test_a_prediction_is_what_the_door_writes_bit_for_bit(emg, tmp_path, monkeypatch, block):
+def test_a_prediction_is_what_the_door_writes_bit_for_bit(tds, tmp_path, monkeypatch, block):
     """Whole and in blocks: the same code in the same order, so the same bits."""
     monkeypatch.setattr(prediction, "BLOCK_STEPS", block)
     rows = make_rows(333, joints=3, seed=7)
     rows["emg"][120, 1] = np.nan
     write_rows(tmp_path / "x.hdf5", rows)
-    task, model = door_of(emg.run)
+    task, model = door_of(tds)
     prediction.predict(task, model, tmp_path / "x.hdf5", tmp_path / "y.hdf5")
     task.files.close()
     with h5py.File(tmp_path / "y.hdf5") as file:
         written = file["prediction/joint_angles"][:]
-    found = tds_jax.load(emg.run.workdir).predict(rows["emg"], rate_hz=100)
+    found = tds_jax.load(tds.workdir).predict(rows["emg"], rate_hz=100)
     np.testing.assert_array_equal(found, written)
     assert (found.dtype, found.shape) == (np.float32, (333, 3))
     lost = np.isnan(found).any(axis=1)
     np.testing.assert_array_equal(np.flatnonzero(lost), [*range(model.left_context), 120])
 
 
-def test_a_row_of_a_prediction_belongs_to_the_sample_of_that_number(emg, noise):
+def test_a_row_of_a_prediction_belongs_to_the_sample_of_that_number(tds, noise):
     """The pose of a step is at its last sample: nothing before it changes with later samples."""
-    whole = emg.run.predict(noise, rate_hz=100)
-    grid = emg.run.model
+    whole = tds.predict(noise, rate_hz=100)
+    grid = tds.model
     at = grid.left_context + np.arange(grid.num_steps(333)) * grid.step
     now = int(at[40])
-    np.testing.assert_array_equal(emg.run.predict(noise[: now + 1], rate_hz=100)[now], whole[now])
+    np.testing.assert_array_equal(tds.predict(noise[: now + 1], rate_hz=100)[now], whole[now])
     changed = noise.copy()
     changed[now] += 5
     moved = np.flatnonzero(
-        (emg.run.predict(changed, rate_hz=100) != whole).any(axis=1)
-        & np.isfinite(whole).all(axis=1)
+        (tds.predict(changed, rate_hz=100) != whole).any(axis=1) & np.isfinite(whole).all(axis=1)
     )
     assert moved[0] == at[39] + 1  # between two steps, rows lie on the line to the next
     after = whole[at[-1] :]
     np.testing.assert_array_equal(after, np.broadcast_to(after[0], after.shape))
 
 
-def test_a_stream_gives_the_predictions_steps_wherever_it_is_cut(emg, noise):
-    run, grid = emg.run, emg.run.model
+def test_a_stream_gives_the_predictions_steps_wherever_it_is_cut(tds, noise):
+    run, grid = tds, tds.model
     whole = run.predict(noise, rate_hz=100)
     follow, poses, samples = run.stream(), [], []
     for chunk in np.split(noise, [0, 5, 6, 40, 41, 200]):
@@ -91,32 +90,32 @@ def test_a_stream_gives_the_predictions_steps_wherever_it_is_cut(emg, noise):
     assert run.stream().sample == grid.left_context, "a second stream begins anew"
 
 
-def test_an_evaluation_has_the_reports_numbers_and_writes_nothing(emg):
-    before = {p: p.stat().st_mtime_ns for p in emg.run.workdir.rglob("*")}
-    report = emg.run.evaluate(split="test")
-    stored = json.loads((emg.run.workdir / "report.json").read_text())
+def test_an_evaluation_has_the_reports_numbers_and_writes_nothing(trained):
+    before = {p: p.stat().st_mtime_ns for p in trained.run.workdir.rglob("*")}
+    report = trained.run.evaluate(split="test")
+    stored = json.loads((trained.run.workdir / "report.json").read_text())
     assert report.to_dict()["splits"]["test"] == stored["splits"]["test"]
     text = str(report.table())
     assert "mae_deg" in text
     assert "ridge" in text
-    assert {p: p.stat().st_mtime_ns for p in emg.run.workdir.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in trained.run.workdir.rglob("*")} == before
 
 
-def test_a_checkpoint_is_chosen_by_score_age_or_step(emg):
-    folder, scores = emg.run.workdir, emg.seen.scores
+def test_a_checkpoint_is_chosen_by_score_age_or_step(trained):
+    folder, scores = trained.run.workdir, trained.seen.scores
     assert set(scores) == {2, 4}
-    assert tds_jax.load(folder).step == min(scores, key=scores.get) == emg.run.step
+    assert tds_jax.load(folder).step == min(scores, key=scores.get) == trained.run.step
     assert tds_jax.load(str(folder), step="last").step == 4
     for step in (2, 4):
         params = tds_jax.load(folder, step=step).params
-        jax.tree.map(np.testing.assert_array_equal, params, emg.seen.params[step])
+        jax.tree.map(np.testing.assert_array_equal, params, trained.seen.params[step])
     worse = max(scores, key=scores.get)
     assert tds_jax.load(folder, worse).evaluate("val").value("mae_rad") > 0
     assert repr(tds_jax.load(folder, 2)).endswith("step=2, task='pose')")
 
 
-def test_params_are_the_models_and_predictions_follow_them(emg, noise):
-    run = tds_jax.load(emg.run.workdir)
+def test_params_are_the_models_and_predictions_follow_them(trained, noise):
+    run = tds_jax.load(trained.run.workdir)
     from flax import nnx
 
     own = nnx.to_pure_dict(nnx.state(run.model, nnx.Param))
@@ -137,9 +136,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("options", "text"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_options_of_predict_are_one_line(emg, noise, options, text):
+def test_wrong_options_of_predict_are_one_line(tds, noise, options, text):
     with pytest.raises(tds_jax.UserError, match=text):
-        emg.run.predict(noise, **options)
+        tds.predict(noise, **options)
 
 
 @pytest.mark.parametrize(
@@ -151,37 +150,43 @@ def test_wrong_options_of_predict_are_one_line(emg, noise, options, text):
         (np.zeros((5, 4)), "emg has 5 samples, fewer than the model's receptive field of 9"),
     ],
 )
-def test_emg_that_does_not_fit_is_one_line(emg, x, text):
+def test_emg_that_does_not_fit_is_one_line(tds, x, text):
     with pytest.raises(tds_jax.UserError, match=text):
-        emg.run.predict(x, rate_hz=100)
+        tds.predict(x, rate_hz=100)
 
 
-def test_what_is_not_there_is_one_line(emg, tmp_path):
+def test_what_is_not_there_is_one_line(trained, tds, tmp_path):
     for call, text in (
         (lambda: tds_jax.load(tmp_path), "has no config.json"),
-        (lambda: tds_jax.load(emg.run.workdir, 3), "no checkpoint of step 3; use .* one of 2, 4"),
-        (lambda: tds_jax.load(emg.run.workdir, "first"), "no checkpoint of step 'first'"),
-        (lambda: emg.run.evaluate("tset"), "split='tset' is not known"),
-        (lambda: emg.run.evaluate(data=tmp_path), "no session files"),
-        (lambda: emg.run.stream(gain=1), "stream of task 'pose' takes initial_pose; got an unexp"),
+        (
+            lambda: tds_jax.load(trained.run.workdir, 3),
+            "no checkpoint of step 3; use .* one of 2, 4",
+        ),
+        (lambda: tds_jax.load(trained.run.workdir, "first"), "no checkpoint of step 'first'"),
+        (lambda: trained.run.evaluate("tset"), "split='tset' is not known"),
+        (lambda: trained.run.evaluate(data=tmp_path), "no session files"),
+        (trained.run.stream, "OwnModel sees the whole window at once and cannot be streamed"),
+        (lambda: tds.stream(gain=1), "stream of task 'pose' takes initial_pose; got an unexp"),
     ):
         with pytest.raises(tds_jax.UserError, match=text):
             call()
 
 
-def test_callbacks_see_every_update_and_evaluation(emg):
-    lines = [json.loads(x) for x in (emg.run.workdir / "metrics.jsonl").read_text().splitlines()]
+def test_callbacks_see_every_update_and_evaluation(trained):
+    lines = [
+        json.loads(x) for x in (trained.run.workdir / "metrics.jsonl").read_text().splitlines()
+    ]
     logged = {x["step"]: x["loss"] for x in lines if x["split"] == "train"}
-    assert emg.seen.losses.keys() == logged.keys() == {1, 2, 3, 4}
+    assert trained.seen.losses.keys() == logged.keys() == {1, 2, 3, 4}
     # The same sums, added in f64 there and in f32 here: two micro-batches of eps = 1e-7.
-    np.testing.assert_allclose([*emg.seen.losses.values()], [*logged.values()], rtol=1e-6)
-    assert emg.seen.scores == {x["step"]: x["loss"] for x in lines if x["split"] == "val"}
-    first, last = (jax.tree.leaves(emg.seen.params[step]) for step in (1, 4))
+    np.testing.assert_allclose([*trained.seen.losses.values()], [*logged.values()], rtol=1e-6)
+    assert trained.seen.scores == {x["step"]: x["loss"] for x in lines if x["split"] == "val"}
+    first, last = (jax.tree.leaves(trained.seen.params[step]) for step in (1, 4))
     assert all(np.any(a != b) for a, b in zip(first, last, strict=True))
 
 
-def test_what_train_cannot_use_is_one_line(emg, tmp_path):
-    values = emg.run.config.to_dict()
+def test_what_train_cannot_use_is_one_line(trained, tmp_path):
+    values = trained.run.config.to_dict()
     (tmp_path / "bad.py").write_text("def get_config():\n    return 1 / 0\n")
     for args, changes, text in (
         (("no_such",), {}, "config='no_such' is not there; give a file, or one of .*low_memory"),

@@ -1,14 +1,17 @@
 """Volumes in Python are those of the door, whatever form they come in."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import tds_jax
 from tds_jax.voxel import arriving, evaluation, prediction
 from tds_jax.voxel.data import pcd
-from tds_jax.voxel.data.clouds import read_cloud
+from tds_jax.voxel.data.clouds import Cloud, read_cloud
+from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.volumes import read_volume, write_npz
-from tds_jax.voxel.data.voxelise import radar_volume, stored
+from tds_jax.voxel.data.voxelise import radar_volume, target_volume
 from tds_jax.voxel.methods.latents import fingerprint
 from tests.begun import begun
 from tests.voxel.small import small_config
@@ -18,18 +21,16 @@ NAMES = ("x", "y", "z", "rcs", "v_r")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(task, model, folder) of a generator, its threshold calibrated."""
+    """(task, model, folder) of an autoencoder, its threshold calibrated."""
     place = tmp_path_factory.mktemp("python_voxel")
-    begun(place / "vae", small_config(place))
-    changes = {"model__name": "diffusion", "model__autoencoder": str(place / "vae")}
-    task, model = begun(place / "run", small_config(place, **changes))
+    task, model = begun(place / "run", small_config(place))
     evaluation.Thresholds({"model": 0.0}, {}, fingerprint(model)).write(place / "run")
     return task, model, place / "run"
 
 
 @pytest.fixture(scope="module")
 def columns(trained):
-    """Columns of a radar cloud of 20 points, one of them outside."""
+    """Columns of a cloud of 20 points, one of them outside."""
     grid = arriving.grid_of(trained[0].data.native_geometry)
     points = np.random.default_rng(0).uniform(grid.ranges[::2], grid.ranges[1::2], (20, 3))
     points[0, 0] = grid.ranges[1] + 1
@@ -42,7 +43,7 @@ def run(trained):
     return tds_jax.load(trained[2])
 
 
-def test_every_form_of_a_radar_gives_what_the_door_writes(trained, run, columns, tmp_path, capsys):
+def test_every_form_of_a_cloud_gives_what_the_door_writes(trained, run, columns, tmp_path, capsys):
     task, model, folder = trained
     (tmp_path / "a.pcd").write_bytes(pcd.encoded(columns))
     job = prediction.Predict()
@@ -51,7 +52,8 @@ def test_every_form_of_a_radar_gives_what_the_door_writes(trained, run, columns,
     written = read_volume(str(tmp_path / "out" / "a.npz"))
     points = read_cloud(tmp_path / "out" / "a.ply", "").points
     grid = arriving.grid_of(task.data.native_geometry)
-    volume = stored(radar_volume(read_cloud(tmp_path / "a.pcd", ""), grid, np.eye(4)))
+    nothing = radar_volume(Cloud.of(np.zeros((0, 3)), np.zeros(0), np.zeros(0)), grid, np.eye(4))
+    volume = target_volume(read_cloud(tmp_path / "a.pcd", ""), nothing, grid, 0)
     write_npz(tmp_path / "b.npz", volume)
     capsys.readouterr()
     matrix = np.column_stack([*columns.values()])
@@ -68,17 +70,26 @@ def test_every_form_of_a_radar_gives_what_the_door_writes(trained, run, columns,
         assert found.shape == task.data.volume_shape
         assert len(found.coords) > 0
     said = capsys.readouterr().err
-    assert said.count("note: radar: 1 of 20 points are outside of the ranges and left out") == 2
+    assert said.count("note: LiDAR: 1 of 20 points are outside of the ranges and left out") == 2
     assert "calibrated for other weights" not in said
 
 
-def test_a_cloud_is_moved_as_it_is_told(run, columns, capsys):
+def test_a_radar_cloud_is_moved_as_it_is_told(trained, columns):
+    """Where the run's scenes have a calibration each, an array must come with one."""
+    grid = arriving.grid_of(trained[0].data.native_geometry)
     columns = {name: values[1:] for name, values in columns.items()}
     moved = columns | {"x": columns["x"] - np.float32(8)}
-    found = run.predict(moved, translation=(8, 0, 0))
-    np.testing.assert_array_equal(found.features, run.predict(columns).features)
-    assert np.any(run.predict(moved).features != found.features)
-    assert capsys.readouterr().err.count("taken to be in the grid's frame") == 2, "those not told"
+
+    def take(x, translation, radar=""):
+        calibration = arriving.calibration_of((), translation)
+        calibration = dataclasses.replace(calibration, radar=radar, lidar=radar)
+        return arriving.Arriving("radar", grid, "", calibration, PointCounts()).take("x", x)
+
+    expected = take(columns, ())
+    np.testing.assert_array_equal(take(moved, (8, 0, 0)).coords, expected.coords)
+    assert not np.array_equal(take(moved, ()).coords, expected.coords)
+    with pytest.raises(tds_jax.UserError, match="x: the run's scenes have a calibration each"):
+        take(columns, (), radar="calib.txt")
 
 
 def test_what_does_not_fit_is_one_line(trained, run, columns):
