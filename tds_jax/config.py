@@ -145,6 +145,8 @@ class OptimConfig(Settings, group="optim"):
     weight_decay: float = field(metadata=at_least(0))
     clip_norm: float = field(metadata=at_least(0))
     ema_decay: float = field(metadata=between(0, 0.999999))
+    init_from: str = field(metadata=FREE)  # acts before the first step only
+    frozen: tuple[str, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()

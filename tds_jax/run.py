@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import inspect
-import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,14 +36,17 @@ def train(
     data: str | Path | None = None,
     workdir: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
+    init_from: str | Path | None = None,
+    frozen: Sequence[str] | None = None,
     **settings: Any,
 ) -> "Run":
     """Trains as the door does, or goes on where the folder left off; gives the best checkpoint.
 
     config: a file with get_config(), the name of one that tds_jax brings ('low_memory'), or its
     values. data: the setting data.path; None: as the config says, '' there for generated data.
-    workdir: default runs/<config name>. settings: by their names, as {"optim.steps": 400} with **.
-    callbacks: see `Callback`.
+    workdir: default runs/<config name>. callbacks: see `Callback`. init_from: a workdir whose
+    parameters a new run begins with. frozen: patterns of those that stay, as ('encoder',).
+    settings: all others by their names, as **{"optim.steps": 400}.
 
     Raises UserError for what can be corrected, CallbackError, and KeyboardInterrupt after Ctrl-C,
     with all saved. A program that sets data.workers guards its main part by
@@ -53,7 +55,11 @@ def train(
     if threading.current_thread() is not threading.main_thread():
         raise UserError("train runs in the main thread only, which alone hears Ctrl-C")
     if data is not None:
-        settings["data.path"] = os.fspath(data)
+        settings["data.path"] = data
+    if init_from is not None:
+        settings["optim.init_from"] = init_from
+    if frozen is not None:
+        settings["optim.frozen"] = frozen if isinstance(frozen, str) else tuple(frozen)
     asked = cli.checked(named_settings(config, settings))
     name = name_of(config)
     if workdir is None and name is None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tds_jax.engine.step import Batch, Objective
 
 
+LATER: dict[str, Any] = {"init_from": "", "frozen": ()}  # of optim, which older runs do not name
 NOTE = "note: "  # begins a line of `prepare` on a file that was not skipped
 
 
@@ -199,6 +200,7 @@ def groups(task: str) -> dict[str, type]:
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's nested settings under the names they have now."""
+    values = values | {"optim": LATER | dict(values["optim"])}
     domain = DOMAINS.get(values["task"])
     return _load(domain.today)(values) if domain and domain.today else values
 

@@ -17,7 +17,7 @@ import jax
 
 from tds_jax.budget import heap, memory
 from tds_jax.config import require_choice
-from tds_jax.engine import curves, history, optim, sharding, workdir
+from tds_jax.engine import curves, frozen, history, inherited, optim, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.callbacks import Callback, Callbacks
 from tds_jax.engine.feed import Feed
@@ -68,6 +68,7 @@ class Run:
     ) -> None:
         self.task, self.config = blueprint.task, blueprint.config
         self.folder, self.log, config = folder, log, self.config
+        self._inherited = self._parts(blueprint)
         self.program = Program(blueprint)
         if config.eval.every:
             require_choice("eval.metric", config.eval.metric, self.program.metric_names())
@@ -83,14 +84,15 @@ class Run:
         mesh = self.program.mesh
         found = workdir.resume(self.checkpoints, self.program.blueprint, mesh, self.log.say)
         if found is None:
-            state = self.program.fresh(self.task.fit_statistics())
+            state = self._fresh()
             rule = EarlyStopping(self.config.eval.min_delta, self.config.eval.patience)
             progress = Standing(0, 0, rule)
         else:
             restored, before = found
             state, progress = restored.state, Standing.of(restored.progress)
+            params = frozen.learnt(state.params, self.config.optim.frozen)
             opt_state = optim.reaccumulate(
-                state.opt_state, state.params, before, self.config.optim.accumulate
+                state.opt_state, params, before, self.config.optim.accumulate
             )
             everywhere = sharding.shardings_for(opt_state, mesh)
             state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
@@ -104,6 +106,20 @@ class Run:
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
         return state, progress
+
+    def _parts(self, blueprint: Blueprint) -> inherited.Parts | None:
+        """What a new run begins with, if it is another's; looked at before anything is compiled."""
+        source = self.config.optim.init_from
+        if not source or workdir.has_checkpoint(self.folder):
+            return None
+        self.log.say(f"beginning with the parameters of {source}")
+        return inherited.read(blueprint, Path(source))
+
+    def _fresh(self) -> TrainState:
+        statistics = self.task.fit_statistics()
+        state = self.program.fresh(statistics)
+        parts, self._inherited = self._inherited, None
+        return inherited.put(state, parts, statistics) if parts else state
 
     def finished(self, progress: Standing) -> bool:
         """All examples seen, or no improvement for too long."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from tds_jax.config import OptimConfig
+from tds_jax.engine.frozen import learnt, merged, require_some
 from tds_jax.errors import UserError
 
 Params = Any
@@ -127,12 +128,14 @@ class Optimizer:
       when the window of `accumulate` finite micro-batches is full.
     flush(opt_state, params) -> (params, opt_state): applies a partly filled window with its true
       weight; nothing when the window is empty.
+    frozen: patterns of parameters that stay, see `frozen.learnt`.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Sums, Any, Params], tuple[Params, Any]]
     flush: Callable[[Any, Params], tuple[Params, Any]]
     ema_decay: float
+    frozen: tuple[str, ...] = ()
 
     def average(self, ema: Params, params: Params, after: Any, before: Any) -> Params:
         """ema moved towards params if an update was applied between opt_states before and after.
@@ -147,12 +150,16 @@ class Optimizer:
         def move(e: jax.Array, p: jax.Array) -> jax.Array:
             return jnp.where(applied, keep * e + (1 - keep) * p, e)
 
-        return jax.tree.map(move, ema, params) if self.ema_decay else {}
+        if not self.ema_decay:
+            return {}
+        moved = (learnt(tree, self.frozen) for tree in (ema, params))
+        return merged(ema, jax.tree.map(move, *moved))
 
 
 def reaccumulate(opt_state: Any, params: Params, before: int, after: int) -> Any:
     """opt_state of a run with `accumulate` = before, for one that goes on with `after`.
 
+    params: those that are learnt.
     Micro-batches change by before / after in size. Sums of a partly filled window stay as they are;
     only their count changes. Raises UserError if that would not be a whole number.
     """
@@ -183,9 +190,34 @@ def make_optimizer(config: OptimConfig) -> Optimizer:
     (`skip_state['should_skip']` says so); the window then takes one more.
     """
     rule = divide_by_weight(make_update_rule(config))
-    if config.accumulate == 1:
-        return _single(rule, config.ema_decay)
-    return _accumulating(rule, config.accumulate, config.ema_decay)
+    whole = (
+        _single(rule, config.ema_decay)
+        if config.accumulate == 1
+        else _accumulating(rule, config.accumulate, config.ema_decay)
+    )
+    return _partly(whole, config.frozen) if config.frozen else whole
+
+
+def _partly(whole: Optimizer, frozen: tuple[str, ...]) -> Optimizer:
+    """The optimizer of what is not frozen; the other parameters stay as they are, bit for bit.
+
+    Clipping, moments and accumulation are those of a model that has only what is learnt.
+    """
+
+    def init(params: Params) -> Any:
+        require_some(params, frozen)
+        return whole.init(learnt(params, frozen))
+
+    def update(sums: Sums, state: Any, params: Params) -> tuple[Params, Any]:
+        sums = sums._replace(grad=learnt(sums.grad, frozen))
+        new, state = whole.update(sums, state, learnt(params, frozen))
+        return merged(params, new), state
+
+    def flush(state: Any, params: Params) -> tuple[Params, Any]:
+        new, state = whole.flush(state, learnt(params, frozen))
+        return merged(params, new), state
+
+    return Optimizer(init, update, flush, whole.ema_decay, frozen)
 
 
 def _as_sums(params: Params) -> Sums:

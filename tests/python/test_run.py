@@ -16,6 +16,7 @@ from tds_jax.engine.blueprint import Blueprint
 from tds_jax.pose import prediction
 from tests.data.sessions import make_rows, write_rows
 from tests.doors import ROOT
+from tests.pose.small import LENGTHS, write_recordings
 
 
 def door_of(run):
@@ -37,10 +38,9 @@ def test_importing_the_package_imports_neither_jax_nor_numpy():
         _ = tds_jax.trian
 
 
-@pytest.mark.parametrize("block", [1, 500])
-def test_a_prediction_is_what_the_door_writes_bit_for_bit(tds, tmp_path, monkeypatch, block):
-    """Whole and in blocks: the same code in the same order, so the same bits."""
-    monkeypatch.setattr(prediction, "BLOCK_STEPS", block)
+def test_a_prediction_is_what_the_door_writes_bit_for_bit(tds, tmp_path, monkeypatch):
+    """In blocks of 7 steps: the same code in the same order, so the same bits."""
+    monkeypatch.setattr(prediction, "BLOCK_STEPS", 7)
     rows = make_rows(333, joints=3, seed=7)
     rows["emg"][120, 1] = np.nan
     write_rows(tmp_path / "x.hdf5", rows)
@@ -183,6 +183,37 @@ def test_callbacks_see_every_update_and_evaluation(trained):
     assert trained.seen.scores == {x["step"]: x["loss"] for x in lines if x["split"] == "val"}
     first, last = (jax.tree.leaves(trained.seen.params[step]) for step in (1, 4))
     assert all(np.any(a != b) for a, b in zip(first, last, strict=True))
+
+
+def test_a_run_begins_with_anothers_parameters_and_leaves_the_frozen_ones(trained, base):
+    """Statistics are of the new data; what is learnt moves by one update of Adam, a learning rate
+    long and a little more by decay."""
+    values = trained.run.config.to_dict()
+    write_recordings(base / "others", LENGTHS[3:], ("train", "val", "test"))
+    run = tds_jax.train(
+        values, base / "others", base / "tuned", init_from=trained.run.workdir,
+        frozen=["network/up"], **{"optim.steps": 1, "eval.every": 0},
+    )  # fmt: skip
+    before, after = trained.run.params["network"], run.params["network"]
+    jax.tree.map(np.testing.assert_array_equal, after["up"], before["up"])
+    moved = np.abs(after["down"]["kernel"] - before["down"]["kernel"])
+    assert 0 < moved.max() < 1.1 * run.config.optim.learning_rate
+    means = [np.asarray(one.model.normalizer.mean[...]) for one in (trained.run, run)]
+    assert np.abs(means[0] - means[1]).max() > 1e-3
+
+
+def test_what_a_run_cannot_begin_with_is_one_line_before_it_compiles(trained, tds, base, tmp_path):
+    values = trained.run.config.to_dict()
+    for source, settings, text in (
+        (tmp_path, {}, "optim.init_from=.* has no checkpoint; train it first"),
+        (tds.workdir, {}, "its model has no network/down/bias, this run's .* settings of model"),
+        (trained.run.workdir, {"model.hidden": 9}, r"\(8, 3\), this run's .* \(9, 3\)"),
+        (trained.run.workdir, {"optim.frozen": ("dwon",)}, "'dwon', which matches no parameter"),
+        (trained.run.workdir, {"optim.frozen": "up"}, "optim.frozen='up' must be a tuple"),
+    ):
+        with pytest.raises(tds_jax.UserError, match=text):
+            tds_jax.train(values, None, tmp_path / "new", init_from=source, **settings)
+    assert not (tmp_path / "new" / "checkpoints").exists()
 
 
 def test_what_train_cannot_use_is_one_line(trained, tmp_path):
