@@ -8,7 +8,7 @@ The way of the data:
     Task + Config -> shapes -> sharding -> compile(step) -> predicted bytes  engine.program
     examples -> data.pipeline.Loader(position) -> device batches             engine.feed
     loop: [evaluate?] -> [save?] -> next batch -> step -> log                engine.loop
-    stop: steps done | early stop | SIGTERM -> save, close, exit 0
+    stop: steps done | early stop | SIGTERM, Ctrl-C -> save, close, exit 0, 130
     out of memory -> smaller micro-batch, on from the last checkpoint        budget.giving_way
 
 The rooms: `engine` trains and `budget` says before what that takes, neither knows a domain; `nn`

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,13 +19,12 @@ from tds_jax import presets
 from tds_jax.budget import heap
 from tds_jax.config import Config
 from tds_jax.data.whole_file import DRIVE_ERRORS
-from tds_jax.engine.stopping import StopError, sigterm_raises
+from tds_jax.engine.stopping import INTERRUPTED, StopError, StopSignal
 from tds_jax.errors import UserError
 from tds_jax.version import __version__
 
 USER_ERROR = 2
-INTERRUPTED = 130  # as the shell says of Ctrl-C
-TERMINATED = 143  # and of SIGTERM
+TERMINATED = 143  # as the shell says of SIGTERM
 # Of a place that the user has named and that cannot be read or written.
 PLACE_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
@@ -43,6 +43,9 @@ KINDS = {
 def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -> NoReturn:
     """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else.
 
+    130 after Ctrl-C, 143 after SIGTERM; but `train`, which then saves and is meant to go on, ends
+    with 0 after the latter.
+
     define: defines flags that depend on others. The program may start anew here, so doors import
     what is slow, jax above all, inside functions; --help is quick for it, too.
     """
@@ -58,14 +61,14 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
         if define:
             define()
         _parse(sys.argv)
-        with sigterm_raises():
+        with StopSignal(after_sigterm=TERMINATED) as stop, stop.raising():
             main()
-    except StopError:
-        sys.exit(TERMINATED)
+    except StopError as stopped:
+        leave(INTERRUPTED if str(stopped) == signal.SIGINT.name else TERMINATED)
     except UserError as error:
         _complain(str(error))
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        leave(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -76,6 +79,16 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
             remedy = "give the same command again once it can be read, or do without it"
         _complain(f"{error.filename}: {error.strerror}; {remedy}")
     sys.exit(0)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends a program that was stopped, all its files closed.
+
+    Python's own end would wait for threads that still compile, and then crash in some.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _parse(argv: list[str]) -> None:

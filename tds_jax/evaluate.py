@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from tds_jax import cli, tasks
+from tds_jax import cli, progress, tasks
 from tds_jax.config import SPLITS, Config, require_choice
 from tds_jax.data import json_file
 
@@ -34,7 +34,8 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
     data, place = task.data_about(), _place(task, folder)
-    report = judged(task, config, model, split, place)
+    with progress.working(f"evaluating {split}"):
+        report = judged(task, config, model, split, place)
     about = {
         "data": str(Path(data.folder).absolute()),
         "generated": data.generated,

@@ -40,11 +40,10 @@ def main() -> None:
     if flags.FLAGS.budget is not None:
         config = configuration.replace(config, {"memory.budget": flags.FLAGS.budget})
     compilation.keep_programs(config.memory.compile_cache, cli.default_workdir())
-    console, target = table_console(), targets.find(flags.FLAGS.target)
     task = tasks.get(config)
     build = functools.cache(lambda config: Blueprint(task.under(config), config))
-    plan = settling.make(build, config, target, console, whole=True)
-    table.show(plan, console)
+    plan = settling.make(build, config, targets.find(flags.FLAGS.target), whole=True)
+    table.show(plan, table_console())
     if flags.FLAGS.json:
         json_file.write(Path(flags.FLAGS.json), table.to_dict(plan))
 

@@ -1,6 +1,5 @@
 """A trained run in Python: the functions behind the doors, for arrays instead of files."""
 
-import contextlib
 import functools
 import inspect
 import threading
@@ -67,15 +66,13 @@ def train(
     folder = Path(workdir) if workdir is not None else Path("runs") / str(name)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads absl's flags when it starts workers
-    with (
-        matmul_precision(asked.memory.matmul_precision),
-        StopSignal() as stop,
-        contextlib.suppress(StopError),
-        stop.raising(),
-    ):
-        training.train(asked, folder, stop, callbacks)
-    if stop.received:
-        raise KeyboardInterrupt if stop.received == "SIGINT" else SystemExit(TERMINATED)
+    try:
+        with matmul_precision(asked.memory.matmul_precision), StopSignal() as stop, stop.raising():
+            stopped = training.train(asked, folder, stop, callbacks).signal
+    except StopError as error:
+        stopped = str(error)
+    if stopped:
+        raise KeyboardInterrupt if stopped == "SIGINT" else SystemExit(TERMINATED)
     return Run(folder)
 
 

@@ -4,17 +4,20 @@
         [--config.data.path=DIR] [--config.optim.batch_size=32] ...
 
 Writes config.json, metrics.jsonl, history.jsonl, checkpoints/ and plots/ into the workdir, shows
-progress, and ends with the best checkpoint's table on `test`. Ctrl-C or SIGTERM saves and exits.
+progress, and ends with the best checkpoint's table on `test`. Ctrl-C saves and exits with status
+130, SIGTERM, a scheduler's, with 0; the same command goes on.
 """
 
+import signal
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import config_flags
 
 from tds_jax import cli, training
 from tds_jax.data.workers import leave_out_jax
-from tds_jax.engine.stopping import GOES_ON, StopError, StopSignal
+from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, StopError, StopSignal
 
 # Data workers run this module again. Jax is therefore imported in functions only, which spares
 # each of them 75 MiB.
@@ -30,14 +33,22 @@ def main() -> None:
     try:
         with StopSignal() as stop, stop.raising():
             _main(stop)
-    except StopError:
+    except StopError as stopped:
         print(GOES_ON)
+        _leave(str(stopped))
 
 
 def _main(stop: StopSignal) -> None:
     asked = cli.resolve(CONFIG.value.to_dict())
     folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
-    training.train(asked, folder, stop)
+    finished = training.train(asked, folder, stop)
+    if finished.signal:
+        _leave(finished.signal)
+
+
+def _leave(name: str) -> NoReturn:
+    """Of the signals that stop a run, Ctrl-C alone also stops what was to come after it."""
+    cli.leave(INTERRUPTED if name == signal.SIGINT.name else 0)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def _train(
     from tds_jax.budget.plan import describe
     from tds_jax.engine import compilation, history, loop, workdir
 
+    print(data_words(task.data_about()))
     compilation.keep_programs(asked.memory.compile_cache, folder)
     config, plan = settling.settle(build, asked, folder)
 
@@ -78,6 +79,7 @@ def _train(
 
     # After everything that may be wrong with the input, which another try may correct.
     remember(config)
+    print(model_words(build(config)))
     stop.leaving = lambda name: history.end(folder, history.stopped(name))
     with history.recorded(folder, describe(config)), HostMeter() as host:
         finished, config = giving_way.within_memory(
@@ -93,6 +95,30 @@ def _train(
             print(f"stopped after {finished.steps} steps and saved; the same command goes on")
     print(memory_words(finished, host.peak, plan.host.total if plan else None))
     return finished
+
+
+def data_words(data: tasks.DataAbout) -> str:
+    """What a run reads, and where it lies."""
+    if not data.generated:
+        return f"data: {data.words}; in {data.folder}"
+    size = sum(path.stat().st_size for path in Path(data.folder).rglob("*")) if data.folder else 0
+    place = f" in {data.folder} ({format_bytes(size)})" if data.folder else ""
+    return f"data: {data.words}; generated{place}, for data.path is not set"
+
+
+def model_words(blueprint: "Blueprint") -> str:
+    """How large the model is, on what it is trained, and how."""
+    import jax
+
+    from tds_jax.budget.plan import describe
+    from tds_jax.engine import history
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(blueprint.shapes.params))
+    config, device = blueprint.config, history.made_with()["device"]
+    return (
+        f"model: {count:,} parameters; {config.optim.steps} steps of {config.optim.batch_size} "
+        f"examples on {device}: {describe(config)}"
+    )
 
 
 def memory_words(finished: "Finished", host_peak: int, host_predicted: int | None) -> str:

@@ -119,6 +119,23 @@ def test_done_is_0_and_a_users_error_is_2(monkeypatch, capfd):
     assert outcome(wrong, monkeypatch, capfd) == (2, "error: two lines\n")
 
 
+STOPPED = """
+import atexit, signal, sys
+from tds_jax import cli
+atexit.register(print, "Python's own end, which may crash")
+sys.argv = ["door"]
+cli.launch(lambda: signal.raise_signal(signal.%s))
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_door_that_was_stopped_ends_at_once(name, status):
+    """Python's own end waits for threads that compile, up to half a minute."""
+    command = [sys.executable, "-c", STOPPED % name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "")
+
+
 def test_names_that_the_output_cannot_spell_are_escaped(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))

@@ -13,6 +13,8 @@ from tests.test_import_torch import SETTINGS, SHAPES
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 NAMES = {KILL: "kill -9", TERM: "SIGTERM", INT: "Ctrl-C"}
+# Of train: a scheduler's SIGTERM is no failure; after Ctrl-C, `train && predict` goes no further.
+ENDS = {KILL: (-9,), TERM: (0,), INT: (130,)}
 
 # Phase -> (function it is in the middle of, its how-manieth call, seconds later).
 PHASES = {
@@ -51,7 +53,7 @@ def _signals() -> list[Fault]:
     return [
         Fault(f"{NAMES[number]} while {phase}", _hit(number, phase),
               _unplanned if phase == "planning" else goes_on,
-              (-9,) if number == KILL else (0,), task="signal" if phase in OF_ENGINE else "pose")
+              ENDS[number], task="signal" if phase in OF_ENGINE else "pose")
         for phase in PHASES for number in NAMES
     ]  # fmt: skip
 
@@ -198,15 +200,15 @@ def _of_doors() -> list[Fault]:
 FAULTS = [
     *(Fault(f"kill -9 {s:g} s after the start", _starting(s), goes_on, (-9,)) for s in (0.3, 1.5)),
     *(Fault(f"{NAMES[n]} while generating", _generating(n), _generated,
-            (-9,) if n == KILL else (0,)) for n in NAMES),
+            ENDS[n]) for n in NAMES),
     *_signals(),
     *(Fault(f"{NAMES[n]} while resuming", _resuming(n), goes_on,
-            (-9,) if n == KILL else (0,), task="signal") for n in NAMES),
+            ENDS[n], task="signal") for n in NAMES),
     Fault("Ctrl-C twice, stepping", _twice(INT, INT, phase="stepping, half a batch"), goes_on,
-          (0, 130), task="signal"),
-    Fault("Ctrl-C twice, saving", _twice(INT, INT, phase="saving"), goes_on, (0, 130),
+          (130,), task="signal"),
+    Fault("Ctrl-C twice, saving", _twice(INT, INT, phase="saving"), goes_on, (130,),
           task="signal"),
-    Fault("Ctrl-C twice, evaluating", _twice(INT, INT, phase="evaluation"), goes_on, (0, 130),
+    Fault("Ctrl-C twice, evaluating", _twice(INT, INT, phase="evaluation"), goes_on, (130,),
           task="signal"),
     Fault("SIGTERM twice, stepping", _twice(TERM, TERM, phase="stepping, half a batch"), goes_on,
           task="signal"),

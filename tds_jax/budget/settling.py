@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from tds_jax import config as configuration
 from tds_jax import tasks
@@ -19,7 +18,7 @@ from tds_jax.budget.plan import Plan
 from tds_jax.budget.planner import Planner
 from tds_jax.config import Config
 from tds_jax.data import json_file
-from tds_jax.progress import table_console
+from tds_jax.progress import table_console, working
 
 PLAN = "plan.json"
 
@@ -43,21 +42,18 @@ def settle(build: Build, config: Config, folder: Path) -> tuple[Config, Plan | N
         return configuration.replace(config, stored["changes"]), None
     if not (config.memory.budget or config.memory.host_budget):
         return config, None
-    console = table_console()
-    plan = make(build, config, targets.find("here"), console, whole=False)
-    table.show(plan, console)
+    plan = make(build, config, targets.find("here"), whole=False)
+    table.show(plan, table_console())
     return plan.config, plan
 
 
-def make(
-    build: Build, config: Config, target: targets.Target, console: Console, whole: bool
-) -> Plan:
+def make(build: Build, config: Config, target: targets.Target, whole: bool) -> Plan:
     """The plan for a config's own budgets. whole: look at every candidate, not just until one fits.
 
     Raises UserError where nothing fits.
     """
-    with console.status("planning") as status:
-        found = Planner(build, config, target, lambda words: status.update(f"planning: {words}"))
+    with working("planning") as say:
+        found = Planner(build, config, target, say)
         if whole:
             found.explore()
         device = planner.device_budget(config.memory.budget, target)

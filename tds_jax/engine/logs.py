@@ -5,19 +5,29 @@ name -> value. Names under perf/ depend on the machine; everything else repeats 
 is repeated or interrupted.
 """
 
+import contextlib
 import json
 import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
+from tds_jax import progress
 from tds_jax.config import Config
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import DAMAGED, naming, set_aside, whole_file
@@ -63,7 +73,8 @@ class Log:
     """Writes lines as they come and shows progress; a context manager.
 
     describe: values -> the few words a person watches. On a terminal one live bar with the time
-    remaining; elsewhere one printed line per log line.
+    remaining; elsewhere one printed line per log line, with the time of day, examples per second
+    and the time remaining.
     """
 
     def __init__(self, workdir: Path, config: Config, describe: Callable[[Line], str]) -> None:
@@ -71,7 +82,7 @@ class Log:
         self.path = workdir / "metrics.jsonl"
         self.console = _Console(quiet=not self._main, soft_wrap=True, highlight=False)
         self._describe = describe
-        self._total = config.optim.steps
+        self._total, self._batch_size = config.optim.steps, config.optim.batch_size
         self._tensorboard = config.log.tensorboard
         self._writer: Any = None
         self._progress = _step_bar(self.console)
@@ -83,7 +94,8 @@ class Log:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        if self.console.is_terminal:  # elsewhere rich would print an empty line
+            self._progress.stop()
         if self._writer:
             self._writer.close()
 
@@ -93,6 +105,18 @@ class Log:
         if self._tensorboard and self._main:
             self._writer = _tensorboard(self.path.parent, step)
 
+    @contextlib.contextmanager
+    def working(self, words: str) -> Iterator[None]:
+        """Inside, something other than a step goes on; says so."""
+        if not self.console.is_terminal:
+            with progress.working(words) if self._main else contextlib.nullcontext():
+                yield
+            return
+        before = self._progress.tasks[0].fields["words"]
+        self._progress.update(self._bar, words=words)
+        yield
+        self._progress.update(self._bar, words=before)
+
     def say(self, text: str) -> None:
         """One plain line for the person watching."""
         self.console.print(text, markup=False)
@@ -101,8 +125,9 @@ class Log:
         """Appends a line and shows it. Not-a-number values are stored as null."""
         if not self._main:
             return
+        stamped = line | {"perf/time": round(time.time(), 2)}
         with naming(self.path), self.path.open("a") as file:
-            file.write(json.dumps({k: _finite(v) for k, v in line.items()}) + "\n")
+            file.write(json.dumps({k: _finite(v) for k, v in stamped.items()}) + "\n")
         self._show(line)
         if self._writer:
             for name, value in line.items():
@@ -115,7 +140,17 @@ class Log:
         if self.console.is_terminal and line["split"] == "train":
             self._progress.update(self._bar, completed=line["step"], words=words)
         else:
-            self.say(f"{line['split']:>5} {line['step']:>6}/{self._total}  {words}")
+            clock = time.strftime("%H:%M:%S")
+            place = f"{line['split']:>5} {line['step']:>6}/{self._total}"
+            self.say(f"{clock} {place}  {words}{self._pace(line)}")
+
+    def _pace(self, line: Line) -> str:
+        """Examples per second, and at this speed the time until the last step."""
+        speed = line.get("perf/samples_per_s")
+        if not speed:
+            return ""
+        seconds = (self._total - line["step"]) * self._batch_size / speed
+        return f"  {speed:.3g}/s  ETA {progress.span(seconds)}"
 
 
 def _finite(value: Any) -> Any:
@@ -124,6 +159,7 @@ def _finite(value: Any) -> Any:
 
 def _step_bar(console: Console) -> Progress:
     return Progress(
+        SpinnerColumn(),
         TextColumn("step"),
         MofNCompleteColumn(),
         BarColumn(bar_width=24),

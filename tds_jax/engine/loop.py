@@ -9,7 +9,7 @@ is saved: whatever happens in it, nothing is lost.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
 from tds_jax.engine.window import WindowLog
 from tds_jax.errors import UserError
 from tds_jax.sizes import format_bytes
+
+SAVES = ", what was trained is saved; Ctrl-C again ends at once"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +98,8 @@ class Run:
             )
             everywhere = sharding.shardings_for(opt_state, mesh)
             state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
-            steps = progress.position // self.config.optim.batch_size
-            self.log.say(f"resuming after {steps} of {self.config.optim.steps} steps")
+            for line in self._resuming(progress, restored.progress["config"]["optim"]["steps"]):
+                self.log.say(line)
         need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
@@ -120,6 +122,17 @@ class Run:
         state = self.program.fresh(statistics)
         parts, self._inherited = self._inherited, None
         return inherited.put(state, parts, statistics) if parts else state
+
+    def _resuming(self, progress: Standing, steps_before: int) -> list[str]:
+        """Lines for who goes on. steps_before: optim.steps when it was saved."""
+        optimizer = self.config.optim
+        done, total = progress.position // optimizer.batch_size, optimizer.steps
+        if done > total:
+            return [f"{done} steps are trained, more than optim.steps={total}: none are added"]
+        if done == total:
+            return [f"all {total} steps are trained"]
+        moved = optim.moved_end(optimizer, steps_before, done)
+        return [f"resuming after {done} of {total} steps", *[moved] * bool(moved)]
 
     def finished(self, progress: Standing) -> bool:
         """All examples seen, or no improvement for too long."""
@@ -152,7 +165,7 @@ class Run:
         return progress
 
     def _look(self, state: TrainState, progress: Standing) -> dict[str, float]:
-        with self.window.paused():
+        with self.window.paused(), self.log.working("evaluating"):
             if not self.config.data.persistent_workers:
                 self.feed.release_workers()
             with memory.noticing("eval.batch_size"):
@@ -237,7 +250,7 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
     config = blueprint.config
     with (
         memory.noticing("optim.accumulate"),
-        StopSignal(lambda name: history.end(folder, history.stopped(name))) as stop,
+        StopSignal(_ends(folder), meanwhile=SAVES) as stop,
         Log(folder, config, blueprint.task.describe) as log,
         contextlib.closing(_opened(blueprint, folder, log, callbacks, stop)) as run,
     ):
@@ -268,9 +281,13 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
         return run.finish(progress.position, stop.received)
 
 
+def _ends(folder: Path) -> Callable[[str], None]:
+    return lambda name: history.end(folder, history.stopped(name))
+
+
 def _opened(
     blueprint: Blueprint, folder: Path, log: Log, callbacks: Sequence[Callback], stop: StopSignal
 ) -> Run:
     """Compiles, which leaves nothing to save."""
-    with stop.raising():
+    with stop.raising(), log.working("compiling"):
         return Run(blueprint, folder, log, callbacks)

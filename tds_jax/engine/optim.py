@@ -68,6 +68,23 @@ def make_schedule(config: OptimConfig) -> optax.Schedule:
     return schedule
 
 
+def moved_end(config: OptimConfig, before: int, done: int) -> str:
+    """What other optim.steps, once `before`, do to the learning rate after `done`; '' if nothing.
+
+    A schedule with an end is another one when its end moves, also in what lies behind.
+    """
+    if config.schedule == "constant" or config.steps == before or not 0 < done < config.steps:
+        return ""
+    old = make_schedule(dataclasses.replace(config, steps=before))
+    new = make_schedule(config)
+    was, now, end = (float(rate) for rate in (old(done - 1), new(done), new(config.steps - 1)))
+    rises = "; the loss may rise at first" if now > was else ""
+    return (
+        f"optim.steps={before} is now {config.steps}, and the schedule with it: the learning rate "
+        f"goes from {was:.3g} to {now:.3g} at once, and to {end:.3g} at the end{rises}"
+    )
+
+
 def _decays(params: Params) -> Params:
     """True for matrices and kernels; norm gains, biases and learned poses are vectors."""
     return jax.tree.map(lambda p: p.ndim > 1, params)

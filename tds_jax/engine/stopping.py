@@ -14,6 +14,7 @@ from typing import Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 3.0  # s that native code (a compiler, say) may keep a signal waiting
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it: `train && predict` ends there
 GOES_ON = "stopped; what was saved stays, and the same command goes on"
 
 
@@ -51,15 +52,24 @@ class StopError(BaseException):
 
 
 class StopSignal:
-    """True once SIGTERM or Ctrl-C arrived; a second Ctrl-C interrupts at once. A context.
+    """True once SIGTERM or Ctrl-C arrived, which is said at once; a second Ctrl-C interrupts.
 
-    received: the signal's name, '' before. leaving: told that name before a process ends that
-    native code kept from ending otherwise.
+    A context. received: the signal's name, '' before. leaving: told that name before a process ends
+    that native code kept from ending otherwise. after_sigterm: the status it then ends with.
+    meanwhile: what is done before all ends, for the line that says so.
     """
 
-    def __init__(self, leaving: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(
+        self,
+        leaving: Callable[[str], None] = lambda name: None,
+        after_sigterm: int = 0,
+        meanwhile: str = "",
+    ) -> None:
         self.received = ""
         self.leaving = leaving
+        self._meanwhile = meanwhile
+        self._statuses = {signal.SIGTERM: after_sigterm, signal.SIGINT: INTERRUPTED}
+        self._said = False
         self._finish: Callable[[], None] | None = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -76,7 +86,7 @@ class StopSignal:
         """Inside, a signal raises StopError at once; so does entering after one.
 
         Native code is not interrupted: after GRACE seconds in it finish() is called in another
-        thread, and the process ends with status 0.
+        thread, and the process ends.
         """
         if self.received:
             raise StopError(self.received)
@@ -91,14 +101,23 @@ class StopSignal:
         while number := os.read(self._pipe[0], 1):
             if number[0] not in SIGNALS:
                 continue
+            self._acknowledge(signal.Signals(number[0]))
             time.sleep(GRACE)
             if self._finish and not self.received:
                 self._finish()
                 self.leaving(signal.Signals(number[0]).name)
                 print(GOES_ON, flush=True)
                 sys.stderr.flush()
-                os._exit(0)
+                os._exit(self._statuses[signal.Signals(number[0])])
         os.close(self._pipe[0])
+
+    def _acknowledge(self, number: signal.Signals) -> None:
+        if self._said:
+            return
+        self._said = True
+        name = "Ctrl-C" if number == signal.SIGINT else number.name
+        with contextlib.suppress(OSError):  # nobody may be left to read it
+            print(f"{name}: stopping{self._meanwhile}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         self._old = {s: signal.signal(s, self._handle) for s in SIGNALS}
@@ -117,17 +136,3 @@ class StopSignal:
 
     def __bool__(self) -> bool:
         return bool(self.received)
-
-
-@contextlib.contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Inside, SIGTERM raises StopError, so that files half written are cleared away."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise StopError(signal.Signals(number).name)
-
-    old = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)

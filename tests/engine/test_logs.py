@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -119,6 +121,7 @@ PIPED = """
 import time
 from pathlib import Path
 import sys
+import time
 from tds_jax.engine import logs, stopping
 from tests.engine import toy
 with stopping.StopSignal() as stop, logs.Log(Path(sys.argv[1]), toy.config(), str) as log:
@@ -137,3 +140,18 @@ def test_a_run_whose_reader_has_gone_is_told_to_stop_and_save(tmp_path):
         process.stdout.close()
         assert process.wait(timeout=60) == 0
     assert (tmp_path / "stopped").exists()
+
+
+def test_a_line_of_a_log_has_the_time_the_speed_and_the_time_left(tmp_path, capsys):
+    config = toy.config(optim__steps=100, optim__batch_size=8)
+    line = {"step": 40, "examples": 320, "split": "train", "loss": 0.5}
+    before = time.time()
+    with logs.Log(tmp_path, config, lambda line: f"loss {line['loss']}") as log:
+        log.write(line | {"perf/samples_per_s": 4.0})
+        log.write(line | {"split": "val"})
+    train, val = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d train +40/100  loss 0\.5  4/s  ETA 0:02:00", train)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d +val +40/100  loss 0\.5", val)
+    (first, _) = logs.read_lines(log.path)
+    assert before - 0.01 <= first.pop("perf/time") <= time.time() + 0.01
+    assert first == line | {"perf/samples_per_s": 4.0}

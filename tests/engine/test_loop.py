@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import types
 
 import jax
 import numpy as np
@@ -406,3 +407,18 @@ def test_sigterm_while_curves_are_drawn_looks_again(calm, tmp_path, monkeypatch)
 def test_a_run_in_which_no_gradient_was_finite_does_not_end_as_complete(tmp_path):
     with pytest.raises(UserError, match="all 24 micro-batches were left out"):
         loop.fit(Blueprint(toy.ToyTask(bad=tuple(range(20))), toy.config()), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("done", "words"),
+    [
+        (60, ["60 steps are trained, more than optim.steps=20: none are added"]),
+        (20, ["all 20 steps are trained"]),
+        (5, ["resuming after 5 of 20 steps"]),
+    ],
+)
+def test_who_goes_on_is_told_what_is_left_to_train(done, words):
+    config = toy.config(optim__steps=20)
+    run = types.SimpleNamespace(config=config)
+    progress = types.SimpleNamespace(position=done * config.optim.batch_size)
+    assert loop.Run._resuming(run, progress, 20) == words

@@ -205,3 +205,21 @@ def test_the_average_moves_once_per_update_by_its_rule():
         assert state.weights is state.ema
     assert steps[1].ema == {}
     assert steps[1].weights is steps[1].params
+
+
+def test_a_schedule_whose_end_moves_says_where_the_learning_rate_goes():
+    config = toy.config(
+        optim__schedule="warmup_cosine", optim__steps=700, optim__warmup_steps=10,
+        optim__end_factor=0.0, optim__learning_rate=1.0,
+    ).optim  # fmt: skip
+    goes_on = float(optim.make_schedule(config)(300))
+    goes = f"the learning rate goes from 0 to {goes_on:.3g} at once, and to 0 at the end; the loss"
+    assert f"optim.steps=300 is now 700, and the schedule with it: {goes}" in (
+        optim.moved_end(config, 300, 300)
+    )
+    shorter = optim.moved_end(dataclasses.replace(config, steps=200), 700, 100)
+    assert "is now 200" in shorter
+    assert "rise" not in shorter
+    assert optim.moved_end(config, 700, 300) == ""
+    assert optim.moved_end(config, 300, 0) == ""
+    assert optim.moved_end(dataclasses.replace(config, schedule="constant"), 300, 300) == ""

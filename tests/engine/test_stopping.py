@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal, sigterm_raises
+from tds_jax.engine import stopping
+from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
 
 
 def observe(scores, min_delta=0.0, patience=2):
@@ -85,24 +87,47 @@ def test_outside_such_work_a_signal_waits():
 NATIVE = """
 import hashlib, threading
 from tds_jax.engine import stopping
-stopping.GRACE = 0.2
+stopping.GRACE = %s
 with stopping.StopSignal() as stop, stop.raising(lambda: print("finished")):
     threading.Timer(0.5, print, ["busy"], {"flush": True}).start()  # hashing by then
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 2**31 - 1)
 """
 
 
-def test_native_code_does_not_keep_a_signal_waiting():
-    command = [sys.executable, "-c", NATIVE]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_native_code_does_not_keep_a_signal_waiting(number, status):
+    command, pipe = [sys.executable, "-c", NATIVE % 0.2], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout.readline() == "busy\n"
-        process.terminate()
+        process.send_signal(number)
         try:
             words, _ = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert process.returncode == 0
+    assert process.returncode == status
     assert words.startswith("finished\nstopped; what was saved stays")
+
+
+def test_native_code_does_not_keep_its_acknowledgement_waiting():
+    command, pipe = [sys.executable, "-c", NATIVE % 3600], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGINT)
+        timer = threading.Timer(20, process.kill)
+        timer.start()
+        assert process.stderr.readline() == "Ctrl-C: stopping\n"
+        process.kill()
+        timer.cancel()
+
+
+def test_a_signal_is_answered_once_and_by_what_comes_first(capfd, monkeypatch):
+    monkeypatch.setattr(stopping, "GRACE", 0.0)
+    with StopSignal(meanwhile=", all is saved") as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop
+    stop._watcher.join()
+    assert capfd.readouterr().err == "SIGTERM: stopping, all is saved\n"
 
 
 def test_other_doors_clear_away_what_they_write():
@@ -114,7 +139,7 @@ def test_other_doors_clear_away_what_they_write():
         finally:
             cleared.append(True)
 
-    with pytest.raises(StopError), sigterm_raises():
+    with pytest.raises(StopError), StopSignal() as stop, stop.raising():
         write()
     assert cleared
     assert signal.getsignal(signal.SIGTERM) == before

@@ -45,6 +45,7 @@ def test_it_goes_on_where_it_stopped_and_is_evaluated_again(run):
     longer = ("--config.optim.steps=121", "--config.optim.schedule=warmup_cosine")
     done = door("train", "--config=tests/fourth/config.py", f"--workdir={folder}", *longer)
     assert "resuming after 120 of 121 steps" in done.stdout
+    assert "optim.steps=120 is now 121" in done.stdout
 
 
 def test_it_predicts_files(run, tmp_path):
