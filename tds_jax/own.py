@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tds_jax.errors import UserError
@@ -60,6 +60,25 @@ def _arguments(part: Any) -> list[inspect.Parameter]:
     taken = [*inspect.signature(part.__init__ if is_class else part).parameters.values()]
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [one for one in taken[is_class:] if one.kind not in several]
+
+
+def compared(setting: str, name: str, prediction: Any, target: Any, shape: tuple[int, ...]) -> Any:
+    """What the named function of a prediction and its target gives, a number for each place."""
+    values = found(setting, name)(prediction, target)
+    require_shape(setting, name, values, shape)
+    return values
+
+
+def names_of(setting: str, own: Sequence[str]) -> dict[str, str]:
+    """What values of own functions are called, by their own names -> 'package.module:Name'."""
+    for name in own:
+        if not is_own(name):
+            raise UserError(f"{setting} has {name!r}; name functions as 'package.module:Name'")
+        found(setting, name)
+    named = {name.partition(":")[2]: name for name in own}
+    if len(named) < len(own):
+        raise UserError(f"{setting}={tuple(own)} has functions of one name; rename one")
+    return named
 
 
 def require_shape(setting: str, name: str, array: Any, expected: tuple[int, ...]) -> None:

@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 
 from tds_jax import own
+from tds_jax.engine import metrics
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
+from tds_jax.pose.evaluation import evaluate
 from tds_jax.pose.recording import ArrayRecording
 from tests.forecast import small as forecast
 from tests.pose import small as pose
@@ -120,3 +122,75 @@ def test_maps_of_another_shape_and_settings_of_others_are_one_line(maps):
     with pytest.raises(UserError, match=r"model\.land_only=True needs an LSTM per pixel"):
         forecast.small_task(maps / "train.nc", maps, model__name=DAYS, model__land_only=True)
     assert parts.Days.__init__.__defaults__ == (4,), "what is not offered has its default"
+
+
+def batch_of_pose(task):
+    examples = [task.source("train").example(i, None) for i in range(4)]
+    batch = {name: np.stack([one[name] for one in examples]) for name in examples[0]}
+    return jax.tree.map(jnp.asarray, batch | {"key": np.zeros((4, 2), np.uint32)})
+
+
+def test_a_loss_of_ones_own_is_charged_row_by_row_beside_the_others(emg):
+    """Its sum over a batch is that of its halves: accumulation is exact."""
+    losses = {"loss__own": "tests.python.parts:smooth", "loss__mae_weight": 0.0}
+    alone = pose.small_task(emg / "data", emg, model__name=JOINTS, loss__mse_weight=0.0, **losses)
+    both = pose.small_task(emg / "data", emg, model__name=JOINTS, loss__mse_weight=0.5, **losses)
+    model, batch = alone.init(nnx.Rngs(1)), batch_of_pose(alone)
+    poses, target, weight = alone.poses(model, batch, True), batch["joint_angles"], batch["weight"]
+    error = np.asarray(poses - target, np.float64)
+    change = np.diff(error, axis=1, prepend=error[:, :1])
+    expected = (weight * (error**2 + change**2).mean(-1)).sum()
+    total = alone.loss(model, batch, True)[0]
+    # A sum of 4 x 52 rows in f32: eps 6e-8 each.
+    np.testing.assert_allclose(total.sum, expected, rtol=2e-6)
+    square = 0.5 * (weight * (error**2).mean(-1)).sum()
+    np.testing.assert_allclose(both.loss(model, batch, True)[0].sum, expected + square, rtol=2e-6)
+    halves = [jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], batch) for i in range(2)]
+    parts = [alone.loss(model, half, True)[0] for half in halves]
+    np.testing.assert_allclose(sum(p.sum for p in parts), total.sum, rtol=2e-6)
+    assert sum(p.weight for p in parts) == total.weight
+
+
+def test_a_metric_of_ones_own_is_a_mean_over_rows_that_count_in_logs_and_reports(emg):
+    name = "tests.python.parts:worst"
+    task = pose.small_task(emg / "data", emg, model__name=JOINTS, eval__own=(name,))
+    model, batch = task.init(nnx.Rngs(1)), batch_of_pose(task)
+    poses = task.poses(model, batch, False)
+    rows = np.abs(np.asarray(poses - batch["joint_angles"], np.float64)).max(-1)
+    expected = (rows * batch["weight"]).sum() / batch["weight"].sum()
+    logged = metrics.compute(metrics.to_host(task.loss(model, batch, False)[1]))
+    np.testing.assert_allclose(logged["worst"], expected, rtol=2e-6)
+    report = evaluate(task, model, "val", None)
+    assert report.value("mae_rad") < report.value("worst") < 3 * report.value("mae_rad")
+    assert report.value("worst", "constant") > 0
+    assert report.headline[-1] == "worst"
+
+
+def test_a_loss_of_maps_is_in_units_of_the_targets_spread(maps):
+    changes = {"model__name": DAYS, "loss__mse_weight": 0.0, "loss__mae_weight": 0.0}
+    task = forecast.small_task(
+        maps / "train.nc", maps, loss__own="tests.python.parts:biased", **changes
+    )
+    model = task.init(nnx.Rngs(1))
+    batch = jax.tree.map(jnp.asarray, forecast.batch_of(task.source("train"), [0, 7]))
+    error = (model(batch, True) - batch["target"]) / model.target_scale(batch)
+    expected = (batch["weight"] * np.where(error > 0, 2.0, 1.0) * error**2).sum()
+    found = task.loss(model, batch, True)[0]
+    # Divided before or after the difference of numbers near 10 spreads: 1e-6 of each.
+    np.testing.assert_allclose(found.sum, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"loss__own": "tests.python.parts:flat"}, r"loss.own='.*flat' gives shape \(\), expected"),
+        ({"loss__own": "tests.python.parts:no"}, "loss.own=.*: tests.python.parts has no 'no'"),
+        ({"eval__own": ("worst",)}, "eval.own has 'worst'; name functions as 'package.module:Na"),
+        ({"eval__own": ("tests.python.parts:worst",) * 2}, "has functions of one name; rename"),
+    ],
+)
+def test_functions_that_cannot_be_used_are_one_line(emg, changes, text):
+    task = pose.small_task(emg / "data", emg, model__name=JOINTS, **changes)
+    model = task.init(nnx.Rngs(1))
+    with pytest.raises(UserError, match=text):
+        task.loss(model, batch_of_pose(task), True)

@@ -137,17 +137,19 @@ class ForecastDataConfig(LoaderConfig):
 class ForecastLossConfig(Settings, group="loss"):
     """loss = mse_weight * error² + mae_weight * |error|, errors in normalised units.
 
-    area: cells count by their area instead of alike.
+    area: cells count by their area instead of alike. own: 'package.module:function' of (prediction,
+    target), both (B, L, H, W) in those units, that gives as many: what each costs besides.
     """
 
     mse_weight: float = field(metadata=at_least(0))
     mae_weight: float = field(metadata=at_least(0))
     area: bool
+    own: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.mse_weight + self.mae_weight > 0,
+            self.mse_weight + self.mae_weight > 0 or bool(self.own),
             "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
         )
 
@@ -180,5 +182,9 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     if "decoder_chunk" in memory:
         chunk, days = memory.pop("decoder_chunk"), values["model"]["name"] == "convlstm"
         memory |= {"day_chunk": chunk * days, "pixel_chunk": chunk * (not days)}
-    later = {"model": {"periodic": False}, "data": {"select": ()}}
+    later: dict[str, dict[str, Any]] = {
+        "model": {"periodic": False},
+        "data": {"select": ()},
+        "loss": {"own": ""},
+    }
     return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

@@ -19,7 +19,7 @@ from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
-from tds_jax.forecast import synthetic, torch_names
+from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season, season_gap
 from tds_jax.forecast.config import ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.fields import open_fields
@@ -35,12 +35,10 @@ from tds_jax.forecast.windows import (
     split_days,
     window_starts,
 )
-from tds_jax.own import is_own
+from tds_jax.own import compared, is_own
 from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 
-# Maps of an extra input: land, and sin latitude, sin and cos longitude.
-STATIC = {"land_mask": 1, "coordinates": 3}
 LATER = {"units", "seen"}  # inputs that older runs do not name
 # Sequences of an LSTM redone together, most bytes first.
 PIXEL_CHUNKS = (65_536, 16_384, 4_096)
@@ -204,7 +202,7 @@ class ForecastTask:
             scale_per_cell=model.normalize == "cell",
             prior=model.prior,
             local=(model.local_kernel, model.local_days),
-            static=sum(STATIC[name] for name in extra if name in STATIC) + len(data.static),
+            static=statics.count(extra, data.static),
             season="day_of_year" in extra,
             periodic=model.periodic,
         )
@@ -234,9 +232,13 @@ class ForecastTask:
         weight = (
             batch["weight"] * model.area_of(batch) if self.config.loss.area else batch["weight"]
         )
-        error = (prediction - batch["target"]) / model.target_scale(batch)
+        scale = model.target_scale(batch)
+        error = (prediction - batch["target"]) / scale
         loss = self.config.loss
         cost = loss.mse_weight * error**2 + loss.mae_weight * jnp.abs(error)
+        if loss.own:
+            scaled = prediction / scale, batch["target"] / scale
+            cost += compared("loss.own", loss.own, *scaled, error.shape)
         last = batch["fields"][:, -1:, ..., self.target]
         known = (batch["present"][:, -1:, ..., self.target] > 0).astype(jnp.float32)
         errors = Errors.of(prediction, batch["target"], batch["weight"], last, known)
@@ -303,22 +305,10 @@ class ForecastTask:
                 own = usual.of([self.target])
                 found["damping"] = fit_damping(fields, days, own, self.spec.lead_days)
         if self.around().static:
-            found["static"] = self._static()
+            found["static"] = statics.maps(fields, model.extra_inputs, self.config.data.static)
         if model.land_only:
             found["network"] = {"cells": np.flatnonzero(fields.land)}
         return found
-
-    def _static(self) -> np.ndarray:
-        """(H, W, S) the maps that stand beside the fields, files' ones with mean 0 and spread 1."""
-        fields, maps = self.fields, []
-        if "land_mask" in self.config.model.extra_inputs:
-            maps.append(fields.land.astype(np.float32))
-        if "coordinates" in self.config.model.extra_inputs:
-            axes = np.radians(fields.lat), np.radians(fields.lon)
-            lat, lon = np.meshgrid(*axes, indexing="ij")
-            maps += [np.sin(lat), np.sin(lon), np.cos(lon)]
-        maps += [_standard(fields.static(name)) for name in self.config.data.static]
-        return np.stack(maps, axis=-1)
 
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""
@@ -350,12 +340,6 @@ class ForecastTask:
             f"loss {values['loss']:.4f}  rmse {values['rmse']:.4g}  mae {values['mae']:.4g}"
             f"  skill {values['skill']:.3f}"
         )
-
-
-def _standard(values: np.ndarray) -> np.ndarray:
-    """(H, W) with mean 0 and spread 1, 0 where missing."""
-    spread = np.nanstd(values)
-    return np.nan_to_num((values - np.nanmean(values)) / (spread if spread > 0 else 1))
 
 
 def _simulation(config: Config) -> synthetic.Simulation:

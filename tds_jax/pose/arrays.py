@@ -9,8 +9,7 @@ from flax import nnx
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.neuropose import NeuroPose
-from tds_jax.pose.own import OwnModel
+from tds_jax.pose.networks import AnyModel
 from tds_jax.pose.recording import ArrayRecording, band_of, require_fit
 from tds_jax.pose.selection import select_channels
 from tds_jax.pose.stream import Stream
@@ -24,7 +23,7 @@ class Answer:
     """Joint angles for EMG in memory, the numbers that `predict` writes for the same recording."""
 
     def __init__(self, task: PoseTask, model: nnx.Module, workdir: Path | None = None) -> None:
-        assert isinstance(model, PoseModel | NeuroPose | OwnModel)
+        assert isinstance(model, AnyModel)
         self._task, self._model = task, model
         self._run = prediction.runner(task, model)
 
@@ -75,7 +74,7 @@ class Follow:
         return poses[0]
 
 
-def start_of(model: PoseModel | NeuroPose | OwnModel, pose: Pose, name: str) -> np.ndarray | None:
+def start_of(model: AnyModel, pose: Pose, name: str) -> np.ndarray | None:
     """(1, J) f32 of a pose from outside; None without one. name: of what gave it, in errors."""
     if pose is None:
         return None

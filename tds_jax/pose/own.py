@@ -1,15 +1,20 @@
 """A pose network of one's own, in the place of `models.PoseModel`."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax import own
 from tds_jax.config import require
+from tds_jax.engine.metrics import Mean
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Normalizer
 
 SETTING = "model.name"
+LOSS = "loss.own"
+METRICS = "eval.own"
 
 
 class OwnModel(Module):
@@ -55,3 +60,27 @@ class OwnModel(Module):
         expected = (emg.shape[0], self.num_steps(emg.shape[1]), self.num_joints)
         own.require_shape(SETTING, self.name, poses, expected)
         return poses.astype(jnp.float32)
+
+
+def row_loss(name: str, poses: jax.Array, target: jax.Array) -> jax.Array:
+    """(B, N) f32 what a function of one's own charges for each row; 0 for ''."""
+    if not name:
+        return jnp.zeros(poses.shape[:2], jnp.float32)
+    return own.compared(LOSS, name, poses, target, poses.shape[:2]).astype(jnp.float32)
+
+
+def own_metrics(
+    names: Sequence[str], poses: jax.Array, target: jax.Array, weight: jax.Array
+) -> dict[str, Mean]:
+    """States of functions of one's own, one per example: means over the rows that count."""
+    rows = {
+        short: own.compared(METRICS, name, poses, target, poses.shape[:2])
+        for short, name in own.names_of(METRICS, names).items()
+    }
+    return {
+        short: Mean(
+            jnp.sum(weight * values, axis=1, dtype=jnp.float32),
+            jnp.sum(weight, axis=1, dtype=jnp.float32),
+        )
+        for short, values in rows.items()
+    }

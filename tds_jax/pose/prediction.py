@@ -15,8 +15,7 @@ from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
 from tds_jax.pose.metadata import SUFFIXES, is_none, junk, stored_name
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.neuropose import NeuroPose
-from tds_jax.pose.own import OwnModel
+from tds_jax.pose.networks import AnyModel
 from tds_jax.pose.recording import FileRecording, Recording, finite_emg
 from tds_jax.pose.task import PoseTask
 from tds_jax.progress import progress_bar
@@ -39,7 +38,7 @@ def predict(
     that cannot be predicted is named and ends in a UserError when all others are written.
     workdir: the run's; nothing in it is needed.
     """
-    assert isinstance(model, PoseModel | NeuroPose | OwnModel)
+    assert isinstance(model, AnyModel)
     pairs = [
         (recording, place.with_name(stored_name(place.name)) if source.is_dir() else place)
         for recording, place in pair_files(source, target, SUFFIXES)
@@ -69,9 +68,7 @@ def predict(
     return [place for _, place in pairs]
 
 
-def predict_file(
-    task: PoseTask, model: PoseModel | NeuroPose | OwnModel, run: Run, recording: Path, place: Path
-) -> None:
+def predict_file(task: PoseTask, model: AnyModel, run: Run, recording: Path, place: Path) -> None:
     """Writes the prediction of one recording to `place`; `run` makes the poses."""
     read = FileRecording(task, str(recording))
     read.require_fit(needs_pose=model.initial_pose == "given")
@@ -81,7 +78,7 @@ def predict_file(
 
 
 def angles(
-    model: PoseModel | NeuroPose | OwnModel, run: Run, recording: Recording
+    model: AnyModel, run: Run, recording: Recording
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(time (n,) f8, joint_angles (n, J) f4) block by block, one row for each of the recording.
 
@@ -95,7 +92,7 @@ def angles(
     return _rows(model, recording, run(recording))
 
 
-def given_pose(model: PoseModel | NeuroPose | OwnModel, recording: Recording) -> np.ndarray | None:
+def given_pose(model: AnyModel, recording: Recording) -> np.ndarray | None:
     """(1, J) where tracking starts, by the recording; None for models that start by themselves.
 
     Raises UserError where the recording has none.
@@ -146,7 +143,7 @@ class WindowRunner:
     file's label, later the pose predicted before the window's first.
     """
 
-    def __init__(self, task: PoseTask, model: PoseModel | NeuroPose | OwnModel) -> None:
+    def __init__(self, task: PoseTask, model: AnyModel) -> None:
         self._task, self._model = task, model
         self._run = compiled(model, lambda model, emg, initial: model(emg, initial))
 
@@ -168,7 +165,7 @@ class WindowRunner:
             done, before = start + length, start
 
 
-def runner(task: PoseTask, model: PoseModel | NeuroPose | OwnModel) -> Run:
+def runner(task: PoseTask, model: AnyModel) -> Run:
     """What makes a model's poses, compiled once for recordings of any length."""
     if not isinstance(model, PoseModel) or model.windowed:
         return WindowRunner(task, model)
@@ -176,7 +173,7 @@ def runner(task: PoseTask, model: PoseModel | NeuroPose | OwnModel) -> Run:
 
 
 def _rows(
-    model: PoseModel | NeuroPose | OwnModel, recording: Recording, poses: Iterator[np.ndarray]
+    model: AnyModel, recording: Recording, poses: Iterator[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`angles` of poses (n, J) on the model's step grid, interpolated to every row.
 
