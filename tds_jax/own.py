@@ -18,6 +18,9 @@ def found(setting: str, name: str) -> Any:
 
     The module is imported, and so must be where Python looks: beside the program, installed, or in
     PYTHONPATH.
+
+    >>> found("model.name", "fractions:Fraction")(1, 3)
+    Fraction(1, 3)
     """
     module, _, attribute = name.partition(":")
     try:
@@ -40,6 +43,9 @@ def made(setting: str, name: str, offered: Mapping[str, Any]) -> Any:
     """What the named class or function makes of those of `offered` that its arguments name.
 
     UserError where it needs others, or is none.
+
+    >>> made("model.name", "textwrap:TextWrapper", {"width": 9, "colour": "red"}).width
+    9
     """
     part = found(setting, name)
     if not callable(part):

@@ -81,6 +81,9 @@ def load(workdir: str | Path, step: str | int = folders.BEST) -> "Run":
 
     step: 'best' (by `eval.metric` on `val`), 'last', or a number of steps that has a checkpoint.
     UserError for a folder without a whole checkpoint, or without that of the step.
+
+    >>> load("runs/a", step="last")
+    Run('runs/a', step=4, task='pose')
     """
     return Run(Path(workdir), step)
 
@@ -116,6 +119,9 @@ class Run:
 
         What x and the options are, and what comes back, is the task's to say: see `help()` of
         `run.answer`. Compiled once for a run. UserError where x does not fit the model.
+
+        >>> load("runs/a").predict(x, rate_hz=100).shape
+        (333, 3)
         """
         with matmul_precision(self.config.memory.matmul_precision):
             return _called(self.answer, "predict", self.config.task, x, **options)
@@ -130,6 +136,10 @@ class Run:
 
         Each call begins a stream of its own; see `help()` of what it returns. UserError for a task
         or a model that cannot be streamed.
+
+        >>> follow = load("runs/tds").stream()
+        >>> [len(follow(x[start : start + 5])) for start in (0, 5, 10)]
+        [0, 1, 1]
         """
         task = self.config.task
         if not tasks.offers("follow", task):
@@ -143,6 +153,10 @@ class Run:
 
         data: where the data are, if not where training found them. Baselines are fitted on the
         train split each time.
+
+        >>> report = load("runs/a").evaluate("val")
+        >>> report.value("mae_deg") > 0
+        True
         """
         require_choice("split", split, SPLITS)
         values = self.config.to_dict()

@@ -20,7 +20,11 @@ Settings: TypeAlias = str | os.PathLike[str] | ConfigDict | Mapping[str, Any]
 
 def settings(config: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values of a config, {'optim.steps': 400, …} changed in them. `config.resolve` checks
-    types and ranges; UserError here for a config that cannot be loaded or an unknown setting."""
+    types and ranges; UserError here for a config that cannot be loaded or an unknown setting.
+
+    >>> settings("low_memory", {"optim.steps": 7})["optim"]["steps"]
+    7
+    """
     if isinstance(config, str | os.PathLike):
         config = _loaded(os.fspath(config))
     values = (config if isinstance(config, ConfigDict) else ConfigDict(config)).to_dict()

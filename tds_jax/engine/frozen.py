@@ -21,6 +21,9 @@ def learnt(tree: Tree, patterns: Sequence[str], before: str = "") -> Tree:
     """The part of a tree that no pattern matches.
 
     A pattern is that of a path ('decoder/core/out/*'), or of a part and all in it ('encoder').
+
+    >>> learnt({"up": {"bias": 1, "kernel": 2}, "down": {"bias": 3}}, ["down", "*/kernel"])
+    {'up': {'bias': 1}}
     """
     found = {}
     for name, value in tree.items():
@@ -34,7 +37,11 @@ def learnt(tree: Tree, patterns: Sequence[str], before: str = "") -> Tree:
 
 
 def merged(tree: Tree, part: Tree) -> Tree:
-    """The tree with the leaves of a part of it in their places."""
+    """The tree with the leaves of a part of it in their places.
+
+    >>> merged({"up": {"bias": 1, "kernel": 2}}, {"up": {"bias": 5}})
+    {'up': {'bias': 5, 'kernel': 2}}
+    """
     return tree | {
         name: merged(tree[name], value) if isinstance(value, dict) else value
         for name, value in part.items()

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 import tds_jax
+from tds_jax.voxel import evaluation
+from tds_jax.voxel.methods.latents import fingerprint
 from tests.begun import begun
+from tests.forecast import small as forecast
 from tests.pose import small as pose
+from tests.voxel import small as voxel
 
 FEW = {
     "model.name": "tests.python.parts:Joints",  # which compiles in a second
@@ -64,6 +68,23 @@ def tds(base):
     """A run of a TDS network with weights at random."""
     begun(base / "tds", pose.small_config(base / "data", base))
     return tds_jax.load(base / "tds")
+
+
+@pytest.fixture(scope="session")
+def soil(tmp_path_factory):
+    """(task, model, folder) of a forecast run on fields of 5 x 6 cells."""
+    folder = tmp_path_factory.mktemp("python_forecast")
+    config = forecast.small_config(forecast.write_record(folder / "train.nc"), folder)
+    return *begun(folder / "run", config), folder / "run"
+
+
+@pytest.fixture(scope="session")
+def radar(tmp_path_factory):
+    """(task, model, folder) of an autoencoder of volumes, its threshold calibrated."""
+    place = tmp_path_factory.mktemp("python_voxel")
+    task, model = begun(place / "run", voxel.small_config(place))
+    evaluation.Thresholds({"model": 0.0}, {}, fingerprint(model)).write(place / "run")
+    return task, model, place / "run"
 
 
 @pytest.fixture(scope="session")

@@ -5,33 +5,20 @@ import xarray as xr
 
 import tds_jax
 from tds_jax.forecast import prediction
-from tests.begun import begun
-from tests.forecast.small import record, small_config, write_record
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tmp_path_factory.mktemp("python_forecast")
-
-
-@pytest.fixture(scope="module")
-def trained(base):
-    """(task, model, folder) of a run."""
-    config = small_config(write_record(base / "train.nc"), base)
-    return *begun(base / "run", config), base / "run"
+from tests.forecast.small import record, write_record
 
 
 def new(**options):
     return record(count=30, first="2021-03-01", seed=5, **options)
 
 
-def test_a_forecast_is_what_the_door_writes_bit_for_bit(trained, base, capsys):
-    task, model, folder = trained
+def test_a_forecast_is_what_the_door_writes_bit_for_bit(soil, tmp_path, capsys):
+    task, model, folder = soil
     known = type(task)(task.config, task.inputs())
-    prediction.predict(known, model, write_record(base / "new.nc", gap=(10, 13), count=30,
-        first="2021-03-01", seed=5), base / "out.nc")  # fmt: skip
+    prediction.predict(known, model, write_record(tmp_path / "new.nc", gap=(10, 13), count=30,
+        first="2021-03-01", seed=5), tmp_path / "out.nc")  # fmt: skip
     said = capsys.readouterr().err
-    with xr.open_dataset(base / "out.nc", decode_timedelta=True) as file:
+    with xr.open_dataset(tmp_path / "out.nc", decode_timedelta=True) as file:
         written = file.load()
     data = new()
     data = xr.concat([data.isel(time=slice(10)), data.isel(time=slice(13, None))], "time")
@@ -41,9 +28,9 @@ def test_a_forecast_is_what_the_door_writes_bit_for_bit(trained, base, capsys):
     assert capsys.readouterr().err == said
 
 
-def test_a_dataset_is_met_as_a_file_is(trained, capsys):
+def test_a_dataset_is_met_as_a_file_is(soil, capsys):
     """Other order of axes, other names, another unit: known from what the file of it would say."""
-    run, data = tds_jax.load(trained[2]), new()
+    run, data = tds_jax.load(soil[2]), new()
     expected = run.predict(data)
     other = data.rename(lat="latitude", lon="longitude").transpose("longitude", "time", "latitude")
     other["tp"] = (other.tp * 1000).assign_attrs(units="mm")
@@ -52,8 +39,8 @@ def test_a_dataset_is_met_as_a_file_is(trained, capsys):
     assert "tp is in 'mm', converted to 'm'" in capsys.readouterr().err
 
 
-def test_what_does_not_fit_is_one_line(trained):
-    run, data = tds_jax.load(trained[2]), new()
+def test_what_does_not_fit_is_one_line(soil):
+    run, data = tds_jax.load(soil[2]), new()
     for fields, text in (
         (data.isel(lat=slice(1, None)), "the dataset has 4 x 6 cells, .* bring it onto that grid"),
         (data.isel(time=slice(3)), "the dataset has no 4 days in a row; give a longer record"),

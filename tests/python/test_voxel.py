@@ -6,32 +6,20 @@ import numpy as np
 import pytest
 
 import tds_jax
-from tds_jax.voxel import arriving, evaluation, prediction
+from tds_jax.voxel import arriving, prediction
 from tds_jax.voxel.data import pcd
 from tds_jax.voxel.data.clouds import Cloud, read_cloud
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.volumes import read_volume, write_npz
 from tds_jax.voxel.data.voxelise import radar_volume, target_volume
-from tds_jax.voxel.methods.latents import fingerprint
-from tests.begun import begun
-from tests.voxel.small import small_config
 
 NAMES = ("x", "y", "z", "rcs", "v_r")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """(task, model, folder) of an autoencoder, its threshold calibrated."""
-    place = tmp_path_factory.mktemp("python_voxel")
-    task, model = begun(place / "run", small_config(place))
-    evaluation.Thresholds({"model": 0.0}, {}, fingerprint(model)).write(place / "run")
-    return task, model, place / "run"
-
-
-@pytest.fixture(scope="module")
-def columns(trained):
+def columns(radar):
     """Columns of a cloud of 20 points, one of them outside."""
-    grid = arriving.grid_of(trained[0].data.native_geometry)
+    grid = arriving.grid_of(radar[0].data.native_geometry)
     points = np.random.default_rng(0).uniform(grid.ranges[::2], grid.ranges[1::2], (20, 3))
     points[0, 0] = grid.ranges[1] + 1
     values = [*points.astype("f4").T, np.arange(20, dtype="f4"), np.linspace(-3, 3, 20, dtype="f4")]
@@ -39,12 +27,12 @@ def columns(trained):
 
 
 @pytest.fixture(scope="module")
-def run(trained):
-    return tds_jax.load(trained[2])
+def run(radar):
+    return tds_jax.load(radar[2])
 
 
-def test_every_form_of_a_cloud_gives_what_the_door_writes(trained, run, columns, tmp_path, capsys):
-    task, model, folder = trained
+def test_every_form_of_a_cloud_gives_what_the_door_writes(radar, run, columns, tmp_path, capsys):
+    task, model, folder = radar
     (tmp_path / "a.pcd").write_bytes(pcd.encoded(columns))
     job = prediction.Predict()
     for name in ("a.npz", "a.ply"):
@@ -74,9 +62,9 @@ def test_every_form_of_a_cloud_gives_what_the_door_writes(trained, run, columns,
     assert "calibrated for other weights" not in said
 
 
-def test_a_radar_cloud_is_moved_as_it_is_told(trained, columns):
+def test_a_radar_cloud_is_moved_as_it_is_told(radar, columns):
     """Where the run's scenes have a calibration each, an array must come with one."""
-    grid = arriving.grid_of(trained[0].data.native_geometry)
+    grid = arriving.grid_of(radar[0].data.native_geometry)
     columns = {name: values[1:] for name, values in columns.items()}
     moved = columns | {"x": columns["x"] - np.float32(8)}
 
@@ -92,8 +80,8 @@ def test_a_radar_cloud_is_moved_as_it_is_told(trained, columns):
         take(columns, (), radar="calib.txt")
 
 
-def test_what_does_not_fit_is_one_line(trained, run, columns):
-    grid = trained[0].data.volume_shape
+def test_what_does_not_fit_is_one_line(radar, run, columns):
+    grid = radar[0].data.volume_shape
     for x, options, text in (
         (np.zeros((5, 5)), {}, "x: its columns have no names; give layout"),
         (np.zeros((5, 5)), {"layout": "kitti"}, r"x: array \(5, 5\) .* choose another of"),
