@@ -65,17 +65,19 @@ def test_a_pose_network_gets_what_it_asks_for_and_answers_every_sample(emg):
     assert (task.left_context, task.step) == (8, 1)
     assert task.memory_options() == {}
     x = np.random.default_rng(0).normal(size=(333, 4)).astype("f4")
+    model.normalizer.mean[...] = jnp.arange(4.0)
+    model.normalizer.scale[...] = jnp.array([1.0, 2, 3, 4])
     found = prediction.angles(
         model, prediction.runner(task, model), ArrayRecording(task, x, 100, None)
     )
     found = np.concatenate([angles for _, angles in found])
     assert np.isnan(found[:8]).all()
     # The same products in windows of 60 or at once: sums of 36 terms of eps = 1.2e-7.
-    once = model.network(model.normalizer(x[None]), None)[0]
+    once = model.network((x[None] - np.arange(4, dtype="f4")) / np.float32([1, 2, 3, 4]), None)[0]
     np.testing.assert_allclose(found[8:], once, atol=1e-5)
 
 
-def test_a_pose_network_trains_on_normalised_emg(emg):
+def test_every_part_of_a_pose_network_gets_a_gradient(emg):
     task = pose.small_task(emg / "data", emg, model__name=JOINTS)
     batch = {name: leaf[None] for name, leaf in task.source("train").example(0, None).items()}
     batch = jax.tree.map(jnp.asarray, batch | {"key": np.zeros((1, 2), np.uint32)})
@@ -172,6 +174,7 @@ def test_a_loss_of_maps_is_in_units_of_the_targets_spread(maps):
         maps / "train.nc", maps, loss__own="tests.python.parts:biased", **changes
     )
     model = task.init(nnx.Rngs(1))
+    model.scale[...] = jnp.full_like(model.scale[...], 0.05)
     batch = jax.tree.map(jnp.asarray, forecast.batch_of(task.source("train"), [0, 7]))
     error = (model(batch, True) - batch["target"]) / model.target_scale(batch)
     expected = (batch["weight"] * np.where(error > 0, 2.0, 1.0) * error**2).sum()

@@ -1,6 +1,7 @@
 """Laws of the Python face: the same numbers as the doors, and one clear line for what is wrong."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -185,19 +186,34 @@ def test_callbacks_see_every_update_and_evaluation(trained):
     assert all(np.any(a != b) for a, b in zip(first, last, strict=True))
 
 
+class Interrupt(tds_jax.Callback):
+    def on_update(self, update):
+        if update.step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_a_run_begins_with_anothers_parameters_and_leaves_the_frozen_ones(trained, base):
-    """Statistics are of the new data; what is learnt moves by one update of Adam, a learning rate
-    long and a little more by decay."""
+    """Statistics are of the new data; what is learnt moves by two updates of Adam, a learning rate
+    each and a little more by decay. Ctrl-C after the first one is KeyboardInterrupt, and the same
+    call goes on."""
     values = trained.run.config.to_dict()
     write_recordings(base / "others", LENGTHS[3:], ("train", "val", "test"))
-    run = tds_jax.train(
-        values, base / "others", base / "tuned", init_from=trained.run.workdir,
-        frozen=["network/up"], **{"optim.steps": 1, "eval.every": 0},
-    )  # fmt: skip
+
+    def train(*callbacks):
+        return tds_jax.train(
+            values, base / "others", base / "tuned", callbacks, init_from=trained.run.workdir,
+            frozen=["network/up"], **{"optim.steps": 2, "eval.every": 0},
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupt())
+    assert workdir.has_checkpoint(base / "tuned")
+    run = train()
+    assert run.step == 2
     before, after = trained.run.params["network"], run.params["network"]
     jax.tree.map(np.testing.assert_array_equal, after["up"], before["up"])
     moved = np.abs(after["down"]["kernel"] - before["down"]["kernel"])
-    assert 0 < moved.max() < 1.1 * run.config.optim.learning_rate
+    assert 0 < moved.max() < 2.2 * run.config.optim.learning_rate
     means = [np.asarray(one.model.normalizer.mean[...]) for one in (trained.run, run)]
     assert np.abs(means[0] - means[1]).max() > 1e-3
 
