@@ -37,7 +37,10 @@ def main() -> None:
         found |= {"files": checked.files} if checked.files else {}
         json_file.write(Path(flags.FLAGS.json), found)
     if not checked.usable:
-        raise UserError(f"--input={folder}: no usable file; see the lines above")
+        see = (
+            "; see the lines above" if checked.findings else ", and nothing that is wrong with one"
+        )
+        raise UserError(f"--input={folder}: no usable file{see}")
 
 
 def _show(summary: dict[str, Any], findings: dict[str, list[str]]) -> None:
@@ -61,7 +64,9 @@ def _show_files(files: dict[str, dict[str, Any]]) -> None:
     """A row per file, the first SHOWN of them."""
     from tds_jax.progress import table_console
 
-    table = Table("file", *next(iter(files.values()), {}))
+    table = Table()
+    for name in ("file", *next(iter(files.values()), {})):
+        table.add_column(name, overflow="fold")
     for name, values in list(files.items())[:SHOWN]:
         table.add_row(name, *map(str, values.values()))
     console = table_console()

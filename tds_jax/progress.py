@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import sys
 import threading
 import time
@@ -115,7 +114,7 @@ def span(seconds: float) -> str:
 
 
 def table_console() -> Console:
-    """A console for tables: as wide as the terminal, or 110 columns where there is none."""
+    """A console for tables: as wide as the terminal or COLUMNS; 80 columns without either."""
     from rich.console import Console
 
-    return Console(width=None if os.isatty(1) else 110, highlight=False)
+    return Console(highlight=False)

@@ -63,13 +63,14 @@ def _train(
     callbacks: "Sequence[Callback]",
 ) -> "Finished":
     """In a folder that no other process writes."""
-    from tds_jax.budget import giving_way, settling
+    from tds_jax.budget import giving_way, settling, targets
     from tds_jax.budget.memory import HostMeter
     from tds_jax.budget.plan import describe
-    from tds_jax.engine import compilation, history, loop, workdir
+    from tds_jax.engine import compilation, curves, history, loop, workdir
 
     print(data_words(task.data_about()))
     compilation.keep_programs(asked.memory.compile_cache, folder)
+    asked = settling.decided(build, asked, targets.find("here"))
     config, plan = settling.settle(build, asked, folder)
 
     def remember(config: Config) -> None:
@@ -90,6 +91,8 @@ def _train(
                 lambda config: evaluate(build(config), folder, "test"), config, remember
             )
             history.end(folder, "complete", steps=finished.steps)
+            if words := curves.diverged(folder):
+                print(f"warning: {words}", file=sys.stderr)
         else:
             history.end(folder, history.stopped(finished.signal), steps=finished.steps)
             print(f"stopped after {finished.steps} steps and saved; the same command goes on")

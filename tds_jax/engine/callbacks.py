@@ -27,8 +27,10 @@ class Update:
     def loss(self) -> float:
         """Of the batch, before its update. Waits for the devices; leave it alone where it is not
         needed."""
-        total = sum(float(part.sum) for part in self._parts)
-        weight = sum(float(part.weight) for part in self._parts)
+        import numpy as np
+
+        total = sum(float(np.sum(np.asarray(part.sum))) for part in self._parts)
+        weight = sum(float(np.sum(np.asarray(part.weight))) for part in self._parts)
         return total / weight if weight else float("nan")
 
 

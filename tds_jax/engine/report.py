@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import whole_file
+from tds_jax.engine.tables import Grid
 from tds_jax.progress import table_console
 
 MODEL = "model"
@@ -46,8 +47,9 @@ class Report:
     """Rows of one or more splits.
 
     headline: the metrics of the printed table, in order. shown_groups: kinds of groups ('user' for
-    'user/…') printed there; all rows are in the files. spread_headline: metrics of the second
-    table, of means and their spread. notes: lines printed below.
+    'user/…') printed there; all rows are in the files. spread_headline: metrics of the tables of
+    means and their spread. notes: lines printed below. whole: what the group 'all' is, where it is
+    not all. leading: shown groups that stand before it, for they say more.
     """
 
     rows: list[Row]
@@ -55,6 +57,8 @@ class Report:
     shown_groups: tuple[str, ...]
     spread_headline: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    whole: str = ALL
+    leading: tuple[str, ...] = ()
 
     def value(self, metric: str, method: str = MODEL, group: str = ALL) -> float:
         """The value of one row; KeyError if there is none."""
@@ -118,41 +122,14 @@ class Report:
             table.add_row(group, method, *numbers, style=style)
         return table
 
-    def spread_table(self, split: str) -> Table | None:
-        """Mean ± SD: a line per method, a column per shown group; None where nothing has a spread.
-
-        The whole split has a column only where no shown group has one.
-        """
-        columns: dict[str, dict[str, dict[str, str]]] = {}
-        title, spreads = "", 0
-        for row in self.rows:
-            over, _, group = row.group.partition("/")
-            wanted = row.split == split and row.metric in self.spread_headline
-            if wanted and over.startswith(PER) and (group == ALL or self._is_shown(group)):
-                spread = "" if row.spread is None else f"±{row.spread:.1f}"
-                cells = columns.setdefault(group, {}).setdefault(row.method, {})
-                cells[row.metric] = f"{row.value:.1f}{spread}"
-                title = f"mean ± SD {over.replace('_', ' ')}: {' / '.join(self.spread_headline)}"
-                spreads += row.spread is not None
-        if not spreads:
-            return None
-        if len(columns) > 1:
-            columns.pop(ALL, None)
-        table = _table(title, ["method"], [group.rsplit("/", 1)[-1] for group in columns])
-        for method in dict.fromkeys(name for rows in columns.values() for name in rows):
-            numbers = [
-                " / ".join(rows.get(method, {}).get(name, "-") for name in self.spread_headline)
-                for rows in columns.values()
-            ]
-            table.add_row(method, *numbers, style="bold" if method == MODEL else None)
-        return table
-
     def show(self, split: str, title: str) -> None:
-        """Prints the tables and the notes."""
+        """Prints tables that fit the terminal, and the notes."""
         console = table_console()
-        console.print(self.table(split, title))
-        if spread := self.spread_table(split):
-            console.print(spread)
+        console.print(title, markup=False)
+        for grid in _grids(self, split):
+            console.print(grid.title, markup=False)
+            for table in grid.tables(console.width):
+                console.print(table)
         for note in self.notes:
             console.print(f"note: {note}", markup=False, highlight=False)
 
@@ -175,3 +152,61 @@ def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
     for name in numbers:
         table.add_column(name, justify="right")
     return table
+
+
+def _grids(report: Report, split: str) -> list[Grid]:
+    """What is shown of a split: first, if there is one, what `leads` for people."""
+    rows = [row for row in report.rows if row.split == split]
+    whole = Grid(
+        report.whole,
+        "method",
+        *_cells(report.headline, ((row.method, row) for row in rows if row.group == ALL)),
+        bold=MODEL,
+    )
+    groups = {kind: _group(report, kind, rows) for kind in report.shown_groups}
+    leading = [grid for kind in report.leading for grid in (groups.pop(kind),) if grid.rows]
+    spreads = [grid for metric in report.spread_headline if (grid := _spread(report, metric, rows))]
+    others = [grid for grid in groups.values() if grid.rows]
+    return [*spreads, *leading, whole, *others] if leading else [whole, *spreads, *others]
+
+
+def _group(report: Report, kind: str, rows: Iterable[Row]) -> Grid:
+    """The model alone on the groups of a kind, 'user/a' and 'user/b' of 'user'."""
+    chosen = [row for row in rows if row.method == MODEL and row.group.split("/")[0] == kind]
+    cells = _cells(report.headline, ((row.group.partition("/")[2], row) for row in chosen))
+    return Grid(f"model by {kind}", kind, *cells)
+
+
+def _cells(
+    names: Sequence[str], rows: Iterable[tuple[str, Row]]
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Metrics that any row has, and a line of them for each name."""
+    found: dict[str, dict[str, str]] = {}
+    for name, row in rows:
+        found.setdefault(name, {})[row.metric] = f"{row.value:.4g}"
+    used = [name for name in names if any(name in values for values in found.values())]
+    return used, [(n, [values.get(name, "") for name in used]) for n, values in found.items()]
+
+
+def _spread(report: Report, metric: str, rows: Sequence[Row]) -> Grid | None:
+    """Mean ± SD: a line per method, a column per shown group; None where nothing has a spread.
+
+    The whole split has a column only where no shown group has one.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    title, spreads = "", 0
+    for row in rows:
+        over, _, group = row.group.partition("/")
+        shown = group == ALL or group.split("/")[0] in report.shown_groups
+        if row.metric == metric and over.startswith(PER) and shown:
+            spread = "" if row.spread is None else f"±{row.spread:.1f}"
+            columns.setdefault(group, {})[row.method] = f"{row.value:.1f}{spread}"
+            title = f"{metric}, mean ± SD {over.replace('_', ' ')}"
+            spreads += row.spread is not None
+    if not spreads:
+        return None
+    if len(columns) > 1:
+        columns.pop(ALL, None)
+    methods = dict.fromkeys(name for cells in columns.values() for name in cells)
+    lines = [(m, [cells.get(m, "-") for cells in columns.values()]) for m in methods]
+    return Grid(title, "method", [group.rsplit("/", 1)[-1] for group in columns], lines, MODEL)

@@ -37,6 +37,7 @@ class Answer:
         """
         pose = start_of(self._model, initial_pose, "initial_pose")
         recording = ArrayRecording(self._task, emg, rate_hz, pose)
+        prediction.require_scale(self._task, self._model, recording)
         blocks = prediction.angles(self._model, self._run, recording)
         return np.concatenate([angles for _, angles in blocks])
 

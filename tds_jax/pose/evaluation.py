@@ -21,17 +21,23 @@ from tds_jax.pose.joints import fingers, joint_names
 from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.metrics import States, make_compare
+from tds_jax.pose.networks import AnyModel
 from tds_jax.pose.own import METRICS
+from tds_jax.pose.scales import other_scale
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
 from tds_jax.pose.windows import PoseWindows, session_blocks
 
 HEADLINE = ("mae_deg", "landmark_mm", "fingertip_mm", "rmse_rad", "r2")
+EASIEST = "sessions of seen users and stages"
 PUBLISHED = ("mae_deg", "landmark_mm")
 # Sessions of seen users and stages carry the headline; other generalizations stand beside it.
 SEEN = ("none", "session", "")
 GROUPS = ("generalization", "user", "stage", "side")
-SHOWN_GROUPS = ("generalization", "finger")
+# Hardest first: a new user in a new stage (session, user and stage are those of training or new).
+GENERALIZATIONS = ("user_stage", "user", "stage", "session", "none")
+LEADING = ("generalization",)
+SHOWN_GROUPS = (*LEADING, "finger")
 PER_USER = f"{PER}user"
 TRACKING = "model_tracking"
 BASELINES = "baselines.npz"
@@ -98,14 +104,27 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
             _merge(found.setdefault(name, {}), batch, states)
         trace = trace or figures.Trace.of(batch, poses[MODEL])
     rows = _rows(split, found, source.table)
-    notes = _notes(task, fitted) + _still(found[MODEL])
+    notes = _notes(task, fitted) + _still(found[MODEL]) + _scales(task, model, source.table)
+    kinds = set(source.table.group_of("generalization"))
+    whole = EASIEST if kinds - set(SEEN) else ALL
     headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
-    report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes)
+    report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING)
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
         figures.draw_methods(plots / f"{split}_methods.png", report, split)
     return report
+
+
+def _scales(task: PoseTask, model: nnx.Module, table: SessionTable) -> tuple[str, ...]:
+    """A line if the first session's EMG is in another unit than the model was trained in."""
+    assert isinstance(model, AnyModel)
+    if not task.config.data.normalize:
+        return ()
+    scale = np.asarray(model.normalizer.scale[...])
+    read = functools.partial(table.emg, task.files, 0)
+    wrong = other_scale(read, int(table.samples[0]), scale)
+    return (f"{table.path(0)}: {wrong}",) if wrong else ()
 
 
 def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
@@ -214,10 +233,15 @@ def _members(table: SessionTable, evaluated: Sessions) -> dict[str, list[int]]:
     members = {ALL: [n for i, n in present if kinds[i] in SEEN] or [n for _, n in present]}
     for column in GROUPS:
         names = table.group_of(column)
-        for i, n in present:
+        for i, n in sorted(present, key=lambda pair: _ease(names[pair[0]])):
             if names[i]:
                 members.setdefault(f"{column}/{names[i]}", []).append(n)
     return members
+
+
+def _ease(name: str) -> int:
+    """Of a generalization; every other name stands where it came."""
+    return GENERALIZATIONS.index(name) if name in GENERALIZATIONS else 0
 
 
 def _per_user(

@@ -1,5 +1,6 @@
 """Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tds_jax.pose.metadata import SUFFIXES, is_none, junk, stored_name
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.networks import AnyModel
 from tds_jax.pose.recording import FileRecording, Recording, finite_emg
+from tds_jax.pose.scales import other_scale
 from tds_jax.pose.task import PoseTask
 from tds_jax.progress import progress_bar
 
@@ -72,6 +74,7 @@ def predict_file(task: PoseTask, model: AnyModel, run: Run, recording: Path, pla
     """Writes the prediction of one recording to `place`; `run` makes the poses."""
     read = FileRecording(task, str(recording))
     read.require_fit(needs_pose=model.initial_pose == "given")
+    require_scale(task, model, read)
     blocks = angles(model, run, read)
     make_folder_for(place)
     write_prediction(place, read.rows, task.recorded.num_joints, blocks)
@@ -90,6 +93,16 @@ def angles(
             f"field of {model.receptive_field}; give a longer recording"
         )
     return _rows(model, recording, run(recording))
+
+
+def require_scale(task: PoseTask, model: AnyModel, recording: Recording) -> None:
+    """UserError where the EMG is in another unit than that of the model's training."""
+    if not task.config.data.normalize:  # nothing is known of what it was trained on
+        return
+    scale = np.asarray(model.normalizer.scale[...])
+    read = functools.partial(finite_emg, recording)
+    if wrong := other_scale(read, recording.rows, scale):
+        raise UserError(f"{recording.name}: {wrong}")
 
 
 def given_pose(model: AnyModel, recording: Recording) -> np.ndarray | None:

@@ -2,13 +2,11 @@
 
 import csv
 import dataclasses
-import io
 import json
 import math
 import re
 
 import pytest
-from rich.console import Console
 
 from tds_jax.engine.report import Report, Row
 
@@ -79,27 +77,59 @@ def test_values_are_found_by_name_and_missing_ones_are_errors():
         REPORT.value("r2")
 
 
-def test_the_table_shows_methods_on_everything_and_the_model_on_the_chosen_groups():
-    console = Console(width=100, file=io.StringIO())
-    console.print(REPORT.table("test", "title"))
-    lines = [line.split("│")[1:-1] for line in console.file.getvalue().splitlines() if "│" in line]
-    cells = [[cell.strip() for cell in line] for line in lines]
-    assert cells == [["all", "model", "0.5"], ["all", "zero", "2"], ["user/a", "model", "0.25"]]
+def rendered(text):
+    """Titles of tables as words, their lines as cells."""
+    lines = [line.rstrip() for line in text.splitlines() if not set(line) & set("┡├└┏")]
+    return [
+        [cell.strip() for cell in re.split("[│┃]", line)[1:-1]] if set(line) & set("│┃") else line
+        for line in lines
+    ]
 
 
-def rendered(table):
-    console = Console(width=100, file=io.StringIO())
-    console.print(table)
-    lines = console.file.getvalue().splitlines()
-    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
-            for line in lines if "│" in line or "┃" in line]  # fmt: skip
+def shown(report, capsys, monkeypatch, width=80, split="test"):
+    monkeypatch.setenv("COLUMNS", str(width))
+    report.show(split, "title")
+    return rendered(capsys.readouterr().out)
 
 
-def test_a_metric_no_shown_row_has_gets_no_column_and_a_missing_one_an_empty_cell():
+def test_the_tables_show_methods_on_everything_and_the_model_on_the_chosen_groups(
+    capsys, monkeypatch
+):
+    assert shown(REPORT, capsys, monkeypatch) == [
+        "title",
+        "all", ["method", "mse"], ["model", "0.5"], ["zero", "2"],
+        "model by user", ["user", "mse"], ["a", "0.25"],
+    ]  # fmt: skip
+
+
+def test_what_says_more_than_the_whole_stands_before_it_and_the_whole_is_called_what_it_is(
+    capsys, monkeypatch
+):
+    report = dataclasses.replace(REPORT, whole="easy ones", leading=("user",))
+    assert shown(report, capsys, monkeypatch) == [
+        "title",
+        "model by user", ["user", "mse"], ["a", "0.25"],
+        "easy ones", ["method", "mse"], ["model", "0.5"], ["zero", "2"],
+    ]  # fmt: skip
+
+
+def test_a_metric_no_shown_row_has_gets_no_column_and_a_missing_one_an_empty_cell(
+    capsys, monkeypatch
+):
     rows = [*ROWS, Row("test", "all", "model", "mm", 7.0, None, 1)]
-    found = rendered(Report(rows, ("mse", "mm", "km"), ()).table("test", ""))
-    assert found == [["group", "method", "mse", "mm"], ["all", "model", "0.5", "7"],
-                     ["all", "zero", "2", ""]]  # fmt: skip
+    found = shown(Report(rows, ("mse", "mm", "km"), ()), capsys, monkeypatch)
+    assert found[2:] == [["method", "mse", "mm"], ["model", "0.5", "7"], ["zero", "2", ""]]
+
+
+def test_a_narrow_terminal_gets_more_tables_and_no_cell_cut_short(capsys, monkeypatch):
+    names = [f"metric_{i}" for i in range(7)]
+    rows = [Row("test", "all", "a_long_method", name, 1.0, None, 1) for name in names]
+    for width, tables in ((110, 1), (80, 2), (40, 4)):
+        found = shown(Report(rows, tuple(names), ()), capsys, monkeypatch, width)
+        heads = [line for line in found if line[0] == "method"]
+        assert len(heads) == tables
+        assert [name for head in heads for name in head[1:]] == names
+        assert "…" not in str(found)
 
 
 SPREADS = [
@@ -110,24 +140,26 @@ SPREADS = [
 ]
 
 
-def test_means_and_spreads_have_a_table_with_a_column_per_shown_group():
-    report = Report([*ROWS, *SPREADS], ("mse",), ("stage",), ("deg", "mm"))
-    table = report.spread_table("test")
-    assert table.title == "mean ± SD per user: deg / mm"
-    expected = [["model", "3.0±0.2 / 7.0±0.2"], ["zero", "3.0 / 7.0"]]
-    assert rendered(table) == [["method", "fist"], *expected]
-    # Of a split without shown groups, everything; of one without spreads, nothing.
-    whole = Report(SPREADS, (), (), ("deg", "mm")).spread_table("test")
-    assert rendered(whole) == [["method", "all"], *expected]
-    assert Report(ROWS, (), ("user",), ("mse",)).spread_table("test") is None
+def test_means_and_spreads_have_a_table_each_with_a_column_per_shown_group(capsys, monkeypatch):
+    report = Report([*ROWS, *SPREADS], (), ("stage",), ("deg", "mm"))
+    expected = {"deg": [["model", "3.0±0.2"], ["zero", "3.0"]],
+                "mm": [["model", "7.0±0.2"], ["zero", "7.0"]]}  # fmt: skip
+    for name in ("fist", "all"):  # of a split without shown groups, everything
+        found = shown(report, capsys, monkeypatch)
+        for metric, cells in expected.items():
+            at = found.index(f"{metric}, mean ± SD per user")
+            assert found[at + 1 : at + 4] == [["method", name], *cells]
+        report = Report(SPREADS, (), (), ("deg", "mm"))
+    # Of one without spreads, nothing.
     alone = [dataclasses.replace(row, spread=None) for row in SPREADS]
-    assert Report(alone, (), ("stage",), ("deg", "mm")).spread_table("test") is None
-    assert report.spread_table("val") is None
+    for rows in (ROWS, alone):
+        found = shown(Report(rows, (), ("user",), ("deg", "mm")), capsys, monkeypatch)
+        assert "mean" not in str(found)
 
 
 def test_tables_and_notes_are_printed_as_they_are(capsys):
     Report([*ROWS, *SPREADS], ("mse",), (), ("deg",), ("read [this]",)).show("test", "title")
     text = capsys.readouterr().out
     assert text.startswith("title")
-    assert "mean ± SD per user: deg" in " ".join(text.split())  # a title wraps with its table
+    assert "deg, mean ± SD per user" in text
     assert text.endswith("note: read [this]\n")

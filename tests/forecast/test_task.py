@@ -241,3 +241,12 @@ def test_the_state_of_training_is_built_without_data(path, tmp_path):
         jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes.rest), task.fit_statistics()
     )
     assert {"centre", "scale", "damping", "area"} <= set(rest)
+
+
+def test_it_says_where_its_data_are_and_how_much_of_what_they_hold(path, tmp_path):
+    place, words, generated = small_task(path, tmp_path).data_about()
+    assert (place, generated) == (str(path), False)
+    assert words == (
+        "400 days 2019-01-01 to 2020-02-04 (train 240, val 80, test 80), 5 x 6 cells, lat 60..56, "
+        "lon 0..5; swvl1, tp -> swvl1"
+    )

@@ -219,7 +219,7 @@ def test_constant_poses_stand_still_and_have_the_landmarks_of_their_own_hand(han
 def test_the_tables_show_landmarks_users_and_the_hand(hands, capsys):
     hands[1].show("test", "title")
     text = capsys.readouterr().out
-    for part in ("landmark_mm", "mean ± SD per user: mae_deg / landmark_mm", "user", "stage", "±"):
+    for part in ("landmark_mm", "mae_deg, mean ± SD per user", "user", "stage", "±"):
         assert part in text
     assert "note: landmarks are of our own hand of 190 mm" in text
 
@@ -230,6 +230,17 @@ def test_other_joints_have_no_landmarks_and_a_note_says_so(run):
     assert report.notes == (
         "landmarks need the 20 joint angles of emg2pose; these recordings have 3",
     )
+
+
+def test_emg_of_another_unit_than_the_runs_is_a_note(run):
+    task, model = run[:2]
+    table = task.source("test").table
+    assert evaluation._scales(task, model, table) == ()
+    other = nnx.clone(model)
+    other.normalizer.scale[...] = np.full(table.channels, 1e-3, np.float32)
+    (line,) = evaluation._scales(task, other, table)
+    assert "times that of the recordings the model was trained on; bring it to their unit" in line
+    assert table.path(0) in line
 
 
 def test_a_hand_of_ones_own_is_measured_with_and_a_wrong_one_is_known_early(hands, tmp_path):

@@ -307,3 +307,11 @@ def test_accumulation_equals_the_large_batch_with_ragged_masks_and_dropout(task_
         assert np.ptp(runs[k][3]) > 0, "the masks must be ragged"
         assert distance(gradient, runs[k][1]) <= 1e-6
         assert distance(after, runs[k][2]) <= RULES[rule][1]
+
+
+def test_it_says_where_its_data_are_and_how_much_of_what_they_hold(folder, tmp_path):
+    place, words, generated = small_task(folder, tmp_path).data_about()
+    assert (place, generated) == (str(folder), False)
+    assert words == (
+        "6 sessions (train 3, val 1, test 2), 0.00467 h at 100 Hz, 4 channels, 3 joint angles"
+    )

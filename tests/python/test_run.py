@@ -156,6 +156,12 @@ def test_emg_that_does_not_fit_is_one_line(tds, x, text):
         tds.predict(x, rate_hz=100)
 
 
+def test_emg_in_another_unit_is_one_line(trained, noise):
+    """As the door refuses it; this run is normalised, and its recordings spread by about 1."""
+    with pytest.raises(tds_jax.UserError, match="emg: the spread of its EMG is .* times that of"):
+        trained.run.predict(noise * 1e6, rate_hz=100)
+
+
 def test_what_is_not_there_is_one_line(trained, tds, tmp_path):
     for call, text in (
         (lambda: tds_jax.load(tmp_path), "has no config.json"),

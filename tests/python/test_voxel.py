@@ -10,7 +10,7 @@ from tds_jax.voxel import arriving, prediction
 from tds_jax.voxel.data import pcd
 from tds_jax.voxel.data.clouds import Cloud, read_cloud
 from tds_jax.voxel.data.counting import PointCounts
-from tds_jax.voxel.data.volumes import read_volume, write_npz
+from tds_jax.voxel.data.volumes import VolumeFiles, read_volume, write_npz
 from tds_jax.voxel.data.voxelise import radar_volume, target_volume
 
 NAMES = ("x", "y", "z", "rcs", "v_r")
@@ -68,10 +68,12 @@ def test_a_radar_cloud_is_moved_as_it_is_told(radar, columns):
     columns = {name: values[1:] for name, values in columns.items()}
     moved = columns | {"x": columns["x"] - np.float32(8)}
 
+    files = VolumeFiles(1, 2**20)
+
     def take(x, translation, radar=""):
         calibration = arriving.calibration_of((), translation)
         calibration = dataclasses.replace(calibration, radar=radar, lidar=radar)
-        return arriving.Arriving("radar", grid, "", calibration, PointCounts()).take("x", x)
+        return arriving.Arriving("radar", grid, "", calibration, PointCounts(), files).take("x", x)
 
     expected = take(columns, ())
     np.testing.assert_array_equal(take(moved, (8, 0, 0)).coords, expected.coords)

@@ -1,0 +1,36 @@
+"""A run whose loss has gone wrong is told so; one that is noisy is not."""
+
+import json
+
+import pytest
+
+from tds_jax.engine import curves
+
+FALLING = [1.0 / (1 + n) for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        (FALLING, ""),
+        ([1.0, 9.0], ""),  # too few to tell
+        ([*FALLING[:39], 0.1], ""),  # one line of the last four
+        ([*FALLING[:20], *FALLING[19::-1]], "was 0.05132 at step 21"),  # rose to where it began
+        ([0.5] * 20 + [0.6] * 20, "began at 0.5, was 0.5 at step 3 and ended at 0.6"),
+        ([*FALLING, *[0.1] * 4], "was 0.026 at step 39 and ended at 0.1"),
+        ([*FALLING, None], "not finite in 1 of 41 lines"),
+        ([-0.1, *[-1.0 - n / 40 for n in range(40)]], ""),  # twice the lowest means nothing
+    ],
+)
+def test_a_loss_that_ends_above_its_beginning_or_thrice_its_lowest_has_diverged(
+    tmp_path, losses, words
+):
+    lines = [
+        {"split": "train", "step": n, "examples": n, "loss": value}
+        for n, value in enumerate(losses)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    found = curves.diverged(tmp_path)
+    assert words in found
+    assert bool(words) == bool(found)
