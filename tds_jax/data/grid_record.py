@@ -102,7 +102,7 @@ class GridRecord:
 
     files: on one grid. west: where longitudes shall begin, if they can. unusable: by path, a line
     on each file that could not be opened or, once it was tried, read; what could not be read is
-    NaN, and said on stderr. held: by path, what is in memory instead of in a file.
+    NaN, and said on stderr. held: by path, what is in memory.
     """
 
     def __init__(
@@ -318,9 +318,9 @@ def open_record(
     UserError names a variable that no file has, with those found. select: see `selection.selected`;
     west: `GridRecord`.
     """
-    held = {}
+    held: dict[str, xr.Dataset] = {}
     if isinstance(path, xr.Dataset):
-        held[MEMORY], path = selected(path, select, MEMORY) if select else path, MEMORY
+        held, path = {MEMORY: selected(path, select, MEMORY) if select else path}, MEMORY
     names = list(held) or find_files(path)
     files, inside = [], set()
     unusable: dict[str, str] = {}

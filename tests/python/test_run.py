@@ -158,7 +158,7 @@ def test_emg_that_does_not_fit_is_one_line(tds, x, text):
 
 def test_emg_in_another_unit_is_one_line(trained, noise):
     """As the door refuses it; this run is normalised, and its recordings spread by about 1."""
-    with pytest.raises(tds_jax.UserError, match="emg: the spread of its EMG is .* times that of"):
+    with pytest.raises(tds_jax.UserError, match=r"emg: the spread of its EMG is .* times that of"):
         trained.run.predict(noise * 1e6, rate_hz=100)
 
 
