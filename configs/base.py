@@ -32,6 +32,12 @@ def get_config() -> ConfigDict:
     # Evaluate and use a moving average of the parameters over about 1 / (1 - ema_decay) updates
     # (0.999: 1000; fewer while young); costs their size once more. 0 = off.
     config.optim.ema_decay = 0.0
+    # A workdir whose parameters a new run begins with; '' = at random. Its model must be the same;
+    # what is measured on data (normalisation) is measured anew.
+    config.optim.init_from = ""
+    # Parameters that stay as they are, by patterns of their paths: ('encoder',) or ('*/bias',).
+    # They need neither moments nor gradients. Running means of BatchNorm are no parameters.
+    config.optim.frozen = ()
 
     config.memory = ConfigDict()
     # '' = train as the settings below say. A size ('1GiB') or 'auto' (what the device has): the

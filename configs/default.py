@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
     config.eval.patience = 5
     # Your copy of a UmeTrack hand model (JSON), for distances in mm; '' = our own hand of 190 mm.
     config.eval.hand_model = ""
+    # Metrics of one's own, ('package.module:function',), see docs/own_parts.md.
+    config.eval.own = ()
 
     # Steps of the decoder redone together going backward; 0 keeps all of them. 32 of 1000 steps:
     # its activations ÷18, +41 to +64 % of its time; for long windows.
@@ -76,6 +78,8 @@ def get_config() -> ConfigDict:
     # False: compare at the decoder's steps (labels carry nothing above 15 Hz).
     # True: at every sample of the recording; 40 x the label bytes at 2 kHz.
     config.loss.every_sample = False
+    # A loss of one's own, 'package.module:function', added to the others; '' = none.
+    config.loss.own = ""
 
     config.data = ConfigDict()
     config.data.path = ""  # folder of sessions; '' = generated ones, built once

@@ -59,6 +59,8 @@ def get_config() -> ConfigDict:
     config.loss.mse_weight = 1.0  # of errors in units of the target's spread
     config.loss.mae_weight = 0.0
     config.loss.area = False  # True: cells count by their area
+    # A loss of one's own, 'package.module:function', added to the others; '' = none.
+    config.loss.own = ""
 
     config.data = ConfigDict()
     config.data.path = ""  # file, folder or pattern of NetCDF or HDF5, or Zarr; '' = generated

@@ -21,6 +21,7 @@ from tds_jax.engine.blueprint import Blueprint
 from tds_jax.pose.filters import SpeedAdaptiveFilter
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.prediction import Runner
+from tds_jax.pose.recording import FileRecording
 from tds_jax.pose.table import DATASET, FIELDS
 
 CUTOFFS, GAINS, SPEED_CUTOFF = (1.0, 2.0, 4.0), (0.0, 1.0, 2.0, 4.0, 8.0), 2.0
@@ -51,9 +52,9 @@ def predictions(task, model, split):
     found, kinds = defaultdict(list), table.group_of("generalization")
     for i in range(len(table)):
         path = table.path(i)
-        rows = task.files.header(path, group, DATASET).rows
-        poses = np.concatenate(list(run(path, rows)))
-        (labels,) = task.files.rows(path, group, DATASET, 0, rows, FIELDS[1:])
+        recording = FileRecording(task, path)
+        poses = np.concatenate(list(run(recording)))
+        (labels,) = task.files.rows(path, group, DATASET, 0, recording.rows, FIELDS[1:])
         at = model.left_context + np.arange(len(poses)) * model.step
         found[kinds[i]].append((poses, labels[at]))
     return found

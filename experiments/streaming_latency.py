@@ -27,7 +27,8 @@ from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.live import Latency
-from tds_jax.pose.prediction import given_pose, read_emg
+from tds_jax.pose.prediction import given_pose
+from tds_jax.pose.recording import FileRecording, finite_emg
 from tds_jax.pose.stream import Stream
 from tds_jax.pose.table import DATASET, FIELDS
 
@@ -126,14 +127,14 @@ def compare_alignments(folder, recording):
     config = cli.resolve(workdir.read_config(folder))
     task = tasks.get(config, workdir.read_inputs(folder))
     model, _ = workdir.load_model(Blueprint(task, config), folder)
-    header = task.files.header(recording, config.data.group, DATASET)
-    rows = min(header.rows, config.data.window)
-    emg = read_emg(task, recording, 0, rows)[None]
+    read = FileRecording(task, recording)
+    rows = min(read.rows, config.data.window)
+    emg = finite_emg(read, 0, rows)[None]
     (labels,) = task.files.rows(recording, config.data.group, DATASET, 0, rows, FIELDS[1:])
     found = {}
     for alignment in ("reference", "fixed"):
         one = model.aligned(alignment)
-        initial = [x for x in [given_pose(task, one, recording)] if x is not None]
+        initial = [x for x in [given_pose(one, read)] if x is not None]
         poses = np.asarray(one(emg, *initial))[0]
         at = one.left_context + np.arange(len(poses)) * one.step
         found[alignment] = np.stack([np.interp(range(rows), at, p) for p in poses.T], 1)

@@ -21,6 +21,47 @@ What always holds:
 - every random number is a function of (seed, epoch, example), never of batch, worker or device;
 - losses and metrics are (sum, weight) until the last moment: nothing divides early;
 - models never see the config; data workers never touch jax.
+
+In Python: `train` a run or `load` one, see `run.Run`. Importing this module imports neither jax nor
+numpy; what it names is imported when first asked for.
 """
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING, Any
+
+from tds_jax.version import __version__
+
+if TYPE_CHECKING:
+    from tds_jax.engine.callbacks import Callback, CallbackError, Evaluation, Update
+    from tds_jax.errors import UserError
+    from tds_jax.run import Run, load, train
+
+__all__ = [
+    "Callback",
+    "CallbackError",
+    "Evaluation",
+    "Run",
+    "Update",
+    "UserError",
+    "__version__",
+    "load",
+    "train",
+]
+
+_PLACES = {
+    "tds_jax.engine.callbacks": ("Callback", "CallbackError", "Evaluation", "Update"),
+    "tds_jax.errors": ("UserError",),
+    "tds_jax.run": ("Run", "load", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    for place, names in _PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(place), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

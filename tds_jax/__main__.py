@@ -11,7 +11,8 @@ import textwrap
 from pathlib import Path
 from typing import NoReturn
 
-from tds_jax import __version__, presets
+from tds_jax import presets
+from tds_jax.version import __version__
 
 DOORS = ["train", "evaluate", "predict", "plan", "check", "prepare", "synthesize"]
 DOORS += ["import_torch", "export"]

@@ -14,13 +14,14 @@ from typing import Any, NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from tds_jax import __version__, presets
 from tds_jax import config as configuration
+from tds_jax import presets
 from tds_jax.budget import heap
 from tds_jax.config import Config
 from tds_jax.data.drive import DRIVE_ERRORS
 from tds_jax.engine.stopping import INTERRUPTED, StopError, StopSignal
 from tds_jax.errors import UserError
+from tds_jax.version import __version__
 
 USER_ERROR = 2
 TERMINATED = 143  # as the shell says of SIGTERM
@@ -152,18 +153,24 @@ def _complain(text: str) -> NoReturn:
 
 
 def resolve(values: Mapping[str, Any]) -> Config:
-    """The checked Config of nested values; the allocator and matmul precision are set for it.
+    """`checked`; matmul precision is set for it, too, for as long as the process lives."""
+    from tds_jax.nn.precision import set_matmul_precision  # imports jax, see `checked`
+
+    config = checked(values)
+    set_matmul_precision(config.memory.matmul_precision)
+    return config
+
+
+def checked(values: Mapping[str, Any]) -> Config:
+    """The checked Config of nested values; the allocator is set for it.
 
     Device memory settings act when jax first touches a device; nothing before this has.
     """
-    # These import jax: not before a data worker knows that it is one.
-    from tds_jax import tasks
-    from tds_jax.nn.precision import set_matmul_precision
+    from tds_jax import tasks  # imports jax: not before a data worker knows that it is one
 
     if "task" not in values:
         raise UserError("task is missing from the config; see configs/default.py")
     config = configuration.resolve(values, tasks.groups(values["task"]))
-    set_matmul_precision(config.memory.matmul_precision)
     _set_allocator(config.memory.preallocate, config.memory.fraction)
     return config
 

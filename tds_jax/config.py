@@ -15,6 +15,7 @@ from dataclasses import field
 from typing import Any, ClassVar
 
 from tds_jax.errors import UserError
+from tds_jax.own import is_own
 from tds_jax.sizes import parse_bytes
 
 REMAT_POLICIES = ("none", "dots", "names", "full")
@@ -88,6 +89,11 @@ def one_of(*choices: str) -> dict[str, Any]:
     return {"choices": choices}
 
 
+def one_of_or_own(*choices: str) -> dict[str, Any]:
+    """One of the words, or 'package.module:Name', see `own`."""
+    return {"choices": choices, "own": True}
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """A group of settings, each what its field says it may be; else a UserError names it."""
@@ -106,9 +112,17 @@ class Settings:
 
 
 def check_bounds(
-    name: str, value: Any, choices: Any = (), low: Any = None, high: Any = None, **_: Any
+    name: str,
+    value: Any,
+    choices: Any = (),
+    low: Any = None,
+    high: Any = None,
+    own: bool = False,
+    **_: Any,
 ) -> None:
     """Raises UserError unless a value is what the metadata of its field say it may be."""
+    if own and is_own(value):
+        return
     if choices:
         require_choice(name, value, choices)
     elif high is not None:
@@ -132,6 +146,8 @@ class OptimConfig(Settings, group="optim"):
     weight_decay: float = field(metadata=at_least(0))
     clip_norm: float = field(metadata=at_least(0))
     ema_decay: float = field(metadata=between(0, 0.999999))
+    init_from: str = field(metadata=FREE)  # acts before the first step only
+    frozen: tuple[str, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()

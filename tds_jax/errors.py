@@ -12,6 +12,10 @@ class UserError(Exception):
 
 
 def some(things: Sequence[Any], shown: int = 3) -> str:
-    """The first of them in words, and how many more there are."""
+    """The first of them in words, and how many more there are.
+
+    >>> some(["a", "b", "c"], shown=2)
+    'a, b and 1 more'
+    """
     more = f" and {len(things) - shown} more" if len(things) > shown else ""
     return ", ".join(map(str, things[:shown])) + more

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tds_jax import cli, progress, tasks
-from tds_jax.config import SPLITS, require_choice
+from tds_jax.config import SPLITS, Config, require_choice
 from tds_jax.data import json_file
 
 if TYPE_CHECKING:
+    from flax import nnx
+
     from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.report import Report
 
@@ -27,15 +29,14 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
 
     Of other data than the run's it goes into a folder of their own, see `_place`.
     """
-    from tds_jax.budget import memory
     from tds_jax.engine import curves, history, workdir
 
     task, config = blueprint.task, blueprint.config
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
     data, place = task.data_about(), _place(task, folder)
-    with memory.noticing("eval.batch_size"), progress.working(f"evaluating {split}"):
-        report = tasks.job("evaluate", config.task)(task, model, split, place)
+    with progress.working(f"evaluating {split}"):
+        report = judged(task, config, model, split, place)
     about = {
         "data": str(Path(data.folder).absolute()),
         "generated": data.generated,
@@ -64,6 +65,16 @@ def _place(task: tasks.Task, folder: Path) -> Path:
     place = folder / f"on_{name}_{workdir.identity_of(task)[:6]}"
     place.mkdir(exist_ok=True)
     return place
+
+
+def judged(
+    task: tasks.Task, config: Config, model: "nnx.Module", split: str, folder: Path | None
+) -> "Report":
+    """A model beside its baselines on a split; see `tasks.Domain` on what the folder is for."""
+    from tds_jax.budget import memory
+
+    with memory.noticing("eval.batch_size"):
+        return tasks.job("evaluate", config.task)(task, model, split, folder)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tds_jax.engine.step import Batch, Objective
 
 
+LATER: dict[str, Any] = {"init_from": "", "frozen": ()}  # of optim, which older runs do not name
 NOTE = "note: "  # begins a line of `prepare` on a file that was not skipped
 
 
@@ -96,6 +97,8 @@ class Domain(NamedTuple):
       predict(task, model, source, target, workdir) -> files written, for a file or a folder
       export(task, model, target) -> a line on the file, which runs without the project
       stream(task, model, source, target) -> a line on latency; from a file or '-' (stdin)
+      answer(task, model, workdir) -> a function of arrays that gives what predict writes
+      follow(task, model, **options) -> a function of the next samples that gives what they complete
       check(folder, progress) -> Checked
       prepare(source, target, progress) -> files written, files kept, lines on what was skipped, and
         lines with NOTE before them
@@ -115,6 +118,8 @@ class Domain(NamedTuple):
     synthesize: str = ""
     export: str = ""
     stream: str = ""
+    answer: str = ""
+    follow: str = ""
     today: str = ""
     brought: tuple[str, ...] = ()
 
@@ -149,6 +154,8 @@ DOMAINS = {
         synthesize="tds_jax.pose.synthetic:Simulation",
         export="tds_jax.pose.export:write",
         stream="tds_jax.pose.live:Play",
+        answer="tds_jax.pose.arrays:Answer",
+        follow="tds_jax.pose.arrays:Follow",
         today="tds_jax.pose.config:today",
     ),
     "forecast": Domain(
@@ -161,6 +168,7 @@ DOMAINS = {
         prepare="tds_jax.forecast.prepare:Prepare",
         synthesize="tds_jax.forecast.synthetic:Simulation",
         export="tds_jax.forecast.export:write",
+        answer="tds_jax.forecast.arrays:Answer",
         today="tds_jax.forecast.config:today",
         brought=("units", "grid", "seen"),
     ),
@@ -170,6 +178,7 @@ DOMAINS = {
         inputs_of="tds_jax.voxel.task:inputs_of",
         evaluate="tds_jax.voxel.evaluation:evaluate",
         predict="tds_jax.voxel.prediction:Predict",
+        answer="tds_jax.voxel.arrays:Answer",
         check="tds_jax.voxel.checking:Check",
         prepare="tds_jax.voxel.prepare:Prepare",
         synthesize="tds_jax.voxel.data.synthetic:Simulation",
@@ -191,6 +200,7 @@ def groups(task: str) -> dict[str, type]:
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's nested settings under the names they have now."""
+    values = values | {"optim": LATER | dict(values["optim"])}
     values = values | {"memory": {"call": "micro_batch"} | values["memory"]}
     domain = DOMAINS.get(values["task"])
     return _load(domain.today)(values) if domain and domain.today else values

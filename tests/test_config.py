@@ -116,7 +116,8 @@ def settings():
     for group in ("optim", "memory", "eval", "checkpoint", "log"):
         kind = configuration.Config.__dataclass_fields__[group].type
         for field in dataclasses.fields(kind):
-            yield f"{group}__{field.name}", field.type
+            if isinstance(field.type, type):  # tuples are tried below
+                yield f"{group}__{field.name}", field.type
     yield "eval__hand_model", str
     yield "data__workers", int
     yield "data__persistent_workers", bool
@@ -130,6 +131,20 @@ def test_every_setting_refuses_every_other_type(name, kind):
     for value in wrong:
         text = message(**{name: value})
         assert text.startswith(f"{path}={value!r} has type {type(value).__name__}; use ")
+
+
+def test_a_tuple_of_words_is_neither_a_word_nor_of_numbers():
+    assert message(optim__frozen="encoder") == "optim.frozen='encoder' must be a tuple"
+    assert message(optim__frozen=(1,)) == "optim.frozen=1 has type int; use str"
+    assert resolve(optim__frozen=["encoder"]).optim.frozen == ("encoder",)
+
+
+def test_an_older_run_begins_at_random_and_learns_everything():
+    values = default.get_config().to_dict()
+    older = {name: v for name, v in values["optim"].items() if name not in ("init_from", "frozen")}
+    now = tasks.today(values | {"optim": older})
+    optim = configuration.resolve(now, GROUPS).optim
+    assert (optim.init_from, optim.frozen) == ("", ())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -23,7 +23,7 @@ from tds_jax.data.gridded import (
 from tds_jax.data.longitudes import beginning
 from tds_jax.data.open_files import OpenFiles
 from tds_jax.data.packing import packing_of
-from tds_jax.data.selection import VERSIONS, Selection
+from tds_jax.data.selection import VERSIONS, Selection, selected
 from tds_jax.data.sentinels import bounds_of, lines, marks_in
 from tds_jax.data.units import is_same
 from tds_jax.errors import UserError
@@ -32,6 +32,7 @@ from tds_jax.progress import Progress, silent
 MAX_OPEN_FILES = 32  # per process; a header and a chunk per variable for each
 SAMPLES = 8  # steps of a variable looked at for numbers that mean "missing"
 BLOCK_BYTES = 16 * 2**20  # of steps that two files hold, compared at once
+MEMORY = "the dataset"  # the path of what is no file
 
 Region = tuple[slice, slice]  # of rows (latitude) and columns (longitude)
 WHOLE: Region = (slice(None), slice(None))
@@ -101,7 +102,7 @@ class GridRecord:
 
     files: on one grid. west: where longitudes shall begin, if they can. unusable: by path, a line
     on each file that could not be opened or, once it was tried, read; what could not be read is
-    NaN, and said on stderr.
+    NaN, and said on stderr. held: by path, what is in memory.
     """
 
     def __init__(
@@ -110,8 +111,9 @@ class GridRecord:
         variables: Sequence[str],
         unusable: Mapping[str, str] | None = None,
         west: float | None = None,
+        held: Mapping[str, xr.Dataset] | None = None,
     ) -> None:
-        self.unusable = dict(unusable or {})
+        self.unusable, self._held = dict(unusable or {}), dict(held or {})
         for other in files[1:]:
             require_same_grid(files[0], other)
         for name in variables:
@@ -257,6 +259,8 @@ class GridRecord:
             return read(range(steps.start, steps.stop, steps.step))
 
     def _using(self, file: GridFile) -> contextlib.AbstractContextManager[xr.Dataset]:
+        if file.path in self._held:
+            return contextlib.nullcontext(self._held[file.path])
         return self._open.using(file.path, lambda: open_dataset(file.path, file.select))
 
     def _say(self, file: GridFile, variable: str, step: int, error: Exception) -> None:
@@ -294,26 +298,35 @@ def _turned_notes(files: Sequence[GridFile]) -> list[str]:
     ]
 
 
+def _opened(
+    name: str, select: Selection | None, held: Mapping[str, xr.Dataset]
+) -> contextlib.AbstractContextManager[xr.Dataset]:
+    return contextlib.nullcontext(held[name]) if name in held else open_dataset(name, select)
+
+
 def open_record(
-    path: str | Path,
+    path: str | Path | xr.Dataset,
     variables: Sequence[str],
     progress: Progress = silent,
     select: Selection | None = None,
     west: float | None = None,
 ) -> GridRecord:
-    """The record of `variables` over every file that `path` names (see `find_files`).
+    """The record of `variables` over every file that `path` names (see `find_files`), or in memory.
 
     Files without any of the variables are left out; a variable may live in files of its own. So
     are those that cannot be used, each with a line in `unusable`; UserError if half of all cannot.
     UserError names a variable that no file has, with those found. select: see `selection.selected`;
     west: `GridRecord`.
     """
-    names = find_files(path)
+    held: dict[str, xr.Dataset] = {}
+    if isinstance(path, xr.Dataset):
+        held, path = {MEMORY: selected(path, select, MEMORY) if select else path}, MEMORY
+    names = list(held) or find_files(path)
     files, inside = [], set()
     unusable: dict[str, str] = {}
     for done, name in enumerate(names, start=1):
         try:
-            with reading(name), open_dataset(name, select) as data:
+            with reading(name), _opened(name, select, held) as data:
                 inside |= {str(key) for key in data.variables}
                 if set(variables) & set(data.variables):
                     found = header(data, name, select)
@@ -336,4 +349,4 @@ def open_record(
                 f"{path}: variable {variable!r} {what if variable in inside else 'is missing'}; "
                 f"found {', '.join(sorted(inside))}"
             )
-    return GridRecord(files, variables, unusable, west)
+    return GridRecord(files, variables, unusable, west, held)

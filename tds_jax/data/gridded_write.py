@@ -14,6 +14,7 @@ from tds_jax.data.whole_file import whole_file, whole_folder
 from tds_jax.errors import UserError
 
 EPOCH = "1970-01-01"
+CONVENTIONS = {"Conventions": "CF-1.8"}
 STORE = ".zarr"
 AXES: dict[str, dict[str, str]] = {
     "latitude": {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
@@ -111,7 +112,7 @@ def grid_file(
     coordinates: Axes,
     variables: Mapping[str, Mapping[str, Any]],
     chunks: Sequence[int],
-    attributes: Mapping[str, Any],
+    attributes: dict[str, Any],
     compression: str | None = None,
 ) -> Iterator[GridWriter]:
     """A new file to be filled by `writer[name][start:stop] = block`; NaN is the fill value.
@@ -128,7 +129,7 @@ def grid_file(
         size = [min(n, whole) for n, whole in zip(chunks, sizes.values(), strict=True)]
         for name, described in variables.items():
             writer.field(name, sizes, size, described, compression)
-        writer.about({"Conventions": "CF-1.8", **attributes})
+        writer.about(CONVENTIONS | attributes)
         yield writer
 
 

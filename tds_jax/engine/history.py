@@ -17,10 +17,10 @@ from typing import Any
 
 import jax
 
-from tds_jax import __version__
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import naming
 from tds_jax.engine.stopping import StopError
+from tds_jax.version import __version__
 
 HISTORY = "history.jsonl"
 START, END = "start", "end"

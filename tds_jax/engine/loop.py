@@ -10,7 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import jax
 
 from tds_jax.budget import heap, memory
 from tds_jax.config import require_choice
-from tds_jax.engine import curves, history, optim, sharding, workdir
+from tds_jax.engine import curves, frozen, history, inherited, optim, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.callbacks import Callback, Callbacks
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program
@@ -71,15 +72,19 @@ class Finished:
 class Run:
     """What a loop needs besides its state; every method is one word of the loop."""
 
-    def __init__(self, blueprint: Blueprint, folder: Path, log: Log) -> None:
+    def __init__(
+        self, blueprint: Blueprint, folder: Path, log: Log, callbacks: Sequence[Callback]
+    ) -> None:
         self.task, self.config = blueprint.task, blueprint.config
         self.folder, self.log, config = folder, log, self.config
+        self._inherited = self._parts(blueprint)
         self.program = Program(blueprint)
         if config.eval.every:
             require_choice("eval.metric", config.eval.metric, self.program.metric_names())
         self.checkpoints = workdir.open_checkpoints(folder, config)
         self.feed = Feed(self.task, config, self.program.mesh)
         self.window = WindowLog(config, self.program, log, self.feed)
+        self.callbacks = Callbacks(callbacks, config.optim.batch_size)
         self.total = config.optim.steps * config.optim.batch_size
         self._platform = self.program.mesh.devices.flat[0].platform
         self._running: collections.deque[Any] = collections.deque()
@@ -89,14 +94,15 @@ class Run:
         mesh = self.program.mesh
         found = workdir.resume(self.checkpoints, self.program.blueprint, mesh, self.log.say)
         if found is None:
-            state = self.program.fresh(self.task.fit_statistics())
+            state = self._fresh()
             rule = EarlyStopping(self.config.eval.min_delta, self.config.eval.patience)
             progress = Standing(0, 0, rule)
         else:
             restored, before = found
             state, progress = restored.state, Standing.of(restored.progress)
+            params = frozen.learnt(state.params, self.config.optim.frozen)
             opt_state = optim.reaccumulate(
-                state.opt_state, state.params, before, self.config.optim.accumulate
+                state.opt_state, params, before, self.config.optim.accumulate
             )
             everywhere = sharding.shardings_for(opt_state, mesh)
             state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
@@ -110,6 +116,20 @@ class Run:
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
         return state, progress
+
+    def _parts(self, blueprint: Blueprint) -> inherited.Parts | None:
+        """What a new run begins with, if it is another's; looked at before anything is compiled."""
+        source = self.config.optim.init_from
+        if not source or workdir.has_checkpoint(self.folder):
+            return None
+        self.log.say(f"beginning with the parameters of {source}")
+        return inherited.read(blueprint, Path(source))
+
+    def _fresh(self) -> TrainState:
+        statistics = self.task.fit_statistics()
+        state = self.program.fresh(statistics)
+        parts, self._inherited = self._inherited, None
+        return inherited.put(state, parts, statistics) if parts else state
 
     def _resuming(self, progress: Standing, steps_before: int) -> list[str]:
         """Lines for who goes on. steps_before: optim.steps when it was saved."""
@@ -149,6 +169,7 @@ class Run:
         stopping = progress.stopping.observe(self._score(values))
         progress = Standing(progress.position, progress.position, stopping)
         self._save(state, progress, stopping.last)
+        self.callbacks.evaluated(progress.position, values, state.weights)
         return progress
 
     def _look(self, state: TrainState, progress: Standing) -> dict[str, float]:
@@ -193,6 +214,10 @@ class Run:
         self._running.append(objective)
         return state
 
+    def tell(self, state: TrainState, position: int) -> None:
+        """Callbacks, when a batch is whole."""
+        self.callbacks.trained(position, self._running[-1], state.params)
+
     def advanced(self, progress: Standing) -> Standing:
         """After a call: at its end, also where an interruption had cut it."""
         call = self.config.examples_per_call
@@ -228,18 +253,18 @@ class Run:
         self.checkpoints.close()
 
 
-def fit(blueprint: Blueprint, folder: Path) -> Finished:
+def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) -> Finished:
     """Trains to the end, to early stopping or to a signal; goes on where the folder left off.
 
-    Raises memory.Exhausted when a device runs out of memory; what was saved stays good. Raises
-    StopError when a signal comes before the first checkpoint is looked for.
+    Raises memory.Exhausted when a device runs out of memory, and CallbackError; what was saved
+    stays good. Raises StopError when a signal comes before the first checkpoint is looked for.
     """
     config = blueprint.config
     with (
         memory.noticing("optim.accumulate"),
         StopSignal(_ends(folder), meanwhile=SAVES) as stop,
         Log(folder, config, blueprint.task.describe) as log,
-        contextlib.closing(_opened(blueprint, folder, log, stop)) as run,
+        contextlib.closing(_opened(blueprint, folder, log, callbacks, stop)) as run,
     ):
         try:
             with stop.raising():
@@ -259,6 +284,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
                 state = run.step(state, next(batches))
                 progress = run.advanced(progress)
                 state = run.window.step(state, progress.position)
+                run.tell(state, progress.position)
         run.require_update(state, progress)
         return run.finish(progress.position, stop.received)
 
@@ -267,7 +293,9 @@ def _ends(folder: Path) -> Callable[[str], None]:
     return lambda name: history.end(folder, history.stopped(name))
 
 
-def _opened(blueprint: Blueprint, folder: Path, log: Log, stop: StopSignal) -> Run:
+def _opened(
+    blueprint: Blueprint, folder: Path, log: Log, callbacks: Sequence[Callback], stop: StopSignal
+) -> Run:
     """Compiles, which leaves nothing to save."""
     with stop.raising(), log.working("compiling"):
-        return Run(blueprint, folder, log)
+        return Run(blueprint, folder, log, callbacks)

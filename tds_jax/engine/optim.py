@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from tds_jax.config import OptimConfig
+from tds_jax.engine.frozen import learnt, merged, require_some
 from tds_jax.errors import UserError
 
 Params = Any
@@ -149,12 +150,18 @@ class Optimizer:
       when it is the last of the window's.
     close(sums, opt_state, params) -> (params, opt_state): applies the update of a whole window's
       sums, those that opt_state holds included.
+    frozen: patterns of parameters that stay, see `frozen.learnt`; sums are of the others.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Sums, Any, Params], tuple[Params, Any]]
     close: Callable[[Sums, Any, Params], tuple[Params, Any]]
     ema_decay: float
+    frozen: tuple[str, ...] = ()
+
+    def learnt(self, grad: Params) -> Params:
+        """What of a gradient is used: `update` and `close` take sums of that."""
+        return learnt(grad, self.frozen)
 
     def average(self, ema: Params, params: Params, after: Any, before: Any) -> Params:
         """ema moved towards params if an update was applied between opt_states before and after.
@@ -169,12 +176,16 @@ class Optimizer:
         def move(e: jax.Array, p: jax.Array) -> jax.Array:
             return jnp.where(applied, keep * e + (1 - keep) * p, e)
 
-        return jax.tree.map(move, ema, params) if self.ema_decay else {}
+        if not self.ema_decay:
+            return {}
+        moved = (learnt(tree, self.frozen) for tree in (ema, params))
+        return merged(ema, jax.tree.map(move, *moved))
 
 
 def reaccumulate(opt_state: Any, params: Params, before: int, after: int) -> Any:
     """opt_state of a run with `accumulate` = before, for one that goes on with `after`.
 
+    params: those that are learnt.
     Micro-batches change by before / after in size. Sums of a partly filled window stay as they are;
     only their count changes. Raises UserError if that would not be a whole number.
     """
@@ -201,9 +212,33 @@ def reaccumulate(opt_state: Any, params: Params, before: int, after: int) -> Any
 def make_optimizer(config: OptimConfig) -> Optimizer:
     """The optimizer of a run; without an accumulator when accumulate = 1."""
     rule = divide_by_weight(make_update_rule(config))
-    if config.accumulate == 1:
-        return _single(rule, config.ema_decay)
-    return _accumulating(rule, config.accumulate, config.ema_decay)
+    whole = (
+        _single(rule, config.ema_decay)
+        if config.accumulate == 1
+        else _accumulating(rule, config.accumulate, config.ema_decay)
+    )
+    return _partly(whole, config.frozen) if config.frozen else whole
+
+
+def _partly(whole: Optimizer, frozen: tuple[str, ...]) -> Optimizer:
+    """The optimizer of what is not frozen; the other parameters stay as they are, bit for bit.
+
+    Clipping, moments and accumulation are those of a model that has only what is learnt.
+    """
+
+    def init(params: Params) -> Any:
+        require_some(params, frozen)
+        return whole.init(learnt(params, frozen))
+
+    def update(sums: Sums, state: Any, params: Params) -> tuple[Params, Any]:
+        new, state = whole.update(sums, state, learnt(params, frozen))
+        return merged(params, new), state
+
+    def close(sums: Sums, state: Any, params: Params) -> tuple[Params, Any]:
+        new, state = whole.close(sums, state, learnt(params, frozen))
+        return merged(params, new), state
+
+    return Optimizer(init, update, close, whole.ema_decay, frozen)
 
 
 def _as_sums(params: Params) -> Sums:

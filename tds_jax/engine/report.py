@@ -103,8 +103,12 @@ class Report:
                 writer.writerow(COLUMNS)
                 writer.writerows(CELLS(row) for row in self.rows if row.split == split)
 
-    def table(self, split: str, title: str) -> Table:
-        """Every method on the whole split; below, the model alone on the shown groups."""
+    def table(self, split: str = "", title: str = "") -> Table:
+        """Every method on the whole split; below, the model alone on the shown groups.
+
+        split: '' for that of the first row. print() shows it, as a notebook does.
+        """
+        split = split or self.rows[0].split
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for row in self.rows:
             shown = row.group == ALL or (row.method == MODEL and self._is_shown(row.group))
@@ -133,8 +137,16 @@ class Report:
         return group.split("/")[0] in self.shown_groups
 
 
+class _Printable(Table):
+    def __str__(self) -> str:
+        console = table_console()
+        with console.capture() as shown:
+            console.print(self)
+        return shown.get()
+
+
 def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = _Printable(title=title, title_justify="left")
     for name in texts:
         table.add_column(name)
     for name in numbers:

@@ -111,7 +111,7 @@ def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Objective]:
         differentiated = jax.value_and_grad(total, has_aux=True)
         (_, (objective, states, rest)), grad = differentiated(state.params, state.rest, batch)
-        sums = Sums(grad, objective.weight)
+        sums = Sums(optimizer.learnt(grad), objective.weight)
         with jax.named_scope("optimizer"):
             params, opt_state = optimizer.update(sums, state.opt_state, state.params)
         skip = opt_state.skip_state["should_skip"]
@@ -141,7 +141,7 @@ def make_update_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
         def add(carry: Any, one: tuple[jax.Array, Batch]) -> tuple[Any, Any]:
             (sums, rest, skipped), (number, part) = carry, one
             (_, (objective, states, after)), grad = differentiated(state.params, rest, part)
-            good, found, _ = finite(Sums(grad, objective.weight))
+            good, found, _ = finite(Sums(optimizer.learnt(grad), objective.weight))
             due = number >= begun
             counts = good & due
             sums = _select(due, jax.tree.map(jnp.add, sums, found), sums)

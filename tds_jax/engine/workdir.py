@@ -24,6 +24,7 @@ CONFIG = "config.json"
 INPUTS = "inputs.json"
 CHECKPOINTS = "checkpoints"
 RESTORE = "restore it or train anew"
+BEST, LAST = "best", "last"
 
 
 def claim(
@@ -202,19 +203,39 @@ def _first_whole(
     )
 
 
-def load_model(blueprint: Blueprint, workdir: Path) -> tuple[nnx.Module, Restored]:
-    """The model of the best whole checkpoint (the latest if none was scored), on one device.
+def load_model(
+    blueprint: Blueprint, workdir: Path, which: str | int = BEST
+) -> tuple[nnx.Module, Restored]:
+    """The model of a whole checkpoint on one device: of the BEST (the latest if none was scored),
+    the LAST, or that of a number of steps.
 
-    Damaged ones stay where they are, and are said.
+    Damaged ones stay where they are, and are said; those of BEST and LAST are passed over.
     """
     if not has_checkpoint(workdir):
         raise UserError(f"--workdir={workdir} has no checkpoint yet; train first")
     keep = blueprint.config.checkpoint.keep
     mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
     with contextlib.closing(Checkpoints.open(workdir / CHECKPOINTS, keep, read_only=True)) as kept:
-        (restored, _), damaged = _first_whole(kept, kept.best_first(), blueprint, mesh)
+        positions = _asked(kept, which, blueprint.config.optim.batch_size, workdir)
+        (restored, _), damaged = _first_whole(kept, positions, blueprint, mesh)
     for other, reason in damaged.items():
         words = f"checkpoint {other} in {workdir} is damaged ({reason})"
         print(f"warning: {words}; using {restored.position} instead", file=sys.stderr)
     state = restored.state
     return nnx.merge(blueprint.graphdef, state.weights, state.rest), restored
+
+
+def _asked(kept: Checkpoints, which: str | int, batch_size: int, workdir: Path) -> list[int]:
+    """Positions to try, in this order."""
+    if which == BEST:
+        return kept.best_first()
+    newest = kept.newest_first()
+    if which == LAST:
+        return newest
+    steps = {position // batch_size: position for position in reversed(newest)}
+    if isinstance(which, str) or which not in steps:
+        raise UserError(
+            f"{workdir} has no checkpoint of step {which!r}; use 'best', 'last' or one of "
+            f"{', '.join(map(str, steps))}"
+        )
+    return [steps[which]]

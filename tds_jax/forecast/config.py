@@ -14,6 +14,7 @@ from tds_jax.config import (
     at_least,
     between,
     one_of,
+    one_of_or_own,
     require,
     require_choice,
     require_shares,
@@ -27,6 +28,8 @@ WHOLE_WINDOW = -1
 class ForecastModelConfig(Settings, group="model"):
     """The network, and what `forecast.model.Forecaster` puts around it.
 
+    name: of a network here, or 'package.module:Name' of one's own, see `forecast.model.Network`; it
+    gets those of these settings that it asks for.
     normalize: what the network sees is (field - centre) / scale, centre being one mean per
     variable ('scalar'), one per cell ('cell') or the harmonic climatology of each cell ('anomaly').
     prior: what its answer is added to: nothing, the last day, or the last day's anomaly damped as
@@ -34,7 +37,7 @@ class ForecastModelConfig(Settings, group="model"):
     local_days: a linear map from the last days around a cell to each lead, added too.
     """
 
-    name: str = field(metadata=one_of(*NETWORKS))
+    name: str = field(metadata=one_of_or_own(*NETWORKS))
     layout: str = field(metadata=one_of("pixels", "reference"))
     head: str = field(metadata=one_of("leads", "repeat"))
     hidden: int = field(metadata=at_least(0))
@@ -60,7 +63,7 @@ class ForecastModelConfig(Settings, group="model"):
             f"model.local_kernel={self.local_kernel} has no middle cell; use an odd number",
         )
         require(
-            not self.land_only or (self.name != "convlstm" and self.layout == "pixels"),
+            not self.land_only or (self.name in NETWORKS[1:] and self.layout == "pixels"),
             "model.land_only=True needs an LSTM per pixel; use a cnn3d_lstm and layout='pixels'",
         )
         require(
@@ -134,17 +137,19 @@ class ForecastDataConfig(LoaderConfig):
 class ForecastLossConfig(Settings, group="loss"):
     """loss = mse_weight * error² + mae_weight * |error|, errors in normalised units.
 
-    area: cells count by their area instead of alike.
+    area: cells count by their area instead of alike. own: 'package.module:function' of (prediction,
+    target), both (B, L, H, W) in those units, that gives as many: what each costs besides.
     """
 
     mse_weight: float = field(metadata=at_least(0))
     mae_weight: float = field(metadata=at_least(0))
     area: bool
+    own: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.mse_weight + self.mae_weight > 0,
+            self.mse_weight + self.mae_weight > 0 or bool(self.own),
             "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
         )
 
@@ -177,5 +182,9 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     if "decoder_chunk" in memory:
         chunk, days = memory.pop("decoder_chunk"), values["model"]["name"] == "convlstm"
         memory |= {"day_chunk": chunk * days, "pixel_chunk": chunk * (not days)}
-    later = {"model": {"periodic": False}, "data": {"select": ()}}
+    later: dict[str, dict[str, Any]] = {
+        "model": {"periodic": False},
+        "data": {"select": ()},
+        "loss": {"own": ""},
+    }
     return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

@@ -2,12 +2,12 @@
 
 import functools
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
 from tds_jax.data.gridded import read_static
@@ -246,7 +246,7 @@ class DailyFields:
 
 
 def open_fields(
-    path: str | Path,
+    path: str | Path | xr.Dataset,
     variables: Sequence[str],
     target: str,
     *,
@@ -258,7 +258,9 @@ def open_fields(
     west: float | None = None,
     progress: Progress = silent,
 ) -> Fields:
-    """Daily fields of a file, a folder or glob of files, or a Zarr store; nothing is read yet.
+    """Daily fields of a file, a folder or glob of files, a Zarr store, or of a dataset in memory.
+
+    Of files, nothing is read yet.
 
     variables: names in the order of the channels; target: one of them. accumulated: see
     `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same grid, or ''.
@@ -269,7 +271,7 @@ def open_fields(
     """
     if target not in variables:
         raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
-    record = open_record(os.fspath(path), variables, progress, parse(select), west)
+    record = open_record(path, variables, progress, parse(select), west)
     fields = DailyFields(record, variables, target, accumulated, land_mask, units)
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(

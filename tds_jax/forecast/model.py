@@ -7,14 +7,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax.config import require
 from tds_jax.engine.step import Batch
 from tds_jax.nn.conv_nd import encircled
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
+from tds_jax.own import require_shape
 
 
 class Network(Protocol):
-    """Any of the networks: x (B, T, H, W, C) -> (B, L, H, W) f32; keys None without dropout."""
+    """Any of the networks: x (B, T, H, W, C) -> (B, L, H, W) f32; keys None without dropout.
+
+    x is normalised, 0 where missing, with the maps that model.extra_inputs adds; what is returned
+    is in units of the target's spread, less what model.prior says already.
+    """
 
     def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None) -> jax.Array: ...
 
@@ -59,6 +65,10 @@ class Forecaster(Module):
     """
 
     def __init__(self, network: Network, around: Surroundings) -> None:
+        require(
+            isinstance(network, nnx.Module) and callable(network),
+            f"model.name makes a {type(network).__name__}; make a flax.nnx.Module",
+        )
         self.network = network
         self.around = around
         channels, leads, cells = around.channels, around.leads, around.grid
@@ -82,7 +92,10 @@ class Forecaster(Module):
         target = slice(self.around.target, self.around.target + 1)
         x = self.normalized(batch)
         keys = batch["key"] if train else None
-        y = self.network(self._inputs(x, batch), train, keys) + self._prior(x, batch)
+        y = self.network(self._inputs(x, batch), train, keys)
+        expected = (x.shape[0], self.around.leads, *x.shape[2:4])
+        require_shape("model.name", type(self.network).__name__, y, expected)
+        y = y + self._prior(x, batch)
         days = batch["phase"][:, batch["fields"].shape[1] :]
         usual = self._usual(batch, days, target)[..., 0]
         return usual + y * self.target_scale(batch)

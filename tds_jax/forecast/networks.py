@@ -7,7 +7,9 @@ from flax import nnx
 from tds_jax.forecast.cnn3d_lstm import CNN3DLSTM, structure
 from tds_jax.forecast.config import ForecastMemoryConfig, ForecastModelConfig
 from tds_jax.forecast.convlstm import ConvLSTM
+from tds_jax.forecast.model import Network
 from tds_jax.nn.precision import compute_dtype
+from tds_jax.own import is_own, made
 
 # (hidden, lstm_hidden) as published.
 PUBLISHED = {
@@ -26,13 +28,17 @@ def make_network(
     leads: int,
     cells: int,
     rngs: nnx.Rngs,
-) -> ConvLSTM | CNN3DLSTM:
+) -> Network:
     """A fresh network; widths of 0 are those published.
 
     cells: how many land cells its LSTM runs on, 0 for all of the grid.
     With memory.pixel_chunk their convolutions also take one example at a time.
     """
     dtype = compute_dtype(memory.dtype)
+    if is_own(model.name):
+        beside = {"num_channels": num_channels, "leads": leads, "dtype": dtype, "rngs": rngs}
+        settings = dataclasses.asdict(model) | dataclasses.asdict(memory)
+        return made("model.name", model.name, settings | beside)
     hidden, lstm_hidden = PUBLISHED[model.name]
     hidden, lstm_hidden = model.hidden or hidden, model.lstm_hidden or lstm_hidden
     if model.name == "convlstm":

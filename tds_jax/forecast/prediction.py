@@ -1,9 +1,9 @@
 """Forecasts from every day of a record, as CF NetCDF or Zarr; memory does not grow with length."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,27 +40,11 @@ def predict(
     not be read. workdir: the run's; nothing in it is needed.
     """
     fields = task.open(str(source))
-    for line in (*fields.unusable, *fields.notes):
-        print(f"note: {line}", file=sys.stderr)
-    found, wanted = task.grid_of(fields), task.recorded
-    if found != (wanted.height, wanted.width, wanted.grid):
-        raise UserError(
-            f"--input={source} has {found[0]} x {found[1]} cells, {found[2]}; the model was "
-            f"trained on {wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid"
-        )
-    if new := int((fields.land & ~task.seen).sum()):
-        print(
-            f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr
-        )
-    last = last_days(fields.days, task.spec.input_days)
-    if not len(last):
-        raise UserError(
-            f"--input={source} has no {task.spec.input_days} days in a row; give a longer record"
-        )
+    last = require_forecasts(task, fields, f"--input={source}")
     require_place(source, target)
     make_folder_for(target)
     with progress_bar("predicting") as progress:
-        blocks = forecasts(task, model, fields, last)
+        blocks = forecasts(task, model, runner(model), fields, last)
         _write(task, fields, last, target, blocks, progress)
     if fields.unusable:
         names = ", ".join(line.split(":")[0] for line in fields.unusable[:SHOWN])
@@ -71,17 +55,48 @@ def predict(
     return [target]
 
 
+def require_forecasts(task: ForecastTask, fields: Fields, name: str) -> np.ndarray:
+    """Indices of the days after which there is a forecast; says what is strange about the fields.
+
+    UserError, beginning with their name, for another grid than the run's, and where there is none.
+    """
+    for line in (*fields.unusable, *fields.notes):
+        print(f"note: {line}", file=sys.stderr)
+    found, wanted = task.grid_of(fields), task.recorded
+    if found != (wanted.height, wanted.width, wanted.grid):
+        raise UserError(
+            f"{name} has {found[0]} x {found[1]} cells, {found[2]}; the model was "
+            f"trained on {wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid"
+        )
+    if new := int((fields.land & ~task.seen).sum()):
+        print(
+            f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr
+        )
+    last = last_days(fields.days, task.spec.input_days)
+    if not len(last):
+        raise UserError(f"{name} has no {task.spec.input_days} days in a row; give a longer record")
+    return last
+
+
 def last_days(days: np.ndarray, length: int) -> np.ndarray:
     """Indices of the days that end `length` consecutive ones."""
     ends = np.arange(length - 1, len(days))
     return ends[days[ends] - days[ends - length + 1] == (length - 1) * DAY]
 
 
+def runner(model: nnx.Module) -> Callable[[Any], jax.Array]:
+    """Batch -> (B, L, H, W), compiled once."""
+    return compiled(model, lambda model, batch: model(batch, False))
+
+
 def forecasts(
-    task: ForecastTask, model: nnx.Module, fields: Fields, last: np.ndarray
+    task: ForecastTask,
+    model: nnx.Module,
+    run: Callable[[Any], jax.Array],
+    fields: Fields,
+    last: np.ndarray,
 ) -> Iterator[np.ndarray]:
     """(n, L, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land."""
-    run = compiled(model, lambda model, batch: model(batch, False))
     size, days, leads = task.config.eval.batch_size, task.spec.input_days, task.spec.lead_days
     for first in range(0, len(last), size):
         ends = last[first : first + size]
@@ -121,14 +136,18 @@ def make_batch(windows: np.ndarray, phase: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _write(
-    task: ForecastTask,
-    fields: Fields,
-    last: np.ndarray,
-    target: Path,
-    blocks: Iterator[np.ndarray],
-    progress: Progress,
-) -> None:
+class Layout(NamedTuple):
+    """Of forecasts as CF has them. axes: the dimensions in order; described: of the target;
+    valid: of valid_time; about: of the whole."""
+
+    axes: dict[str, tuple[np.ndarray, dict[str, str]]]
+    described: dict[str, Any]
+    valid: tuple[np.ndarray, dict[str, str]]
+    about: dict[str, str]
+
+
+def layout(task: ForecastTask, fields: Fields, last: np.ndarray) -> Layout:
+    """The layout of the forecasts after some days of fields."""
     leads, days = task.spec.lead_days, fields.days[last]
     time, told = time_axis(days)
     axes = {
@@ -142,12 +161,24 @@ def _write(
         "coordinates": "valid_time",
         "comment": "of the whole day valid_time, from the days up to and including time",
     }
-    chunks = (1, leads, len(fields.lat), len(fields.lon))
+    valid = (days[:, None] + DAY * np.arange(1, leads + 1)).astype("datetime64[D]").astype(np.int64)
+    told = {"standard_name": "time", "units": f"days since {EPOCH}"}
     about = {"title": f"forecasts of {fields.target}", "source": "tds_jax"}
+    return Layout(axes, described, (valid, told), about)
+
+
+def _write(
+    task: ForecastTask,
+    fields: Fields,
+    last: np.ndarray,
+    target: Path,
+    blocks: Iterator[np.ndarray],
+    progress: Progress,
+) -> None:
+    axes, described, valid, about = layout(task, fields, last)
+    chunks = (1, task.spec.lead_days, len(fields.lat), len(fields.lon))
     with grid_file(target, axes, {fields.target: described}, chunks, about, "gzip") as file:
-        valid = (days[:, None] + DAY * np.arange(1, leads + 1)).astype("datetime64[D]")
-        told = {"standard_name": "time", "units": f"days since {EPOCH}"}
-        file.values("valid_time", ("time", LEAD), valid.astype(np.int64), told)
+        file.values("valid_time", ("time", LEAD), *valid)
         done = 0
         for block in blocks:
             file[fields.target][done : done + len(block)] = block

@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from flax import nnx
 
 from tds_jax.config import Config, require
@@ -18,7 +19,7 @@ from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
-from tds_jax.forecast import synthetic, torch_names
+from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season, season_gap
 from tds_jax.forecast.config import ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.fields import open_fields
@@ -34,11 +35,10 @@ from tds_jax.forecast.windows import (
     split_days,
     window_starts,
 )
+from tds_jax.own import compared, is_own
 from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 
-# Maps of an extra input: land, and sin latitude, sin and cos longitude.
-STATIC = {"land_mask": 1, "coordinates": 3}
 LATER = {"units", "seen"}  # inputs that older runs do not name
 # Sequences of an LSTM redone together, most bytes first.
 PIXEL_CHUNKS = (65_536, 16_384, 4_096)
@@ -91,8 +91,8 @@ class ForecastTask:
         require_windows(fields.days, self.spec)
         return fields
 
-    def open(self, path: str) -> Fields:
-        """The daily fields of a path, as the config wants them, in the units of the run."""
+    def open(self, path: str | xr.Dataset) -> Fields:
+        """The daily fields of a path or dataset, as the config wants them, in the run's units."""
         data, run = self.config.data, self._run
         with progress_bar("reading the headers") as progress:
             return open_fields(
@@ -202,7 +202,7 @@ class ForecastTask:
             scale_per_cell=model.normalize == "cell",
             prior=model.prior,
             local=(model.local_kernel, model.local_days),
-            static=sum(STATIC[name] for name in extra if name in STATIC) + len(data.static),
+            static=statics.count(extra, data.static),
             season="day_of_year" in extra,
             periodic=model.periodic,
         )
@@ -232,9 +232,13 @@ class ForecastTask:
         weight = (
             batch["weight"] * model.area_of(batch) if self.config.loss.area else batch["weight"]
         )
-        error = (prediction - batch["target"]) / model.target_scale(batch)
+        scale = model.target_scale(batch)
+        error = (prediction - batch["target"]) / scale
         loss = self.config.loss
         cost = loss.mse_weight * error**2 + loss.mae_weight * jnp.abs(error)
+        if loss.own:
+            scaled = prediction / scale, batch["target"] / scale
+            cost += compared("loss.own", loss.own, *scaled, error.shape)
         last = batch["fields"][:, -1:, ..., self.target]
         known = (batch["present"][:, -1:, ..., self.target] > 0).astype(jnp.float32)
         errors = Errors.of(prediction, batch["target"], batch["weight"], last, known)
@@ -275,6 +279,8 @@ class ForecastTask:
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
         """Recomputation that pays here: of days (convlstm) or pixels in chunks, and of blocks."""
         remat = {"remat": ("none", "names", "full")}
+        if is_own(self.config.model.name):  # nothing is known of it
+            return {}
         if self.config.model.name == "convlstm":
             return {"day_chunk": (0, max(1, round(self.spec.input_days**0.5)))} | remat
         return {"pixel_chunk": (0, *PIXEL_CHUNKS)} | remat
@@ -299,27 +305,15 @@ class ForecastTask:
                 own = usual.of([self.target])
                 found["damping"] = fit_damping(fields, days, own, self.spec.lead_days)
         if self.around().static:
-            found["static"] = self._static()
+            found["static"] = statics.maps(fields, model.extra_inputs, self.config.data.static)
         if model.land_only:
             found["network"] = {"cells": np.flatnonzero(fields.land)}
         return found
 
-    def _static(self) -> np.ndarray:
-        """(H, W, S) the maps that stand beside the fields, files' ones with mean 0 and spread 1."""
-        fields, maps = self.fields, []
-        if "land_mask" in self.config.model.extra_inputs:
-            maps.append(fields.land.astype(np.float32))
-        if "coordinates" in self.config.model.extra_inputs:
-            axes = np.radians(fields.lat), np.radians(fields.lon)
-            lat, lon = np.meshgrid(*axes, indexing="ij")
-            maps += [np.sin(lat), np.sin(lon), np.cos(lon)]
-        maps += [_standard(fields.static(name)) for name in self.config.data.static]
-        return np.stack(maps, axis=-1)
-
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""
         model, optim = self.config.model, self.config.optim
-        norms = model.name != "convlstm" and model.norm == "batch"
+        norms = model.name.startswith("cnn3d_lstm") and model.norm == "batch"
         split = optim.batch_norm_warning(" (model.norm=group is exact)")
         said = [*self.fields.unusable, *self.fields.notes]
         if self._is_global() and not (model.periodic or any(self.config.data.crop)):
@@ -346,12 +340,6 @@ class ForecastTask:
             f"loss {values['loss']:.4f}  rmse {values['rmse']:.4g}  mae {values['mae']:.4g}"
             f"  skill {values['skill']:.3f}"
         )
-
-
-def _standard(values: np.ndarray) -> np.ndarray:
-    """(H, W) with mean 0 and spread 1, 0 where missing."""
-    spread = np.nanstd(values)
-    return np.nan_to_num((values - np.nanmean(values)) / (spread if spread > 0 else 1))
 
 
 def _simulation(config: Config) -> synthetic.Simulation:

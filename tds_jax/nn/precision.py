@@ -6,6 +6,9 @@ no loss scaling is needed; it keeps 8 bits, so a pose summed over 1000 steps in 
 growing, which is why carries stay float32.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 
@@ -19,6 +22,13 @@ def set_matmul_precision(name: str) -> None:
     """'default' lets the device round float32 operands (TF32 on GPU, bf16 on TPU);
     'highest' is true float32. No effect on CPU."""
     jax.config.update("jax_default_matmul_precision", None if name == "default" else name)
+
+
+@contextlib.contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Inside, as `set_matmul_precision`: runs of several settings may share a process."""
+    with jax.default_matmul_precision(None if name == "default" else name):
+        yield
 
 
 def at_least_f32(dtype: jnp.dtype) -> jnp.dtype:

@@ -14,6 +14,7 @@ from tds_jax.config import (
     at_least,
     between,
     one_of,
+    one_of_or_own,
     require,
     require_shares,
 )
@@ -29,12 +30,13 @@ STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kerne
 class PoseModelConfig(Settings, group="model"):
     """Arguments of `pose.models.PoseModel`, in the order of the data's way through it.
 
-    The six tuples have one entry per TDS stage. name 'neuropose' builds `pose.neuropose.NeuroPose`
-    instead, which reads widths, conv_strides, groups, layers and dropout (its docstring says as
-    what) and nothing else.
+    The six tuples have one entry per TDS stage. name 'package.module:Name' builds `own.OwnModel`
+    around a network of one's own, which gets those of them that it asks for. 'neuropose' builds
+    `pose.neuropose.NeuroPose` instead, which reads widths, conv_strides, groups, layers and dropout
+    (its docstring says as what) and nothing else.
     """
 
-    name: str = field(metadata=one_of("tds", "neuropose"))
+    name: str = field(metadata=one_of_or_own("tds", "neuropose"))
     conv_kernels: tuple[int, ...] = field(metadata=at_least(1))
     conv_strides: tuple[int, ...] = field(metadata=at_least(1))
     groups: tuple[int, ...] = field(metadata=at_least(1))
@@ -155,18 +157,21 @@ class PoseDataConfig(LoaderConfig):
 class PoseLossConfig(Settings, group="loss"):
     """loss = mse_weight * mse + mae_weight * mae over valid rows and all joints (rad², rad).
 
-    fingertip_weight: per mm of the mean distance of the fingertips, averaged per example.
+    fingertip_weight: per mm of the mean distance of the fingertips, averaged per example. own:
+    'package.module:function' of (poses, target), both (B, N, J), that gives (B, N): what each row
+    costs besides; '' for none.
     """
 
     mse_weight: float = field(metadata=at_least(0))
     mae_weight: float = field(metadata=at_least(0))
     fingertip_weight: float = field(metadata=at_least(0))
     every_sample: bool
+    own: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.mse_weight + self.mae_weight + self.fingertip_weight > 0,
+            self.mse_weight + self.mae_weight + self.fingertip_weight > 0 or bool(self.own),
             "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
         )
 
@@ -180,11 +185,20 @@ class PoseMemoryConfig(MemoryConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PoseEvalConfig(EvalConfig):
-    """The engine's settings, and the hand that turns angles into landmarks."""
+    """The engine's settings, and the hand that turns angles into landmarks.
+
+    own: metrics, each a 'package.module:function' as `PoseLossConfig.own`; means go by its name.
+    """
 
     hand_model: str
+    own: tuple[str, ...]
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings: its labels were taken as they are, its splits were of sessions."""
-    return values | {"data": {"angle_unit": "rad", "split_by": "session"} | dict(values["data"])}
+    later: dict[str, dict[str, Any]] = {
+        "data": {"angle_unit": "rad", "split_by": "session"},
+        "loss": {"own": ""},
+        "eval": {"own": ()},
+    }
+    return values | {group: added | dict(values[group]) for group, added in later.items()}

@@ -14,14 +14,15 @@ from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.errors import some
+from tds_jax.own import names_of
 from tds_jax.pose import baselines, figures
 from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers, joint_names
 from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.metrics import States, make_compare
-from tds_jax.pose.models import PoseModel
-from tds_jax.pose.neuropose import NeuroPose
+from tds_jax.pose.networks import AnyModel
+from tds_jax.pose.own import METRICS
 from tds_jax.pose.scales import other_scale
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
@@ -91,7 +92,7 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     step = source.spec.label_stride
     rate = task.recorded.sample_rate / step
     fitted = fitted_baselines(task, workdir)
-    compare = jax.jit(make_compare(task.hand, rate, every_sample=step == 1))
+    compare = jax.jit(make_compare(task.hand, rate, step == 1, task.own_metrics))
     found: dict[str, Sessions] = {}
     trace: figures.Trace | None = None
     run = Evaluator(model, functools.partial(answers, task), task.config)
@@ -106,7 +107,8 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     notes = _notes(task, fitted) + _still(found[MODEL]) + _scales(task, model, source.table)
     kinds = set(source.table.group_of("generalization"))
     whole = EASIEST if kinds - set(SEEN) else ALL
-    report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING)
+    headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
+    report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING)
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
@@ -116,7 +118,7 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
 
 def _scales(task: PoseTask, model: nnx.Module, table: SessionTable) -> tuple[str, ...]:
     """A line if the first session's EMG is in another unit than the model was trained in."""
-    assert isinstance(model, PoseModel | NeuroPose)
+    assert isinstance(model, AnyModel)
     if not task.config.data.normalize:
         return ()
     scale = np.asarray(model.normalizer.scale[...])

@@ -16,8 +16,10 @@ from tds_jax.data.places import pair_files
 from tds_jax.data.whole_file import naming
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
+from tds_jax.pose.arrays import start_of
 from tds_jax.pose.metadata import SUFFIXES
 from tds_jax.pose.models import PoseModel
+from tds_jax.pose.recording import Recording, finite_emg
 from tds_jax.pose.stream import Stream
 from tds_jax.pose.task import PoseTask
 
@@ -83,18 +85,18 @@ class Player:
         self.latency = Latency()
         self.poses, self.seconds = 0, 0.0
 
-    def __call__(self, path: str, rows: int) -> Iterator[np.ndarray]:
+    def __call__(self, recording: Recording) -> Iterator[np.ndarray]:
         """Consecutive poses (n, J); raises UserError before the first if tracking cannot start."""
-        return self._play(path, rows, prediction.given_pose(self._task, self._stream.model, path))
+        return self._play(recording, prediction.given_pose(self._stream.model, recording))
 
-    def _play(self, path: str, rows: int, initial: np.ndarray | None) -> Iterator[np.ndarray]:
+    def _play(self, recording: Recording, initial: np.ndarray | None) -> Iterator[np.ndarray]:
         stream, rate = self._stream, self._task.recorded.sample_rate
         warm(stream, self._task.recorded.num_channels, initial)
         state = stream.start(stream.params, 1, initial)
         began = time.perf_counter()
-        for start in range(0, rows, self._chunk):
-            stop = min(start + self._chunk, rows)
-            emg = prediction.read_emg(self._task, path, start, stop)[None]
+        for start in range(0, recording.rows, self._chunk):
+            stop = min(start + self._chunk, recording.rows)
+            emg = finite_emg(recording, start, stop)[None]
             due = began + stop / rate if self._paced else time.perf_counter()
             time.sleep(max(0.0, due - time.perf_counter()))
             state, poses = stream(stream.params, state, emg)
@@ -152,19 +154,7 @@ def _initial(model: PoseModel, initial: Sequence[float] | None) -> np.ndarray | 
             "--initial_pose is missing: a tracking model needs the pose at which a pipe starts; "
             f"give {model.num_joints} angles in radians, separated by commas"
         )
-    if initial is None:
-        return None
-    if model.initial_pose not in ("given", "mixed"):
-        raise UserError(
-            f"--initial_pose is given, but the model was trained with model.initial_pose="
-            f"{model.initial_pose!r} and starts by itself; leave it out"
-        )
-    if len(initial) != model.num_joints or not np.isfinite(initial).all():
-        raise UserError(
-            f"--initial_pose={','.join(map(str, initial))} has {len(initial)} angles, the model "
-            f"has {model.num_joints}; give a finite number for each joint"
-        )
-    return np.asarray([initial], np.float32)
+    return start_of(model, initial, "--initial_pose")
 
 
 def _pipe(task: PoseTask, stream: Stream, initial: np.ndarray | None, out: TextIO) -> str:

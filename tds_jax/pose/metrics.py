@@ -5,7 +5,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import jax
@@ -16,6 +16,7 @@ from tds_jax.engine.metrics import Additive, Regression, divide
 from tds_jax.pose import kinematics
 from tds_jax.pose.joints import fingers, segments
 from tds_jax.pose.kinematics import HandModel
+from tds_jax.pose.own import own_metrics
 
 DEGREES = 180 / np.pi
 # Landmarks are compared this often: every 40th sample at 2 kHz.
@@ -133,9 +134,12 @@ def landmark_stride(rate_hz: float) -> int:
 
 
 def make_compare(
-    hand: HandModel | None, rate_hz: float, every_sample: bool
+    hand: HandModel | None, rate_hz: float, every_sample: bool, own: Sequence[str] = ()
 ) -> Callable[[jax.Array, jax.Array, jax.Array], States]:
-    """(poses, target, weight) -> every state, one per example; without a hand no landmarks."""
+    """(poses, target, weight) -> every state, one per example; without a hand no landmarks.
+
+    own: metrics of one's own, see `own.own_metrics`.
+    """
 
     def compare(poses: jax.Array, target: jax.Array, weight: jax.Array) -> States:
         states: States = {
@@ -146,6 +150,6 @@ def make_compare(
         if hand is not None:
             stride = landmark_stride(rate_hz)
             states["landmark"] = LandmarkError.of(hand, stride, poses, target, weight)
-        return states
+        return states | own_metrics(own, poses, target, weight)
 
     return compare

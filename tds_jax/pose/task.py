@@ -20,15 +20,16 @@ from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
-from tds_jax.nn.precision import compute_dtype
 from tds_jax.nn.resample import upsample
-from tds_jax.pose import filters, gestures, kinematics, synthetic, torch_names
+from tds_jax.own import is_own
+from tds_jax.pose import gestures, kinematics, synthetic, torch_names
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
 from tds_jax.pose.kinematics import HandModel
 from tds_jax.pose.labels import FAILURE_ATOL
 from tds_jax.pose.metrics import DEGREES, landmark_stride
 from tds_jax.pose.models import PoseModel
-from tds_jax.pose.neuropose import NeuroPose
+from tds_jax.pose.networks import AnyModel, make_network
+from tds_jax.pose.own import own_metrics, row_loss
 from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
@@ -121,6 +122,11 @@ class PoseTask:
         """The user's hand model, '' for our own."""
         return cast(PoseEvalConfig, self.config.eval).hand_model
 
+    @property
+    def own_metrics(self) -> tuple[str, ...]:
+        """Metrics of one's own, as the settings name them."""
+        return cast(PoseEvalConfig, self.config.eval).own
+
     @functools.cached_property
     def hand(self) -> HandModel | None:
         """What turns angles into landmarks; None unless there are 20, taken to be emg2pose's."""
@@ -158,40 +164,10 @@ class PoseTask:
         )
         return DataAbout(table.root, words, not self.config.data.path)
 
-    def init(self, rngs: nnx.Rngs) -> PoseModel | NeuroPose:
+    def init(self, rngs: nnx.Rngs) -> AnyModel:
         """A fresh model for the recordings' channels, joints and rate."""
-        model, memory = self.config.model, cast(PoseMemoryConfig, self.config.memory)
-        dtype = compute_dtype(memory.dtype)
-        if model.name == "neuropose":
-            return NeuroPose(
-                num_channels=self.recorded.num_channels,
-                num_joints=self.recorded.num_joints,
-                channels=model.widths,
-                pools=model.conv_strides,
-                electrode_pools=model.groups,
-                residual_blocks=model.layers,
-                dropout=model.dropout,
-                remat=memory.remat,
-                dtype=dtype,
-                rngs=rngs,
-            )
-        settings = dataclasses.asdict(model) | {"out_features": model.out_features or None}
-        settings["output_filter"] = filters.make_filter(
-            settings["output_filter"],
-            cutoff=settings.pop("filter_cutoff"),
-            gain=settings.pop("filter_gain"),
-            speed_cutoff=settings.pop("filter_speed_cutoff"),
-            rate=model.rollout_freq,
-        )
-        del settings["name"]
-        return PoseModel(
-            **self.inputs(),
-            **settings,
-            decoder_chunk=memory.decoder_chunk,
-            remat=memory.remat,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        memory = cast(PoseMemoryConfig, self.config.memory)
+        return make_network(self.config.model, memory, self.recorded, rngs)
 
     def poses(
         self, model: nnx.Module, batch: Batch, train: bool, tracking: bool = False
@@ -232,9 +208,11 @@ class PoseTask:
         error = poses - target
         loss = self.config.loss
         cost = loss.mse_weight * error**2 + loss.mae_weight * jnp.abs(error)
-        row = jnp.mean(cost, axis=-1, dtype=jnp.float32)
+        row = jnp.mean(cost, axis=-1, dtype=jnp.float32) + row_loss(loss.own, poses, target)
         total = jnp.sum(weight * row, dtype=jnp.float32)
         states: dict[str, Any] = {UNIT: metrics.Regression.of(poses, target, weight).pool()}
+        for name, one in own_metrics(self.own_metrics, poses, target, weight).items():
+            states[name] = jax.tree.map(jnp.sum, one)
         if loss.fingertip_weight:
             states["fingertip_mm"] = distance = self.fingertip_distance(poses, target, weight)
             total += loss.fingertip_weight * distance.sum
@@ -286,7 +264,12 @@ class PoseTask:
         return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
-        """Recomputation that pays here: of the rollout in √N chunks, and of encoder blocks."""
+        """Recomputation that pays here: of the rollout in √N chunks, and of encoder blocks.
+
+        Of a network of one's own nothing is known.
+        """
+        if is_own(self.config.model.name):
+            return {}
         remat = {"remat": ("none", "names", "full")}
         if self._rollout is None:
             return remat
@@ -335,9 +318,9 @@ class PoseTask:
         )
 
 
-def _rollout_steps(grid: PoseModel | NeuroPose, window: int) -> int | None:
+def _rollout_steps(grid: nnx.Module, window: int) -> int | None:
     """Decoder steps of a training window; None for a model that has no rollout."""
-    if isinstance(grid, NeuroPose):
+    if not isinstance(grid, PoseModel):
         return None
     return grid.decoder_steps(window, grid.encoder.num_frames(window))
 

@@ -1,7 +1,7 @@
 """What is given to `predict`: volumes as they are, and clouds brought to a run's grid."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +11,13 @@ from tds_jax.data import json_file
 from tds_jax.errors import UserError
 from tds_jax.voxel.data.calibration import Calibration, moved, rigid
 from tds_jax.voxel.data.clouds import ENDINGS as CLOUDS
-from tds_jax.voxel.data.clouds import NAMED, Cloud, read_cloud
+from tds_jax.voxel.data.clouds import NAMED, Cloud, cloud_of, read_cloud
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.naming import by_number
 from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.source import stored_geometry
 from tds_jax.voxel.data.volumes import ENDINGS as VOLUMES
-from tds_jax.voxel.data.volumes import STORE, Place, Volume, VolumeFiles, places_in
+from tds_jax.voxel.data.volumes import STORE, Place, Volume, VolumeFiles, checked, places_in, sparse
 from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored, target_volume
 from tds_jax.voxel.prepare import SETTINGS, Prepare
 
@@ -148,14 +148,34 @@ class Arriving:
             raise UserError(
                 f"{file}: its columns have no names and the run's data tell none; give --layout"
             )
-        cloud = read_cloud(file, self.layout)
-        self.points.read(self.sensor, file, cloud)
-        matrix = self._matrix(file)
+        return self._voxelised(file, read_cloud(file, self.layout), self._matrix(file))
+
+    def take(self, name: str, x: Any) -> Volume:
+        """`read` of what is in memory: an array (X, Y, Z, 4), {'coords', 'features', 'shape'} of a
+        sparse volume, an array of points in the columns of the layout, or columns by name."""
+        if isinstance(x, Mapping) and "coords" in x:
+            arrays = [np.asarray(x[key]) for key in ("coords", "features", "shape")]
+            return _on(self.grid, name, checked(name, *arrays))
+        if not isinstance(x, Mapping):
+            x = np.asarray(x)
+            if x.ndim != 2:
+                return _on(self.grid, name, sparse(name, x))
+            if not self.layout:
+                raise UserError(f"{name}: its columns have no names; give layout")
+        if self.sensor == "radar" and self.calibration.radar:
+            raise UserError(
+                f"{name}: the run's scenes have a calibration each, and an array is of none; give "
+                "rotation and translation"
+            )
+        return self._voxelised(name, cloud_of(name, x, self.layout), self._matrix(Path(name)))
+
+    def _voxelised(self, name: Path | str, cloud: Cloud, matrix: np.ndarray) -> Volume:
+        self.points.read(self.sensor, name, cloud)
         cloud = dataclasses.replace(cloud, points=moved(cloud.points, matrix))
         inside = self.points.placed(self.sensor, cloud.points, self.grid)
         if len(cloud.points) and not inside:
             raise UserError(
-                f"{file}: none of its {len(cloud.points)} points is inside the run's ranges "
+                f"{name}: none of its {len(cloud.points)} points is inside the run's ranges "
                 f"{self.grid.ranges}; metres, in the frame of the grid?"
             )
         return self._volume(cloud)
@@ -190,7 +210,7 @@ def calibration_of(rotation: tuple[float, ...], translation: tuple[float, ...]) 
     return Calibration(rigid(rotation or tuple(np.eye(3).ravel()), translation or (0, 0, 0)))
 
 
-def _on(grid: VoxelGrid, file: Path, volume: Volume) -> Volume:
+def _on(grid: VoxelGrid, file: Path | str, volume: Volume) -> Volume:
     if volume.shape != grid.shape:
         raise UserError(
             f"{file}: the grid (X, Y, Z) is {volume.shape}, the model was trained on {grid.shape}; "

@@ -3,9 +3,8 @@
 import dataclasses
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -24,7 +23,6 @@ from tds_jax.voxel.data import pcd, ply
 from tds_jax.voxel.data.clouds import LAYOUTS
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.known import KNOWN
-from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.volumes import KINDS, STORE, TARGET, Volume, VolumeFiles, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint
@@ -74,14 +72,12 @@ class Predict:
         samples, lost = self._samples(task, source, target)
         arriving.require_apart(samples)
         total = len(samples) + len(lost)
-        threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
         are_clouds = [arriving.is_cloud(Path(one.source.path)) for one in samples]
         if not all(are_clouds):
             folder = source if source.is_dir() else source.parent
             arriving.require_place(folder, task.data.native_geometry)
-        how = self._arriving(task, any(are_clouds))
-        answer = _answering(task, model)
-        weight = task.data.grid.weight(task.data.volume_shape)
+        how = self.arriving(task, any(are_clouds))
+        answer = Answering(task, model, workdir)
         written = []
         with progress_bar("predicting") as progress:
             for done, (name, place, goal) in enumerate(samples):
@@ -94,7 +90,7 @@ class Predict:
                     _say_left_out(error)
                     lost.append(name)
                 else:
-                    _write(goal, answer(volume), weight, threshold, task.data.geometry)
+                    _write(goal, answer(volume))
                     written.append(goal)
         how.volumes.close()
         for line in how.points.lines():
@@ -139,7 +135,9 @@ class Predict:
             pairs += pair_files(folder, target / scene, ENDINGS, f".{self.format}")
         return pairs
 
-    def _arriving(self, task: VoxelTask, clouds: bool) -> Arriving:
+    def arriving(self, task: VoxelTask, clouds: bool) -> Arriving:
+        """How what is given becomes volumes. clouds: whether there are any; says what is assumed of
+        them."""
         grid = arriving.grid_of(task.data.native_geometry)
         known = arriving.prepared_with(task.config.data.path) if clouds else None
         layout, calibration = self.layout, arriving.calibration_of(self.rotation, self.translation)
@@ -164,19 +162,40 @@ def _say_left_out(error: UserError) -> None:
     print(f"warning: left out {error}", file=sys.stderr)
 
 
-def _answering(task: VoxelTask, model: nnx.Module) -> Callable[[Volume], np.ndarray]:
-    """Volume -> (D, H, W, 4) by the model."""
-    run = compiled(model, lambda model, batch: task.method.volumes(model, batch)[MODEL])
-    weight = task.data.grid.weight(task.data.volume_shape)
-    leaf = "radar" if task.generates else "target"
+class Found(NamedTuple):
+    """What a model sees in a volume: its voxels above the threshold.
 
-    def answer(volume: Volume) -> np.ndarray:
+    coords (N, 3) integers (x, y, z); features (N, 4) f32 in the files' units, channel 0 the
+    occupancy's probability; shape (X, Y, Z) of the grid; points (N, 3) f64 metres, their centres.
+    """
+
+    coords: np.ndarray
+    features: np.ndarray
+    shape: tuple[int, int, int]
+    points: np.ndarray
+
+
+class Answering:
+    """Volume -> `Found` by the model, compiled once, above the threshold that the workdir keeps."""
+
+    def __init__(self, task: VoxelTask, model: nnx.Module, workdir: Path | None) -> None:
+        self._task = task
+        self._run = compiled(model, lambda model, batch: task.method.volumes(model, batch)[MODEL])
+        self._weight = task.data.grid.weight(task.data.volume_shape)
+        self._threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
+
+    def __call__(self, volume: Volume) -> Found:
+        """Noise is a function of the volume alone."""
+        task, leaf = self._task, "radar" if self._task.generates else "target"
         seen = task.data.grid.arrange(volume, pooled=() if leaf == "radar" else (3,))
         key = key_data(task.config.seed, zlib.crc32(seen.tobytes()))
-        batch: dict[str, Any] = {leaf: seen[None], "weight": weight[None], "key": key[None]}
-        return np.asarray(run(batch)[0])
-
-    return answer
+        batch: dict[str, Any] = {leaf: seen[None], "weight": self._weight[None], "key": key[None]}
+        made = np.asarray(self._run(batch)[0])
+        full = (made[..., 0] > self._threshold) & (self._weight > 0)
+        z, x, y = np.nonzero(full)
+        d, h, w = made.shape[:3]
+        points = task.data.geometry.points(full)
+        return Found(np.stack([x, y, z], axis=1), made[z, x, y], (h, w, d), points)
 
 
 def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
@@ -190,17 +209,12 @@ def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
     return FIXED
 
 
-def _write(
-    place: Path, volume: np.ndarray, weight: np.ndarray, threshold: float, geometry: Geometry
-) -> None:
+def _write(place: Path, found: Found) -> None:
     make_folder_for(place)
-    full = (volume[..., 0] > threshold) & (weight > 0)
     if encoded := POINTS.get(place.suffix):
-        columns = dict(zip("xyz", geometry.points(full).T, strict=True))
-        columns |= dict(zip(TARGET, volume[full].T, strict=True))
+        columns = dict(zip("xyz", found.points.T, strict=True))
+        columns |= dict(zip(TARGET, found.features.T, strict=True))
         with whole_file(place) as temporary:
             temporary.write_bytes(encoded(columns))
         return
-    z, x, y = np.nonzero(full)
-    d, h, w = volume.shape[:3]
-    write_npz(place, Volume(np.stack([x, y, z], axis=1), volume[z, x, y], (h, w, d)))
+    write_npz(place, Volume(found.coords, found.features, found.shape))

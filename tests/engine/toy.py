@@ -94,6 +94,8 @@ def optim_config(**changes: Any) -> OptimConfig:
         "weight_decay": 0.0,
         "clip_norm": 0.0,
         "ema_decay": 0.0,
+        "init_from": "",
+        "frozen": (),
     }
     return OptimConfig(**values | changes)
 

@@ -12,6 +12,7 @@ from flax import nnx
 
 from tds_jax.errors import UserError
 from tds_jax.pose import live, prediction
+from tds_jax.pose.recording import FileRecording
 from tests.data.sessions import make_rows, write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 
@@ -68,7 +69,7 @@ def test_a_recording_plays_at_its_own_rate(base, tmp_path):
         seconds = []
         run = live.Player(task, live.Stream(model), 10, paced)
         began = time.perf_counter()
-        for _ in run(str(tmp_path / "short.hdf5"), 100):
+        for _ in run(FileRecording(task, str(tmp_path / "short.hdf5"))):
             seconds.append(time.perf_counter() - began)
         took[paced] = seconds[-1] - seconds[0]
     # Its first pose comes with the chunk that ends at 0.1 s, its last with the one at 1.0 s.

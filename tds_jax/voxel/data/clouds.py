@@ -1,6 +1,7 @@
 """Point clouds from files of any ending known here, by their columns' names or a layout."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,21 @@ def read_cloud(path: str | Path, layout: str) -> Cloud:
         raise UserError(f"{path}: cannot be read ({error}); copy the file again") from error
 
 
+def cloud_of(name: str, points: np.ndarray | Mapping[str, np.ndarray], layout: str) -> Cloud:
+    """The cloud of a matrix (N, columns of the layout), or of columns by their names, as in files.
+
+    UserError, beginning with a name, for what is none.
+    """
+    if not isinstance(points, Mapping):
+        return _cloud(_columns(name, points, names_of(layout), layout))
+    columns = {str(key): np.asarray(values).ravel() for key, values in points.items()}
+    if len(set(map(len, columns.values()))) > 1 or any(
+        c.dtype.kind not in "fiu" for c in columns.values()
+    ):
+        raise UserError(f"{name}: columns must be numbers, one per point in each")
+    return _cloud(_known(name, columns))
+
+
 def _matrix(path: Path, names: tuple[str, ...], kind: np.dtype) -> np.ndarray:
     width = len(names)
     if path.suffix.lower() == ".npy":
@@ -120,7 +136,7 @@ def _matrix(path: Path, names: tuple[str, ...], kind: np.dtype) -> np.ndarray:
 
 
 def _columns(
-    path: Path, matrix: np.ndarray, names: tuple[str, ...], layout: str
+    path: Path | str, matrix: np.ndarray, names: tuple[str, ...], layout: str
 ) -> dict[str, np.ndarray]:
     if matrix.ndim != 2 or matrix.shape[1] != len(names) or matrix.dtype.kind not in "fiu":
         raise UserError(
@@ -136,7 +152,7 @@ def _cloud(columns: dict[str, np.ndarray]) -> Cloud:
     return Cloud.of(points, columns.get("intensity", dark), columns.get("doppler", still))
 
 
-def _known(path: Path, columns_of_file: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _known(path: Path | str, columns_of_file: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Columns under the names that a cloud knows; or UserError."""
     found = {name.lower().removeprefix(PREFIX): values for name, values in columns_of_file.items()}
     if missing := {"x", "y", "z"} - found.keys():

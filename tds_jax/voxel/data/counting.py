@@ -24,7 +24,7 @@ class PointCounts:
     clouds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unseen: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def read(self, sensor: str, path: Path, cloud: Cloud) -> None:
+    def read(self, sensor: str, path: Path | str, cloud: Cloud) -> None:
         """Adds a cloud as it was read; UserError where most of its points have no place."""
         whole = len(cloud.points) + cloud.dropped
         if cloud.dropped > PLACELESS * whole:

@@ -94,7 +94,7 @@ class VolumeFiles:
         rows = self._stores.raw(place.path, kind, "voxels", place.start, place.stop)
         with naming(place.path, f"the shape of {kind} "):
             shape = np.array([*json.loads(str(header.attributes["shape"])), CHANNELS], np.int64)
-        return _checked(f"{place.path}: {kind}", rows["coords"], rows["features"], shape)
+        return checked(f"{place.path}: {kind}", rows["coords"], rows["features"], shape)
 
     def close(self) -> None:
         """Closes this process's stores; the next read opens them again."""
@@ -105,7 +105,7 @@ def read_volume(path: str) -> Volume:
     """A sparse .npz (coords, features, shape) or a dense .npy (X, Y, Z, 4); or UserError."""
     with naming(path), opening(path):
         if path.lower().endswith(".npy"):
-            return _sparse(path, np.load(path, mmap_mode="r", allow_pickle=False))
+            return sparse(path, np.load(path, mmap_mode="r", allow_pickle=False))
         # np.load leaves a file that is no archive open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = {"coords", "features", "shape"} - set(arrays)
@@ -114,19 +114,21 @@ def read_volume(path: str) -> Volume:
                     f"{path}: array {sorted(missing)[0]!r} is missing, the file has "
                     f"{sorted(arrays)}; write coords, features and shape"
                 )
-            return _checked(path, arrays["coords"], arrays["features"], arrays["shape"])
+            return checked(path, arrays["coords"], arrays["features"], arrays["shape"])
 
 
-def _sparse(path: str, array: np.ndarray) -> Volume:
+def sparse(path: str, array: np.ndarray) -> Volume:
+    """The volume of a dense array (X, Y, Z, 4); UserError, beginning with a path, for another."""
     if array.ndim != 4 or array.shape[3] != CHANNELS:
         raise UserError(
             f"{path}: shape {array.shape}, expected (X, Y, Z, {CHANNELS}); write the channel last"
         )
     coords = np.argwhere((array[..., 0] > 0) | np.isnan(array[..., 0]))
-    return _checked(path, coords, array[tuple(coords.T)], np.array(array.shape))
+    return checked(path, coords, array[tuple(coords.T)], np.array(array.shape))
 
 
-def _checked(path: str, coords: np.ndarray, features: np.ndarray, shape: np.ndarray) -> Volume:
+def checked(path: str, coords: np.ndarray, features: np.ndarray, shape: np.ndarray) -> Volume:
+    """The volume of the arrays of a sparse file; UserError, beginning with a path, for others."""
     if coords.ndim != 2 or coords.shape[1] != 3 or features.shape != (len(coords), CHANNELS):
         raise UserError(
             f"{path}: coords {coords.shape} and features {features.shape}, expected (N, 3) and "

@@ -1,0 +1,95 @@
+"""Parts of a run that are not this project's: named 'package.module:Name' in its settings."""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tds_jax.errors import UserError
+
+
+def is_own(name: str) -> bool:
+    """Whether a setting names a part of one's own instead of a known one."""
+    return ":" in name
+
+
+def found(setting: str, name: str) -> Any:
+    """What 'package.module:Name' names; UserError, beginning with the setting, if it is not there.
+
+    The module is imported, and so must be where Python looks: beside the program, installed, or in
+    PYTHONPATH.
+
+    >>> found("model.name", "fractions:Fraction")(1, 3)
+    Fraction(1, 3)
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        part = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{setting}={name!r}: there is no module {error.name!r} where Python looks; install "
+            "it, or put its folder into PYTHONPATH"
+        ) from error
+    except Exception as error:  # a module is a program, in which anything may go wrong
+        raise UserError(
+            f"{setting}={name!r}: {module} cannot be imported ({type(error).__name__}: {error})"
+        ) from error
+    if not hasattr(part, attribute):
+        raise UserError(f"{setting}={name!r}: {module} has no {attribute!r}; check the spelling")
+    return getattr(part, attribute)
+
+
+def made(setting: str, name: str, offered: Mapping[str, Any]) -> Any:
+    """What the named class or function makes of those of `offered` that its arguments name.
+
+    UserError where it needs others, or is none.
+
+    >>> made("model.name", "textwrap:TextWrapper", {"width": 9, "colour": "red"}).width
+    9
+    """
+    part = found(setting, name)
+    if not callable(part):
+        raise UserError(f"{setting}={name!r} is a {type(part).__name__}; name a class or function")
+    named = _arguments(part)
+    for one in named:
+        if one.name not in offered and one.default is one.empty:
+            raise UserError(
+                f"{setting}={name!r} needs {one.name!r}, which is not offered; known here: "
+                f"{', '.join(sorted(offered))}"
+            )
+    return part(**{one.name: offered[one.name] for one in named if one.name in offered})
+
+
+def _arguments(part: Any) -> list[inspect.Parameter]:
+    """Those that have names; of a class, its __init__'s, which flax hides behind others."""
+    is_class = isinstance(part, type)
+    taken = [*inspect.signature(part.__init__ if is_class else part).parameters.values()]
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one for one in taken[is_class:] if one.kind not in several]
+
+
+def compared(setting: str, name: str, prediction: Any, target: Any, shape: tuple[int, ...]) -> Any:
+    """What the named function of a prediction and its target gives, a number for each place."""
+    values = found(setting, name)(prediction, target)
+    require_shape(setting, name, values, shape)
+    return values
+
+
+def names_of(setting: str, own: Sequence[str]) -> dict[str, str]:
+    """What values of own functions are called, by their own names -> 'package.module:Name'."""
+    for name in own:
+        if not is_own(name):
+            raise UserError(f"{setting} has {name!r}; name functions as 'package.module:Name'")
+        found(setting, name)
+    named = {name.partition(":")[2]: name for name in own}
+    if len(named) < len(own):
+        raise UserError(f"{setting}={tuple(own)} has functions of one name; rename one")
+    return named
+
+
+def require_shape(setting: str, name: str, array: Any, expected: tuple[int, ...]) -> None:
+    """UserError unless a part has given an array of that shape."""
+    shape = getattr(array, "shape", None)
+    if shape != expected:
+        what = f"shape {shape}" if shape is not None else f"a {type(array).__name__}"
+        raise UserError(f"{setting}={name!r} gives {what}, expected {expected}")
