@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tds_jax.config import require_ending
 from tds_jax.data.hdf5 import Header
 from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.scan import SCAN_ROWS, require_columns, stamped_rate, times_of
+from tds_jax.data.session_files import HDF5
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
@@ -52,6 +54,8 @@ def predict(
     that cannot be predicted is named and ends in a UserError when all others are written.
     workdir: the run's; nothing in it is needed.
     """
+    if not source.is_dir():
+        require_ending("--output", target, HDF5)
     assert isinstance(model, PoseModel | NeuroPose)
     pairs = [
         (recording, place.with_name(stored_name(place.name)) if source.is_dir() else place)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import option, require_choice
+from tds_jax.config import option, require_choice, require_ending
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.seeds import key_data
 from tds_jax.data.whole_file import whole_file
@@ -100,6 +100,7 @@ class Predict:
 
     def _pairs(self, task: VoxelTask, source: Path, target: Path) -> list[tuple[Path, Path]]:
         if not source.is_dir():
+            require_ending("--output", target, (".npz", *POINTS))
             ending = target.suffix if target.suffix in POINTS else ".npz"
             return pair_files(source, target, ENDINGS, ending)
         known = arriving.prepared_with(task.config.data.path) or Prepare()
