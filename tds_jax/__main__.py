@@ -14,7 +14,7 @@ from typing import NoReturn
 from tds_jax import __version__, presets
 
 DOORS = ["train", "evaluate", "predict", "plan", "check", "prepare", "synthesize"]
-DOORS += ["import_torch", "export"]
+DOORS += ["import_torch", "export", "compare"]
 USER_ERROR = 2
 
 

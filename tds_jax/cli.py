@@ -39,13 +39,18 @@ KINDS = {
 }
 
 
-def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -> NoReturn:
+def launch(
+    main: Callable[[], None],
+    define: Callable[[], None] | None = None,
+    words: list[str] | None = None,
+) -> NoReturn:
     """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else.
 
     130 after Ctrl-C, 143 after SIGTERM; but `train`, which then saves and is meant to go on, ends
     with 0 after the latter.
 
-    define: defines flags that depend on others. The program may start anew here, so doors import
+    define: defines flags that depend on others. words: gets what of the command line is no flag;
+    None: that is a mistake. The program may start anew here, so doors import
     what is slow, jax above all, inside functions; --help is quick for it, too.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
@@ -59,7 +64,7 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
     try:
         if define:
             define()
-        _parse(sys.argv)
+        _parse(sys.argv, words)
         with StopSignal(after_sigterm=TERMINATED) as stop, stop.raising():
             main()
     except StopError as stopped:
@@ -90,7 +95,7 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _parse(argv: list[str]) -> None:
+def _parse(argv: list[str], words: list[str] | None = None) -> None:
     if {"-h", "--help", "-help"} & set(argv):
         print(sys.modules["__main__"].__doc__ or "", flags.FLAGS.main_module_help(), sep="\n")
         sys.exit(0)
@@ -102,7 +107,9 @@ def _parse(argv: list[str]) -> None:
     # A config file is a program, in which anything may go wrong.
     except Exception as error:
         raise UserError(_flag_error(error, argv)) from error
-    if len(rest) > 1:
+    if words is not None:
+        words += rest[1:]
+    elif len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; settings look like --config.optim.steps=100")
 
 

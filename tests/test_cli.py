@@ -104,7 +104,7 @@ def test_the_package_lists_its_doors_and_its_version():
 
 def outcome(main, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["program"])
-    monkeypatch.setattr(cli, "_parse", lambda argv: None)
+    monkeypatch.setattr(cli, "_parse", lambda *argv: None)
     with pytest.raises(SystemExit) as caught:
         cli.launch(main)
     return caught.value.code, capfd.readouterr().err
@@ -187,7 +187,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch, capfd, tmp_pat
 
 
 def test_anything_else_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "_parse", lambda argv: None)
+    monkeypatch.setattr(cli, "_parse", lambda *argv: None)
     with pytest.raises(ZeroDivisionError):
         cli.launch(lambda: 1 // 0)
 

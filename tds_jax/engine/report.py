@@ -95,6 +95,7 @@ class Report:
         new = self.to_dict()["splits"]
         stored["splits"] |= new
         stored["evaluated"] = stored.get("evaluated", {}) | {split: dict(about) for split in new}
+        stored["shown"] = stored.get("shown", {}) | {split: self._shown() for split in new}
         json_file.write(path, stored)
         for split in {row.split for row in self.rows}:
             table = workdir / f"report_{split}.csv"
@@ -102,6 +103,22 @@ class Report:
                 writer = csv.writer(file)
                 writer.writerow(COLUMNS)
                 writer.writerows(CELLS(row) for row in self.rows if row.split == split)
+
+    def _shown(self) -> dict[str, Any]:
+        """All but the rows."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "rows"}
+
+    @classmethod
+    def read(cls, workdir: Path, split: str) -> "Report":
+        """What `write` has left of a split; KeyError of one that it has not, or not in full."""
+        shown = json_file.read(workdir / "report.json", "delete it")["shown"][split]
+        lists = {n: tuple(v) if isinstance(v, list) else v for n, v in shown.items()}
+        with (workdir / f"report_{split}.csv").open(newline="") as file:
+            return cls([_row(line) for line in csv.DictReader(file)], **lists)
+
+    def grids(self, split: str) -> list[Grid]:
+        """The tables of a split, not yet so wide as anything."""
+        return _grids(self, split)
 
     def table(self, split: str, title: str) -> Table:
         """Every method on the whole split; below, the model alone on the shown groups."""
@@ -122,7 +139,7 @@ class Report:
         """Prints tables that fit the terminal, and the notes."""
         console = table_console()
         console.print(title, markup=False)
-        for grid in _grids(self, split):
+        for grid in self.grids(split):
             console.print(grid.title, markup=False)
             for table in grid.tables(console.width):
                 console.print(table)
@@ -131,6 +148,13 @@ class Report:
 
     def _is_shown(self, group: str) -> bool:
         return group.split("/")[0] in self.shown_groups
+
+
+def _row(cells: Mapping[str, str]) -> Row:
+    """A line of the CSV file."""
+    spread = float(cells["spread"]) if cells["spread"] else None
+    texts = {name: cells[name] for name in ("split", "group", "method", "metric")}
+    return Row(**texts, value=float(cells["value"]), spread=spread, count=float(cells["count"]))
 
 
 def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
