@@ -2,6 +2,7 @@
 
 import base64
 import html
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,9 +30,9 @@ img { max-width: 100%; } figure { margin: 1rem 0; } figcaption { color: #666; }
 
 def write(place: Path, workdir: Path) -> Path:
     """report.html beside the report.json of `place`; settings and history are of the workdir."""
-    parts = [*_splits(place), *_figures(place), *_settings(workdir), *_plan(workdir)]
-    parts += _history(workdir)
-    title = html.escape(place.absolute().name)
+    about = (_figures(place), _settings(workdir), _plan(workdir), _history(workdir))
+    parts = [*_splits(place), *itertools.chain(*about)]
+    title = html.escape(f"{place.absolute().name}: a run of tds_jax")
     links = " ".join(
         f'<a href="#{name}">{name}</a>' for name in ("test", "figures", "settings", "history")
     )

@@ -112,7 +112,9 @@ class Report:
     def read(cls, workdir: Path, split: str) -> "Report":
         """What `write` has left of a split; KeyError of one that it has not, or not in full."""
         shown = json_file.read(workdir / "report.json", "delete it")["shown"][split]
-        lists = {n: tuple(v) if isinstance(v, list) else v for n, v in shown.items()}
+        lists: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in shown.items()
+        }
         with (workdir / f"report_{split}.csv").open(newline="") as file:
             return cls([_row(line) for line in csv.DictReader(file)], **lists)
 
