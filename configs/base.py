@@ -40,6 +40,11 @@ def get_config() -> ConfigDict:
     config.memory.budget = ""
     config.memory.host_budget = ""  # the same for the process and its workers in host memory
     config.memory.allow_bfloat16 = False  # True: a budget may also choose dtype='bfloat16'
+    # What one call of the compiled program does. 'micro_batch': one of them; the host calls again
+    # for the next. 'update': all of an update's, one after the other, and the optimizer once; takes
+    # the inputs of a whole batch, and a signal waits for the update's end. 'auto': 'update' on a
+    # card whose memory holds those inputs easily, for a card waits where a host calls often.
+    config.memory.call = "auto"
     # What the backward pass keeps. 'none': everything. 'names': block outputs. 'dots': results of
     # products and convolutions. 'full': nothing, at the price of one more forward pass. XLA undoes
     # it on CPU.

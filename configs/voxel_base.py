@@ -87,6 +87,7 @@ def get_config() -> ConfigDict:
     config.data.val_scenes = ()
     config.data.test_scenes = ()
     config.data.split_ratio = (0.7, 0.15, 0.15)
+    config.data.max_bad_files = 10  # unreadable ones left out with a warning before giving up
     config.data.max_statistics_frames = 2000  # frames read for means, scales and priors
     # Random changes of training pairs: probabilities, each followed by its size. All off, as the
     # original trains its VAE. Generators apply those that leave the target alone: noise, dropout.

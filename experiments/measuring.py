@@ -39,7 +39,7 @@ def load(name, **changes):
 
 
 def random_batch(program, seed=0):
-    """A micro-batch of the program's shapes, every row counting, on its devices."""
+    """A call's batch of the program's shapes, every row counting, on its devices."""
     rng = np.random.default_rng(seed)
 
     def fill(name, spec):
@@ -49,8 +49,11 @@ def random_batch(program, seed=0):
             return rng.integers(0, 100, spec.shape).astype(spec.dtype)
         return rng.normal(size=spec.shape).astype(spec.dtype)
 
-    spec = program.blueprint.spec
-    return sharding.put_batch({name: fill(name, leaf) for name, leaf in spec.items()}, program.mesh)
+    blueprint = program.blueprint
+    many = blueprint.config.micro_batches_per_call
+    filled = {name: fill(name, leaf) for name, leaf in blueprint.spec.items()}
+    repeated = {name: np.concatenate([leaf] * many) for name, leaf in filled.items()}
+    return sharding.put_batch(repeated, program.mesh, many)
 
 
 class Step:
@@ -58,12 +61,12 @@ class Step:
 
     def __init__(self, config):
         self.program = Program(make_blueprint(config))
-        self.accumulate = config.optim.accumulate
+        self.calls = config.optim.batch_size // config.examples_per_call
         self.state = self.program.fresh({})
         self.batch = random_batch(self.program)
 
     def __call__(self):
-        for _ in range(self.accumulate):
+        for _ in range(self.calls):
             self.state, objective = self.program.train_step(self.state, self.batch)
         jax.block_until_ready(objective)
 

@@ -37,7 +37,10 @@ def main() -> None:
         found |= {"files": checked.files} if checked.files else {}
         json_file.write(Path(flags.FLAGS.json), found)
     if not checked.usable:
-        raise UserError(f"--input={folder}: no usable file; see the lines above")
+        see = (
+            "; see the lines above" if checked.findings else ", and nothing that is wrong with one"
+        )
+        raise UserError(f"--input={folder}: no usable file{see}")
 
 
 def _show(summary: dict[str, Any], findings: dict[str, list[str]]) -> None:

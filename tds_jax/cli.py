@@ -18,7 +18,7 @@ from tds_jax import __version__, presets
 from tds_jax import config as configuration
 from tds_jax.budget import heap
 from tds_jax.config import Config
-from tds_jax.data.whole_file import DRIVE_ERRORS
+from tds_jax.data.drive import DRIVE_ERRORS
 from tds_jax.engine.stopping import INTERRUPTED, StopError, StopSignal
 from tds_jax.errors import UserError
 
@@ -76,12 +76,12 @@ def launch(
     except BrokenPipeError:  # the reader of our output has gone (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in PLACE_ERRORS | DRIVE_ERRORS or not error.filename:
-            raise
-        remedy = "name another place or make room for it"
         if error.errno in DRIVE_ERRORS:
             remedy = "give the same command again once it can be read, or do without it"
-        _complain(f"{error.filename}: {error.strerror}; {remedy}")
+            _complain(f"{error.filename or 'a file'}: {error.strerror}; {remedy}")
+        if error.errno not in PLACE_ERRORS or not error.filename:
+            raise
+        _complain(f"{error.filename}: {error.strerror}; name another place or make room for it")
     sys.exit(0)
 
 

@@ -22,6 +22,7 @@ REMAT_POLICIES = ("none", "dots", "names", "full")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
+CALLS = ("micro_batch", "update")
 SPLITS = ("train", "val", "test")
 SHOWN = 200  # letters of a value in a message
 
@@ -187,6 +188,7 @@ class MemoryConfig(Settings, group="memory"):
     budget: str = field(metadata=FREE | PLANNED)
     host_budget: str = field(metadata=FREE | PLANNED)
     allow_bfloat16: bool = field(metadata=FREE | PLANNED)
+    call: str = field(metadata=FREE | PLANNED | one_of(AUTO, *CALLS))
     remat: str = field(metadata=FREE | PLANNED | {"shown": "remat"} | one_of(*REMAT_POLICIES))
     dtype: str = field(metadata=PLANNED | {"shown": "dtype"} | one_of(*DTYPES))
     matmul_precision: str = field(metadata=PLANNED | one_of(*PRECISIONS))
@@ -275,6 +277,16 @@ class Config:
 
     def __post_init__(self) -> None:
         require_between("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def micro_batches_per_call(self) -> int:
+        """Micro-batches that one call of the compiled training step takes."""
+        return self.optim.accumulate if self.memory.call == "update" else 1
+
+    @property
+    def examples_per_call(self) -> int:
+        """Examples that one call of the compiled training step takes."""
+        return self.optim.micro_batch * self.micro_batches_per_call
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of plain values, tuples as lists, as config.json stores it."""

@@ -7,6 +7,7 @@ other data than the run's, into a folder of their own in the workdir. Baselines 
 train split, fitted once and kept.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,8 @@ def main() -> None:
     config = cli.resolve(values)
     task = tasks.get_for_data(config, workdir.read_inputs(folder))
     workdir.require_inputs(folder, task.inputs())
+    for line in task.warnings():
+        print(f"warning: {line}", file=sys.stderr)
     report, _ = giving_way.within_memory(
         lambda config: evaluate(Blueprint(task.under(config), config), folder, flags.FLAGS.split),
         config,

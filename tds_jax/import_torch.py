@@ -9,6 +9,7 @@ work on the workdir, and train, given the same --config, goes on from its parame
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from tds_jax.config import Config
 from tds_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from tds_jax.engine.blueprint import Blueprint
     from tds_jax.engine.step import TrainState
 
 
@@ -51,7 +53,7 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     What a model must know of its data, and statistics of them, come from data.path; without, the
     first from the tensors, and statistics stay as in a fresh model. Where tensors tell nothing
     (volumes), generated data stand in.
-    Raises UserError if the folder has a checkpoint already or the tensors are another model's.
+    Raises UserError if the folder has another checkpoint or the tensors are another model's.
     """
     import jax
     import jax.numpy as jnp
@@ -63,8 +65,6 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     from tds_jax.engine.program import RUNS_ONCE
     from tds_jax.engine.stopping import EarlyStopping
 
-    if workdir.has_checkpoint(folder):
-        raise UserError(f"--workdir={folder} has checkpoints already; name a new folder")
     told = tasks.inputs_of(config.task, tensors)
     seen = bool(config.data.path) or not told
     task = tasks.get(config, None if seen else told)
@@ -81,6 +81,8 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     state = dataclasses.replace(state, params=params, rest=like(state.rest, rest), ema=ema)
     progress = Standing(0, 0, EarlyStopping(config.eval.min_delta, config.eval.patience))
     remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
+    if workdir.has_checkpoint(folder) and not _is_there(blueprint, folder, state, remembered):
+        raise UserError(f"--workdir={folder} has checkpoints already; name a new folder")
     with lock.held(folder):
         workdir.claim(
             folder,
@@ -95,6 +97,24 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
             checkpoints.close()
             history.end(folder, "imported", steps=0)
     return state
+
+
+def _is_there(
+    blueprint: "Blueprint", folder: Path, state: "TrainState", remembered: dict[str, Any]
+) -> bool:
+    """Whether all that the folder has is this import: one stopped when it was whole goes on."""
+    import jax
+    import numpy as np
+
+    from tds_jax.engine import workdir
+
+    try:
+        _, found = workdir.load_model(blueprint, folder)
+    except UserError:  # another model's, or damaged
+        return False
+    same = jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), found.state, state)
+    plain = json.loads(json.dumps(remembered))
+    return found.position == 0 and found.progress == plain and all(jax.tree.leaves(same))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def main() -> None:
     for line in notes + [f"warning: {line}" for line in skipped]:
         print(line, file=sys.stderr)
     if not written + kept:
-        raise UserError(f"--input={source}: no file could be prepared; see the lines above")
+        see = "; see the lines above" if lines else ": it holds none"
+        raise UserError(f"--input={source}: no file could be prepared{see}")
     print(f"{target}: {written} files written, {kept} were there, {len(skipped)} skipped")
     if skipped:
         raise UserError(f"{target} lacks {len(skipped)} of what --input={source} has, see above")

@@ -191,6 +191,7 @@ def groups(task: str) -> dict[str, type]:
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's nested settings under the names they have now."""
+    values = values | {"memory": {"call": "micro_batch"} | values["memory"]}
     domain = DOMAINS.get(values["task"])
     return _load(domain.today)(values) if domain and domain.today else values
 

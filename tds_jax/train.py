@@ -96,13 +96,14 @@ def _train(
     stop: StopSignal,
 ) -> None:
     """In a folder that no other process writes."""
-    from tds_jax.budget import giving_way, settling
+    from tds_jax.budget import giving_way, settling, targets
     from tds_jax.budget.memory import HostMeter
     from tds_jax.budget.plan import describe
     from tds_jax.engine import compilation, curves, history, loop, workdir
 
     print(data_words(task.data_about()))
     compilation.keep_programs(asked.memory.compile_cache, folder)
+    asked = settling.decided(build, asked, targets.find("here"))
     config, plan = settling.settle(build, asked, folder)
 
     def remember(config: Config) -> None:

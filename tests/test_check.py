@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tds_jax import jobs, prepare
+from tds_jax import check, jobs, prepare
 from tds_jax.errors import UserError
+from tds_jax.tasks import Checked
 from tests.data.sessions import make_rows, write_folder, write_rows
 from tests.doors import door
 
@@ -41,6 +42,19 @@ def test_check_of_nothing_usable_is_status_2_and_one_line(folder):
     assert done.returncode == 2
     assert done.stderr == f"error: --input={folder}: no usable file; see the lines above\n"
     assert "unreadable: " in done.stdout
+
+
+def test_no_message_points_to_lines_that_are_not_there(monkeypatch, tmp_path, capsys):
+    given = SimpleNamespace(input=str(tmp_path), output="out", json="")
+    for module, nothing, words in (
+        (check, Checked(0, {}, {}), "no usable file, and nothing that is wrong with one"),
+        (prepare, (0, 0, []), "no file could be prepared: it holds none"),
+    ):
+        monkeypatch.setattr(module, "flags", SimpleNamespace(FLAGS=given))
+        monkeypatch.setattr(jobs, "asked", lambda name, nothing=nothing: lambda *places: nothing)
+        with pytest.raises(UserError, match=f"^--input={tmp_path}: {words}$"):
+            module.main()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["check", "prepare"])

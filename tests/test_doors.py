@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -115,8 +116,13 @@ def test_training_again_adds_nothing(trained, base):
 def test_evaluate_repeats_the_numbers_and_keeps_other_splits(trained, base):
     _, run = trained
     before = json.loads((run / "report.json").read_text())["splits"]["test"]
-    done = door("evaluate", f"--workdir={run}", "--split=val", f"--json={base / 'val.json'}")
+    (named,) = (base / "cache").rglob("metadata.csv")
+    data = shutil.copytree(named.parent, base / "copied")
+    (data / "more.hdf5").touch()
+    flags = ("--split=val", f"--json={base / 'val.json'}", f"--data={data}")
+    done = door("evaluate", f"--workdir={run}", *flags)
     assert done.returncode == 0, done.stderr
+    assert "1 files are not in metadata.csv and stay unused (first: more.hdf5)" in done.stderr
     stored = json.loads((run / "report.json").read_text())["splits"]
     assert stored["test"] == before
     told = json.loads((run / "report.json").read_text())["evaluated"]

@@ -183,6 +183,17 @@ def test_a_folder_with_checkpoints_is_left_alone(run, base):
     assert (run / "config.json").read_text() == before
 
 
+def test_an_import_that_was_stopped_when_it_was_whole_goes_on(base, tmp_path):
+    config, folder = resolved(base), tmp_path / "run"
+    import_torch.import_checkpoint(config, tensors_of(base), folder)
+    before = {path: path.read_bytes() for path in folder.glob("checkpoints/0/**/*.json")}
+    import_torch.import_checkpoint(config, tensors_of(base), folder)
+    assert before == {path: path.read_bytes() for path in folder.glob("checkpoints/0/**/*.json")}
+    others = {name: value + 1 for name, value in tensors_of(base).items()}
+    with pytest.raises(UserError, match="has checkpoints already"):
+        import_torch.import_checkpoint(config, others, folder)
+
+
 def test_a_hostile_or_cut_file_is_one_line_and_no_workdir(base, tmp_path):
     mark = tmp_path / "mark"
     content = {"state_dict": {"a": Tensor.of(np.ones(2, "f4"))}}

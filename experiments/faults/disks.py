@@ -32,6 +32,7 @@ MOMENTS: dict[str, Callable[[hooks.Action], Hook]] = {
     "report_test.csv": lambda act: at_file("report_test.csv", act),
     "a picture of the report": lambda act: at_file("test_", act),
 }
+SCARCE = (8, 20, 32, 48)  # KiB left: of a checkpoint's 90, some parts are written as others fail
 SHORT = ("the end in history.jsonl",)  # the file's last block may have room for it
 OF_POSE = ("baselines.npz", "a picture of the report")
 
@@ -52,11 +53,11 @@ def unmount(trial: Trial) -> None:
         subprocess.run(["umount", "-l", str(trial.folder / "disk")], check=True)
 
 
-def _full(what: str) -> Callable[[Trial], Seen]:
+def _full(what: str, room: int = 0) -> Callable[[Trial], Seen]:
     def do(trial: Trial) -> Seen:
         disk = mounted(trial)
         trial.run = disk / "run"
-        return trial.train(MOMENTS[what](hooks.fill_disk(disk)))
+        return trial.train(MOMENTS[what](hooks.fill_disk(disk, room)))
 
     return do
 
@@ -172,6 +173,9 @@ FAULTS = [
     *(Fault(f"disk full before {what}", _full(what), _with_room,
             *(((0, 2), "") if what in SHORT else ((2,), "No space left")),
             "pose" if what in OF_POSE else "signal") for what in MOMENTS),
+    *(Fault(f"disk all but {room} KiB full before a checkpoint",
+            _full("a checkpoint", room * 1024), _with_room, (2,), "No space left", "signal")
+      for room in SCARCE),
     *(Fault(f"read-only before {what}", _read_only(what), _writable, (0, 2),
             task="pose" if what in OF_POSE else "signal") for what in MOMENTS),
     *(Fault(f"disk full at {door}", _door(door, "full"), _door_again(door), (2,), "No space left")

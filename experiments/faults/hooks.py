@@ -1,5 +1,6 @@
 """What happens to a door in its middle: hooks are called in its process before it begins."""
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -96,19 +97,18 @@ def kill_children() -> None:
             child.send_signal(signal.SIGKILL)
 
 
-def fill_disk(folder: Path) -> Action:
-    """Leaves nothing on a small disk that is mounted there; elsewhere no file may grow any more."""
+def fill_disk(folder: Path, room: int = 0) -> Action:
+    """Leaves `room` bytes on a small disk mounted there; elsewhere no file may grow beyond that."""
 
     def act() -> None:
         if not os.path.ismount(folder):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
             return
         with (folder / "ballast").open("ab", buffering=0) as file:
-            try:
+            with contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(4096))
-            except OSError:
-                return
+            file.truncate(max(0, file.tell() - room))
 
     return act
 

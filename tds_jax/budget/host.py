@@ -1,6 +1,7 @@
 """Host memory: what is left before the system kills, and what a run will take of it."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -10,31 +11,44 @@ from tds_jax.sizes import MIB
 
 # One reading process: interpreter, numpy, grain and h5py, without jax; measured as PSS.
 WORKER = 55 * MIB
-_CGROUPS = (
-    # version 2, then version 1: limit, use, and the name of reclaimable file cache in memory.stat
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-)
+# Of cgroups: limit, use, and the name of reclaimable file cache in memory.stat.
+_FIRST = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_SECOND = ("memory.max", "memory.current", "inactive_file")
 
 
-def available(root: Path = Path("/sys/fs/cgroup")) -> int:
+def available(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
     """Bytes this process can still take: the least of MemAvailable and its cgroups' room."""
-    own = Path("/proc/self/cgroup").read_text() if Path("/proc/self/cgroup").exists() else ""
-    folders = {root, *(root / line.split("::/")[1] for line in own.split("\n") if "::/" in line)}
     rooms = [
         room
-        for folder in folders
-        for names in _CGROUPS
+        for folder, names in _cgroups(root, own.read_text() if own.exists() else "")
         if (room := _cgroup_room(folder, *names)) is not None
     ]
     return min([psutil.virtual_memory().available, *rooms])
 
 
-def _cgroup_room(root: Path, limit: str, usage: str, cache: str) -> int | None:
+def _cgroups(root: Path, own: str) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """The groups that limit a process, each with the names of its version; they may not be there.
+
+    own: lines 'number:controllers:path', without controllers in version 2. All groups above count,
+    and what is mounted counts where a container sees its own group alone, under the host's path.
+    """
+    groups = [(root, "", _SECOND), (root / "memory", "", _FIRST)]
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            groups.append((root, path.strip("/"), _SECOND))
+        elif "memory" in controllers.split(","):
+            groups.append((root / "memory", path.strip("/"), _FIRST))
+    for top, path, names in groups:
+        inside = Path(path)
+        yield from ((top / folder, names) for folder in (inside, *inside.parents))
+
+
+def _cgroup_room(folder: Path, limit: str, usage: str, cache: str) -> int | None:
     """Limit less use, file cache that can be dropped not counted; None without a limit."""
     try:
-        most, used = (root / limit).read_text().strip(), int((root / usage).read_text())
-        stat = (root / usage).with_name("memory.stat").read_text()
+        most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
+        stat = (folder / "memory.stat").read_text()
     except (OSError, ValueError):
         return None
     if most == "max":

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from tds_jax.budget import cost, heap, host, memory
+from tds_jax.budget import cost, heap, host, launches, memory
 from tds_jax.budget.host import HostBytes
 from tds_jax.budget.memory import DeviceBytes
 from tds_jax.budget.plan import Row, describe
@@ -31,6 +31,13 @@ class Overhead(NamedTuple):
     kept: int
 
 
+class Compiled(NamedTuple):
+    """What a compiled program needs, and the kernels that a card starts for one run of it."""
+
+    bytes: DeviceBytes
+    launches: int
+
+
 class Needs:
     """Bytes and seconds of configs on one target; remembers what it has compiled.
 
@@ -50,17 +57,18 @@ class Needs:
         if config not in self._rows:
             seconds, (_, batch) = self.estimate(config), self._arguments(config)
             self._say(f"compiling {describe(config)}")
-            step = self._compile(self._trace(config))
-            origin = "compiled" if step else "refused"
-            step = step or DeviceBytes(0, outputs=0, temporaries=self._target.limit, scratch=0)
-            self._rows[config] = Row(config, step, batch, seconds, origin)
+            found = self._compile(self._trace(config))
+            origin = "compiled" if found else "refused"
+            refused = Compiled(DeviceBytes(0, 0, temporaries=self._target.limit, scratch=0), 0)
+            step, kernels = found or refused
+            self._rows[config] = Row(config, step, batch, seconds, origin, kernels)
         return self._rows[config]
 
-    def _compile(self, traced: jax.stages.Traced) -> DeviceBytes | None:
-        """The bytes, None if it was refused; remembers what compiling took of the host."""
+    def _compile(self, traced: jax.stages.Traced) -> Compiled | None:
+        """What it needs, None if it was refused; remembers what compiling took of the host."""
         before, known = memory.host_bytes(), self.overhead
         with memory.HostMeter(seconds=0.1) as meter:
-            need = compiled_bytes(traced)
+            need = compiled(traced)
         heap.trim()
         self.overhead = Overhead(
             runtime=known.runtime,
@@ -73,9 +81,9 @@ class Needs:
         return self._build(config).trace_step(self._target.mesh(config.optim.micro_batch))
 
     def _arguments(self, config: Config) -> tuple[int, int]:
-        """Bytes of the state and of a micro-batch on one device."""
+        """Bytes of the state and of a call's batch on one device."""
         blueprint, mesh = self._build(config), self._target.mesh(config.optim.micro_batch)
-        return _tree_bytes(blueprint.shapes), _tree_bytes(blueprint.spec) // mesh.size
+        return tree_bytes(blueprint.shapes), tree_bytes(blueprint.call_spec) // mesh.size
 
     def parameters(self, config: Config) -> int:
         """How many there are."""
@@ -86,9 +94,10 @@ class Needs:
         if config not in self._seconds:
             speed, mesh = self._target.speed, self._target.mesh(config.optim.micro_batch)
             work = cost.seconds(self._trace(config).jaxpr.jaxpr, speed) / mesh.size
-            # The optimizer reads and writes the whole state at every micro-batch.
+            # The optimizer reads and writes the whole state at every call.
             passes = 2 * self._arguments(config)[0] / speed.bandwidth
-            self._seconds[config] = config.optim.accumulate * (work + passes)
+            calls = config.optim.batch_size // config.examples_per_call
+            self._seconds[config] = calls * (work + passes)
         return self._seconds[config]
 
     def expect(self, config: Config) -> Row | None:
@@ -113,7 +122,7 @@ class Needs:
             temporaries=_on_line(size, family, lambda row: row.step.temporaries),
             scratch=_on_line(size, family, lambda row: row.step.scratch),
         )
-        return Row(config, step, batch, self.estimate(config), "line")
+        return Row(config, step, batch, self.estimate(config), "line", family[0].kernels)
 
     def evaluation(self, row: Row, config: Config) -> int:
         """Device peak of evaluating with the state and waiting batches of `row`."""
@@ -121,10 +130,11 @@ class Needs:
         blueprint, mesh = self._build(config), self._target.mesh(config.optim.micro_batch)
         if key not in self._evaluations:
             self._say(f"compiling evaluation at batch {config.eval.batch_size}")
-            self._evaluations[key] = self._compile(blueprint.trace_evaluation(mesh))
+            evaluation = self._compile(blueprint.trace_evaluation(mesh))
+            self._evaluations[key] = evaluation.bytes if evaluation else None
         if (need := self._evaluations[key]) is None:
             return self._target.limit
-        batch = _tree_bytes(blueprint.eval_spec(mesh)) // mesh.size
+        batch = tree_bytes(blueprint.eval_spec(mesh)) // mesh.size
         waiting = DEVICE_PREFETCH * row.batch
         return row.state + waiting + need.temporaries + need.scratch + need.outputs + 2 * batch
 
@@ -139,10 +149,11 @@ class Needs:
         )
 
 
-def compiled_bytes(traced: jax.stages.Traced) -> DeviceBytes | None:
+def compiled(traced: jax.stages.Traced) -> Compiled | None:
     """The account of a step that is compiled here; None where its compiler refuses."""
     try:
-        return memory.predict(traced.lower().compile())
+        program = traced.lower().compile()
+        return Compiled(memory.predict(program), launches.launches(program.as_text() or ""))
     except jax.errors.JaxRuntimeError as error:
         if not memory.exhausted(error):
             raise
@@ -155,5 +166,6 @@ def _on_line(size: int, family: list[Row], value: Callable[[Row], int]) -> int:
     return max(0, round(a + (size - x) / (y - x) * (b - a)))
 
 
-def _tree_bytes(tree: Any) -> int:
+def tree_bytes(tree: Any) -> int:
+    """Of all its arrays, or of their shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -17,8 +17,8 @@ class Row:
     """One way to run a config.
 
     step: bytes of its training step; origin: 'compiled', 'line' (through two that were), or
-    'refused' by a compiler that does not say how much would be needed. batch: bytes of a
-    micro-batch. seconds: estimated, per update.
+    'refused' by a compiler that does not say how much would be needed. batch: bytes of
+    what one call takes. seconds: estimated, per update. kernels: that a card starts for one call.
     """
 
     config: Config
@@ -26,6 +26,12 @@ class Row:
     batch: int
     seconds: float
     origin: str
+    kernels: int
+
+    @property
+    def launches(self) -> int:
+        """Kernels that a card starts for one update."""
+        return self.kernels * (self.config.optim.batch_size // self.config.examples_per_call)
 
     @property
     def state(self) -> int:

@@ -12,7 +12,7 @@ import jax
 
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.budget import planner, table, targets
+from tds_jax.budget import calls, planner, table, targets
 from tds_jax.budget.needs import Build
 from tds_jax.budget.plan import Plan
 from tds_jax.budget.planner import Planner
@@ -27,6 +27,11 @@ def planned_settings(config: Config) -> dict[str, Any]:
     """What a plan depends on and may change: 'group.name' -> value."""
     names = configuration.marked(config, "planned")
     return {name: configuration.value(config, name) for name in names}
+
+
+def decided(build: Build, config: Config, target: targets.Target) -> Config:
+    """The config with `memory.call` decided for a target and the budget it gives."""
+    return calls.decided(build, config, target, planner.device_budget(config.memory.budget, target))
 
 
 def settle(build: Build, config: Config, folder: Path) -> tuple[Config, Plan | None]:
@@ -52,6 +57,7 @@ def make(build: Build, config: Config, target: targets.Target, whole: bool) -> P
 
     Raises UserError where nothing fits.
     """
+    config = decided(build, config, target)
     with working("planning") as say:
         found = Planner(build, config, target, say)
         if whole:

@@ -46,6 +46,7 @@ def _row(plan: Plan, row: Row) -> dict[str, Any]:
         "scratch_bytes": row.step.scratch,
         "device_peak_bytes": row.training,
         "host_peak_bytes": plan.host_of(row).total,
+        "launches": None if plan.target.on_host else row.launches,
         "relative_cost": round(row.seconds / plan.baseline, 3),
         "from": row.origin,
     }
@@ -60,7 +61,9 @@ def show(plan: Plan, console: Console) -> None:
         f"less {format_bytes(margin)} margin; {plan.parameters:,} parameters",
         title_justify="left",
     )
-    columns = ("batch", "with", "args", "temp", "device", "host", "cost", "from")
+    columns = ["batch", "with", "args", "temp", "device", "host", "cost", "from"]
+    if not target.on_host:
+        columns.insert(-2, "launches")
     for name in columns:
         table.add_column(name, justify="left" if name == "with" else "right", overflow="fold")
     for row in sorted(plan.rows, key=lambda row: row.seconds):
@@ -71,6 +74,7 @@ def show(plan: Plan, console: Console) -> None:
             f"{row.config.optim.micro_batch} x {row.config.optim.accumulate}",
             _recomputing(row.config),
             *(format_bytes(cells[f"{name}_bytes"]) for name in sizes),
+            *([] if target.on_host else [f"{row.launches:,}"]),
             f"{cells['relative_cost']:.2f}",
             row.origin,
             style="bold green" if row == plan.chosen else "" if fits else "dim",

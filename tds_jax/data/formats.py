@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import warnings
 import zipfile
 from typing import Any
@@ -10,7 +11,9 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.errors import UserError, some
+from tds_jax.news import only_news
 
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zmetadata")
 HDF5, CLASSIC = b"\x89HDF", (b"CDF\x01", b"CDF\x02")
@@ -32,6 +35,14 @@ def opened(path: str) -> xr.Dataset:
 
     Fields in the one group of an HDF5 file that has any are the file's.
     """
+    try:
+        return _opened(path)
+    except UserError:  # a bad file is bad twice; of a drive that fails, HDF5 does not always tell
+        return _opened(path)
+
+
+def _opened(path: str) -> xr.Dataset:
+    only_news()
     engine, options = _engine(path)
     try:
         data = _dataset(path, engine, options)
@@ -44,6 +55,7 @@ def opened(path: str) -> xr.Dataset:
     except UserError:
         raise
     except Exception as error:  # a foreign file may fail anywhere in any library
+        blame_the_drive(error, path)
         text = " ".join(str(error).split())[:200] or type(error).__name__
         if engine == "scipy" and isinstance(error, ValueError):
             text = f"damaged, or shorter than its header says: {text}"
@@ -101,7 +113,7 @@ def _remedy(error: Exception, path: str) -> str:
         return "the link leads nowhere"
     if isinstance(error, PermissionError):
         return "ask for the right to read it"
-    if "lock" in str(error).lower() or isinstance(error, BlockingIOError):
+    if re.search(r"\block", str(error).lower()) or isinstance(error, BlockingIOError):
         return "another program is writing it; wait, or set HDF5_USE_FILE_LOCKING=FALSE"
     return "check or copy the file"
 
@@ -114,6 +126,7 @@ def _engine(path: str) -> tuple[str | None, dict[str, Any]]:
         with open(path, "rb") as file:
             start = file.read(4)
     except OSError as error:
+        blame_the_drive(error, path)
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if start == HDF5:
         return "h5netcdf", {"phony_dims": "sort"}  # HDF5 without dimension scales opens too
@@ -137,4 +150,5 @@ def _inside(path: str) -> str:
         with zipfile.ZipFile(path) as archive:
             return some(archive.namelist()) or "nothing"
     except (zipfile.BadZipFile, OSError) as error:
+        blame_the_drive(error, path)
         return f"which no list can be read ({error})"

@@ -78,7 +78,8 @@ def build_once(folder: str | Path, description: str, build: Callable[[Path], Non
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}.building-"
     _sweep(folder.parent, prefix)
-    building = Path(tempfile.mkdtemp(f".{writer(os.getpid())}", prefix, folder.parent))
+    with naming(folder, folder.parent / prefix):
+        building = Path(tempfile.mkdtemp(f".{writer(os.getpid())}", prefix, folder.parent))
     try:
         with naming(folder):
             build(building)

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.drive import blame_the_drive, reading
 from tds_jax.data.gridded import (
     GridFile,
     field_values,
@@ -21,6 +22,7 @@ from tds_jax.data.gridded import (
 )
 from tds_jax.data.longitudes import beginning
 from tds_jax.data.open_files import OpenFiles
+from tds_jax.data.packing import packing_of
 from tds_jax.data.selection import VERSIONS, Selection
 from tds_jax.data.sentinels import bounds_of, lines, marks_in
 from tds_jax.data.units import is_same
@@ -120,8 +122,8 @@ class GridRecord:
         joined = {name: join_steps(files, name) for name in variables}
         self.steps = {name: steps for name, (steps, _) in joined.items()}
         samples = {name: self._sample(name) for name in variables}
-        self._bounds = {name: bounds_of(sample) for name, sample in samples.items()}
-        self.notes = [line for name, sample in samples.items() for line in lines(name, sample)]
+        self._bounds = {name: bounds_of(*sample) for name, sample in samples.items()}
+        self.notes = [line for name, sample in samples.items() for line in lines(name, *sample)]
         self._marked = {line.split(":")[0] for line in self.notes}
         self.notes += _selection_notes(files) + _turned_notes(self.files)
         for name, (_, again) in joined.items():
@@ -136,34 +138,43 @@ class GridRecord:
         self, variable: str, start: int, stop: int, every: int = 1, region: Region = WHOLE
     ) -> np.ndarray:
         """Steps start, start + every, … < stop: (n, h, w) f32, NaN where missing or infinite."""
-        block = self._stored(variable, start, stop, every, region)
-        marks = marks_in(block, self._bounds[variable])
+        stored = self._stored(variable, np.arange(start, stop, every), region)
+        parts = [self._cleaned(file, variable, part) for file, part in stored]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _cleaned(self, file: GridFile, variable: str, part: np.ndarray) -> np.ndarray:
+        """Values of a file, NaN instead of marks of what is missing."""
+        bounds = self._bounds[variable]
+        stored = self._suspects(file, variable, part) if bounds.stored else None
+        marks = marks_in(part, bounds, stored)
         if marks.any():
-            self._say_marks(variable, block[marks])
-            block[marks] = np.nan
-        return block
+            self._say_marks(variable, part[marks])
+            part[marks] = np.nan
+        return part
+
+    def _suspects(self, file: GridFile, variable: str, part: np.ndarray) -> np.ndarray:
+        with self._using(file) as data:
+            return packing_of(data[variable]).stored(part)
 
     def _stored(
-        self, variable: str, start: int, stop: int, every: int = 1, region: Region = WHOLE
-    ) -> np.ndarray:
-        """`read`, marks of what is missing among the values."""
-        table, parts = self.steps[variable], []
-        wanted = np.arange(start, stop, every)
+        self, variable: str, wanted: np.ndarray, region: Region = WHOLE
+    ) -> Iterator[tuple[GridFile, np.ndarray]]:
+        """The file and the values, marks among them, of each run of equally distant steps."""
+        table, every = self.steps[variable], int(wanted[1] - wanted[0]) if len(wanted) > 1 else 1
         files, offsets = (x[wanted] for x in (table.file, table.offset))
         breaks = np.flatnonzero((np.diff(files) != 0) | (np.diff(offsets) != every)) + 1
         for part in np.split(np.arange(len(wanted)), breaks):
             first, last = int(offsets[part[0]]), int(offsets[part[-1]])
-            steps = slice(first, last + 1, every)
-            parts.append(self._read_file(self.files[files[part[0]]], variable, steps, region))
-        block = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        block[~np.isfinite(block)] = np.nan
-        return block
+            file = self.files[files[part[0]]]
+            yield file, self._read_file(file, variable, slice(first, last + 1, every), region)
 
-    def _sample(self, variable: str) -> np.ndarray:
-        """(n, H, W) some steps from the first to the last, as stored."""
+    def _sample(self, variable: str) -> tuple[np.ndarray, np.ndarray]:
+        """(n, H, W) some steps from the first to the last, marks among them, and `_suspects`."""
         count = len(self.steps[variable].times)
         chosen = np.linspace(0, count - 1, min(SAMPLES, count)).round().astype(int)
-        return np.concatenate([self._stored(variable, int(i), int(i) + 1) for i in chosen])
+        found = [next(self._stored(variable, one)) for one in np.split(chosen, len(chosen))]
+        suspects = [self._suspects(file, variable, part) for file, part in found]
+        return np.concatenate([part for _, part in found]), np.concatenate(suspects)
 
     def _require_same(self, variable: str, again: Steps) -> None:
         """Notes the steps that several files hold alike; UserError where their values differ."""
@@ -186,8 +197,8 @@ class GridRecord:
         two = self.files[again.file[0]]
         steps = slice(int(again.offset[0]), int(again.offset[-1]) + 1, 1)
         pair = (
-            self._stored(variable, int(kept[0]), int(kept[-1]) + 1),
-            self._read_file(two, variable, steps, WHOLE),
+            self.read(variable, int(kept[0]), int(kept[-1]) + 1),
+            self._cleaned(two, variable, self._read_file(two, variable, steps, WHOLE)),
         )
         # Each file may have rounded to 16 bits with a scale of its own.
         rounding = sum(self._packing(file, variable) for file in (one, two)) / 2
@@ -231,8 +242,11 @@ class GridRecord:
                 """What can be read, by halves where something cannot."""
                 part = slice(wanted.start, wanted.stop, wanted.step)
                 try:
-                    return field_values(data[variable], file, part, region)
+                    values = field_values(data[variable], file, part, region)
+                    values[~np.isfinite(values)] = np.nan
+                    return values
                 except Exception as error:  # damage shows itself in any library's way
+                    blame_the_drive(error, file.path)
                     if len(wanted) > 1:
                         middle = len(wanted) // 2
                         return np.concatenate([read(wanted[:middle]), read(wanted[middle:])])
@@ -299,7 +313,7 @@ def open_record(
     unusable: dict[str, str] = {}
     for done, name in enumerate(names, start=1):
         try:
-            with open_dataset(name, select) as data:
+            with reading(name), open_dataset(name, select) as data:
                 inside |= {str(key) for key in data.variables}
                 if set(variables) & set(data.variables):
                     found = header(data, name, select)

@@ -11,6 +11,7 @@ import cftime
 import numpy as np
 import xarray as xr
 
+from tds_jax.data.drive import reading
 from tds_jax.data.formats import is_zarr, opened
 from tds_jax.data.longitudes import ATOL, columns, is_monotone, offset, unbroken
 from tds_jax.data.selection import VERSIONS, Selection, further, selected
@@ -69,7 +70,8 @@ def find_files(path: str | Path) -> list[str]:
     if is_zarr(text) or os.path.isfile(text):
         return [text]
     if os.path.isdir(text):
-        inside = [os.path.join(text, name) for name in sorted(os.listdir(text))]
+        visible = [name for name in sorted(os.listdir(text)) if not name.startswith(".")]
+        inside = [os.path.join(text, name) for name in visible]
         found = [one for one in inside if one.lower().endswith(ENDINGS)]
         found = found or [one for one in inside if one.lower().endswith(".zip")]
         if not found:
@@ -281,7 +283,7 @@ def read_static(path: str, variable: str, lat: np.ndarray, lon: np.ndarray) -> n
     The file may hold more cells than `lat`, `lon`, in another order, and longitudes from 0 to 360
     or from -180 to 180; UserError if one of the cells is not in it.
     """
-    with open_dataset(path) as data:
+    with reading(path), open_dataset(path) as data:
         if variable not in data.variables:
             found = ", ".join(map(str, data.variables))
             raise UserError(f"{path}: variable {variable!r} is missing; found {found}")

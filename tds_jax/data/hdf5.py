@@ -8,10 +8,12 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import h5py
 import numpy as np
 
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.data.open_files import OpenFiles
 from tds_jax.data.stored_rows import (
     SHARED_BYTES,
@@ -24,7 +26,6 @@ from tds_jax.data.stored_rows import (
     contiguous_place,
     stretches,
 )
-from tds_jax.data.whole_file import DRIVE_ERRORS
 from tds_jax.errors import UserError
 
 
@@ -176,7 +177,7 @@ class RowFiles:
         """Rows of a file whose place is remembered, and that has not changed since."""
         if (place := self._places.get((path, group, dataset))) is None:
             return None
-        with _opening(path):
+        with opening(path):
             found = ContiguousRows(path, place)
         if found.unchanged:
             return found
@@ -197,11 +198,11 @@ class RowFiles:
         file.close()
         place = place._replace(dtype=self._dtypes.setdefault(place.dtype, place.dtype))
         self._places[path, group, dataset] = place
-        with _opening(path):
+        with opening(path):
             return ContiguousRows(path, place)
 
     def _open_hdf5(self, path: str) -> h5py.File:
-        with _opening(path):
+        with opening(path):
             return h5py.File(
                 path,
                 "r",
@@ -227,8 +228,8 @@ def _close(found: Rows) -> None:
 
 
 @contextlib.contextmanager
-def _opening(path: str) -> Iterator[None]:
-    """Says in one line why a file cannot be opened."""
+def opening(path: str) -> Iterator[None]:
+    """Says in one line why a file cannot be opened; OSError where the drive has failed."""
     try:
         yield
     except FileNotFoundError as error:
@@ -239,7 +240,7 @@ def _opening(path: str) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"{path}: not readable; check its permissions") from error
     except OSError as error:
-        _blame_the_drive(error, path)
+        blame_the_drive(error, path)
         text = _first_line(error)
         if "truncated" in text:
             raise UserError(f"{path}: truncated HDF5 file; copy or download it again") from error
@@ -261,28 +262,33 @@ def naming(path: str, what: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        _blame_the_drive(error, path)
+        blame_the_drive(error, path)
         line = f"{path}: {what}cannot be read ({_first_line(error)}); copy the file again"
         raise UserError(line) from error
 
 
-def _blame_the_drive(error: Exception, path: str) -> None:
-    """OSError where a drive or network has failed: that file is no bad one, to be left out."""
-    if isinstance(error, OSError) and error.errno in DRIVE_ERRORS:
-        raise OSError(error.errno, os.strerror(error.errno), path) from error
+def member(group: h5py.Group, name: str) -> Any:
+    """What has that name in a group, or None; OSError where the drive fails, which h5py's
+    `get`, `items` and `in` take for a name that is not there."""
+    try:
+        return group[name]
+    except KeyError as error:
+        blame_the_drive(error, group.file.filename)
+        return None
 
 
 def _find(file: h5py.File, path: str, group: str, dataset: str) -> h5py.Dataset:
-    if not isinstance(file.get(group), h5py.Group):
+    inside = member(file, group)
+    if not isinstance(inside, h5py.Group):
         raise UserError(
             f"{path}: group {group!r} is missing, the file has {sorted(file)}; "
             f"set data.group or leave the file out"
         )
-    found = file[group].get(dataset)
+    found = member(inside, dataset)
     if not isinstance(found, h5py.Dataset):
         raise UserError(
             f"{path}: dataset {group}/{dataset} is missing, the group has "
-            f"{sorted(file[group])}; rename it or leave the file out"
+            f"{sorted(inside)}; rename it or leave the file out"
         )
     if found.dtype.names is None or found.ndim != 1:
         raise UserError(
@@ -322,7 +328,8 @@ def attributes_of(group: h5py.Group) -> dict[str, float | str]:
     for name in group.attrs:
         try:
             value = group.attrs[name]
-        except (TypeError, ValueError, OSError, RuntimeError):
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
+            blame_the_drive(error, group.file.filename)
             continue
         if isinstance(value, bytes):
             result[name] = value.decode(errors="replace")

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.errors import UserError
 
 EDGE = 2**16  # bytes at both ends: headers, attributes, directories of archives
@@ -38,6 +39,7 @@ def of_file(path: str, known: str = "") -> str:
         stamp = _stamp(path)
         return known if known.startswith(stamp) else stamp + _sampled(path, stamp)
     except OSError as error:
+        blame_the_drive(error, path)
         raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
 
 

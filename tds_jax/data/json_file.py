@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tds_jax.data.drive import reading
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 
@@ -17,7 +18,8 @@ def write(path: Path, values: Any) -> None:
 def read(path: Path, remedy: str) -> Any:
     """What the file says; UserError with the remedy if that is not JSON."""
     try:
-        return json.loads(path.read_text())
+        with reading(path):
+            return json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); {remedy}") from error
 

@@ -9,7 +9,7 @@ import pandas
 
 from tds_jax.data import matlab
 from tds_jax.data.columns import ROLES, Columns, columns_of
-from tds_jax.data.hdf5 import Field, Header, RowFiles, attributes_of, naming
+from tds_jax.data.hdf5 import Field, Header, RowFiles, attributes_of, member, naming
 from tds_jax.data.stored_rows import Rows
 from tds_jax.errors import UserError
 
@@ -89,8 +89,8 @@ class SessionFiles(RowFiles):
         """Whether a file without that table of rows has separate arrays."""
         try:
             with naming(path), h5py.File(path, "r", locking="best-effort") as file:
-                inside = file.get(group)
-                table = isinstance(inside, h5py.Group) and dataset in inside
+                inside = member(file, group)
+                table = isinstance(inside, h5py.Group) and member(inside, dataset) is not None
                 found = not table and _node(file, group) is not None
         except UserError:
             return False
@@ -109,16 +109,16 @@ def _header(columns: Columns, path: str) -> Header:
 def _open(path: str, group: str) -> ColumnRows:
     if path.lower().endswith(".csv"):
         return ColumnRows(_csv(path), None)
-    if not h5py.is_hdf5(path):
-        with naming(path):
-            found = matlab.read(path)
-        return ColumnRows(columns_of(path, found, _texts(found)), None)
     with naming(path):
+        if not h5py.is_hdf5(path):
+            found = matlab.read(path)
+            return ColumnRows(columns_of(path, found, _texts(found)), None)
         file = h5py.File(path, "r", locking="best-effort")
     try:
         with naming(path):
             node = _node(file, group) or file
-            found = {name: one for name, one in node.items() if isinstance(one, h5py.Dataset)}
+            inside = {name: member(node, name) for name in node}
+            found = {name: one for name, one in inside.items() if isinstance(one, h5py.Dataset)}
             return ColumnRows(columns_of(path, found, attributes_of(node)), file)
     except UserError:
         file.close()
@@ -127,7 +127,7 @@ def _open(path: str, group: str) -> ColumnRows:
 
 def _node(file: h5py.File, group: str) -> h5py.Group | None:
     """Where separate arrays lie: the group of that name, the file itself, or a group in it."""
-    places = [file.get(group), file, *file.values()]
+    places = [member(file, group), file, *(member(file, name) for name in file)]
     nodes = [one for one in places if isinstance(one, h5py.Group)]
     return next((node for node in nodes if any(n.lower() in ROLES.signal for n in node)), None)
 

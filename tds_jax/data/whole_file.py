@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tds_jax.data.drive import number_of
+
 DAMAGED = "damaged"  # where a run keeps what it could not read
-# Of a drive or a network that fails, whatever is on it.
-DRIVE_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+TEMPORARY, OLD = ".tmp", ".old.tmp"  # what is written, and what it takes the name of
 LONGEST = 255  # bytes of a name, of nearly all file systems
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -43,11 +44,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """As `whole_file`, for a folder of files; for a moment, while names change, neither is there.
 
-    Only its writer makes what is inside, so a folder that was there is replaced as a whole.
+    Only its writer makes what is inside, so a folder that was there is replaced as a whole. A
+    writer killed in that moment leaves it beside; it has its name again when anything is next
+    written there.
     """
     path = Path(path)
-    temporary = temporary_of(path, os.getpid())
-    old = temporary.with_name(f"{temporary.name}-old.tmp")
+    _sweep_once(path.parent, os.getpid())
+    temporary, old = (temporary_of(path, os.getpid(), ending) for ending in (TEMPORARY, OLD))
     try:
         with naming(path, temporary):
             temporary.mkdir()
@@ -71,24 +74,18 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         of_temporary = temporary and str(temporary) in (error.filename or str(error))
-        if number := _fullness(error) or (error.errno if of_temporary else None):
+        if number := number_of(error, FULL) or (error.errno if of_temporary else None):
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
     except (ValueError, RuntimeError) as error:
-        if full := _fullness(error):
+        if full := number_of(error, FULL):
             raise OSError(full, os.strerror(full), str(path)) from error
         raise
 
 
-def _fullness(error: Exception) -> int | None:
-    if isinstance(error, OSError) and error.errno in FULL:
-        return error.errno
-    return next((number for number in FULL if os.strerror(number) in str(error)), None)
-
-
-def temporary_of(path: Path, process: int) -> Path:
+def temporary_of(path: Path, process: int, ending: str = TEMPORARY) -> Path:
     """Where a process of this machine writes what shall be `path`: a name that is not too long."""
-    ending = f".{writer(process)}.tmp"
+    ending = f".{writer(process)}{ending}"
     begins = os.fsencode(path.name)[: LONGEST - len(ending)]
     return path.with_name(os.fsdecode(begins) + ending)
 
@@ -117,9 +114,15 @@ def _sweep_once(folder: Path, process: int) -> None:
 
 
 def _remove_if_left(path: Path) -> None:
-    if not path.name.endswith(".tmp") or not was_killed(path.name.removesuffix(".tmp")):
+    """What a killed writer was about to replace has its name again, if nothing else has."""
+    replaced = path.name.endswith(OLD)
+    name = path.name.removesuffix(OLD if replaced else TEMPORARY)
+    if name == path.name or not was_killed(name):
         return
-    if path.is_dir():
+    place = path.with_name(name.removesuffix(f".{writer(int(name.rpartition('-')[2]))}"))
+    if replaced and len(os.fsencode(path.name)) < LONGEST and not place.exists():
+        path.rename(place)
+    elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

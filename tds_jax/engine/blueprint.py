@@ -26,6 +26,7 @@ class Blueprint:
         self.task, self.config = task, config
         self.optimizer = optim.make_optimizer(config.optim)
         self.spec = task.batch_spec(config.optim.micro_batch)
+        self.call_spec = sharding.stacked(self.spec, config.micro_batches_per_call)
         self.key = jax.random.key(config.seed)
         self._draw = jax.jit(lambda key: step.split(task.init(nnx.Rngs(key))))
 
@@ -75,8 +76,10 @@ class Blueprint:
 
     @functools.cached_property
     def train_step(self) -> jax.stages.Wrapped:
-        """(state, micro-batch) -> (state, objective), jitted, the old state donated."""
-        return step.make_train_step(self._total, self.optimizer)
+        """(state, batch of `call_spec`) -> (state, objective), jitted, the old state donated."""
+        several = self.config.micro_batches_per_call > 1
+        make = step.make_update_step if several else step.make_train_step
+        return make(self._total, self.optimizer)
 
     @functools.cached_property
     def eval_step(self) -> jax.stages.Wrapped:
@@ -91,7 +94,8 @@ class Blueprint:
     def trace_step(self, mesh: Mesh) -> jax.stages.Traced:
         """The training step: `.jaxpr` to look at, `.lower().compile()` to run."""
         state = sharding.abstract(self.shapes, mesh)
-        return self.train_step.trace(state, sharding.abstract_batch(self.spec, mesh))
+        several = self.config.micro_batches_per_call > 1
+        return self.train_step.trace(state, sharding.abstract_batch(self.call_spec, mesh, several))
 
     def trace_evaluation(self, mesh: Mesh) -> jax.stages.Traced:
         """The evaluation step."""

@@ -11,7 +11,6 @@ its seal: sizes and sums of its files.
 import contextlib
 import dataclasses
 import json
-import logging
 import math
 import os
 import re
@@ -25,9 +24,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from tds_jax.data import json_file
+from tds_jax.data.drive import reading
 from tds_jax.data.whole_file import DAMAGED, naming, set_aside
 from tds_jax.engine import seal
 from tds_jax.errors import UserError
+from tds_jax.news import only_news
 
 SCORE = "score"
 SUM = "crc32"  # of what the host remembers, beside it
@@ -79,9 +80,7 @@ class Checkpoints:
         """
         closing = contextlib.ExitStack()
         place = closing.enter_context(_plainly_named(folder.absolute(), read_only))
-        logger = logging.getLogger("absl")
-        logger.setLevel(logging.WARNING)
-        logger.addFilter(_is_news)
+        only_news()
         best = policies.BestN(
             get_metric_fn=lambda m: m[SCORE],
             reverse=True,
@@ -173,7 +172,8 @@ class Checkpoints:
         """What the host remembered at a checkpoint; DamagedError if that cannot be read."""
         path = self._folder(position) / "progress" / "metadata"
         try:
-            values = json.loads(path.read_text())
+            with reading(path):
+                values = json.loads(path.read_text())
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DamagedError("progress/metadata is missing") from error
         except ValueError as error:
@@ -187,6 +187,10 @@ class Checkpoints:
 
         Raises DamagedError if it is not as it was written, UserError where it fits no such state.
         """
+        with reading(self._folder(position)):
+            return self._restore(position, abstract_state)
+
+    def _restore(self, position: int, abstract_state: Any) -> Restored:
         progress = self.progress(position)
         if reason := seal.damage(self._folder(position)):
             raise DamagedError(reason)
@@ -261,13 +265,6 @@ def _plainly_named(folder: Path, exists: bool) -> Iterator[Path]:
         yield _OPEN_FILES / str(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    # Orbax warns of what is meant: checkpoints without a score, and reading only. What it logs
-    # with a traceback it raises, too.
-    meant = ("did not provide metrics", "read_only=True", "directory is read only")
-    return not record.exc_info and not any(words in str(record.msg) for words in meant)
 
 
 def _seal(folder: Path, position: int) -> None:

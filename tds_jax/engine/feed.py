@@ -48,7 +48,7 @@ class Feed:
         data = self._config.data
         return Loader(
             self._task.source("train"),
-            micro_batch=self._config.optim.micro_batch // jax.process_count(),
+            micro_batch=self._config.examples_per_call // jax.process_count(),
             seed=self._config.seed,
             train=True,
             workers=data.workers,
@@ -59,11 +59,13 @@ class Feed:
         )
 
     def train(self, position: int, busy: Callable[[], bool]) -> Iterator[Batch]:
-        """Endless training batches on the devices, from the given number of examples on.
+        """Endless batches of one call each on the devices, from the given number of examples on.
 
-        busy: whether the devices are at work, so that fetching costs no time.
+        A call that an interruption has cut is repeated whole. busy: whether the devices are at
+        work, so that fetching costs no time.
         """
-        self._position = position
+        many = self._config.micro_batches_per_call
+        self._position = position - position % self._config.examples_per_call
         ahead: collections.deque[Batch] = collections.deque()
         while True:
             started = time.perf_counter()
@@ -71,10 +73,10 @@ class Feed:
                 ahead.clear()
                 self._source = self._train.train_batches(self._position)
             while len(ahead) < DEVICE_PREFETCH:
-                ahead.append(sharding.put_batch(next(self._source), self._mesh))
+                ahead.append(sharding.put_batch(next(self._source), self._mesh, many))
             if not busy():
                 self.waited += time.perf_counter() - started
-            self._position += self._config.optim.micro_batch
+            self._position += self._config.examples_per_call
             yield ahead.popleft()
 
     def relieve(self) -> str | None:

@@ -6,6 +6,7 @@ the batches it would have drawn. It comes before an evaluation, too, which adds 
 is saved: whatever happens in it, nothing is lost.
 """
 
+import collections
 import contextlib
 import dataclasses
 import math
@@ -27,6 +28,12 @@ from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
 from tds_jax.engine.window import WindowLog
 from tds_jax.errors import UserError
 from tds_jax.sizes import format_bytes
+
+# Calls that are handed to a device beside the one before them, while it works. On a card one waits
+# so that nothing passes between two; its memory is that of one: the state is donated, temporaries
+# are taken in the order of the one stream, and its batch is one of the Feed's. On CPU each call
+# would hold temporaries of its own.
+AHEAD = collections.defaultdict(lambda: 1, cpu=0)
 
 SAVES = ", what was trained is saved; Ctrl-C again ends at once"
 
@@ -74,7 +81,8 @@ class Run:
         self.feed = Feed(self.task, config, self.program.mesh)
         self.window = WindowLog(config, self.program, log, self.feed)
         self.total = config.optim.steps * config.optim.batch_size
-        self._previous: Any = None
+        self._platform = self.program.mesh.devices.flat[0].platform
+        self._running: collections.deque[Any] = collections.deque()
 
     def start(self) -> tuple[TrainState, Standing]:
         """The latest checkpoint, or a fresh state with the train split's statistics."""
@@ -176,20 +184,24 @@ class Run:
         self.checkpoints.save(progress.position, state, remembered, score)
 
     def step(self, state: TrainState, batch: Batch) -> TrainState:
-        """One micro-batch. The device may be one step behind the host, not more.
-
-        A host that runs ahead freely would hold a batch, and on CPU the temporaries, of every
-        step that waits.
-        """
-        jax.block_until_ready(self._previous)
+        """One call of the training step, behind at most AHEAD others that have not ended."""
+        while len(self._running) > AHEAD[self._platform]:
+            jax.block_until_ready(self._running.popleft())
         if words := self.feed.relieve():
             self.log.say(words)
-        state, self._previous = self.program.train_step(state, batch)
+        state, objective = self.program.train_step(state, batch)
+        self._running.append(objective)
         return state
 
+    def advanced(self, progress: Standing) -> Standing:
+        """After a call: at its end, also where an interruption had cut it."""
+        call = self.config.examples_per_call
+        return dataclasses.replace(progress, position=(progress.position // call + 1) * call)
+
     def busy(self) -> bool:
-        """Whether the devices still work on the last step."""
-        return not all(leaf.is_ready() for leaf in jax.tree.leaves(self._previous))
+        """Whether the devices still work on the last call."""
+        last = self._running[-1] if self._running else ()
+        return not all(leaf.is_ready() for leaf in jax.tree.leaves(last))
 
     def require_update(self, state: TrainState, progress: Standing) -> None:
         """UserError for a finished run that has learnt nothing."""
@@ -237,8 +249,6 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
         batches = run.feed.train(progress.position, run.busy)
         with jax.transfer_guard_host_to_device("disallow"):  # but for what is asked for by name
             while True:
-                if progress.position >= run.total:
-                    state = run.program.flush(state)
                 # Save before drawing: the checkpoint's position is the number of examples consumed.
                 look = run.evaluation_due(progress)
                 run.maybe_save(state, progress, now=look or run.finished(progress) or bool(stop))
@@ -247,9 +257,7 @@ def fit(blueprint: Blueprint, folder: Path) -> Finished:
                 if stop or run.finished(progress):
                     break
                 state = run.step(state, next(batches))
-                progress = dataclasses.replace(
-                    progress, position=progress.position + config.optim.micro_batch
-                )
+                progress = run.advanced(progress)
                 state = run.window.step(state, progress.position)
         run.require_update(state, progress)
         return run.finish(progress.position, stop.received)

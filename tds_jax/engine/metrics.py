@@ -28,6 +28,10 @@ class Additive:
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return dataclasses.replace(self, **sums)  # type: ignore[type-var]
 
+    def pool(self) -> Self:
+        """One state from several along a leading axis."""
+        return jax.tree.map(lambda sums: sums.sum(axis=0), self)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Regression:
         )
 
     def pool(self) -> Self:
-        """One state (J,) from a batch of states (B, J): two passes, so no digits are lost."""
+        """One state (..., J) from several (B, ..., J): two passes, so no digits are lost."""
         total = self.weight.sum(axis=0)
         mean = (self.weight * self.target_mean).sum(axis=0) / _at_least_one(total)
         between = self.weight * (self.target_mean - mean[None]) ** 2
@@ -154,6 +158,11 @@ def divide(value: Any, weight: Any) -> float:
 def merge(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """Merges two dicts of states name by name."""
     return {name: a[name].merge(b[name]) for name in a}
+
+
+def pool(states: Mapping[str, Any]) -> dict[str, Any]:
+    """One dict of states from one whose states have a leading axis."""
+    return {name: state.pool() for name, state in states.items()}
 
 
 def to_host(states: Any) -> Any:

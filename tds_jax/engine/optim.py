@@ -4,6 +4,9 @@ The objective of a batch is Σ weight·loss / Σ weight. Its gradient is Σ∇ /
 micro-batches hand over the *sum* of gradients and the *sum* of weights; both accumulate in
 `optax.MultiSteps`, and one division happens when the window is full. Averaging per-micro-batch
 means instead, as MultiSteps does by default, is wrong as soon as masks are ragged.
+
+A micro-batch whose gradient is not finite counts as one without weight: its update is that of the
+others. So an update always stands for batch_size examples drawn, and ends where the host knows.
 """
 
 import dataclasses
@@ -118,7 +121,7 @@ def _mixing(rule: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 def divide_by_weight(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Sums -> mean gradient -> inner. A window without any weight gives a zero gradient."""
+    """Sums -> mean gradient -> inner. A window without any weight changes nothing."""
 
     def init(params: Sums) -> MeanState:
         zero = jnp.zeros((), jnp.float32)
@@ -126,29 +129,31 @@ def divide_by_weight(inner: optax.GradientTransformation) -> optax.GradientTrans
 
     def update(sums: Sums, state: MeanState, params: Sums | None = None) -> tuple[Sums, MeanState]:
         assert params is not None
-        divisor = jnp.where(sums.weight > 0, sums.weight, 1)
+        counts = sums.weight > 0
+        divisor = jnp.where(counts, sums.weight, 1)
         mean = jax.tree.map(lambda g: g / divisor, sums.grad)
         updates, inner_state = inner.update(mean, state.inner, params.grad)
-        norm = optax.tree.norm(mean)
-        return Sums(updates, jnp.zeros_like(sums.weight)), MeanState(inner_state, norm, sums.weight)
+        after = MeanState(inner_state, optax.tree.norm(mean), sums.weight)
+        updates = jax.tree.map(lambda u: jnp.where(counts, u, 0), updates)
+        return Sums(updates, jnp.zeros_like(sums.weight)), _select(counts, after, state)
 
     return optax.GradientTransformation(init, update)
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """init, update and flush of an accumulating optimizer; all pure.
+    """init, update and close of an accumulating optimizer; all pure.
 
     init(params) -> opt_state; `gradient_step` counts applied updates.
     update(sums, opt_state, params) -> (params, opt_state): adds a micro-batch; applies the update
-      when the window of `accumulate` finite micro-batches is full.
-    flush(opt_state, params) -> (params, opt_state): applies a partly filled window with its true
-      weight; nothing when the window is empty.
+      when it is the last of the window's.
+    close(sums, opt_state, params) -> (params, opt_state): applies the update of a whole window's
+      sums, those that opt_state holds included.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Sums, Any, Params], tuple[Params, Any]]
-    flush: Callable[[Any, Params], tuple[Params, Any]]
+    close: Callable[[Sums, Any, Params], tuple[Params, Any]]
     ema_decay: float
 
     def average(self, ema: Params, params: Params, after: Any, before: Any) -> Params:
@@ -194,11 +199,7 @@ def reaccumulate(opt_state: Any, params: Params, before: int, after: int) -> Any
 
 
 def make_optimizer(config: OptimConfig) -> Optimizer:
-    """The optimizer of a run; without an accumulator when accumulate = 1.
-
-    A micro-batch whose gradient or weight is not finite is left out as if it had never been drawn
-    (`skip_state['should_skip']` says so); the window then takes one more.
-    """
+    """The optimizer of a run; without an accumulator when accumulate = 1."""
     rule = divide_by_weight(make_update_rule(config))
     if config.accumulate == 1:
         return _single(rule, config.ema_decay)
@@ -213,49 +214,50 @@ def _select(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
+def finite(sums: Sums) -> tuple[jax.Array, Sums, dict[str, jax.Array]]:
+    """Whether a micro-batch's sums are finite, the sums or else zeros, and optax's `skip_state`."""
+    skip, skip_state = optax.skip_not_finite(sums, jnp.zeros((), jnp.int32), None)
+    return ~skip, jax.tree.map(lambda s: jnp.where(skip, 0, s), sums), skip_state
+
+
 def _single(rule: optax.GradientTransformation, ema_decay: float) -> Optimizer:
     def init(params: Params) -> SingleState:
         sums = _as_sums(params)
-        count = jnp.zeros((), jnp.int32)
-        _, skip_state = optax.skip_not_finite(sums, count, None)
-        return SingleState(count, rule.init(sums), skip_state)
+        *_, skip_state = finite(sums)
+        return SingleState(jnp.zeros((), jnp.int32), rule.init(sums), skip_state)
 
     def update(sums: Sums, state: SingleState, params: Params) -> tuple[Params, SingleState]:
-        skip, skip_state = optax.skip_not_finite(sums, state.gradient_step, None)
+        _, sums, skip_state = finite(sums)
         updates, inner = rule.update(sums, state.inner_opt_state, _as_sums(params))
-        applied = optax.apply_updates(params, updates.grad)
-        inner = _select(skip, state.inner_opt_state, inner)
-        count = state.gradient_step + jnp.logical_not(skip).astype(jnp.int32)
-        return _select(skip, params, applied), SingleState(count, inner, skip_state)
+        count = state.gradient_step + (sums.weight > 0).astype(jnp.int32)
+        return optax.apply_updates(params, updates.grad), SingleState(count, inner, skip_state)
 
-    return Optimizer(init, update, lambda state, params: (params, state), ema_decay)
+    return Optimizer(init, update, update, ema_decay)
 
 
 def _accumulating(rule: optax.GradientTransformation, every: int, ema_decay: float) -> Optimizer:
-    multi = optax.MultiSteps(
-        rule, every, use_grad_mean=False, should_skip_update_fn=optax.skip_not_finite
-    )
+    multi = optax.MultiSteps(rule, every, use_grad_mean=False)
 
     def init(params: Params) -> optax.MultiStepsState:
-        return multi.init(_as_sums(params))
+        *_, skip_state = finite(_as_sums(params))
+        return multi.init(_as_sums(params))._replace(skip_state=skip_state)
 
     def update(
         sums: Sums, state: optax.MultiStepsState, params: Params
     ) -> tuple[Params, optax.MultiStepsState]:
+        _, sums, skip_state = finite(sums)
+        weight = state.acc_grads.weight + sums.weight
         with jax.numpy_dtype_promotion("standard"):  # see `_mixing`
-            updates, state = multi.update(sums, state, _as_sums(params))
-        return optax.apply_updates(params, updates.grad), state
+            updates, after = multi.update(sums, state, _as_sums(params))
+        applied = jnp.where(weight > 0, after.gradient_step, state.gradient_step)
+        after = after._replace(gradient_step=applied, skip_state=skip_state)
+        return optax.apply_updates(params, updates.grad), after
 
-    def flush(state: optax.MultiStepsState, params: Params) -> tuple[Params, optax.MultiStepsState]:
-        updates, inner = rule.update(state.acc_grads, state.inner_opt_state, _as_sums(params))
-        filled = state.mini_step > 0
-        flushed = state._replace(
-            mini_step=jnp.zeros_like(state.mini_step),
-            gradient_step=state.gradient_step + 1,
-            inner_opt_state=inner,
-            acc_grads=jax.tree.map(jnp.zeros_like, state.acc_grads),
-        )
-        applied = optax.apply_updates(params, updates.grad)
-        return _select(filled, applied, params), _select(filled, flushed, state)
+    def close(
+        sums: Sums, state: optax.MultiStepsState, params: Params
+    ) -> tuple[Params, optax.MultiStepsState]:
+        empty = jax.tree.map(jnp.zeros_like, sums)
+        last = jnp.full_like(state.mini_step, every - 1)
+        return update(sums, state._replace(acc_grads=empty, mini_step=last), params)
 
-    return Optimizer(init, update, flush, ema_decay)
+    return Optimizer(init, update, close, ema_decay)

@@ -49,7 +49,6 @@ class Program:
             out_shardings=sharding.shardings_for(window, self.mesh),
         )
         self._eval_step = blueprint.eval_step
-        self._flush = jax.jit(_make_flush(blueprint.optimizer), donate_argnums=(0, 1, 2))
 
     def metric_names(self) -> tuple[str, ...]:
         """What `evaluate` will return; traced, not run."""
@@ -64,11 +63,6 @@ class Program:
         rest = jax.device_put(rest, sharding.shardings_for(rest, self.mesh))
         return dataclasses.replace(state, rest=rest)
 
-    def flush(self, state: TrainState) -> TrainState:
-        """The state after a partly filled accumulation window is applied with its true weight."""
-        params, opt_state, ema = self._flush(state.opt_state, state.params, state.ema)
-        return dataclasses.replace(state, params=params, opt_state=opt_state, ema=ema)
-
     def evaluate(self, state: TrainState, source: Source) -> dict[str, float]:
         """Values over all examples of a source, merged on the host in float64."""
 
@@ -78,14 +72,6 @@ class Program:
         config = self.blueprint.config
         states = (found for _, found in evaluation.over(source, run, config, self.mesh))
         return metrics.compute(metrics.merge_all(states))
-
-
-def _make_flush(optimizer: optim.Optimizer) -> Any:
-    def flush(opt_state: Any, params: Any, ema: Any) -> tuple[Any, Any, Any]:
-        params, after = optimizer.flush(opt_state, params)
-        return params, after, optimizer.average(ema, params, after, opt_state)
-
-    return flush
 
 
 def _make_gauges(schedule: optax.Schedule) -> Any:

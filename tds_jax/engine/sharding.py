@@ -35,9 +35,17 @@ def rounded_up(examples: int, mesh: Mesh) -> int:
     return -(-examples // mesh.size) * mesh.size
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def batch_sharding(mesh: Mesh, several: bool = False) -> NamedSharding:
+    """The axis of examples split over the devices: the leading one, or the second of several
+    micro-batches."""
+    return NamedSharding(mesh, PartitionSpec(None, "data") if several else PartitionSpec("data"))
+
+
+def stacked(spec: Any, count: int) -> Any:
+    """The shapes of so many micro-batches along a new leading axis; of one, its own."""
+    if count == 1:
+        return spec
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), spec)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -59,17 +67,31 @@ def abstract(tree: Any, mesh: Mesh) -> Any:
     )
 
 
-def abstract_batch(spec: Any, mesh: Mesh) -> Any:
-    """A batch's ShapeDtypeStructs with the leading axis split over the devices."""
-    sharding = batch_sharding(mesh)
+def abstract_batch(spec: Any, mesh: Mesh, several: bool = False) -> Any:
+    """A batch's ShapeDtypeStructs with the axis of examples split over the devices."""
+    sharding = batch_sharding(mesh, several)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), spec
     )
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's share of a batch -> global arrays (asynchronous copy to the devices)."""
-    sharding = batch_sharding(mesh)
+def put_batch(
+    batch: dict[str, np.ndarray], mesh: Mesh, micro_batches: int = 1
+) -> dict[str, jax.Array]:
+    """This process's share of a batch -> global arrays (asynchronous copy to the devices).
+
+    Of several micro-batches, one after the other in `batch`, leaves become (K, B, ...). All leaves
+    go in one call where one process holds all devices.
+    """
+    several = micro_batches > 1
+    sharding = batch_sharding(mesh, several)
+    if several:
+        batch = {
+            name: value.reshape(micro_batches, -1, *value.shape[1:])
+            for name, value in batch.items()
+        }
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()

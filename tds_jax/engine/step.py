@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.engine import metrics
-from tds_jax.engine.optim import Optimizer, Sums
+from tds_jax.engine.optim import Optimizer, Sums, finite
 
 Batch = dict[str, jax.Array]
 
@@ -117,14 +117,52 @@ def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
         skip = opt_state.skip_state["should_skip"]
         # A skipped micro-batch leaves no trace: neither in the statistics nor in the log.
         merged = metrics.merge(state.window, states)
-        window, rest = jax.tree.map(
-            lambda new, old: jnp.where(skip, old, new), (merged, rest), (state.window, state.rest)
-        )
+        window, rest = _select(skip, (state.window, state.rest), (merged, rest))
         skipped = state.skipped + skip.astype(jnp.int32)
         ema = optimizer.average(state.ema, params, opt_state, state.opt_state)
         return TrainState(params, rest, opt_state, window, skipped, ema), objective
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def make_update_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
+    """(state, all micro-batches of an update) -> (state, objectives), as `make_train_step`.
+
+    Leaves of the batch are (K, B, ...), of the objectives (K,). The micro-batches' gradients are
+    added in their order, as they are when each has a call of its own; the optimizer, the averages
+    and the metrics of the window move once. Where an update was begun in an earlier run, the
+    micro-batches that its sums hold already are passed over.
+    """
+
+    def update_step(state: TrainState, batch: Batch) -> tuple[TrainState, Objective]:
+        differentiated = jax.value_and_grad(total, has_aux=True)
+        begun = state.opt_state.mini_step
+
+        def add(carry: Any, one: tuple[jax.Array, Batch]) -> tuple[Any, Any]:
+            (sums, rest, skipped), (number, part) = carry, one
+            (_, (objective, states, after)), grad = differentiated(state.params, rest, part)
+            good, found, _ = finite(Sums(grad, objective.weight))
+            due = number >= begun
+            counts = good & due
+            sums = _select(due, jax.tree.map(jnp.add, sums, found), sums)
+            states = jax.tree.map(lambda s: jnp.where(counts, s, 0), states)
+            skipped = skipped + (due & ~good).astype(jnp.int32)
+            return (sums, _select(counts, after, rest), skipped), (objective, states)
+
+        numbers = jnp.arange(len(jax.tree.leaves(batch)[0]), dtype=begun.dtype)
+        carry = state.opt_state.acc_grads, state.rest, state.skipped
+        (sums, rest, skipped), (objectives, states) = jax.lax.scan(add, carry, (numbers, batch))
+        with jax.named_scope("optimizer"):
+            params, opt_state = optimizer.close(sums, state.opt_state, state.params)
+        window = metrics.merge(state.window, metrics.pool(states))
+        ema = optimizer.average(state.ema, params, opt_state, state.opt_state)
+        return TrainState(params, rest, opt_state, window, skipped, ema), objectives
+
+    return jax.jit(update_step, donate_argnums=0)
+
+
+def _select(condition: jax.Array, these: Any, those: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), these, those)
 
 
 def make_eval_step(graphdef: nnx.GraphDef, loss_fn: LossFn) -> jax.stages.Wrapped:

@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 
@@ -260,6 +261,7 @@ class Fitted:
             contents = str(found.get("contents", ""))  # of older versions, which did not look
             return cls(str(found["digest"]), contents, found["mean"], found["median"], ridge)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            blame_the_drive(error, path)
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{path} cannot be read ({reason}); delete it to fit anew") from error
 

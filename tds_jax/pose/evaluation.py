@@ -20,6 +20,9 @@ from tds_jax.pose.joints import fingers, joint_names
 from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.metrics import States, make_compare
+from tds_jax.pose.models import PoseModel
+from tds_jax.pose.neuropose import NeuroPose
+from tds_jax.pose.scales import other_scale
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
 from tds_jax.pose.windows import PoseWindows, session_blocks
@@ -100,7 +103,7 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
             _merge(found.setdefault(name, {}), batch, states)
         trace = trace or figures.Trace.of(batch, poses[MODEL])
     rows = _rows(split, found, source.table)
-    notes = _notes(task, fitted) + _still(found[MODEL])
+    notes = _notes(task, fitted) + _still(found[MODEL]) + _scales(task, model, source.table)
     kinds = set(source.table.group_of("generalization"))
     whole = EASIEST if kinds - set(SEEN) else ALL
     report = Report(rows, HEADLINE, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING)
@@ -109,6 +112,17 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
         figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
         figures.draw_methods(plots / f"{split}_methods.png", report, split)
     return report
+
+
+def _scales(task: PoseTask, model: nnx.Module, table: SessionTable) -> tuple[str, ...]:
+    """A line if the first session's EMG is in another unit than the model was trained in."""
+    assert isinstance(model, PoseModel | NeuroPose)
+    if not task.config.data.normalize:
+        return ()
+    scale = np.asarray(model.normalizer.scale[...])
+    read = functools.partial(table.emg, task.files, 0)
+    wrong = other_scale(read, int(table.samples[0]), scale)
+    return (f"{table.path(0)}: {wrong}",) if wrong else ()
 
 
 def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:

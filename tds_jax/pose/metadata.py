@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tds_jax.config import SPLITS
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.data.order import by_number
 from tds_jax.data.session_files import FOREIGN, HDF5
 from tds_jax.errors import UserError, some
@@ -26,8 +27,8 @@ class Metadata(NamedTuple):
 def session_files(path: str, flag: str) -> list[str]:
     """Names of the session files in a folder, in the order of their numbers.
 
-    Hidden files are none, `junk` tells how many: a Mac leaves a '._' twin beside every file it
-    copies. UserError, naming `flag`, without any.
+    Hidden files are none: a Mac leaves a '._' twin beside every file it copies. Nor are links to
+    what is a session already. `junk` tells of both. UserError, naming `flag`, without any.
     """
     if os.path.isfile(path):
         raise UserError(f"{flag}={path} is a file; give the folder that holds the sessions")
@@ -35,12 +36,30 @@ def session_files(path: str, flag: str) -> list[str]:
         raise UserError(f"{flag}={path}: no such folder; check the path")
     found = [name for name in os.listdir(path) if name.lower().endswith(SUFFIXES)]
     names = sorted((name for name in found if not is_none(name)), key=by_number)
+    again = _again(path, names)
+    names = [name for name in names if name not in again]
     if not names:
         raise UserError(
             f"{flag}={path}: no session files ({', '.join(SUFFIXES)}) in the folder; "
             f"give the folder that holds them directly"
         )
     return names
+
+
+def _again(path: str, names: Sequence[str]) -> set[str]:
+    """Links to a file that has another of the names, too."""
+    places = {name: os.path.join(path, name) for name in names}
+    links = [name for name, place in places.items() if os.path.islink(place)]
+    if not links:
+        return set()
+    taken = {os.path.realpath(place) for name, place in places.items() if name not in links}
+    again = set()
+    for name in links:
+        target = os.path.realpath(places[name])
+        if target in taken and os.path.exists(target):
+            again.add(name)
+        taken.add(target)
+    return again
 
 
 def is_none(name: str) -> bool:
@@ -54,10 +73,15 @@ def stored_name(name: str) -> str:
 
 
 def junk(path: str) -> list[str]:
-    """A line if files with the endings of sessions are hidden ones."""
+    """Lines if files with the endings of sessions are hidden ones, or links to others of them."""
     found = sorted(name for name in os.listdir(path) if name.lower().endswith(SUFFIXES))
     hidden = [name for name in found if name.startswith(HIDDEN)]
-    return [f"{path}: {len(hidden)} hidden files are no sessions: {some(hidden)}"] * bool(hidden)
+    again = sorted(_again(path, sorted((n for n in found if not is_none(n)), key=by_number)))
+    return [
+        *[f"{path}: {len(hidden)} hidden files are no sessions: {some(hidden)}"] * bool(hidden),
+        *[f"{path}: {len(again)} links to other sessions do not count: {some(again)}"]
+        * bool(again),
+    ]
 
 
 def read_metadata(path: str, names: Sequence[str]) -> Metadata | None:
@@ -76,6 +100,7 @@ def read_metadata(path: str, names: Sequence[str]) -> Metadata | None:
             columns = reader.fieldnames or []
             rows = [_texts(row) for row in reader]
     except OSError as error:
+        blame_the_drive(error, file)
         return Metadata({}, [f"{file} cannot be read ({error.strerror}); restore it"], [])
     except (UnicodeDecodeError, csv.Error) as error:
         return Metadata({}, [f"{file} is no CSV in UTF-8 ({error}); save it anew as that"], [])

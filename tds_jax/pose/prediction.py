@@ -1,5 +1,6 @@
 """Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from tds_jax.pose.labels import (
 from tds_jax.pose.metadata import SUFFIXES, is_none, junk, stored_name
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
+from tds_jax.pose.scales import other_scale
 from tds_jax.pose.selection import flip, joint_numbers, select_channels
 from tds_jax.pose.sessions import RATE_RTOL
 from tds_jax.pose.table import DATASET, FIELDS, UNIT
@@ -93,6 +95,7 @@ def predict_file(
     path, group = str(recording), task.config.data.group
     header = task.files.header(path, group, DATASET)
     _check(task, model, header, path)
+    _require_scale(task, model, header, path)
     poses = run(path, header.rows)
     make_folder_for(place)
     blocks = _rows(task, model, path, header, poses)
@@ -120,6 +123,15 @@ def _check(task: PoseTask, model: PoseModel | NeuroPose, header: Header, path: s
             f"{path} has {header.rows} samples, fewer than the model's receptive field of "
             f"{model.receptive_field}; give a longer recording"
         )
+
+
+def _require_scale(task: PoseTask, model: PoseModel | NeuroPose, header: Header, path: str) -> None:
+    if not task.config.data.normalize:  # nothing is known of what it was trained on
+        return
+    scale = np.asarray(model.normalizer.scale[...])
+    wrong = other_scale(functools.partial(read_emg, task, path), header.rows, scale)
+    if wrong:
+        raise UserError(f"{path}: {wrong}")
 
 
 def _rate(task: PoseTask, header: Header, path: str) -> float | None:

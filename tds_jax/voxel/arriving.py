@@ -1,8 +1,9 @@
 """What is given to `predict`: volumes as they are, and clouds brought to a run's grid."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +15,45 @@ from tds_jax.voxel.data.clouds import NAMED, Cloud, read_cloud
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.naming import by_number
 from tds_jax.voxel.data.resize import Geometry
+from tds_jax.voxel.data.source import stored_geometry
 from tds_jax.voxel.data.volumes import ENDINGS as VOLUMES
-from tds_jax.voxel.data.volumes import Volume, read_volume
+from tds_jax.voxel.data.volumes import STORE, Place, Volume, VolumeFiles, places_in
 from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored, target_volume
 from tds_jax.voxel.prepare import SETTINGS, Prepare
 
-ENDINGS = tuple(dict.fromkeys((*VOLUMES, *CLOUDS)))
+ENDINGS = tuple(dict.fromkeys((*VOLUMES, *CLOUDS, STORE)))
+
+
+class Sample(NamedTuple):
+    """What one prediction is made of, and where that goes. name: as people are told of it."""
+
+    name: str
+    source: Place
+    target: Path
+
+
+def samples_of(file: Path, target: Path, kind: str) -> list[Sample]:
+    """The sample that a file is; of a store of `prepare` its frames, beside `target` by name.
+
+    kind: 'radar' or 'target'. UserError for a store that cannot be read.
+    """
+    if file.suffix.lower() != STORE:
+        return [Sample(file.name, Place(str(file)), target)]
+    return [
+        Sample(f"{file.name} {name}", place, target.with_name(name + target.suffix))
+        for name, place in places_in(file, kind).items()
+    ]
+
+
+def require_apart(samples: Sequence[Sample]) -> None:
+    """Raises UserError where two samples would be written to one place."""
+    first: dict[Path, Sample] = {}
+    for one in samples:
+        if first.setdefault(one.target, one) is not one:
+            raise UserError(
+                f"{one.source.path} and {first[one.target].source.path} both hold what goes to "
+                f"{one.target}; remove one, or predict one at a time"
+            )
 
 
 def prepared_with(folder: str) -> Prepare | None:
@@ -47,11 +81,32 @@ def grid_of(native: Geometry) -> VoxelGrid:
     return VoxelGrid(ranges, (x[2], y[2], z[2]))
 
 
+def require_place(folder: Path, native: Geometry) -> None:
+    """Raises UserError where the volumes of a folder, or of one above, lie elsewhere than a run's.
+
+    Files of another shape have a line of their own.
+    """
+    at = folder.resolve()
+    found = next((one for p in (at, *at.parents[:2]) if (one := stored_geometry(p))), None)
+    if found is None or found.shape != native.shape:
+        return
+    if not np.allclose((found.lower, found.size), (native.lower, native.size), rtol=1e-6):
+        raise UserError(
+            f"{folder}: its volumes have voxels of {_metres(found.size)} from "
+            f"{_metres(found.lower)} on (z, x, y), the model was trained on {_metres(native.size)} "
+            f"from {_metres(native.lower)} on; voxelise with the same --ranges and --resolution"
+        )
+
+
+def _metres(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.6g}' for value in values)}) m"
+
+
 def folders_of(source: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:
     """(folder of files, its scene's name) below a folder: itself, a scene's, or those of scenes.
 
     names: what the folder of the sensor may be called in a scene; the first that is there counts.
-    UserError for stores of `prepare`, which are not read.
+    Without any, a scene's own folder, where stores of `prepare` are.
     """
     if any(path.suffix.lower() in ENDINGS for path in source.iterdir()):
         return [(source, "")]
@@ -59,24 +114,21 @@ def folders_of(source: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:
         return [(inside, "")]
     entries = sorted(source.iterdir(), key=lambda path: by_number(path.name))
     found = [(inside, path.name) for path in entries if (inside := _first(path, names))]
-    if not found and next(source.rglob("*.h5"), None):
-        raise UserError(
-            f"--input={source} holds stores of prepare (*.h5), which predict does not read; give "
-            "the clouds themselves, or volumes prepared with --store=npz"
-        )
     return found or [(source, "")]
 
 
 def _first(scene: Path, names: tuple[str, ...]) -> Path | None:
-    return next((scene / name for name in names if name and (scene / name).is_dir()), None)
+    inside = next((scene / name for name in names if name and (scene / name).is_dir()), None)
+    has_stores = scene.is_dir() and any(scene.glob(f"[!.]*{STORE}"))
+    return inside or (scene if has_stores else None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Arriving:
-    """How the files of a `predict` become volumes. sensor: 'radar' or 'LiDAR'.
+    """How the samples of a `predict` become volumes. sensor: 'radar' or 'LiDAR'.
 
     layout: of clouds without names of columns, '' if unknown. calibration: of radar clouds. points:
-    counts what is wrong with them.
+    counts what is wrong with them. volumes: reads the others.
     """
 
     sensor: str
@@ -84,11 +136,14 @@ class Arriving:
     layout: str
     calibration: Calibration
     points: PointCounts
+    volumes: VolumeFiles
 
-    def read(self, file: Path) -> Volume:
-        """The volume that a file holds or its points make; or UserError."""
+    def read(self, place: Place) -> Volume:
+        """The volume that a place holds or its points make; or UserError."""
+        file = Path(place.path)
         if not is_cloud(file):
-            return _on(self.grid, file, read_volume(str(file)))
+            kind = "radar" if self.sensor == "radar" else "target"
+            return _on(self.grid, file, self.volumes.read(place, kind))
         if not self.layout and file.suffix.lower() not in NAMED:
             raise UserError(
                 f"{file}: its columns have no names and the run's data tell none; give --layout"

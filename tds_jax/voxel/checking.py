@@ -11,7 +11,16 @@ import numpy as np
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
-from tds_jax.voxel.data.volumes import KINDS, RADAR, TARGET, Frame, Scene, VolumeFiles, find_scenes
+from tds_jax.voxel.data.volumes import (
+    KINDS,
+    RADAR,
+    TARGET,
+    Frame,
+    Scene,
+    VolumeFiles,
+    find_scenes,
+    half_scenes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +59,8 @@ class Check:
         files.close()
         every = [one for side in seen.values() for one in side]
         findings = {
-            "unreadable": unreadable,
-            "unpaired": list(_unpaired(scenes)),
+            "unreadable": [line for scene in scenes for line in scene.problems] + unreadable,
+            "unpaired": half_scenes(folder) + list(_unpaired(scenes)),
             "empty": [f"{one.place}: no occupied voxel" for one in every if not one.voxels],
             "grid": _grids(every),
             "values": [f"{one.place}: {one.finding}" for one in every if one.finding],

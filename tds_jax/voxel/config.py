@@ -133,6 +133,7 @@ class VoxelDataConfig(LoaderConfig):
     val_scenes: tuple[str, ...]
     test_scenes: tuple[str, ...]
     split_ratio: tuple[float, ...]
+    max_bad_files: int = field(metadata=FREE | at_least(0))
     max_statistics_frames: int = field(metadata=at_least(1))
     max_open_files: int = field(metadata=FREE | at_least(1))
     chunk_cache_bytes: int = field(metadata=FREE | at_least(0))
@@ -215,12 +216,14 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings under the names of now.
 
     decoder_chunk meant nothing here. The U-Net had one head before their number was a setting; of
-    an autoencoder's run the number means nothing, and it is the original's.
+    an autoencoder's run the number means nothing, and it is the original's. One file of volumes
+    that could not be read ended a run.
     """
     memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
     model = values["model"]
     heads = {"unet_heads": 1 if model["name"] in GENERATORS else ATTENTION_HEADS}
-    return values | {"memory": memory, "model": heads | model}
+    data = {"max_bad_files": 0} | values["data"]
+    return values | {"memory": memory, "model": heads | model, "data": data}
 
 
 def settings(config: Config) -> VoxelEvalConfig:

@@ -19,13 +19,13 @@ from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError, some
 from tds_jax.progress import progress_bar
 from tds_jax.voxel import arriving
-from tds_jax.voxel.arriving import ENDINGS, Arriving
+from tds_jax.voxel.arriving import ENDINGS, Arriving, Sample, samples_of
 from tds_jax.voxel.data import pcd, ply
 from tds_jax.voxel.data.clouds import LAYOUTS
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.known import KNOWN
 from tds_jax.voxel.data.resize import Geometry
-from tds_jax.voxel.data.volumes import KINDS, TARGET, Volume, write_npz
+from tds_jax.voxel.data.volumes import KINDS, STORE, TARGET, Volume, VolumeFiles, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.prepare import Prepare
@@ -64,39 +64,66 @@ class Predict:
         """Predictions on the model's grid for a file or all of a folder, of a scene or of scenes.
 
         Generators read the radar, autoencoders targets, which they reconstruct: volumes (.npz,
-        .npy) or clouds. Written are the voxels above the threshold that the workdir's evaluation
-        calibrated for these weights (without one: above 0.5, with a warning), features in the
-        files' units with the occupancy's probability as channel 0; as .ply or .pcd (by the ending
-        of `target`, or `format`) their centres. Noise is a function of the volume alone: neither of
-        its name nor of its folder. UserError after all is written, if a file was left out.
+        .npy), the frames of stores (.h5), named after them, or clouds. Written are the voxels above
+        the threshold that the workdir's evaluation calibrated for these weights (without one: above
+        0.5, with a warning), features in the files' units with the occupancy's probability as
+        channel 0; as .ply or .pcd (by the ending of `target`, or `format`) their centres. Noise is
+        a function of the volume alone: neither of its name nor of its folder. UserError after all
+        is written, if a file was left out.
         """
-        pairs = self._pairs(task, source, target)
+        samples, lost = self._samples(task, source, target)
+        arriving.require_apart(samples)
+        total = len(samples) + len(lost)
         threshold = _threshold(Thresholds.read(workdir) if workdir else None, model)
-        how = self._arriving(task, any(arriving.is_cloud(file) for file, _ in pairs))
+        are_clouds = [arriving.is_cloud(Path(one.source.path)) for one in samples]
+        if not all(are_clouds):
+            folder = source if source.is_dir() else source.parent
+            arriving.require_place(folder, task.data.native_geometry)
+        how = self._arriving(task, any(are_clouds))
         answer = _answering(task, model)
         weight = task.data.grid.weight(task.data.volume_shape)
-        written, lost = [], []
+        written = []
         with progress_bar("predicting") as progress:
-            for done, (file, place) in enumerate(pairs):
-                progress(done, len(pairs), file.name)
+            for done, (name, place, goal) in enumerate(samples):
+                progress(done, len(samples), name)
                 try:
-                    volume = how.read(file)
+                    volume = how.read(place)
                 except UserError as error:
-                    if source.is_file():
+                    if total == 1:
                         raise
-                    print(f"warning: left out {error}", file=sys.stderr)
-                    lost.append(file.name)
+                    _say_left_out(error)
+                    lost.append(name)
                 else:
-                    _write(place, answer(volume), weight, threshold, task.data.geometry)
-                    written.append(place)
+                    _write(goal, answer(volume), weight, threshold, task.data.geometry)
+                    written.append(goal)
+        how.volumes.close()
         for line in how.points.lines():
             print(f"note: {line}", file=sys.stderr)
         if lost:
             raise UserError(
-                f"--output={target} has {len(written)} of {len(pairs)} predictions; left out, see "
+                f"--output={target} has {len(written)} of {total} predictions; left out, see "
                 f"above: {some(lost)}"
             )
         return written
+
+    def _samples(
+        self, task: VoxelTask, source: Path, target: Path
+    ) -> tuple[list[Sample], list[str]]:
+        """What is predicted, and the names of stores that cannot be read, which are said."""
+        kind = "radar" if task.generates else "target"
+        if source.is_file() and source.suffix.lower() == STORE:
+            if target.is_file() or target.suffix in (".npz", *POINTS):
+                raise UserError(f"--output={target} must be a folder: --input holds many frames")
+            return samples_of(source, target / f"of_store.{self.format}", kind), []
+        found: list[Sample] = []
+        lost = []
+        for file, place in self._pairs(task, source, target):
+            try:
+                found += samples_of(file, place, kind)
+            except UserError as error:
+                _say_left_out(error)
+                lost.append(file.name)
+        return found, lost
 
     def _pairs(self, task: VoxelTask, source: Path, target: Path) -> list[tuple[Path, Path]]:
         if not source.is_dir():
@@ -130,7 +157,12 @@ class Predict:
                 file=sys.stderr,
             )
         sensor = "radar" if task.generates else "LiDAR"
-        return Arriving(sensor, grid, layout, calibration, PointCounts())
+        volumes = VolumeFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20)
+        return Arriving(sensor, grid, layout, calibration, PointCounts(), volumes)
+
+
+def _say_left_out(error: UserError) -> None:
+    print(f"warning: left out {error}", file=sys.stderr)
 
 
 def _answering(task: VoxelTask, model: nnx.Module) -> Callable[[Volume], np.ndarray]:

@@ -7,6 +7,7 @@ NTU4DRadLM, View-of-Delft and KITTI are known by their folders, see `data.known`
 import csv
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -165,15 +166,13 @@ class Prepare:
         self, source: Path, target: Path, progress: Progress
     ) -> tuple[int, int, list[str], list[str]]:
         folders = self._scenes(source)
-        scenes = {f: pair_clouds(f, self.radar, self.lidar, self.max_gap_s) for f in folders}
-        for folder in folders:
-            self.calibration.require_readable(folder)
+        scenes, skipped = self._pairs(folders)
         self._claim(target, {folder.name for folder in folders})
         _write_names(target / NAMES, scenes)
         total, done = sum(map(len, scenes.values())), 0
         written, kept = 0, 0
         points = PointCounts()
-        skipped, notes = self._left_out(source), []
+        skipped, notes = skipped + self._left_out(source), []
         for folder, pairs in scenes.items():
             notes += left_alone(folder, self.radar, self.lidar, pairs) + far_apart(folder, pairs)
             place = target / folder.name
@@ -207,6 +206,19 @@ class Prepare:
             )
         require_apart(found)
         return found
+
+    def _pairs(self, folders: Sequence[Path]) -> tuple[dict[Path, list[Pair]], list[str]]:
+        """The clouds of every scene, and a line for each that has none; UserError if all do."""
+        found, wrong = {}, []
+        for folder in folders:
+            try:
+                self.calibration.require_readable(folder)
+                found[folder] = pair_clouds(folder, self.radar, self.lidar, self.max_gap_s)
+            except UserError as error:
+                wrong.append(str(error))
+        if not found:
+            raise UserError(wrong[0])
+        return found, [f"skipped {line}" for line in wrong]
 
     def _left_out(self, source: Path) -> list[str]:
         """A line for each folder that has clouds of one sensor and not of the other."""
@@ -260,7 +272,8 @@ class Prepare:
     def _origin(self, scene: Path, pairs: Sequence[Pair]) -> str:
         """Fingerprint of the clouds of some frames and of the files that place them."""
         sources = {path for pair in pairs for path in self._sources(scene, *pair)}
-        return fingerprint(below(sorted(str(path) for path in sources if path.exists())))
+        # The others are named when they are read, and left out.
+        return fingerprint(below(sorted(str(path) for path in sources if os.access(path, os.R_OK))))
 
     def _sources(self, scene: Path, radar: Path | None, lidar: Path) -> tuple[Path, ...]:
         if radar is None:

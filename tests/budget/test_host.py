@@ -37,6 +37,36 @@ def test_a_container_counts_with_the_file_cache_it_can_drop(tmp_path, limit, use
     assert host.available(tmp_path) == 40 * MIB
 
 
+@pytest.mark.parametrize("limited", ["job_7/step_0", "job_7", ""])
+@pytest.mark.parametrize(
+    ("line", "mounted", "limit", "use", "cache"),
+    [
+        ("0::/job_7/step_0", "", "memory.max", "memory.current", "inactive_file"),
+        (
+            "5:cpuset,memory:/job_7/step_0",
+            "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ],
+)
+def test_the_least_room_of_a_processs_groups_and_of_those_above_counts(
+    tmp_path, line, mounted, limit, use, cache, limited
+):
+    """As a cluster's jobs have it: the limit may stand on the step, the job or the mount."""
+    for folder in ("job_7/step_0", "job_7", "", "job_8"):
+        group = tmp_path / "fs" / mounted / folder
+        group.mkdir(parents=True, exist_ok=True)
+        room = {limited: 40, "job_8": 1}.get(folder, 50)
+        (group / limit).write_text(f"{(30 + room) * MIB}\n")
+        (group / use).write_text(f"{35 * MIB}\n")
+        (group / "memory.stat").write_text(f"{cache} {5 * MIB}\n")
+    own = tmp_path / "cgroup"
+    own.write_text(f"1:name=systemd:/job_8\n{line}\n")
+    assert host.available(tmp_path / "fs", own) == 40 * MIB
+
+
 def test_a_container_without_a_limit_is_no_limit(tmp_path):
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5\n")

@@ -144,13 +144,13 @@ def test_auto_means_what_the_device_has(text, expected):
 
 def test_what_a_compiler_refuses_is_passed_over(config, monkeypatch):
     """As the TPU's does, which says nothing of how much would be needed."""
-    original = needs.compiled_bytes
+    original = needs.compiled
 
     def refusing(traced):
         batch = traced.jaxpr.jaxpr.invars[-1].aval.shape
         return None if batch and batch[0] > 16 else original(traced)
 
-    monkeypatch.setattr(needs, "compiled_bytes", refusing)
+    monkeypatch.setattr(needs, "compiled", refusing)
     found = Planner(build, config, TARGET, say=lambda words: None)
     plan = found.choose(GIB, None)
     assert plan.chosen.config.optim.micro_batch == 16

@@ -16,10 +16,11 @@ from tds_jax.sizes import GIB, MIB
 
 PLAN = """
 import sys
-from tds_jax.engine import targets
+from tds_jax.budget import targets
 targets.prepare(sys.argv[1])
 import json, jax, jax.numpy as jnp
-from tds_jax.engine import memory, sharding
+from tds_jax.budget import memory
+from tds_jax.engine import sharding
 target = targets.find(sys.argv[1])
 where = sharding.batch_sharding(target.mesh(1))
 x = jax.ShapeDtypeStruct((8192, 8192), jnp.float32, sharding=where)

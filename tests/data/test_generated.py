@@ -1,5 +1,6 @@
 """Laws of folders of generated data: whole or absent, built once."""
 
+import errno
 import os
 
 import pytest
@@ -56,6 +57,17 @@ def test_losing_the_race_is_fine(tmp_path):
     assert build_once(tmp_path / "data", "a", race) == tmp_path / "data"
     assert names(tmp_path) == ["data"]
     assert names(tmp_path / "data") == ["data.txt", "simulation.json"]
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path, monkeypatch):
+    def forbidden(suffix, prefix, folder):
+        path = f"{folder}/{prefix}x{suffix}"
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("tempfile.mkdtemp", forbidden)
+    with pytest.raises(PermissionError) as caught:
+        build_once(tmp_path / "made", "", lambda folder: None)
+    assert caught.value.filename == str(tmp_path / "made")
 
 
 def test_a_whole_folder_is_not_built_again_and_another_is_refused(tmp_path):

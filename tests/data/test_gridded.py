@@ -10,7 +10,7 @@ import zarr
 
 from tds_jax.data import grid_record
 from tds_jax.data.grid_record import open_record
-from tds_jax.data.gridded import read_static
+from tds_jax.data.gridded import find_files, read_static
 from tds_jax.errors import UserError
 from tests.forecast.files import LAT, LON, dataset, hours, write
 
@@ -211,6 +211,12 @@ def test_paths_without_data_are_refused_by_name(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no \.nc"):
         open_record(tmp_path / "empty", ("t2m",))
+
+
+def test_hidden_twins_of_another_system_are_no_files(tmp_path):
+    write(dataset(TIMES), tmp_path / "a.nc")
+    (tmp_path / "._a.nc").write_bytes(b"Mac OS X")
+    assert find_files(tmp_path) == [str(tmp_path / "a.nc")]
 
 
 def test_a_truncated_file_is_refused_by_name(tmp_path):

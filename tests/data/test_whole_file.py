@@ -11,12 +11,15 @@ import pytest
 
 from tds_jax.data.whole_file import (
     FULL,
+    OLD,
+    _sweep_once,
     naming,
     set_aside,
     sweep,
     temporary_of,
     was_killed,
     whole_file,
+    whole_folder,
 )
 from tests.test_cli import ROOT
 
@@ -63,6 +66,51 @@ def test_a_killed_writer_leaves_the_old_file_and_its_temporary_can_be_swept(tmp_
         assert list(tmp_path.glob("*.tmp")) == [temporary]  # of a writer that lives
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+REPLACER = """
+import os, pathlib, sys
+from tds_jax.data.whole_file import whole_folder
+rename, calls = pathlib.Path.rename, []
+def killed(self, target):
+    calls.append(self)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    return rename(self, target)
+pathlib.Path.rename = killed
+with whole_folder(sys.argv[1]) as temporary:
+    (temporary / "a").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("again", ["a.zarr", "b.zarr"])
+@pytest.mark.parametrize("moment", [1, 2])  # before the old folder's name changes, and after
+def test_a_folder_whose_writer_was_killed_while_names_change_is_there_again(
+    tmp_path, moment, again
+):
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "a").write_text("old")
+    done = subprocess.run([sys.executable, "-c", REPLACER, path, str(moment)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    assert path.exists() == (moment == 1)
+    _sweep_once.cache_clear()
+    with whole_folder(tmp_path / again) as temporary:
+        assert (path / "a").read_text() == "old"
+        (temporary / "a").write_text("newer")
+    assert {one.name: (one / "a").read_text() for one in tmp_path.iterdir()} == {
+        "a.zarr": "old",
+        again: "newer",
+    }
+
+
+def test_what_was_to_be_replaced_goes_if_its_name_is_taken_or_was_cut(tmp_path):
+    taken = temporary_of(tmp_path / "a", DEAD, OLD)
+    cut = temporary_of(tmp_path / ("b" * 250), DEAD, OLD)
+    for folder in (tmp_path / "a", taken, cut):
+        folder.mkdir()
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 def test_what_the_killed_left_in_a_folder_goes_when_anything_is_written_there(tmp_path):

@@ -46,7 +46,8 @@ def test_micro_batches_of_any_masks_and_weights_give_the_update_of_the_whole(see
     kept = rng.random(shape) < np.repeat(shares, SIZE)[:, None]
     examples["weight"] = (kept * scale * rng.random(shape)).astype(np.float32)
     parts, whole = updated(examples, SIZE), updated(examples, PARTS * SIZE)
-    assert int(parts.opt_state.gradient_step) == int(whole.opt_state.gradient_step) == 1
+    updates = int(kept.any())  # one without any weight changes nothing
+    assert int(parts.opt_state.gradient_step) == int(whole.opt_state.gradient_step) == updates
     # Compiled apart, the two initialisations may differ by a rounding.
     starts = (stepping(size)[0].params for size in (SIZE, PARTS * SIZE))
     moved = [

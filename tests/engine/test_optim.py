@@ -6,10 +6,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
-from tds_jax.engine import optim, step
+from tds_jax.engine import metrics, optim, step
 from tds_jax.errors import UserError
 from tests.engine import toy
 
@@ -21,12 +22,12 @@ GRADIENT_TOLERANCE = 1e-6
 ADAM_TOLERANCE = 1e-5
 
 
-def train(examples, *, size, loss=toy.loss, **changes):
-    """Parameters after all examples, in micro-batches of `size`."""
+def train(examples, *, size, loss=toy.loss, many=1, **changes):
+    """The state after all examples, in micro-batches of `size`, `many` to a call."""
     accumulate = 64 // size
-    blueprint = toy.blueprint(loss=loss, size=size, accumulate=accumulate, **changes)
+    blueprint = toy.blueprint(loss=loss, size=size, many=many, accumulate=accumulate, **changes)
     state = jax.jit(blueprint.init)(jax.random.key(0))
-    for batch in toy.batches(examples, size):
+    for batch in toy.calls(examples, size, many):
         state, _ = blueprint.train_step(state, batch)
     return state, blueprint
 
@@ -80,51 +81,102 @@ def test_ignoring_the_weights_is_wrong_by_orders_of_magnitude():
     )  # measured: 576 times
 
 
-@pytest.mark.parametrize("size", [64, 16])
-def test_a_non_finite_micro_batch_is_left_out_and_counted(size):
-    examples = toy.data(3 * 64)
-    bad = {name: value[:size].copy() for name, value in examples.items()}
-    bad["x"][0, 0, 0] = np.nan
-    bad["weight"][0, 0] = 1
-    mixed = {
-        name: np.concatenate([value[:size], bad[name], value[size:]])
-        for name, value in examples.items()
-    }
-    clean, _ = train(examples, size=size, optimizer="adamw")
-    state, _ = train(mixed, size=size, optimizer="adamw")
-    assert int(state.skipped) == 1
-    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(clean.params), strict=True):
+def spoilt(examples, rows):
+    """Examples of which some are NaN and would count; and the same with those of no weight."""
+    bad = {name: value.copy() for name, value in examples.items()}
+    bad["x"][rows], bad["weight"][rows] = np.nan, 1
+    none = {name: value.copy() for name, value in examples.items()}
+    none["weight"][rows] = 0
+    return bad, none
+
+
+@pytest.mark.parametrize(("size", "many"), [(64, 1), (16, 1), (16, 4)])
+def test_a_micro_batch_that_is_not_finite_counts_as_one_without_weight(size, many):
+    """Its update is that of the others; bit for bit, the metrics too, for it adds zeros."""
+    bad, none = spoilt(toy.data(3 * 64), slice(64, 64 + size))
+    found, _ = train(bad, size=size, many=many, optimizer="adamw")
+    expected, _ = train(none, size=size, many=many, optimizer="adamw")
+    assert int(found.skipped) == 1
+    assert int(expected.skipped) == 0
+    assert int(found.opt_state.gradient_step) == (2 if size == 64 else 3)
+    for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(jax.tree.leaves(state.window), jax.tree.leaves(clean.window), strict=True):
+    for a, b in zip(jax.tree.leaves(found.window), jax.tree.leaves(expected.window), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_training_goes_on_after_a_non_finite_micro_batch():
+@pytest.mark.parametrize(("size", "many"), [(64, 1), (16, 1), (16, 4)])
+def test_an_update_without_any_weight_changes_nothing(size, many):
+    """Neither by momentum nor by decay; the next one is as if it had not been."""
     examples = toy.data(3 * 64)
-    examples["x"][:16] = np.inf
-    state, _ = train(examples, size=16)
-    assert int(state.opt_state.gradient_step) == 2
-    assert int(state.opt_state.mini_step) == 3
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
+    bad, _ = spoilt(examples, slice(64, 128))
+    others = {name: np.delete(value, slice(64, 128), 0) for name, value in examples.items()}
+    settings = {"size": size, "many": many, "optimizer": "adamw", "weight_decay": 0.1}
+    found, _ = train(bad, ema_decay=0.5, **settings)
+    expected, _ = train(others, ema_decay=0.5, **settings)
+    assert int(found.skipped) == 64 // size
+    for name in ("params", "ema", "opt_state"):
+        leaves = (jax.tree.leaves(getattr(state, name)) for state in (found, expected))
+        for a, b in zip(*leaves, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
-def test_a_partial_last_window_is_applied_with_its_true_weight():
-    examples = toy.data(64 + 24)
-    state, blueprint = train(examples, size=8)
-    assert int(state.opt_state.mini_step) == 3
-    params, opt_state = jax.jit(blueprint.optimizer.flush)(state.opt_state, state.params)
-    whole, other = train({k: v[:64] for k, v in examples.items()}, size=64)
-    last = {k: jnp.asarray(v[64:]) for k, v in examples.items()}
-    expected, _ = other.train_step(whole, last)
-    assert int(opt_state.mini_step) == 0
-    assert toy.relative(params, expected.params) < GRADIENT_TOLERANCE
+@pytest.mark.parametrize("size", [16, 8])
+def test_an_update_in_one_call_is_that_of_a_call_for_each_micro_batch(size):
+    """Ragged masks, a micro-batch that is not finite, averages: f32 gradients of programs that are
+    compiled apart, after five updates."""
+    bad, _ = spoilt(toy.data(5 * 64), slice(64, 64 + size))
+    settings = {"size": size, "optimizer": "sgd", "clip_norm": 0.5, "ema_decay": 0.3}
+    one, _ = train(bad, many=64 // size, **settings)
+    several, _ = train(bad, **settings)
+    assert int(one.skipped) == int(several.skipped) == 1
+    assert int(one.opt_state.gradient_step) == int(several.opt_state.gradient_step) == 5
+    assert int(one.opt_state.mini_step) == int(several.opt_state.mini_step) == 0
+    for name in ("params", "ema"):
+        assert toy.relative(getattr(one, name), getattr(several, name)) < GRADIENT_TOLERANCE
+    values = [metrics.compute(metrics.to_host(state.window)) for state in (one, several)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)  # sums of 3,000 terms in f32
 
 
-def test_flushing_an_empty_window_changes_nothing():
-    state, blueprint = train(toy.data(64), size=16, optimizer="adamw", weight_decay=0.1)
-    params, opt_state = jax.jit(blueprint.optimizer.flush)(state.opt_state, state.params)
-    jax.tree.map(np.testing.assert_array_equal, params, state.params)
-    jax.tree.map(np.testing.assert_array_equal, opt_state, state.opt_state)
+def test_accumulation_is_that_of_optax_multi_steps():
+    """Fed with the same sums, as it stands."""
+    config = toy.optim_config(optimizer="adamw", accumulate=4, weight_decay=0.1)
+    ours = optim.make_optimizer(config)
+    theirs = optax.MultiSteps(
+        optim.divide_by_weight(optim.make_update_rule(config)), 4, use_grad_mean=False
+    )
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}
+    plain, state, found = params, theirs.init(optim.Sums(params, jnp.zeros(()))), params
+    opt_state = ours.init(params)
+    for seed in range(8):
+        keys = iter(jax.random.split(jax.random.key(seed), 3))
+        grad = jax.tree.map(lambda p: jax.random.normal(next(keys), p.shape), params)  # noqa: B023
+        sums = optim.Sums(grad, jax.random.uniform(next(keys)))
+        found, opt_state = ours.update(sums, opt_state, found)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = theirs.update(sums, state, optim.Sums(plain, jnp.zeros(())))
+        plain = optax.apply_updates(plain, updates.grad)
+    jax.tree.map(np.testing.assert_array_equal, found, plain)
+    assert toy.relative(found, params) > 1e-4
+
+
+@pytest.mark.parametrize("done", [1, 3])
+def test_an_update_begun_in_calls_of_micro_batches_is_ended_by_one_call(done):
+    """The call's first micro-batches, whose sums it finds, are passed over: bit for bit, whatever
+    they hold."""
+    examples = toy.data(64)
+    whole, blueprint = train(examples, size=16, many=4)
+    begun, _ = train({name: value[: 16 * done] for name, value in examples.items()}, size=16)
+    other = {name: value.copy() for name, value in examples.items()}
+    other["x"][: 16 * done] = np.nan
+    (batch,) = toy.calls(other, 16, 4)
+    ended, _ = blueprint.train_step(begun, batch)
+    assert int(ended.skipped) == 0
+    assert int(ended.opt_state.gradient_step) == 1
+    # The begun sums come of the other program.
+    assert toy.relative(ended.params, whole.params) < GRADIENT_TOLERANCE
+    values = [metrics.compute(metrics.to_host(state.window)) for state in (ended, whole)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
 def test_no_accumulator_is_kept_without_accumulation():

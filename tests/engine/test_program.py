@@ -40,7 +40,7 @@ def batches_of(program, size):
 
 
 def taken(program, count, size):
-    """The state after so many micro-batches, not flushed."""
+    """The state after so many micro-batches."""
     state = program.fresh({})
     for batch, _ in zip(batches_of(program, size), range(count), strict=False):
         state, _ = program.train_step(state, batch)
@@ -57,29 +57,6 @@ def test_a_fresh_state_is_the_seeds_and_carries_the_statistics():
     assert toy.relative(state.params, made(ScaledTask(), seed=4).fresh({}).params) > 0.1
     for leaf in jax.tree.leaves(state):
         assert leaf.sharding.device_set == set(program.mesh.devices.flat)
-
-
-def test_a_flushed_window_is_one_update_with_the_weight_it_has():
-    """Two of four micro-batches of 2 are one batch of 4: sums add up in another order, 1e-6."""
-    whole = made(optim__batch_size=4, optim__accumulate=1, optim__optimizer="sgd")
-    parts = made(optim__batch_size=8, optim__accumulate=4, optim__optimizer="sgd")
-    begun = jax.device_get(parts.fresh({}).params)
-    expected = taken(whole, 1, 4).params
-    state = taken(parts, 2, 2)
-    assert toy.relative(state.params, begun) == 0
-    flushed = parts.flush(state)
-    assert toy.relative(flushed.params, expected) < 1e-6
-    assert toy.relative(begun, expected) > 1e-4
-    assert flushed.opt_state.gradient_step == 1
-
-
-def test_flushing_an_empty_window_changes_nothing():
-    program = made(optim__ema_decay=0.9)
-    state = taken(program, 4, 2)
-    before = jax.tree.map(np.array, state)
-    after = program.flush(state)
-    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_a_step_takes_its_state_with_it():

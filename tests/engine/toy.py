@@ -66,6 +66,15 @@ def batches(examples: dict[str, np.ndarray], size: int) -> Iterator[dict[str, ja
         yield {name: jnp.asarray(value[start : start + size]) for name, value in examples.items()}
 
 
+def calls(examples: dict[str, np.ndarray], size: int, many: int) -> Iterator[dict[str, jax.Array]]:
+    """The same, `many` slices at a time along a leading axis; one as it is."""
+    for batch in batches(examples, size * many):
+        if many == 1:
+            yield batch
+        else:
+            yield {name: leaf.reshape(many, size, *leaf.shape[1:]) for name, leaf in batch.items()}
+
+
 def spec(size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch."""
     return jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), data(size))
@@ -93,11 +102,15 @@ def blueprint(
     net: Callable[[nnx.Rngs], nnx.Module] = Net,
     loss: Callable[..., Any] = loss,
     size: int = 16,
+    many: int = 1,
     **changes: Any,
 ) -> Blueprint:
-    """A network and a loss without anything else of a task; changes are of `optim_config`."""
+    """A network and a loss without anything else of a task; changes are of `optim_config`.
+
+    many: micro-batches that a call takes.
+    """
     task = SimpleNamespace(init=net, loss=loss, batch_spec=lambda examples, train=True: spec(size))
-    settings = SimpleNamespace(optim=optim_config(**changes), seed=0)
+    settings = SimpleNamespace(optim=optim_config(**changes), seed=0, micro_batches_per_call=many)
     return Blueprint(task, settings)
 
 
@@ -124,6 +137,7 @@ def config(**changes: Any) -> Config:
             "host_budget": "",
             "allow_bfloat16": False,
             "compile_cache": "off",
+            "call": "micro_batch",
             "remat": "none",
             "dtype": "float32",
             "matmul_precision": "default",

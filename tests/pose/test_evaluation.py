@@ -232,6 +232,17 @@ def test_other_joints_have_no_landmarks_and_a_note_says_so(run):
     )
 
 
+def test_emg_of_another_unit_than_the_runs_is_a_note(run):
+    task, model = run[:2]
+    table = task.source("test").table
+    assert evaluation._scales(task, model, table) == ()
+    other = nnx.clone(model)
+    other.normalizer.scale[...] = np.full(table.channels, 1e-3, np.float32)
+    (line,) = evaluation._scales(task, other, table)
+    assert "times that of the recordings the model was trained on; bring it to their unit" in line
+    assert table.path(0) in line
+
+
 def test_a_hand_of_ones_own_is_measured_with_and_a_wrong_one_is_known_early(hands, tmp_path):
     task, report = hands
     file = tmp_path / "hand.json"

@@ -1,5 +1,7 @@
 """Laws of prediction: one stretch whatever the blocks, NaN where nothing is known, whole files."""
 
+import contextlib
+
 import h5py
 import jax.numpy as jnp
 import numpy as np
@@ -247,6 +249,20 @@ def test_a_file_that_cannot_be_predicted_is_named_and_the_others_are(base, tmp_p
     assert note.endswith("1 hidden files are no sessions: ._s2.hdf5")
     assert left_out.startswith("warning: left out ")
     assert "s9.hdf5: truncated HDF5 file" in left_out
+
+
+def test_emg_in_another_unit_than_the_runs_is_refused(base, tmp_path):
+    """1000 times is mV for µV; 20 times may be another hand, and rows that are all alike tell
+    nothing."""
+    task, model = task_and_model(base)
+    for factor, text in ((1e3, "is 1e.03 times"), (1e-3, "is 0.001 times"), (20, ""), (0, "")):
+        rows = make_rows(100)
+        rows["emg"] *= factor * np.asarray(model.normalizer.scale[...]) / rows["emg"].std(axis=0)
+        write_rows(tmp_path / "x.hdf5", rows)
+        with pytest.raises(UserError, match=text) if text else contextlib.nullcontext():
+            prediction.predict(task, model, tmp_path / "x.hdf5", tmp_path / "y.hdf5")
+        assert (tmp_path / "y.hdf5").exists() == (not text)
+        (tmp_path / "y.hdf5").unlink(missing_ok=True)
 
 
 def test_an_interrupted_prediction_leaves_what_was_there(base, tmp_path, monkeypatch):

@@ -260,6 +260,20 @@ def test_sessions_come_in_the_order_of_their_numbers_without_hidden_twins(tmp_pa
     assert f"{tmp_path}: 1 hidden files are no sessions: ._s1.hdf5" in warnings
 
 
+def test_a_link_to_another_session_does_not_count_twice(tmp_path, files):
+    inside = tmp_path / "in"
+    inside.mkdir()
+    write_rows(inside / "s1.hdf5", make_rows(50))
+    write_rows(tmp_path / "elsewhere.hdf5", make_rows(50, seed=1))
+    for name, target in (
+        ("s0", "s1.hdf5"), ("s2", "../elsewhere.hdf5"), ("s3", "../elsewhere.hdf5")
+    ):  # fmt: skip
+        (inside / f"{name}.hdf5").symlink_to(target)
+    table, warnings = load(inside, files)
+    assert table.names.tolist() == [b"s1.hdf5", b"s2.hdf5"]
+    assert f"{inside}: 2 links to other sessions do not count: s0.hdf5, s3.hdf5" in warnings
+
+
 def test_no_usable_session_says_why_of_one(tmp_path, files):
     write_folder(tmp_path, [5, 6])
     with pytest.raises(UserError, match=r"none of the 2 sessions is usable; .*shorter than"):

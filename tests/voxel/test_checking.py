@@ -112,6 +112,14 @@ def test_each_fault_is_one_line_naming_the_frame(folder, spoil, kind, text, usab
     assert checked.usable == usable
 
 
+def test_a_folder_of_one_kind_alone_is_no_scene_and_said(folder):
+    (folder / "d" / "radar_voxel").mkdir(parents=True)
+    (folder / "e").mkdir()
+    assert check(folder).findings == {
+        "unpaired": [f"{folder}/d: no target_voxel/ in it; it is no scene"]
+    }
+
+
 def test_frames_without_a_target_are_not_usable_and_few_scenes_are_said(tmp_path):
     write_scene(tmp_path, "a", frames=2)
     nothing = Volume(np.zeros((0, 3), int), np.zeros((0, 4), np.float32), (6, 8, 4))

@@ -124,7 +124,8 @@ def test_weights_that_attend_with_four_heads_are_imported_into_no_other_number()
 def test_a_u_net_from_before_the_setting_keeps_its_one_head(name, heads):
     """Of an autoencoder's run it means nothing, and does not keep that from going on."""
     values = resolved(name).to_dict()
-    del values["model"]["unet_heads"]
+    del values["model"]["unet_heads"], values["data"]["max_bad_files"]
+    assert config.today(values)["data"]["max_bad_files"] == 0
     assert config.today(values)["model"]["unet_heads"] == heads
     values["model"]["unet_heads"] = 2
     assert config.today(values)["model"]["unet_heads"] == 2

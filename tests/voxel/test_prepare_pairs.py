@@ -193,3 +193,23 @@ def test_view_of_delft_is_known_by_its_folders(tmp_path, capsys):
     assert "radar/training/calib/00001.txt: cannot be read" in line
     assert "taken for View-of-Delft by its folders: --radar=radar/tr" in capsys.readouterr().err
     assert [frame.name for frame in pairs_of(tmp_path / "out").frames] == ["000000"]
+
+
+def test_a_scene_whose_clouds_cannot_be_told_is_left_out_and_the_others_are_written(tmp_path):
+    for name in "abc":
+        write_ntu(tmp_path / "in" / name, [0.1, 0.2], [0.1, 0.2])
+    for path in (tmp_path / "in" / "b" / "livox_lidar").iterdir():
+        path.unlink()
+    gone = tmp_path / "in" / "c" / "livox_lidar" / "0.200000.npy"
+    gone.unlink()
+    gone.symlink_to("elsewhere.npy")
+    written, _, (scene, frame) = JOB.run(tmp_path / "in", tmp_path / "out", quiet)
+    assert written == 2
+    assert scene.startswith(f"skipped {tmp_path}/in/b/livox_lidar: no cloud, expected")
+    assert frame.startswith(f"skipped {gone}")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["a", "c"]
+    for name in "ac":
+        (tmp_path / "in" / name / "livox_lidar").rename(tmp_path / "in" / name / "moved")
+        (tmp_path / "in" / name / "livox_lidar").mkdir()
+    with pytest.raises(UserError, match=r"a.livox_lidar: no cloud"):
+        JOB.run(tmp_path / "in", tmp_path / "other", quiet)

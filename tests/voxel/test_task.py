@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -19,16 +21,18 @@ from tds_jax.engine.step import compiled, replace_leaves, split
 from tds_jax.engine.stopping import EarlyStopping
 from tds_jax.errors import UserError
 from tds_jax.voxel import arriving, evaluation, prediction
+from tds_jax.voxel.arriving import Arriving
 from tds_jax.voxel.data import pcd
 from tds_jax.voxel.data.clouds import read_cloud
 from tds_jax.voxel.data.resize import Geometry
-from tds_jax.voxel.data.volumes import read_volume, write_npz
+from tds_jax.voxel.data.stores import write_store
+from tds_jax.voxel.data.volumes import VolumeFiles, read_volume, write_npz
 from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored
 from tds_jax.voxel.methods import generation, trained
 from tds_jax.voxel.methods.autoencoding import Usage
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.prepare import Prepare
-from tests.voxel.files import write_scene
+from tests.voxel.files import SHAPE, make_volume, write_scene
 from tests.voxel.small import small_config, small_task
 
 
@@ -275,8 +279,74 @@ def test_folders_of_one_sensor_are_found_in_scenes(tmp_path):
     assert arriving.folders_of(inside[0], names) == [(inside[0], "")]
     (tmp_path / "stored" / "a").mkdir(parents=True)
     (tmp_path / "stored" / "a" / "000000-000063.h5").touch()
-    with pytest.raises(UserError, match=r"holds stores of prepare \(\*.h5\), .* --store=npz"):
-        arriving.folders_of(tmp_path / "stored", names)
+    (tmp_path / "stored" / "b" / names[0]).mkdir(parents=True)
+    stored = [(tmp_path / "stored" / "a", "a"), (tmp_path / "stored" / "b" / names[0], "b")]
+    assert arriving.folders_of(tmp_path / "stored", names) == stored
+    assert arriving.folders_of(stored[0][0], names) == [(stored[0][0], "")]
+
+
+def test_stores_of_prepare_are_predicted_frame_by_frame(place, diffusion, tmp_path, capsys):
+    """As the same volumes in files of their own; what cannot be read is named, the rest goes on."""
+    task, model = diffusion
+    volumes = next((place / "cache" / "generated").rglob("radar_voxel"))
+    frames = {path.stem: (read_volume(str(path)),) * 2 for path in sorted(volumes.iterdir())}
+    names, shape = sorted(frames), task.data.volume_shape
+    for scene, part in (("a", names[:2]), ("b", names[2:]), ("b", ["lost"])):
+        (tmp_path / "in" / scene).mkdir(parents=True, exist_ok=True)
+        store = tmp_path / "in" / scene / f"{part[0]}.h5"
+        write_store(store, {n: frames.get(n, frames[names[0]]) for n in part}, shape, "", None)
+    store.write_bytes(store.read_bytes()[:500])
+    evaluation.Thresholds({"model": 0.0}, {}, fingerprint(model)).write(tmp_path)
+    run = partial(prediction.Predict().run, task, model, workdir=tmp_path)
+    with pytest.raises(UserError, match=r"has 3 of 4 predictions; left out, .*: lost.h5$"):
+        run(tmp_path / "in", tmp_path / "out")
+    assert "warning: left out" in capsys.readouterr().err
+    run(volumes, tmp_path / "alone")
+    made = {path.name: path for path in (tmp_path / "out").glob("*/*")}
+    assert {path.parent.name for path in made.values()} == {"a", "b"}
+    assert sorted(made) == sorted(path.name for path in (tmp_path / "alone").iterdir())
+    for name, path in made.items():
+        assert path.read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    one = tmp_path / "in" / "a" / f"{names[0]}.h5"
+    with pytest.raises(UserError, match=r"one.npz must be a folder: --input holds many frames"):
+        run(one, tmp_path / "one.npz")
+    shutil.copy(one, one.with_name("twin.h5"))
+    with pytest.raises(UserError, match=r"both hold what goes to .*000000.npz; remove one"):
+        run(one.parent, tmp_path / "twice")
+    one.with_name("twin.h5").unlink()
+    geometry = {"shape": shape, "ranges": [0, 1, 0, 1, 0, 1]}
+    (tmp_path / "in" / "geometry.json").write_text(json.dumps(geometry))
+    with pytest.raises(UserError, match=r"in: its volumes have voxels of .* trained on"):
+        run(tmp_path / "in", tmp_path / "elsewhere")
+
+
+def test_volumes_that_lie_elsewhere_than_the_runs_are_refused(tmp_path):
+    geometry = {"shape": SHAPE, "ranges": [0, 6, 0, 8, 0, 4]}
+    (tmp_path / "geometry.json").write_text(json.dumps(geometry))
+    inside = tmp_path / "a" / "radar_voxel"
+    inside.mkdir(parents=True)
+    same = Geometry.of((0, 6, 0, 8, 0, 4), SHAPE)
+    for folder in (tmp_path, inside.parent, inside):
+        arriving.require_place(folder, same)
+        for ranges in ((0, 12, 0, 8, 0, 4), (1, 7, 0, 8, 0, 4)):
+            with pytest.raises(UserError, match=r"voxels of \(1, 1, 1\) m from .* trained on .* m"):
+                arriving.require_place(folder, Geometry.of(ranges, SHAPE))
+    arriving.require_place(tmp_path, Geometry.of((0, 6, 0, 8, 0, 4), (12, 8, 4)))
+
+
+def test_the_frames_of_a_store_are_samples_by_name(tmp_path):
+    pairs = {name: (make_volume(i), make_volume(9 + i)) for i, name in enumerate(("7", "8"))}
+    write_store(tmp_path / "a.H5", pairs, SHAPE, "", None)
+    grid = VoxelGrid((0, 6, 0, 8, 0, 4), SHAPE)
+    for side, (kind, sensor) in enumerate((("radar", "radar"), ("target", "LiDAR"))):
+        how = Arriving(sensor, grid, "", None, None, VolumeFiles(1, 2**20))
+        samples = arriving.samples_of(tmp_path / "a.H5", tmp_path / "out" / "a.ply", kind)
+        assert [one.name for one in samples] == ["a.H5 7", "a.H5 8"]
+        assert [one.target for one in samples] == [tmp_path / "out" / f"{n}.ply" for n in (7, 8)]
+        for one, name in zip(samples, pairs, strict=True):
+            read = how.read(one.source)
+            np.testing.assert_array_equal(read.coords, pairs[name][side].coords)
+            np.testing.assert_array_equal(read.features, pairs[name][side].features)
 
 
 def test_what_clouds_need_is_known_from_how_the_data_were_prepared(tmp_path):
@@ -333,6 +403,22 @@ def test_a_grid_that_does_not_divide_is_refused_with_the_way_out(tmp_path):
         small_task(
             tmp_path, **changes, data__synthetic_shape=(4, 8, 6), model__unet_multipliers=(1, 1)
         )
+
+
+def test_a_run_goes_on_without_what_cannot_be_read_and_says_so(tmp_path):
+    root = tmp_path / "scenes"
+    for name in "abc":
+        write_scene(root, name, shape=(8, 8, 4))
+    (root / "a" / "radar_voxel" / "000001.npz").write_bytes(b"broken")
+    (root / "d" / "target_voxel").mkdir(parents=True)
+    task = small_task(tmp_path, data__path=str(root), data__max_bad_files=1)
+    assert "left out" in task.warnings()[0]
+    assert "a/radar_voxel/000001.npz: cannot be read" in task.warnings()[0]
+    assert "d: no radar_voxel/ in it" in task.warnings()[1]
+    assert len(task.data.pairs("train")) == 3
+    assert len(task.data_files()) == 2 * 11
+    with pytest.raises(UserError, match=r"1 files .* more than data.max_bad_files=0: .*000001.npz"):
+        small_task(tmp_path, data__path=str(root), data__max_bad_files=0)
 
 
 def test_what_a_run_reads_is_its_volumes_and_where_they_lie(tmp_path):

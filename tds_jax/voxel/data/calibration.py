@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.errors import UserError
 
 # Of NTU4DRadLM: p_lidar = R p_radar + T.
@@ -59,6 +60,7 @@ def read_calibration(path: str | Path) -> np.ndarray:
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
+        blame_the_drive(error, path)
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     found = [line.removeprefix(LINE).split() for line in lines if line.startswith(LINE)]
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tds_jax.config import require, require_choice
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.errors import UserError
 from tds_jax.voxel.data import las, pcd, ply
 from tds_jax.voxel.data.plausible import require_plausible
@@ -96,6 +97,7 @@ def read_cloud(path: str | Path, layout: str) -> Cloud:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError) as error:
+        blame_the_drive(error, path)
         raise UserError(f"{path}: cannot be read ({error}); copy the file again") from error
 
 

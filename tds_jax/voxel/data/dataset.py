@@ -18,6 +18,7 @@ from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import VoxelDataConfig
 from tds_jax.voxel.data import synthetic
 from tds_jax.voxel.data.augment import Augment
+from tds_jax.voxel.data.looking import usable
 from tds_jax.voxel.data.resize import Geometry, Grid, Shape
 from tds_jax.voxel.data.source import (
     Split,
@@ -28,7 +29,7 @@ from tds_jax.voxel.data.source import (
     native_shape,
     split_frames,
 )
-from tds_jax.voxel.data.volumes import GEOMETRY, VolumeFiles, find_scenes
+from tds_jax.voxel.data.volumes import GEOMETRY, Scene, VolumeFiles, find_scenes, half_scenes
 
 SHARED_CHANGES = ("flip", "intensity", "doppler")  # augmentations that change the target, too
 
@@ -79,9 +80,11 @@ class VoxelData:
     def _opened(self) -> tuple[str, Split, list[str]]:
         data = self._data
         root = data.path or stand_in(self.cache, self._simulation(), "volumes")
-        scenes = find_scenes(root)
+        scenes, warnings = self._usable(root, find_scenes(root))
+        warnings += half_scenes(root)
         chosen = {split: getattr(data, f"{split}_scenes") for split in SPLITS}
-        parts, warnings = split_frames(scenes, chosen, data.split_ratio)
+        parts, said = split_frames(scenes, chosen, data.split_ratio)
+        warnings += said
         for scene in scenes:
             if lost := len(scene.unpaired):
                 warnings.append(
@@ -89,6 +92,20 @@ class VoxelData:
                     f"({scene.unpaired[0]} is the first); they are left out"
                 )
         return root, parts, warnings
+
+    def _usable(self, root: str | Path, scenes: list[Scene]) -> tuple[list[Scene], list[str]]:
+        """Scenes without what cannot be read, and lines on that; generated ones are whole."""
+        if not self._data.path:
+            return scenes, []
+        with progress_bar("looking at volumes") as progress:
+            return usable(
+                root,
+                scenes,
+                self._files,
+                self._data.max_bad_files,
+                self.cache / "index",
+                progress,
+            )
 
     def about(self) -> DataAbout:
         """See `tasks.Task.data_about`."""

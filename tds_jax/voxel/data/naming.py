@@ -29,7 +29,7 @@ def frames_of(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
         first = found.setdefault(path.stem, path)
         if first is not path:
             raise UserError(f"{path} and {first.name} are of one frame; remove one")
-        if path.is_symlink() and path.resolve().parent == folder.resolve():
+        if path.is_symlink() and path.exists() and path.resolve().parent == folder.resolve():
             raise UserError(
                 f"{path}: a link to {path.resolve().name} beside it, and would count twice; "
                 "remove it"

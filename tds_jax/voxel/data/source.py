@@ -81,19 +81,28 @@ def native_geometry(
 
     UserError when geometry.json speaks of another grid than the files have.
     """
+    found = stored_geometry(root)
+    if found is None:
+        return Geometry.of(ranges, shape)
+    z, x, y = found.shape
+    if (x, y, z) != shape:
+        raise UserError(
+            f"{Path(root) / GEOMETRY}: shape {(x, y, z)}, but the volumes have {shape}; correct or "
+            "remove the file"
+        )
+    return found
+
+
+def stored_geometry(root: str | Path) -> Geometry | None:
+    """What a folder's geometry.json says; None without one."""
     path = Path(root) / GEOMETRY
     if not path.exists():
-        return Geometry.of(ranges, shape)
+        return None
     try:
         stored = json.loads(path.read_text())
-        found, ranges = tuple(stored["shape"]), tuple(stored["ranges"])
-    except (ValueError, KeyError, TypeError) as error:
+        return Geometry.of(tuple(stored["ranges"]), tuple(stored["shape"]))
+    except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError) as error:
         raise UserError(f"{path}: not as prepare writes it ({error}); prepare again") from error
-    if found != shape:
-        raise UserError(
-            f"{path}: shape {found}, but the volumes have {shape}; correct or remove the file"
-        )
-    return Geometry.of(ranges, shape)
 
 
 def split_frames(

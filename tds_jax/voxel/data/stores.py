@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tds_jax.data.drive import blame_the_drive
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.hdf5_write import write_tables
 from tds_jax.data.prepared import ORIGIN
@@ -23,7 +24,8 @@ def origin_of(path: Path) -> str:
             with np.load(path) as arrays:
                 return str(arrays.get(ORIGIN, ""))
         return str(files.header(str(path), "target", "voxels").attributes.get(ORIGIN, ""))
-    except (OSError, ValueError, zipfile.BadZipFile, UserError):
+    except (OSError, ValueError, zipfile.BadZipFile, UserError) as error:
+        blame_the_drive(error, path)
         return ""
     finally:
         files.close()

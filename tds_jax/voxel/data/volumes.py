@@ -6,13 +6,13 @@ are (D, H, W, C) = (Z, X, Y, C), float32.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tds_jax.data.hdf5 import RowFiles
+from tds_jax.data.hdf5 import RowFiles, naming, opening
 from tds_jax.data.order import by_number
 from tds_jax.data.prepared import ORIGIN
 from tds_jax.data.whole_file import whole_file
@@ -24,7 +24,7 @@ RADAR = ("occupancy", "intensity", "doppler_m_s", "doppler_variance")
 TARGET = ("occupancy", "reflectivity", "doppler_m_s", "doppler_valid")
 KINDS = {"radar": "radar_voxel", "target": "target_voxel"}
 GEOMETRY = "geometry.json"
-ENDINGS = (".npz", ".npy")
+ENDINGS, STORE = (".npz", ".npy"), ".h5"
 VOXEL_ROW = np.dtype([("coords", "<u2", (3,)), ("features", "<f4", (CHANNELS,))])
 FRAME_ROW = np.dtype([("name", "S64"), ("start", "<i8"), ("stop", "<i8")])
 
@@ -69,11 +69,15 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A recording: its frames in time order, and names of frames that only one side has."""
+    """A recording: its frames in time order, and names of frames that only one side has.
+
+    problems: a line for each store whose frames cannot be told.
+    """
 
     name: str
     frames: tuple[Frame, ...]
     unpaired: tuple[str, ...]
+    problems: tuple[str, ...] = ()
 
 
 class VolumeFiles:
@@ -87,10 +91,10 @@ class VolumeFiles:
         if place.stop < 0:
             return read_volume(place.path)
         header = self._stores.header(place.path, kind, "voxels")
-        shape = json.loads(str(header.attributes["shape"]))
         rows = self._stores.raw(place.path, kind, "voxels", place.start, place.stop)
-        _require_finite(f"{place.path}: {kind}", rows["features"])
-        return Volume(rows["coords"].astype(np.int64), rows["features"], tuple(shape))
+        with naming(place.path, f"the shape of {kind} "):
+            shape = np.array([*json.loads(str(header.attributes["shape"])), CHANNELS], np.int64)
+        return _checked(f"{place.path}: {kind}", rows["coords"], rows["features"], shape)
 
     def close(self) -> None:
         """Closes this process's stores; the next read opens them again."""
@@ -99,7 +103,7 @@ class VolumeFiles:
 
 def read_volume(path: str) -> Volume:
     """A sparse .npz (coords, features, shape) or a dense .npy (X, Y, Z, 4); or UserError."""
-    try:
+    with naming(path), opening(path):
         if path.lower().endswith(".npy"):
             return _sparse(path, np.load(path, mmap_mode="r", allow_pickle=False))
         # np.load leaves a file that is no archive open.
@@ -111,13 +115,6 @@ def read_volume(path: str) -> Volume:
                     f"{sorted(arrays)}; write coords, features and shape"
                 )
             return _checked(path, arrays["coords"], arrays["features"], arrays["shape"])
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path") from error
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file may fail anywhere in numpy, zipfile and tokenize
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read ({text}); copy the file again") from error
 
 
 def _sparse(path: str, array: np.ndarray) -> Volume:
@@ -176,8 +173,8 @@ def find_scenes(root: str | Path) -> list[Scene]:
     """The scenes of a folder, by name; other folders are left out.
 
     A scene is a folder with radar_voxel/ and target_voxel/, whose files pair by the name before the
-    ending, or one with *.h5 as `prepare` writes it. UserError if there is none, or one without any
-    pair.
+    ending, or one with *.h5 as `prepare` writes it. UserError if there is none, one without any
+    pair, or no store that can be read.
     """
     folder = Path(root)
     if not folder.is_dir():
@@ -192,8 +189,10 @@ def find_scenes(root: str | Path) -> list[Scene]:
             f"data.path={folder}: no scene, expected folders that hold {folders} or *.h5; name the "
             f"folder above them or voxelise with tds_jax.prepare"
         )
+    if not any(scene.frames for scene in scenes) and (lost := [*_problems(scenes)]):
+        raise UserError(lost[0] + f" ({len(lost)} stores are unusable)" * (len(lost) > 1))
     for scene in scenes:
-        if not scene.frames:
+        if not (scene.frames or scene.problems):
             raise UserError(
                 f"{folder / scene.name}: no radar frame has a target of the same name (unpaired: "
                 f"{some(scene.unpaired) or 'none'}); name the two files of a frame alike"
@@ -201,10 +200,25 @@ def find_scenes(root: str | Path) -> list[Scene]:
     return scenes
 
 
+def half_scenes(root: str | Path) -> list[str]:
+    """A line for each folder that holds volumes of one kind alone, and so is no scene."""
+    lines = []
+    for folder in sorted(Path(root).iterdir(), key=lambda entry: by_number(entry.name)):
+        absent = [name for name in KINDS.values() if not (folder / name).is_dir()]
+        if len(absent) == 1 and _scene(folder) is None:
+            lines.append(f"{folder}: no {absent[0]}/ in it; it is no scene")
+    return lines
+
+
+def _problems(scenes: Sequence[Scene]) -> Iterator[str]:
+    for scene in scenes:
+        yield from scene.problems
+
+
 def _scene(folder: Path) -> Scene | None:
     if all((folder / name).is_dir() for name in KINDS.values()):
         return _paired_files(folder)
-    stores = list(frames_of(folder, (".h5",)).values()) if folder.is_dir() else []
+    stores = list(frames_of(folder, (STORE,)).values()) if folder.is_dir() else []
     return _stored(folder.name, stores) if stores else None
 
 
@@ -229,19 +243,31 @@ def _stored(name: str, stores: Sequence[Path]) -> Scene:
     files = RowFiles(max_open_files=1, chunk_cache_bytes=2**20, chunk_cache_preemption=1.0)
     frames: list[Frame] = []
     unpaired: set[str] = set()
+    problems: list[str] = []
     for path in map(str, stores):
-        radar, target = (_index(files, path, kind) for kind in KINDS)
+        try:
+            radar, target = (_index(files, path, kind) for kind in KINDS)
+        except UserError as error:
+            problems.append(str(error))
+            continue
         unpaired |= radar.keys() ^ target.keys()
         frames += [Frame(name, n, radar[n], target[n]) for n in radar if n in target]
     files.close()
-    return Scene(name, tuple(frames), tuple(sorted(unpaired, key=by_number)))
+    return Scene(name, tuple(frames), tuple(sorted(unpaired, key=by_number)), tuple(problems))
+
+
+def places_in(path: Path, kind: str) -> dict[str, Place]:
+    """{frame: where it is} of a store's 'radar' or 'target'; or UserError."""
+    files = RowFiles(max_open_files=1, chunk_cache_bytes=2**20, chunk_cache_preemption=1.0)
+    try:
+        return _index(files, str(path), kind)
+    finally:
+        files.close()
 
 
 def frames_in(path: Path) -> list[str]:
     """Names of the frames of which a store holds both volumes."""
-    files = RowFiles(max_open_files=1, chunk_cache_bytes=2**20, chunk_cache_preemption=1.0)
-    radar, target = (_index(files, str(path), kind) for kind in KINDS)
-    files.close()
+    radar, target = (places_in(path, kind) for kind in KINDS)
     return [name for name in radar if name in target]
 
 
@@ -254,4 +280,5 @@ def _index(files: RowFiles, path: str, kind: str) -> dict[str, Place]:
                 f"{path}: {kind} lacks {(missing or ['shape'])[0]!r}; voxelise with tds_jax.prepare"
             )
     rows = files.raw(path, kind, "frames", 0, index.rows)
-    return {r["name"].decode(): Place(path, int(r["start"]), int(r["stop"])) for r in rows}
+    with naming(path, f"the names of {kind}'s frames "):
+        return {r["name"].decode(): Place(path, int(r["start"]), int(r["stop"])) for r in rows}

@@ -1,5 +1,6 @@
 """Volumes come back as written, in (Z, X, Y) order; scenes pair by name; faults name their file."""
 
+import errno
 import pickle
 
 import numpy as np
@@ -138,6 +139,18 @@ def test_a_broken_file_is_named(tmp_path, content, ending):
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"a.{ending}: cannot be read"):
         read_volume(str(path))
+
+
+def test_a_drive_that_fails_is_no_bad_volume(tmp_path, monkeypatch):
+    """It would be left out of a run, which would go on with less."""
+
+    def fails(*args, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_npz(tmp_path / "a.npz", make_volume(0))
+    monkeypatch.setattr(np, "load", fails)
+    with pytest.raises(OSError, match=r"a\.npz"):
+        read_volume(str(tmp_path / "a.npz"))
 
 
 def test_wrong_dense_arrays_and_absent_files_are_named(tmp_path):
