@@ -24,6 +24,7 @@ th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right;
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
 td { overflow-wrap: anywhere; } tr.bold { font-weight: 600; background: #f2f6fb; }
 img { max-width: 100%; } figure { margin: 1rem 0; } figcaption { color: #666; }
+.words td:first-child { white-space: nowrap; } td { vertical-align: top; }
 .note { color: #555; } nav a { margin-right: 1rem; } .wide { overflow-x: auto; }
 """
 
