@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -98,6 +99,9 @@ def leave(status: int) -> NoReturn:
 def _parse(argv: list[str], words: list[str] | None = None) -> None:
     if {"-h", "--help", "-help"} & set(argv):
         print(sys.modules["__main__"].__doc__ or "", flags.FLAGS.main_module_help(), sep="\n")
+        if "config" in flags.FLAGS:
+            print(f"Settings look like --config.optim.steps=2000; all are in {presets.FOLDER}:")
+            print("base.py (engine), default.py, forecast_soil_moisture.py, voxel_base.py (tasks).")
         sys.exit(0)
     if "--version" in argv:
         print(f"tds_jax {__version__}")
@@ -128,6 +132,8 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
         error = error.args[0]  # ml_collections wraps a KeyError into an AttributeError
     text = str(error.args[0] if error.args else error)
     if isinstance(error, flags.Error):
+        if unknown := re.match(r"Unknown command line flag '(\w+)'\. Did you mean: (\w+)", text):
+            return f"--{unknown[1]} is not a flag; did you mean --{unknown[2]}? See --help"
         if missing := re.match(r"flag (--\w+)=None: .* must have a value", text):
             return f"{missing[1]} is missing; give it, see --help"
         if group := re.match(r"Flag (--config[\w.]*) is provided after", text):
@@ -205,5 +211,12 @@ def require_writable(flag: str, path: str | None) -> None:
     """Raises UserError if a file cannot be written there at the end; None passes."""
     if path and Path(path).is_dir():
         raise UserError(f"{flag}={path} is a folder; name a file in it")
-    if path and not Path(path).absolute().parent.is_dir():
+    folder = Path(path or "").absolute().parent
+    if path and not folder.is_dir():
         raise UserError(f"{flag}={path}: its folder does not exist; create it or name another")
+    if path:
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            words = f"{flag}={path}: {folder} cannot be written ({error.strerror})"
+            raise UserError(f"{words}; name another place") from error

@@ -154,7 +154,7 @@ class OptimConfig(Settings, group="optim"):
         require(
             batch % k == 0,
             f"optim.batch_size={batch} is not divisible by optim.accumulate={k}; "
-            f"use {f'{below} or ' if below else ''}{above}",
+            f"use optim.batch_size={f'{below} or ' if below else ''}{above}",
         )
         require(
             self.warmup_steps < self.steps or self.schedule == "constant",

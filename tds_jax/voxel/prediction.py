@@ -71,6 +71,8 @@ class Predict:
         a function of the volume alone: neither of its name nor of its folder. UserError after all
         is written, if a file was left out.
         """
+        if not source.is_dir() and source.suffix.lower() != STORE:  # of which a folder is made
+            require_ending("--output", target, (".npz", *POINTS))
         samples, lost = self._samples(task, source, target)
         arriving.require_apart(samples)
         total = len(samples) + len(lost)
@@ -127,7 +129,6 @@ class Predict:
 
     def _pairs(self, task: VoxelTask, source: Path, target: Path) -> list[tuple[Path, Path]]:
         if not source.is_dir():
-            require_ending("--output", target, (".npz", *POINTS))
             ending = target.suffix if target.suffix in POINTS else ".npz"
             return pair_files(source, target, ENDINGS, ending)
         known = arriving.prepared_with(task.config.data.path) or Prepare()
