@@ -48,7 +48,7 @@ def run(*arguments, module="tds_jax.train", cwd=ROOT):
                 "--config.optim.batch_size=60",
                 "--config.optim.accumulate=8",
             ],
-            ["batch_size=60 is not divisible by optim.accumulate=8; use optim.batch_size=56 or 64"],
+            ["batch_size=60 is not divisible by", "; use optim.batch_size=56 or 64"],
         ),
     ],
 )

@@ -164,7 +164,8 @@ def test_missing_unknown_and_flat_groups_are_named():
 )
 def test_a_batch_that_accumulation_does_not_divide_comes_with_those_it_does(batch, accumulate, fix):
     assert message(optim__batch_size=batch, optim__accumulate=accumulate) == (
-        f"optim.batch_size={batch} is not divisible by optim.accumulate={accumulate}; use optim.batch_size={fix}"
+        f"optim.batch_size={batch} is not divisible by optim.accumulate={accumulate}; "
+        f"use optim.batch_size={fix}"
     )
 
 

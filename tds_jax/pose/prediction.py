@@ -19,6 +19,7 @@ from tds_jax.data.session_files import HDF5
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
+from tds_jax.pose.joints import joint_names
 from tds_jax.pose.labels import (
     filled,
     first_label_step,
@@ -99,7 +100,7 @@ def predict_file(
     poses = run(path, header.rows)
     make_folder_for(place)
     blocks = _rows(task, model, path, header, poses)
-    write_prediction(place, header.rows, task.recorded.num_joints, blocks)
+    write_prediction(place, header.rows, joint_names(task.recorded.num_joints), blocks)
 
 
 def _check(task: PoseTask, model: PoseModel | NeuroPose, header: Header, path: str) -> None:
