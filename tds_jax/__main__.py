@@ -15,7 +15,7 @@ from tds_jax import presets
 from tds_jax.version import __version__
 
 DOORS = ["train", "evaluate", "predict", "plan", "check", "prepare", "synthesize"]
-DOORS += ["import_torch", "export"]
+DOORS += ["import_torch", "export", "compare"]
 USER_ERROR = 2
 
 

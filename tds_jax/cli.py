@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,13 +41,18 @@ KINDS = {
 }
 
 
-def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -> NoReturn:
+def launch(
+    main: Callable[[], None],
+    define: Callable[[], None] | None = None,
+    words: list[str] | None = None,
+) -> NoReturn:
     """Parses the command line, runs main and exits: 0 done, 2 the user's input, 1 anything else.
 
     130 after Ctrl-C, 143 after SIGTERM; but `train`, which then saves and is meant to go on, ends
     with 0 after the latter.
 
-    define: defines flags that depend on others. The program may start anew here, so doors import
+    define: defines flags that depend on others. words: gets what of the command line is no flag;
+    None: that is a mistake. The program may start anew here, so doors import
     what is slow, jax above all, inside functions; --help is quick for it, too.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
@@ -60,7 +66,7 @@ def launch(main: Callable[[], None], define: Callable[[], None] | None = None) -
     try:
         if define:
             define()
-        _parse(sys.argv)
+        _parse(sys.argv, words)
         with StopSignal(after_sigterm=TERMINATED) as stop, stop.raising():
             main()
     except StopError as stopped:
@@ -91,9 +97,12 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _parse(argv: list[str]) -> None:
+def _parse(argv: list[str], words: list[str] | None = None) -> None:
     if {"-h", "--help", "-help"} & set(argv):
         print(sys.modules["__main__"].__doc__ or "", flags.FLAGS.main_module_help(), sep="\n")
+        if "config" in flags.FLAGS:
+            print(f"Settings look like --config.optim.steps=2000; all are in {presets.FOLDER}:")
+            print("base.py (engine), default.py, forecast_soil_moisture.py, voxel_base.py (tasks).")
         sys.exit(0)
     if "--version" in argv:
         print(f"tds_jax {__version__}")
@@ -103,7 +112,9 @@ def _parse(argv: list[str]) -> None:
     # A config file is a program, in which anything may go wrong.
     except Exception as error:
         raise UserError(_flag_error(error, argv)) from error
-    if len(rest) > 1:
+    if words is not None:
+        words += rest[1:]
+    elif len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; settings look like --config.optim.steps=100")
 
 
@@ -122,6 +133,8 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
         error = error.args[0]  # ml_collections wraps a KeyError into an AttributeError
     text = str(error.args[0] if error.args else error)
     if isinstance(error, flags.Error):
+        if unknown := re.match(r"Unknown command line flag '(\w+)'\. Did you mean: (\w+)", text):
+            return f"--{unknown[1]} is not a flag; did you mean --{unknown[2]}? See --help"
         if missing := re.match(r"flag (--\w+)=None: .* must have a value", text):
             return f"{missing[1]} is missing; give it, see --help"
         if group := re.match(r"Flag (--config[\w.]*) is provided after", text):
@@ -205,5 +218,12 @@ def require_writable(flag: str, path: str | None) -> None:
     """Raises UserError if a file cannot be written there at the end; None passes."""
     if path and Path(path).is_dir():
         raise UserError(f"{flag}={path} is a folder; name a file in it")
-    if path and not Path(path).absolute().parent.is_dir():
+    folder = Path(path or "").absolute().parent
+    if path and not folder.is_dir():
         raise UserError(f"{flag}={path}: its folder does not exist; create it or name another")
+    if path:
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            words = f"{flag}={path}: {folder} cannot be written ({error.strerror})"
+            raise UserError(f"{words}; name another place") from error

@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from tds_jax.errors import UserError
@@ -52,6 +53,19 @@ def require(condition: bool, message: str) -> None:
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError unless value is one of the choices."""
     require(value in choices, f"{name}={value!r} is not known; use one of {', '.join(choices)}")
+
+
+def require_ending(flag: str, path: str | Path, endings: tuple[str, ...]) -> None:
+    """Raises UserError for a file that would hold another format than its ending says.
+
+    One without an ending promises nothing; a folder that is there is none.
+    """
+    place = Path(path)
+    require(
+        not place.suffix or place.suffix.lower() in endings or place.is_dir(),
+        f"{flag}={path} ends in {place.suffix}, but what is written is {' or '.join(endings)}; "
+        "name it so",
+    )
 
 
 def require_at_least(name: str, value: float, least: float) -> None:
@@ -156,7 +170,7 @@ class OptimConfig(Settings, group="optim"):
         require(
             batch % k == 0,
             f"optim.batch_size={batch} is not divisible by optim.accumulate={k}; "
-            f"use {f'{below} or ' if below else ''}{above}",
+            f"use optim.batch_size={f'{below} or ' if below else ''}{above}",
         )
         require(
             self.warmup_steps < self.steps or self.schedule == "constant",

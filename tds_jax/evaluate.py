@@ -2,9 +2,9 @@
 
     python -m tds_jax.evaluate --workdir=runs/a [--split=test] [--data=DIR] [--json=FILE]
 
-Prints the tables, writes report.json, report_<split>.csv and the figures in plots/; of other data
-than the run's, into a folder of their own in the workdir. Baselines are those of the train split,
-fitted once and kept.
+Prints the tables, writes report.html, report.json, report_<split>.csv and the figures in plots/; of
+other data than the run's, into a folder of their own in the workdir. Baselines are those of the
+train split, fitted once and kept.
 """
 
 import sys
@@ -29,7 +29,7 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
 
     Of other data than the run's it goes into a folder of their own, see `_place`.
     """
-    from tds_jax.engine import curves, history, workdir
+    from tds_jax.engine import curves, history, page, workdir
 
     task, config = blueprint.task, blueprint.config
     model, restored = workdir.load_model(blueprint, folder)
@@ -48,10 +48,11 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     }
     report.write(place, about)
     curves.draw_curves(folder)
+    written = page.write(place, folder)
     report.show(split, f"{split} (best checkpoint: step {steps})")
     if place != folder:
         print(f"note: these are other data than the run's ({data.folder}); its report stays")
-    print(f"written: {place}/report.json, {place}/report_{split}.csv, {place}/plots/")
+    print(f"written: {written}, {place}/report.json, {place}/report_{split}.csv, {place}/plots/")
     return report
 
 

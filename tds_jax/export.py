@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from tds_jax import cli, jobs, tasks
-from tds_jax.config import require
+from tds_jax.config import require, require_ending
 from tds_jax.errors import UserError
 
 
@@ -27,6 +27,7 @@ def main() -> None:
         "export needs the package flatbuffers, which is missing; pip install 'tds_jax[export]'",
     )
     cli.require_writable("--output", flags.FLAGS.output)
+    require_ending("--output", flags.FLAGS.output, (".npz",))
     folder = Path(flags.FLAGS.workdir)
     config = cli.resolve(workdir.read_config(folder))
     task = tasks.get(config, workdir.read_inputs(folder))

@@ -10,6 +10,7 @@ missing or has changed. What could not be prepared is named, and the exit status
 """
 
 import functools
+import glob
 import sys
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def main() -> None:
 
     values = flags.FLAGS
     source, target = Path(values.input), Path(values.output)
+    if not glob.has_magic(values.input) and not source.exists():
+        raise UserError(f"--input={source}: no such file or folder; check the path")
     job = jobs.asked("prepare")
     with progress_bar("preparing") as progress:
         written, kept, lines = job(source, target, progress)

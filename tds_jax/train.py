@@ -1,7 +1,7 @@
 """Trains a model within the memory you have; run it again to go on where it stopped.
 
     python -m tds_jax.train --config=configs/low_memory.py --workdir=runs/a \\
-        [--config.data.path=DIR] [--config.optim.batch_size=32] ...
+        [--config.data.path=DIR] [--config.optim.batch_size=32] [--seeds=3] ...
 
 Writes config.json, metrics.jsonl, history.jsonl, checkpoints/ and plots/ into the workdir, shows
 progress, and ends with the best checkpoint's table on `test`. Ctrl-C saves and exits with status
@@ -9,6 +9,7 @@ progress, and ends with the best checkpoint's table on `test`. Ctrl-C saves and 
 """
 
 import signal
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from tds_jax import cli, training
+from tds_jax.config import require_at_least
 from tds_jax.data.workers import leave_out_jax
 from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, StopError, StopSignal
 
@@ -24,18 +26,30 @@ from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, StopError, StopSignal
 leave_out_jax()
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+SEEDS = flags.DEFINE_integer("seeds", None, "Train so many seeds, in workdir/seed0 and so on.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
 flags.mark_flag_as_required("config")
 
 
 def main() -> None:
     """Plan if there is a budget, train, then evaluate the best checkpoint on `test`."""
+    if SEEDS.value is not None:
+        cli.leave(_seeds())
     try:
         with StopSignal() as stop, stop.raising():
             _main(stop)
     except StopError as stopped:
         print(GOES_ON)
         _leave(str(stopped))
+
+
+def _seeds() -> int:
+    from tds_jax import seeds
+
+    count = SEEDS.value or 0
+    require_at_least("--seeds", count, 1)
+    folder = Path(WORKDIR.value) if WORKDIR.value else cli.default_workdir()
+    return seeds.train(count, CONFIG.value.seed, folder, sys.argv[1:])
 
 
 def _main(stop: StopSignal) -> None:

@@ -9,7 +9,7 @@ import pytest
 from configs import base, default
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.config import differences, require_shares
+from tds_jax.config import differences, require_ending, require_shares
 from tds_jax.errors import UserError
 
 GROUPS = tasks.groups("pose")
@@ -179,7 +179,8 @@ def test_missing_unknown_and_flat_groups_are_named():
 )
 def test_a_batch_that_accumulation_does_not_divide_comes_with_those_it_does(batch, accumulate, fix):
     assert message(optim__batch_size=batch, optim__accumulate=accumulate) == (
-        f"optim.batch_size={batch} is not divisible by optim.accumulate={accumulate}; use {fix}"
+        f"optim.batch_size={batch} is not divisible by optim.accumulate={accumulate}; "
+        f"use optim.batch_size={fix}"
     )
 
 
@@ -252,3 +253,26 @@ def test_wrong_shares_are_named(shares):
     with pytest.raises(UserError, match=r"data\.split_ratio=" + re.escape(str(shares))):
         require_shares("data.split_ratio", shares)
     require_shares("data.split_ratio", (0.8, 0.2, 0.0))
+
+
+def test_a_file_is_not_named_as_another_format(tmp_path):
+    for name in ("a.npz", "a.NPZ", "a"):
+        require_ending("--output", tmp_path / name, (".npz", ".ply"))
+    (tmp_path / "folder.d").mkdir()
+    require_ending("--output", tmp_path / "folder.d", (".npz",))
+    with pytest.raises(UserError, match=r"a.onnx ends in .onnx, but what is written is .npz; name"):
+        require_ending("--output", tmp_path / "a.onnx", (".npz",))
+
+
+@pytest.mark.parametrize("name", ["pose", "forecast", "voxel"])
+def test_no_prediction_is_written_into_a_file_named_as_another_format(name, tmp_path):
+    job = tasks.job("predict", name)
+    predict = job().run if isinstance(job, type) else job
+    with pytest.raises(UserError, match=r"--output=.*x\.onnx ends in \.onnx"):
+        predict(None, None, tmp_path / "in", tmp_path / "x.onnx")
+
+
+def test_a_stream_is_not_written_into_a_file_named_as_another_format(tmp_path):
+    stream = tasks.job("stream", "pose")()
+    with pytest.raises(UserError, match=r"x\.csv ends in \.csv, but what is written is \.hdf5"):
+        stream.run(None, None, str(tmp_path / "in"), str(tmp_path / "x.csv"))

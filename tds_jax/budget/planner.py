@@ -115,11 +115,12 @@ class Planner:
         )
         row = self.needs.measure(smallest.config)
         least = max([row.training, *(p.evaluation for p in plans)])
-        needed = _rounded_up(self._target.budget_for(least))
+        enough = self._target.budget_for(least)
+        needed, margin = _rounded_up(enough), format_bytes(enough - self._target.usable(enough))
         return (
             f"memory.budget={format_bytes(budget)} is too small: the least is {needed} "
             f"({describe(row.config)}; parameters and optimizer take {format_bytes(row.state)} of "
-            f"it); {self._remedy(row, budget)}"
+            f"it, the margin {margin}); {self._remedy(row, budget)}"
         )
 
     def _remedy(self, row: Row, budget: int) -> str:

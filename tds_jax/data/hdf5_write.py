@@ -1,6 +1,6 @@
 """Writes recordings in the layout of the public wrist-EMG files, and predictions."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -82,17 +82,23 @@ def _require_rows(found: int, expected: int) -> None:
 
 
 def write_prediction(
-    path: str | Path, rows: int, joints: int, blocks: Iterable[tuple[np.ndarray, np.ndarray]]
+    path: str | Path,
+    rows: int,
+    joints: Sequence[str],
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """Writes `prediction/time` (rows,) f8 and `prediction/joint_angles` (rows, joints) f4.
 
-    blocks: consecutive (time (n,), joint_angles (n, joints)). The file appears under its name only
-    when whole; what was there before stays until then.
+    Both say their units, the latter also the names of its columns. blocks: consecutive (time (n,),
+    joint_angles (n, joints)). The file appears under its name only when whole; what was there
+    before stays until then.
     """
     with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
         node = file.create_group("prediction")
         time = node.create_dataset("time", (rows,), "<f8")
-        angles = node.create_dataset("joint_angles", (rows, joints), "<f4")
+        angles = node.create_dataset("joint_angles", (rows, len(joints)), "<f4")
+        time.attrs["units"] = "s"
+        angles.attrs.update({"units": "rad", "joint_names": list(joints)})
         start = 0
         for block_time, block_angles in blocks:
             part = slice(start, start + len(block_time))

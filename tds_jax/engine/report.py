@@ -95,6 +95,7 @@ class Report:
         new = self.to_dict()["splits"]
         stored["splits"] |= new
         stored["evaluated"] = stored.get("evaluated", {}) | {split: dict(about) for split in new}
+        stored["shown"] = stored.get("shown", {}) | {split: self._shown() for split in new}
         json_file.write(path, stored)
         for split in {row.split for row in self.rows}:
             table = workdir / f"report_{split}.csv"
@@ -102,6 +103,24 @@ class Report:
                 writer = csv.writer(file)
                 writer.writerow(COLUMNS)
                 writer.writerows(CELLS(row) for row in self.rows if row.split == split)
+
+    def _shown(self) -> dict[str, Any]:
+        """All but the rows."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "rows"}
+
+    @classmethod
+    def read(cls, workdir: Path, split: str) -> "Report":
+        """What `write` has left of a split; KeyError of one that it has not, or not in full."""
+        shown = json_file.read(workdir / "report.json", "delete it")["shown"][split]
+        lists: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in shown.items()
+        }
+        with (workdir / f"report_{split}.csv").open(newline="") as file:
+            return cls([_row(line) for line in csv.DictReader(file)], **lists)
+
+    def grids(self, split: str) -> list[Grid]:
+        """The tables of a split, not yet so wide as anything."""
+        return _grids(self, split)
 
     def table(self, split: str = "", title: str = "") -> Table:
         """Every method on the whole split; below, the model alone on the shown groups.
@@ -126,7 +145,7 @@ class Report:
         """Prints tables that fit the terminal, and the notes."""
         console = table_console()
         console.print(title, markup=False)
-        for grid in _grids(self, split):
+        for grid in self.grids(split):
             console.print(grid.title, markup=False)
             for table in grid.tables(console.width):
                 console.print(table)
@@ -143,6 +162,13 @@ class _Printable(Table):
         with console.capture() as shown:
             console.print(self)
         return shown.get()
+
+
+def _row(cells: Mapping[str, str]) -> Row:
+    """A line of the CSV file."""
+    spread = float(cells["spread"]) if cells["spread"] else None
+    texts = {name: cells[name] for name in ("split", "group", "method", "metric")}
+    return Row(**texts, value=float(cells["value"]), spread=spread, count=float(cells["count"]))
 
 
 def _table(title: str, texts: list[str], numbers: list[str]) -> Table:

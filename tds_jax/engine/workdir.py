@@ -37,6 +37,8 @@ def claim(
     older version are whichever come. Raises UserError naming what differs and may not.
     """
     workdir.mkdir(parents=True, exist_ok=True)
+    if not has_checkpoint(workdir):
+        _require_no_others(workdir / CONFIG)
     new = config.to_dict()
     known: dict[str, str] | None = None
     if has_checkpoint(workdir):
@@ -67,6 +69,19 @@ def claim(
         )
     json_file.write(workdir / CONFIG, new)
     json_file.write(workdir / INPUTS, {"inputs": inputs, "digest": digest, "files": identities})
+
+
+def _require_no_others(path: Path) -> None:
+    """UserError for a config.json that no run of ours has written."""
+    if path.exists() and not (isinstance(values := _loaded(path), dict) and "optim" in values):
+        raise UserError(f"{path} is another program's; name another --workdir")
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return json_file.read(path, RESTORE)
+    except UserError:
+        return None
 
 
 def require_unchanged(workdir: Path, files: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tds_jax.config import require_ending
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, require_place, time_axis
 from tds_jax.data.places import make_folder_for
 from tds_jax.engine.step import compiled
@@ -39,6 +40,7 @@ def predict(
     that an input day lacks counts as usual there. UserError, after all is written, if a file could
     not be read. workdir: the run's; nothing in it is needed.
     """
+    require_ending("--output", target, (".nc", ".nc4", ".zarr"))
     fields = task.open(str(source))
     last = require_forecasts(task, fields, f"--input={source}")
     require_place(source, target)

@@ -11,8 +11,9 @@ from typing import TextIO
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import option
+from tds_jax.config import option, require_ending
 from tds_jax.data.places import pair_files
+from tds_jax.data.session_files import HDF5
 from tds_jax.data.whole_file import naming
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
@@ -42,6 +43,7 @@ class Play:
         """A line about speed and delay; see `play_pipe` and `play_file`."""
         if source == PIPE:
             return play_pipe(task, model, target, self.initial_pose or None)
+        require_ending("--output", target, HDF5)
         chunk = self.chunk_ms / 1000
         return play_file(task, model, Path(source), Path(target), chunk, self.realtime)
 
@@ -142,6 +144,7 @@ def play_pipe(
     start = _initial(stream.model, initial)
     if target == PIPE:
         return _pipe(task, stream, start, sys.stdout)
+    require_ending("--output", target, (".csv", ".txt"))
     if not Path(target).absolute().parent.is_dir():
         raise UserError(f"--output={target}: its folder does not exist; create it or name another")
     with naming(Path(target)), open(target, "w") as file:

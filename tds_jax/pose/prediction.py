@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tds_jax.config import require_ending
 from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
+from tds_jax.data.session_files import HDF5
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.pose.decoders import Carry
+from tds_jax.pose.joints import joint_names
 from tds_jax.pose.metadata import SUFFIXES, is_none, junk, stored_name
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.networks import AnyModel
@@ -40,6 +43,8 @@ def predict(
     that cannot be predicted is named and ends in a UserError when all others are written.
     workdir: the run's; nothing in it is needed.
     """
+    if not source.is_dir():
+        require_ending("--output", target, HDF5)
     assert isinstance(model, AnyModel)
     pairs = [
         (recording, place.with_name(stored_name(place.name)) if source.is_dir() else place)
@@ -77,7 +82,7 @@ def predict_file(task: PoseTask, model: AnyModel, run: Run, recording: Path, pla
     require_scale(task, model, read)
     blocks = angles(model, run, read)
     make_folder_for(place)
-    write_prediction(place, read.rows, task.recorded.num_joints, blocks)
+    write_prediction(place, read.rows, joint_names(task.recorded.num_joints), blocks)
 
 
 def angles(

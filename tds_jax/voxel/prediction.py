@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import option, require_choice
+from tds_jax.config import option, require_choice, require_ending
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.seeds import key_data
 from tds_jax.data.whole_file import whole_file
@@ -69,6 +69,8 @@ class Predict:
         a function of the volume alone: neither of its name nor of its folder. UserError after all
         is written, if a file was left out.
         """
+        if not source.is_dir() and source.suffix.lower() != STORE:  # of which a folder is made
+            require_ending("--output", target, (".npz", *POINTS))
         samples, lost = self._samples(task, source, target)
         arriving.require_apart(samples)
         total = len(samples) + len(lost)

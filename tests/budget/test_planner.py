@@ -114,6 +114,7 @@ def test_a_budget_that_nothing_fits_names_the_least_and_a_remedy(explored):
         explored.choose(10_000, None)
     text = str(caught.value)
     assert "memory.budget=10 KiB is too small: the least is" in text
+    assert "of it, the margin " in text
     assert "micro-batch 2 x 32" in text
     assert "raise it, or" in text
 

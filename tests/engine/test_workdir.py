@@ -86,6 +86,14 @@ def test_a_folder_without_a_checkpoint_may_be_begun_anew(tmp_path):
     assert workdir.read_inputs(tmp_path) == {"features": 5}
 
 
+@pytest.mark.parametrize("text", ['{"name": "theirs"}', "[]", "name: theirs"])
+def test_a_config_of_another_program_is_not_overwritten(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match="another program's; name another --workdir"):
+        workdir.claim(tmp_path, toy.config(), INPUTS, "a", {})
+    assert (tmp_path / "config.json").read_text() == text
+
+
 def test_a_folder_may_be_taken_up_with_other_workers_and_more_steps(tmp_path):
     folder = begun(tmp_path, toy.config())
     workdir.claim(

@@ -286,10 +286,20 @@ def test_an_interrupted_prediction_leaves_what_was_there(base, tmp_path, monkeyp
     assert [path.name for path in target.parent.iterdir()] == ["x.hdf5"]
 
 
+def test_a_prediction_says_its_units_and_joints(tmp_path):
+    block = (np.zeros(3), np.zeros((3, 2), np.float32))
+    write_prediction(tmp_path / "o.hdf5", 3, ("a", "b"), [block])
+    with h5py.File(tmp_path / "o.hdf5") as file:
+        angles = file["prediction/joint_angles"]
+        assert angles.attrs["units"] == "rad"
+        assert list(angles.attrs["joint_names"]) == ["a", "b"]
+        assert file["prediction/time"].attrs["units"] == "s"
+
+
 def test_a_prediction_with_rows_missing_is_not_a_file(tmp_path):
     block = (np.zeros(3), np.zeros((3, 2), np.float32))
     with pytest.raises(ValueError, match="blocks hold 3 rows, expected 5"):
-        write_prediction(tmp_path / "o.hdf5", 5, 2, [block])
+        write_prediction(tmp_path / "o.hdf5", 5, ("a", "b"), [block])
     assert not list(tmp_path.iterdir())
 
 

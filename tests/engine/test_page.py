@@ -1,0 +1,49 @@
+"""The page of a run stands alone: all in one file, and whatever is in it is text."""
+
+import json
+import re
+
+from tds_jax.engine import page
+from tds_jax.engine.report import Report, Row
+
+PNG = b"\x89PNG\r\n\x1a\n not much of a picture"
+
+
+def test_a_page_has_all_of_a_run_and_asks_for_no_other_file(tmp_path):
+    report = Report(
+        [
+            Row("test", "all", "model", "mse", 0.5, None, 10),
+            Row("test", "all", "<b>zero</b>", "mse", 2.0, None, 10),
+            Row("test", "user/a", "model", "mse", 0.25, None, 5),
+        ],
+        ("mse",), ("user",), notes=("1 < 2",), whole="easy ones", leading=("user",),
+    )  # fmt: skip
+    place = tmp_path / "other"
+    (place / "plots").mkdir(parents=True)
+    (place / "plots" / "curves.png").write_bytes(PNG)
+    report.write(place, {"step": 7, "data": "/a & b"})
+    assert Report.read(place, "test") == report
+    (tmp_path / "config.json").write_text(json.dumps({"task": "pose", "optim": {"steps": [3]}}))
+    plan = {"changes": {"optim.accumulate": 8}, "rows": [{"micro_batch": 2, "from": "line"}]}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    line = {"event": "start", "time": "2026-01-01", "command": "train --config=<x>"}
+    (tmp_path / "history.jsonl").write_text(json.dumps(line) + "\n")
+    text = page.write(place, tmp_path).read_text()
+    for part in (
+        "test, step 7", "<td>/a &amp; b</td>", "<h3>model by user</h3>", "<h3>easy ones</h3>",
+        '<tr class="bold"><td>model</td><td>0.5</td></tr>', "&lt;b&gt;zero", "1 &lt; 2",
+        "<td>optim.steps</td><td>[3]</td>", "<td>optim.accumulate</td><td>8</td>",
+        "train --config=&lt;x&gt;",
+    ):  # fmt: skip
+        assert part in text, part
+    assert text.index("model by user") < text.index("easy ones")
+    links = re.findall(r'(?:src|href)="([^"]*)', text)
+    assert len(links) == 5
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert "<script" not in text
+
+
+def test_a_run_that_was_not_planned_has_no_plan(tmp_path):
+    Report([], (), ()).write(tmp_path, {})
+    (tmp_path / "config.json").write_text("{}")
+    assert 'id="plan"' not in page.write(tmp_path, tmp_path).read_text()
