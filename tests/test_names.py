@@ -28,6 +28,11 @@ PARTS = {
 }
 
 
+def plain(name):
+    """'transpose(jvp(core))/lstm' -> 'core/lstm'."""
+    return re.sub(r"transpose\(|jvp\(|\)", "", name)
+
+
 @pytest.mark.parametrize("make", PARTS)
 def test_the_training_step_names_its_parts_forward_and_backward(make, tmp_path):
     task = make(tmp_path)
@@ -35,6 +40,6 @@ def test_the_training_step_names_its_parts_forward_and_backward(make, tmp_path):
     names = set(re.findall(r'op_name="([^"]*)"', traced.lower().compile().as_text()))
     backward = {name for name in names if "transpose(jvp" in name}
     for part in PARTS[make]:
-        assert any(f"/{part}/" in name for name in names - backward), part
-        assert any(f"/{part}/" in name for name in backward), part
+        assert any(f"/{part}/" in plain(name) for name in names - backward), part
+        assert any(f"/{part}/" in plain(name) for name in backward), part
     assert any("/optimizer/" in name for name in names)
