@@ -1,15 +1,19 @@
 """What documents and docstrings show is run as it stands.
 
-Trainings shown are real ones, of a few updates of a tiny network on small recordings.
+Trainings shown are of a few updates of a tiny network on small recordings; where a test is not
+marked long, their settings are checked, and a run that was trained before stands for theirs.
 """
 
 import doctest
 import importlib
+import inspect
 import re
 
 import pytest
 
 import tds_jax
+from tds_jax import cli
+from tds_jax.settings import settings as named_settings
 from tests.doors import ROOT
 from tests.forecast import small as forecast
 from tests.pose import small as pose
@@ -21,7 +25,7 @@ MODULES = ("run", "settings", "own", "errors", "engine.callbacks", "engine.froze
 
 
 @pytest.fixture
-def desk(base, trained, tds, soil, radar, tmp_path, monkeypatch):
+def desk(base, trained, tds, soil, radar, tmp_path, monkeypatch, request):
     """A folder that has what the documents name, in which trainings are small."""
     runs = {"a": trained.run.workdir, "tds": tds.workdir, "soil": soil[2], "radar": radar[2]}
     (tmp_path / "runs").mkdir()
@@ -32,11 +36,14 @@ def desk(base, trained, tds, soil, radar, tmp_path, monkeypatch):
     forecast.write_record(tmp_path / "fields.nc", count=30, first="2021-03-01", seed=5)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    train = tds_jax.train
+    train, really = tds_jax.train, request.node.get_closest_marker("long")
 
     def small(config, data=None, workdir=None, **settings):
-        if str(workdir) == "runs/a":
-            return tds_jax.load(workdir)  # the one that was trained before
+        if str(workdir) == "runs/a" or not really:
+            inspect.signature(train).bind(config, data, workdir, **settings)
+            given = {name: value for name, value in settings.items() if "." in name}
+            cli.checked(named_settings(config, given))
+            return tds_jax.load("runs/a")
         steps = {"optim.steps": 1, "eval.every": 1, "eval.batch_size": 8}
         cache = {"data.cache_dir": base / "cache"}
         shown = {name: value for name, value in settings.items() if name != "optim.steps"}
@@ -46,7 +53,14 @@ def desk(base, trained, tds, soil, radar, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["python", pytest.param("own_parts", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "python",
+        pytest.param("python", marks=pytest.mark.long, id="python, trained"),
+        pytest.param("own_parts", marks=pytest.mark.long),
+    ],
+)
 def test_every_block_of_a_document_runs(desk, name):
     blocks = BLOCK.findall((ROOT / "docs" / f"{name}.md").read_text())
     assert len(blocks) >= 6
