@@ -1,12 +1,14 @@
 """Question: does a run that is killed again and again end exactly where an undisturbed one ends?
 
     python -m experiments.kill_resume [--kills 12] [--terms 4] [--seed 0] [--folder DIR]
+        [--call micro_batch]
 
 Trains a small pose model once undisturbed, then the same with `kills` times SIGKILL and `terms`
 times SIGTERM at random moments: while starting (imports, generating data, compiling, restoring),
 while stepping, while validating, while a checkpoint is being written. Every restart is the same
 command but for the number of data workers. Micro-batches are a quarter of a batch, so that almost
-every death falls into a half-filled accumulation window; SIGTERM also saves there.
+every death falls into a half-filled accumulation window; SIGTERM also saves there (with --call
+update a call of the compiled step makes a whole update, and SIGTERM waits for its end).
 
 Verdict: the latest checkpoints hold the same bits (parameters, statistics, optimizer, progress),
 metrics.jsonl is the same but for perf/*, report.json is the same, and no data worker survived.
@@ -68,11 +70,13 @@ class Trial:
 
     folder: Path
     steps: int
+    call: str
 
     def start(self, workers: int) -> subprocess.Popen:
         """The training command, its output appended to output.txt."""
         settings = SETTINGS | {
             "optim.steps": self.steps,
+            "memory.call": self.call,
             "data.cache_dir": self.folder / "cache",
             "data.workers": workers,
         }
@@ -252,9 +256,11 @@ def same(a: Trial, b: Trial) -> bool:
     return not different and digests[0] == digests[1] and reports[0] == reports[1]
 
 
-def prove(folder: Path, steps: int, kills: int, terms: int, seed: int) -> bool:
+def prove(
+    folder: Path, steps: int, kills: int, terms: int, seed: int, call: str = "micro_batch"
+) -> bool:
     """The whole experiment; True if the tormented run equals the undisturbed one."""
-    calm, tormented = Trial(folder / "calm", steps), Trial(folder / "tormented", steps)
+    calm, tormented = (Trial(folder / name, steps, call) for name in ("calm", "tormented"))
     seconds = calm.finish(workers=0)
     print(f"undisturbed: {steps} steps in {seconds:.0f} s, all of it\n", flush=True)
     clean = torment(tormented, kills, terms, seed, startup=min(seconds / 2, 10))
@@ -269,6 +275,7 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--terms", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--call", default="micro_batch", choices=("micro_batch", "update"))
     parser.add_argument("--folder", type=Path, help="keeps the runs here")
     arguments = vars(parser.parse_args())
     with tempfile.TemporaryDirectory(prefix="kill_resume_") as temporary:

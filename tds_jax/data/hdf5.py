@@ -241,7 +241,7 @@ def opening(path: str) -> Iterator[None]:
         raise UserError(f"{path}: not readable; check its permissions") from error
     except OSError as error:
         blame_the_drive(error, path)
-        text = _first_line(error)
+        text = reason(error)
         if "truncated" in text:
             raise UserError(f"{path}: truncated HDF5 file; copy or download it again") from error
         if "signature not found" in text:
@@ -263,7 +263,7 @@ def naming(path: str, what: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         blame_the_drive(error, path)
-        line = f"{path}: {what}cannot be read ({_first_line(error)}); copy the file again"
+        line = f"{path}: {what}cannot be read ({reason(error)}); copy the file again"
         raise UserError(line) from error
 
 
@@ -340,5 +340,7 @@ def attributes_of(group: h5py.Group) -> dict[str, float | str]:
     return result
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def reason(error: Exception) -> str:
+    """The first line of what a library says of a file, where that is true and safe to follow."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "no array of NumPy's" if "allow_pickle" in text else text

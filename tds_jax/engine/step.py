@@ -116,8 +116,8 @@ def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
             params, opt_state = optimizer.update(sums, state.opt_state, state.params)
         skip = opt_state.skip_state["should_skip"]
         # A skipped micro-batch leaves no trace: neither in the statistics nor in the log.
-        merged = metrics.merge(state.window, states)
-        window, rest = _select(skip, (state.window, state.rest), (merged, rest))
+        window = _select(skip, state.window, metrics.merge(state.window, states))
+        rest = _unless(skip, state.rest, rest)
         skipped = state.skipped + skip.astype(jnp.int32)
         ema = optimizer.average(state.ema, params, opt_state, state.opt_state)
         return TrainState(params, rest, opt_state, window, skipped, ema), objective
@@ -147,7 +147,8 @@ def make_update_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
             sums = _select(due, jax.tree.map(jnp.add, sums, found), sums)
             states = jax.tree.map(lambda s: jnp.where(counts, s, 0), states)
             skipped = skipped + (due & ~good).astype(jnp.int32)
-            return (sums, _select(counts, after, rest), skipped), (objective, states)
+            rest = _select(due, _unless(~good, rest, after), rest)
+            return (sums, rest, skipped), (objective, states)
 
         numbers = jnp.arange(len(jax.tree.leaves(batch)[0]), dtype=begun.dtype)
         carry = state.opt_state.acc_grads, state.rest, state.skipped
@@ -159,6 +160,16 @@ def make_update_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
         return TrainState(params, rest, opt_state, window, skipped, ema), objectives
 
     return jax.jit(update_step, donate_argnums=0)
+
+
+def _unless(skip: jax.Array, before: Any, after: Any) -> Any:
+    """Variables after a micro-batch, or before it if it is skipped; but whole numbers count what
+    was drawn, and go on: what ends with the update must not end later for it."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(skip, b, a) if jnp.issubdtype(a.dtype, jnp.inexact) else a,
+        after,
+        before,
+    )
 
 
 def _select(condition: jax.Array, these: Any, those: Any) -> Any:

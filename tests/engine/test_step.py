@@ -1,5 +1,7 @@
 """The step is pure, reuses its state's memory, is compiled once, and does not see the devices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +20,11 @@ class Counting(toy.Net):
     def __init__(self, rngs: nnx.Rngs) -> None:
         super().__init__(rngs)
         self.seen = nnx.BatchStat(jnp.zeros(()))
+        self.drawn = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
     def __call__(self, x):
         self.seen.set_value(self.seen.get_value() + x.shape[0])
+        self.drawn.set_value(self.drawn.get_value() + x.shape[0])
         return super().__call__(x)
 
 
@@ -84,7 +88,22 @@ def test_a_skipped_micro_batch_leaves_the_other_variables_alone():
     batch["x"][0] = np.nan
     state, _ = train_step(state, sharding.put_batch(batch, mesh))
     assert float(state.rest["seen"]) == 0
+    assert int(state.rest["drawn"]) == 2 * SIZE  # counts go on, so that updates stay in step
     assert int(state.skipped) == 1
+
+
+def test_calls_of_an_update_carry_the_other_variables_from_one_micro_batch_to_the_next():
+    blueprint = toy.blueprint(Counting, size=4, many=4, batch_size=16, accumulate=4)
+    state = jax.jit(blueprint.init)(jax.random.key(0))
+    batch = toy.data(16)
+    batch["x"][4] = np.nan
+    (call,) = toy.calls(batch, 4, 4)
+    state, _ = blueprint.train_step(state, call)
+    assert (float(state.rest["seen"]), int(state.rest["drawn"])) == (2 * 12, 2 * 16)
+    (call,) = toy.calls(toy.data(16), 4, 4)
+    begun = state.opt_state._replace(mini_step=jnp.asarray(3, jnp.int32))
+    state, _ = blueprint.train_step(dataclasses.replace(state, opt_state=begun), call)
+    assert (float(state.rest["seen"]), int(state.rest["drawn"])) == (2 * 16, 2 * 20)
 
 
 def test_the_window_holds_the_metrics_of_every_micro_batch():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tds_jax.config import require, require_choice
-from tds_jax.data.drive import blame_the_drive
+from tds_jax.data.hdf5 import opening, reason
 from tds_jax.errors import UserError
 from tds_jax.voxel.data import las, pcd, ply
 from tds_jax.voxel.data.plausible import require_plausible
@@ -89,15 +89,13 @@ def read_cloud(path: str | Path, layout: str) -> Cloud:
     """Reads one file, or UserError. layout: see `names_of`; files that name columns need none."""
     path = Path(path)
     try:
-        if named := NAMED.get(path.suffix.lower()):
-            return _cloud(_known(path, named(path)))
-        names = names_of(layout)
-        kind = "<f8" if layout.lower().startswith(WIDE) else "<f4"
-        return _cloud(_columns(path, _matrix(path, names, np.dtype(kind)), names, layout))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path") from error
-    except (OSError, EOFError) as error:
-        blame_the_drive(error, path)
+        with opening(str(path)):
+            if named := NAMED.get(path.suffix.lower()):
+                return _cloud(_known(path, named(path)))
+            names = names_of(layout)
+            kind = "<f8" if layout.lower().startswith(WIDE) else "<f4"
+            return _cloud(_columns(path, _matrix(path, names, np.dtype(kind)), names, layout))
+    except EOFError as error:
         raise UserError(f"{path}: cannot be read ({error}); copy the file again") from error
 
 
@@ -107,7 +105,8 @@ def _matrix(path: Path, names: tuple[str, ...], kind: np.dtype) -> np.ndarray:
         try:
             return np.load(path, allow_pickle=False)
         except ValueError as error:
-            raise UserError(f"{path}: not a .npy array ({error}); copy the file again") from error
+            text = f"{path}: not a .npy array ({reason(error)}); copy the file again"
+            raise UserError(text) from error
     if path.suffix.lower() != ".bin":
         raise UserError(f"{path}: unknown ending, expected one of {', '.join(ENDINGS)}")
     values = np.fromfile(path, kind)

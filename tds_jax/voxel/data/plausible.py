@@ -29,6 +29,8 @@ def require_plausible(path: Path, values: np.ndarray, names: tuple[str, ...]) ->
             f"or nearer to 0 than {SMALLEST:g}; is it float64? Then begin its columns so, "
             f"--radar_columns or --lidar_columns=float64:x,y,z,…"
         )
+    if not values.size:
+        return
     others = [n for n in WIDTHS if values.size % n == 0 and values.size >= n * ROWS]
     others = [n for n in others if n % len(names) and len(names) % n]
     shares = {n: _explained(values, n) for n in others}

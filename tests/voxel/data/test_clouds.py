@@ -28,6 +28,11 @@ def test_kitti_bin(tmp_path, layout):
     require(read_cloud(tmp_path / "a.bin", layout), doppler=False)
 
 
+def test_a_file_without_points_is_a_cloud_without_points(tmp_path):
+    (tmp_path / "a.bin").touch()
+    assert read_cloud(tmp_path / "a.bin", "kitti").points.shape == (0, 3)
+
+
 def test_view_of_delft_radar_bin_gives_the_measured_not_the_compensated_speed(tmp_path):
     write_vod_radar(tmp_path / "a.bin", POINTS, INTENSITY, DOPPLER)
     require(read_cloud(tmp_path / "a.bin", "vod_radar"), doppler=True)
@@ -221,7 +226,7 @@ def changed_ply(old, new):
         (lambda folder: None, "a.bin", "no such file"),
         (write("a.bin", b"1" * 36), "a.bin", "36 bytes are no whole points of 4 float32"),
         (write("a.bin", b"1" * 18), "a.bin", "18 bytes are no whole points"),
-        (write("a.npy", b"broken"), "a.npy", "not a .npy array"),
+        (write("a.npy", b"broken"), "a.npy", r"not a .npy array \(no array of NumPy's\); copy"),
         (write("a.txt", b"1 2 3 4"), "a.txt", "unknown ending"),
         (write("a.pcd", b"FIELDS x y z\n"), "a.pcd", "no DATA line"),
         (
