@@ -95,12 +95,20 @@ def test_a_value_below_its_least_is_one_line(folder, tmp_path):
     assert done.stderr == "error: --rate_hz=0.0 is too small; use 0.001 or more\n"
 
 
-def test_what_prepare_leaves_out_ends_non_zero_after_all_is_written(monkeypatch, capsys):
+def _prepare_in(monkeypatch):
     flags = SimpleNamespace(FLAGS=SimpleNamespace(input="in", output="out"))
     monkeypatch.setattr(prepare, "flags", flags)
     monkeypatch.setattr(jobs, "asked", lambda door: lambda *places: (2, 1, ["skipped a: broken"]))
+    prepare.main()
+
+
+def test_what_prepare_leaves_out_ends_non_zero_after_all_is_written(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--input=in: no such file or folder; check the path$"):
+        _prepare_in(monkeypatch)
+    (tmp_path / "in").mkdir()
     with pytest.raises(UserError, match=r"^out lacks 1 of what --input=in has, see above$"):
-        prepare.main()
+        _prepare_in(monkeypatch)
     said = capsys.readouterr()
     assert said.out == "out: 2 files written, 1 were there, 1 skipped\n"
     assert said.err.endswith("warning: skipped a: broken\n")

@@ -77,7 +77,7 @@ def test_training_leaves_config_metrics_checkpoints_plots_and_report(trained):
 def test_the_report_has_the_shape_that_scripts_read(trained):
     _, run = trained
     report = json.loads((run / "report.json").read_text())
-    assert set(report) == {"splits"}
+    assert set(report) == {"splits", "evaluated", "shown"}
     test = report["splits"]["test"]
     assert set(test) == {"model", "baselines", "groups"}
     assert set(test["model"]) >= HEADLINE

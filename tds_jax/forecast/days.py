@@ -102,8 +102,18 @@ def runs(days: np.ndarray) -> list[tuple[int, int]]:
     return list(itertools.pairwise([0, *breaks.tolist(), len(days)])) if len(days) else []
 
 
+RHYTHMS = {"weekly": (7, 7), "monthly": (28, 31), "yearly": (365, 366)}  # days, both included
+
+
 def gap_lines(days: np.ndarray) -> list[str]:
-    """A line for each gap between days."""
+    """A line for each gap between days; one for all where most days are apart."""
+    usual = float(np.median(np.diff(days) / DAY)) if len(days) > 2 else 1.0
+    if usual > 1:
+        word = next((f" ({name})" for name, (a, b) in RHYTHMS.items() if a <= usual <= b), "")
+        return [
+            f"{len(days)} days from {days[0]} to {days[-1]} stand {usual:g} days apart{word}: what "
+            "is forecast here are days in a row; give daily fields"
+        ]
     edges = [
         (days[stop - 1], days[start]) for (_, stop), (start, _) in itertools.pairwise(runs(days))
     ]
