@@ -11,9 +11,10 @@ from pathlib import Path
 from absl import flags
 
 from tds_jax import cli
-from tds_jax.config import SPLITS, require_choice, require_ending
+from tds_jax.config import SPLITS
 from tds_jax.data import json_file
 from tds_jax.errors import UserError
+from tds_jax.fields import require_choice, require_ending
 
 FOLDERS: list[str] = []
 

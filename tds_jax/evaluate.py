@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tds_jax import cli, progress, tasks
-from tds_jax.config import SPLITS, Config, require_choice
+from tds_jax.config import SPLITS, Config
 from tds_jax.data import json_file
+from tds_jax.fields import require_choice
 
 if TYPE_CHECKING:
     from flax import nnx

@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from tds_jax import cli, jobs, tasks
-from tds_jax.config import require, require_ending
 from tds_jax.errors import UserError
+from tds_jax.fields import require, require_ending
 
 
 def main() -> None:

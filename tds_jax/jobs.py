@@ -1,7 +1,7 @@
 """Doors whose options differ by task: a job is a function, or a frozen dataclass whose fields are
 its flags.
 
-Fields are made by `config.option`; one without a default is a flag that must be given. What a job
+Fields are made by `fields.option`; one without a default is a flag that must be given. What a job
 does is its method `run`.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 from absl import flags
 
 from tds_jax import cli, tasks
-from tds_jax.config import check_bounds, require_choice
 from tds_jax.errors import UserError
+from tds_jax.fields import check_bounds, require_choice
 
 WORDS = {int: "whole numbers", float: "numbers"}
 TASK = "Kind of data: {}. --task=NAME --help shows its options."

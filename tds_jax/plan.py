@@ -16,8 +16,8 @@ from ml_collections import config_flags
 
 from tds_jax import cli, tasks
 from tds_jax import config as configuration
-from tds_jax.config import require_choice
 from tds_jax.data import json_file
+from tds_jax.fields import require_choice
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 flags.mark_flag_as_required("config")

@@ -12,7 +12,7 @@ from absl import flags
 from tds_jax import cli, tasks, training
 from tds_jax.budget import giving_way
 from tds_jax.cli import TERMINATED
-from tds_jax.config import SPLITS, Config, require_choice
+from tds_jax.config import SPLITS, Config
 from tds_jax.engine import workdir as folders
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.callbacks import Callback
@@ -20,6 +20,7 @@ from tds_jax.engine.step import split as parts_of
 from tds_jax.engine.stopping import StopError, StopSignal
 from tds_jax.errors import UserError
 from tds_jax.evaluate import judged
+from tds_jax.fields import require_choice
 from tds_jax.nn.precision import matmul_precision
 from tds_jax.settings import Settings, name_of
 from tds_jax.settings import settings as named_settings

@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
-from tds_jax.config import Config, require, require_choice
+from tds_jax.config import Config
+from tds_jax.fields import require, require_choice
 
 if TYPE_CHECKING:
     import numpy as np

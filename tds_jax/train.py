@@ -17,9 +17,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from tds_jax import cli, training
-from tds_jax.config import require_at_least
 from tds_jax.data.workers import leave_out_jax
 from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, StopError, StopSignal
+from tds_jax.fields import require_at_least
 
 # Data workers run this module again. Jax is therefore imported in functions only, which spares
 # each of them 75 MiB.

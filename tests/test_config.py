@@ -9,8 +9,9 @@ import pytest
 from configs import base, default
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.config import differences, require_ending, require_shares
+from tds_jax.config import differences
 from tds_jax.errors import UserError
+from tds_jax.fields import require_ending, require_shares
 
 GROUPS = tasks.groups("pose")
 

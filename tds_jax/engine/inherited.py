@@ -10,11 +10,11 @@ import numpy as np
 
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.config import require
 from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.frozen import Tree, paths
 from tds_jax.engine.step import TrainState, replace_leaves, split
+from tds_jax.fields import require
 
 SETTING = "optim.init_from"
 

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 
 from tds_jax.budget import heap, memory
-from tds_jax.config import require_choice
 from tds_jax.engine import curves, frozen, history, inherited, optim, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.callbacks import Callback, Callbacks
@@ -28,6 +27,7 @@ from tds_jax.engine.step import Batch, TrainState
 from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
 from tds_jax.engine.window import WindowLog
 from tds_jax.errors import UserError
+from tds_jax.fields import require_choice
 from tds_jax.sizes import format_bytes
 
 # Calls that are handed to a device beside the one before them, while it works. On a card one waits

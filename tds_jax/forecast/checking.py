@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.config import option
 from tds_jax.data.grid_record import GridRecord, require_same_units, require_sorted
 from tds_jax.data.gridded import (
     GridFile,
@@ -19,6 +18,7 @@ from tds_jax.data.gridded import (
 )
 from tds_jax.data.selection import HELP, Selection, parse
 from tds_jax.errors import UserError, some
+from tds_jax.fields import option
 from tds_jax.forecast.days import gap_lines, runs
 from tds_jax.forecast.fields import ACCUMULATED, DailyFields
 from tds_jax.progress import Progress

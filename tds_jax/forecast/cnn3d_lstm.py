@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require_choice
 from tds_jax.errors import UserError
+from tds_jax.fields import require_choice
 from tds_jax.forecast.conv_block import ConvBlock
 from tds_jax.forecast.heads import LeadHead
 from tds_jax.forecast.pixel_lstm import PixelLSTM

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require, require_choice
 from tds_jax.engine.step import split
+from tds_jax.fields import require, require_choice
 from tds_jax.forecast.chunks import loop, places, put, take
 from tds_jax.nn import batch_norm
 from tds_jax.nn.batch_norm import BatchNorm

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require_choice
+from tds_jax.fields import require_choice
 from tds_jax.nn.linear import Linear
 from tds_jax.nn.module import Module
 from tds_jax.nn.precision import at_least_f32

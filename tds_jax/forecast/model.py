@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require
 from tds_jax.engine.step import Batch
+from tds_jax.fields import require
 from tds_jax.nn.conv_nd import encircled
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic

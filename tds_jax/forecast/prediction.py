@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import require_ending
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, require_place, time_axis
 from tds_jax.data.places import make_folder_for
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
+from tds_jax.fields import require_ending
 from tds_jax.forecast.days import DAY, year_fraction
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.model import Forecaster

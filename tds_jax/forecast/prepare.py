@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.config import option, require
 from tds_jax.data.gridded import open_dataset
 from tds_jax.data.gridded_write import AXES, STORE, grid_file, require_place, time_axis
 from tds_jax.data.identity import fingerprint
@@ -16,6 +15,7 @@ from tds_jax.data.prepared import ORIGIN, require_known
 from tds_jax.data.selection import HELP
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
+from tds_jax.fields import option, require
 from tds_jax.forecast.fields import ACCUMULATED, open_fields
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.progress import Progress

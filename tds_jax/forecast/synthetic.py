@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tds_jax.config import option, require, require_at_least
 from tds_jax.data.generated import synthesize
 from tds_jax.data.gridded_write import AXES, grid_file, time_axis
 from tds_jax.errors import UserError
+from tds_jax.fields import option, require, require_at_least
 from tds_jax.forecast.days import DAY, year_fraction
 from tds_jax.progress import Progress
 

@@ -13,12 +13,13 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
-from tds_jax.config import Config, require
+from tds_jax.config import Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
+from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season, season_gap
 from tds_jax.forecast.config import ForecastInputs, ForecastMemoryConfig

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tds_jax.config import require
 from tds_jax.data.grid_record import GridRecord
 from tds_jax.errors import UserError, some
+from tds_jax.fields import require
 from tds_jax.forecast.days import DayTable, is_finer
 
 KINDS = {

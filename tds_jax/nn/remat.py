@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from tds_jax.config import require_choice
 from tds_jax.errors import UserError
+from tds_jax.fields import require_choice
 
 BLOCK = "block"
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.config import SPLITS, option, require_choice
+from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.scan import Scan, contradiction, scan_file
 from tds_jax.data.session_files import SessionFiles
 from tds_jax.errors import UserError, some
+from tds_jax.fields import option, require_choice
 from tds_jax.pose.labels import (
     UNITS,
     bridged,

@@ -4,12 +4,10 @@ import dataclasses
 from dataclasses import field
 from typing import Any
 
-from tds_jax.config import (
+from tds_jax.config import EvalConfig, LoaderConfig, MemoryConfig
+from tds_jax.fields import (
     FREE,
     PLANNED,
-    EvalConfig,
-    LoaderConfig,
-    MemoryConfig,
     Settings,
     at_least,
     between,

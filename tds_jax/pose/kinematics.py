@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tds_jax.config import require
 from tds_jax.errors import UserError
+from tds_jax.fields import require
 from tds_jax.pose.joints import FINGERS
 
 ANGLES = 20

@@ -11,11 +11,11 @@ from typing import TextIO
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import option, require_ending
 from tds_jax.data.places import pair_files
 from tds_jax.data.session_files import HDF5
 from tds_jax.data.whole_file import naming
 from tds_jax.errors import UserError
+from tds_jax.fields import option, require_ending
 from tds_jax.pose import prediction
 from tds_jax.pose.arrays import start_of
 from tds_jax.pose.metadata import SUFFIXES

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require, require_choice
 from tds_jax.errors import UserError
+from tds_jax.fields import require, require_choice
 from tds_jax.nn.module import Module
 from tds_jax.nn.noise import key_of
 from tds_jax.nn.normalizer import Normalizer

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax import own
-from tds_jax.config import require
 from tds_jax.engine.metrics import Mean
+from tds_jax.fields import require
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Normalizer
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import require_ending
 from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.session_files import HDF5
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
+from tds_jax.fields import require_ending
 from tds_jax.pose.decoders import Carry
 from tds_jax.pose.joints import joint_names
 from tds_jax.pose.metadata import SUFFIXES, is_none, junk, stored_name

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
-from tds_jax.config import option, require_choice
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.hdf5_write import write_rows
 from tds_jax.data.identity import fingerprint
@@ -19,6 +18,7 @@ from tds_jax.data.scan import contradiction, sample_rate, stamped_rate, times_of
 from tds_jax.data.session_files import HDF5, SessionFiles
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError, some
+from tds_jax.fields import option, require_choice
 from tds_jax.pose.labels import (
     MOST_SECONDS,
     UNITS,

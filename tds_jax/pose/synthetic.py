@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 from scipy import signal
 
-from tds_jax.config import option, require, require_at_least
 from tds_jax.data.generated import synthesize
 from tds_jax.data.hdf5_write import write_session
+from tds_jax.fields import option, require, require_at_least
 from tds_jax.pose import gestures, motor_units
 from tds_jax.pose.table import GROUP
 from tds_jax.progress import Progress

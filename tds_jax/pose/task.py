@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import SPLITS, Config, require
+from tds_jax.config import SPLITS, Config
 from tds_jax.data import generated
 from tds_jax.data.session_files import SessionFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
+from tds_jax.fields import require
 from tds_jax.nn.resample import upsample
 from tds_jax.own import is_own
 from tds_jax.pose import gestures, kinematics, synthetic, torch_names

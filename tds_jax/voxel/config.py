@@ -5,11 +5,9 @@ import math
 from dataclasses import field
 from typing import Any
 
-from tds_jax.config import (
+from tds_jax.config import Config, EvalConfig, LoaderConfig
+from tds_jax.fields import (
     FREE,
-    Config,
-    EvalConfig,
-    LoaderConfig,
     Settings,
     at_least,
     between,

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import option, require_choice, require_ending
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.seeds import key_data
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError, some
+from tds_jax.fields import option, require_choice, require_ending
 from tds_jax.progress import progress_bar
 from tds_jax.voxel import arriving
 from tds_jax.voxel.arriving import ENDINGS, Arriving, Sample, samples_of

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tds_jax.config import option, require, require_at_least, require_choice
 from tds_jax.data import json_file
 from tds_jax.data.identity import below, fingerprint
 from tds_jax.data.prepared import require_known
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError, some
+from tds_jax.fields import option, require, require_at_least, require_choice
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.calibration import (
     NTU_ROTATION,

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import Config, require
+from tds_jax.config import Config
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
+from tds_jax.fields import require
 from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import ATTENTION_HEADS, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData

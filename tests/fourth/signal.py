@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.config import LoaderConfig, require_at_least
+from tds_jax.config import LoaderConfig
 from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Objective, compiled
+from tds_jax.fields import require_at_least
 from tds_jax.tasks import DataAbout
 
 SIZES = {"train": 256, "val": 32, "test": 32}

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tds_jax.config import require, require_between
+from tds_jax.fields import require, require_between
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tds_jax.config import option, require, require_at_least, require_between
 from tds_jax.data.generated import synthesize
+from tds_jax.fields import option, require, require_at_least, require_between
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.calibration import NTU_ROTATION, NTU_TRANSLATION_M, moved, rigid
 from tds_jax.voxel.data.clouds import Cloud

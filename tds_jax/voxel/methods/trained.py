@@ -9,9 +9,10 @@ from flax import nnx
 
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.config import Config, require
+from tds_jax.config import Config
 from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.fields import require
 from tds_jax.voxel.config import AUTOENCODERS
 from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require, require_at_least, require_between
 from tds_jax.errors import UserError
+from tds_jax.fields import require, require_at_least, require_between
 from tds_jax.nn.module import Module
 from tds_jax.nn.precision import at_least_f32
 from tds_jax.voxel.networks import tiling

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.config import require_choice
+from tds_jax.fields import require_choice
 from tds_jax.nn.group_norm import merge, moments, spread
 from tds_jax.nn.moments import Moments
 from tds_jax.nn.precision import at_least_f32
