@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from tds_jax.engine.step import Batch, Objective
 
 
-LATER: dict[str, Any] = {"init_from": "", "frozen": ()}  # of optim, which older runs do not name
+# Settings that older runs do not name, by their groups.
+LATER: dict[str, dict[str, Any]] = {
+    "optim": {"init_from": "", "frozen": ()},
+    "memory": {"call": "micro_batch"},
+}
 NOTE = "note: "  # begins a line of `prepare` on a file that was not skipped
 
 
@@ -201,8 +205,7 @@ def groups(task: str) -> dict[str, type]:
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's nested settings under the names they have now."""
-    values = values | {"optim": LATER | dict(values["optim"])}
-    values = values | {"memory": {"call": "micro_batch"} | values["memory"]}
+    values = values | {group: later | dict(values[group]) for group, later in LATER.items()}
     domain = DOMAINS.get(values["task"])
     return _load(domain.today)(values) if domain and domain.today else values
 

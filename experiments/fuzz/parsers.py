@@ -218,7 +218,14 @@ def _checkpoint(folder: Path) -> Path:
 
 def _run(folder: Path) -> Path:
     (folder / "run").mkdir()
-    config = {"task": "pose", "optim": {"steps": 10}, "memory": {}, "data": {"group": GROUP}}
+    config = {
+        "task": "pose",
+        "optim": {"steps": 10},
+        "data": {"group": GROUP},
+        "memory": {},
+        "loss": {},
+        "eval": {},
+    }
     json_file.write(folder / "run" / workdir.CONFIG, config)
     inputs = {"inputs": {"channels": 4}, "digest": "a", "files": {"a": "1 2 b"}}
     json_file.write(folder / "run" / workdir.INPUTS, inputs)

@@ -82,6 +82,7 @@ def test_the_optimizer_keeps_nothing_for_what_is_frozen():
     assert kept() - kept("up") == 3 * up
 
 
+@pytest.mark.long
 def test_the_compiled_step_has_no_gradient_of_what_is_frozen():
     def operations(*patterns):
         blueprint = toy.blueprint(size=16, frozen=patterns)

@@ -18,7 +18,7 @@ from configs import (  # fmt: skip
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.engine.step import split
-from tds_jax.pose import task
+from tds_jax.pose import networks
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.torch_names import import_params
 from tests.parity import recorded
@@ -65,7 +65,7 @@ def build(name, dtype):
     values = PUBLISHED[name][0].get_config().to_dict()
     config = configuration.resolve(values, tasks.groups("pose"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "compute_dtype", lambda _: jnp.dtype(dtype))
+        patch.setattr(networks, "compute_dtype", lambda _: jnp.dtype(dtype))
         return tasks.get(config, RECORDED).init(nnx.Rngs(0))
 
 

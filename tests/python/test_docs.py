@@ -13,7 +13,7 @@ import pytest
 
 import tds_jax
 from tds_jax import cli
-from tds_jax.fields import settings as named_settings
+from tds_jax.settings import settings as named_settings
 from tests.doors import ROOT
 from tests.forecast import small as forecast
 from tests.pose import small as pose
