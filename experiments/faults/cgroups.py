@@ -106,6 +106,6 @@ _FAULTS = [
             _train(more), goes_on, (0, 2, -9), task="signal")
       for more in (4 * MIB, 64 * MIB, 512 * MIB)),
     Fault("data workers without memory in their cgroup", _worker, goes_on, (0, 1, 2)),
-    Fault("plan in a cgroup of 1 GiB", _plan, nothing, (0,), "budget 1"),
+    Fault("plan in a cgroup of 1 GiB", _plan, nothing, (0,), "MiB less"),
 ]  # fmt: skip
 FAULTS = _FAULTS if may_be_made() else []
