@@ -122,6 +122,9 @@ def _remedy(error: Exception, path: str) -> str:
 def _engine(path: str) -> tuple[str | None, dict[str, Any]]:
     """xarray's engine for a file by its first bytes; None lets xarray choose."""
     if is_zarr(path):
+        from tds_jax.data import blosc  # only here: it brings a library of codecs
+
+        blosc.use()
         return "zarr", {"consolidated": False}  # a local folder lists itself fast enough
     try:
         with open(path, "rb") as file:
