@@ -11,7 +11,7 @@ from tds_jax.forecast.torch_names import import_params
 from tests.forecast.published import NETWORKS, build, filled, inputs, recorded, weights_by_rule
 
 # f32: eps 6e-8 times some tens of summed roundings per layer; f64: eps 1e-16, the same.
-PRECISIONS = [(np.float32, 1e-5), (np.float64, 1e-10)]
+PRECISIONS = [pytest.param(np.float32, 1e-5, marks=pytest.mark.long), (np.float64, 1e-10)]
 STORED_IN_F32 = 1.2e-7  # the recorded gradients: two roundings
 # One number before a ReLU is 2e-7 here, where all are of order 1: in f32 it is 0, and its gradient
 # another. Elsewhere f32 has the gradients of f64, as the test after the next says.
