@@ -33,7 +33,7 @@ def row(name, changes, target):
     traced = make_blueprint(config).trace_step(target.mesh(config.optim.micro_batch))
     started = time.perf_counter()
     need = compiled(traced)
-    calls = config.optim.batch_size // config.examples_per_call
+    calls = config.calls_per_update
     return (
         name,
         f"{config.optim.micro_batch} x {config.optim.accumulate}",

@@ -61,7 +61,7 @@ class Step:
 
     def __init__(self, config):
         self.program = Program(make_blueprint(config))
-        self.calls = config.optim.batch_size // config.examples_per_call
+        self.calls = config.calls_per_update
         self.state = self.program.fresh({})
         self.batch = random_batch(self.program)
 

@@ -196,6 +196,11 @@ class Config:
         """Examples that one call of the compiled training step takes."""
         return self.optim.micro_batch * self.micro_batches_per_call
 
+    @property
+    def calls_per_update(self) -> int:
+        """Calls of the compiled training step that make an update."""
+        return self.optim.accumulate // self.micro_batches_per_call
+
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of plain values, tuples as lists, as config.json stores it."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

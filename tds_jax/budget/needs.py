@@ -96,8 +96,7 @@ class Needs:
             work = cost.seconds(self._trace(config).jaxpr.jaxpr, speed) / mesh.size
             # The optimizer reads and writes the whole state at every call.
             passes = 2 * self._arguments(config)[0] / speed.bandwidth
-            calls = config.optim.batch_size // config.examples_per_call
-            self._seconds[config] = calls * (work + passes)
+            self._seconds[config] = config.calls_per_update * (work + passes)
         return self._seconds[config]
 
     def expect(self, config: Config) -> Row | None:

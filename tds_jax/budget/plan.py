@@ -31,7 +31,7 @@ class Row:
     @property
     def launches(self) -> int:
         """Kernels that a card starts for one update."""
-        return self.kernels * (self.config.optim.batch_size // self.config.examples_per_call)
+        return self.kernels * self.config.calls_per_update
 
     @property
     def state(self) -> int:

@@ -136,7 +136,7 @@ def divide_by_weight(inner: optax.GradientTransformation) -> optax.GradientTrans
         updates, inner_state = inner.update(mean, state.inner, params.grad)
         after = MeanState(inner_state, optax.tree.norm(mean), sums.weight)
         updates = jax.tree.map(lambda u: jnp.where(counts, u, 0), updates)
-        return Sums(updates, jnp.zeros_like(sums.weight)), _select(counts, after, state)
+        return Sums(updates, jnp.zeros_like(sums.weight)), select(counts, after, state)
 
     return optax.GradientTransformation(init, update)
 
@@ -245,7 +245,8 @@ def _as_sums(params: Params) -> Sums:
     return Sums(params, jnp.zeros((), jnp.float32))
 
 
-def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+def select(condition: jax.Array, new: Any, old: Any) -> Any:
+    """A tree's leaves where the condition () holds, else the other's."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.table import Table
 
@@ -39,6 +39,7 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+Key = TypeVar("Key")
 CELLS = operator.attrgetter(*COLUMNS)
 
 
@@ -128,15 +129,12 @@ class Report:
         split: '' for that of the first row. print() shows it, as a notebook does.
         """
         split = split or self.rows[0].split
-        cells: dict[tuple[str, str], dict[str, str]] = {}
-        for row in self.rows:
-            shown = row.group == ALL or (row.method == MODEL and self._is_shown(row.group))
-            if row.split == split and shown:
-                cells.setdefault((row.group, row.method), {})[row.metric] = f"{row.value:.4g}"
-        names = [name for name in self.headline if any(name in values for values in cells.values())]
+        names, lines = _cells(
+            self.headline,
+            (((row.group, row.method), row) for row in self.rows if self._is_shown(row, split)),
+        )
         table = _table(title, ["group", "method"], names)
-        for (group, method), values in cells.items():
-            numbers = [values.get(name, "") for name in names]
+        for (group, method), numbers in lines:
             style = "bold" if (group, method) == (ALL, MODEL) else None
             table.add_row(group, method, *numbers, style=style)
         return table
@@ -152,8 +150,9 @@ class Report:
         for note in self.notes:
             console.print(f"note: {note}", markup=False, highlight=False)
 
-    def _is_shown(self, group: str) -> bool:
-        return group.split("/")[0] in self.shown_groups
+    def _is_shown(self, row: Row, split: str) -> bool:
+        of_model = row.method == MODEL and row.group.split("/")[0] in self.shown_groups
+        return row.split == split and (row.group == ALL or of_model)
 
 
 class _Printable(Table):
@@ -204,10 +203,10 @@ def _group(report: Report, kind: str, rows: Iterable[Row]) -> Grid:
 
 
 def _cells(
-    names: Sequence[str], rows: Iterable[tuple[str, Row]]
-) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Metrics that any row has, and a line of them for each name."""
-    found: dict[str, dict[str, str]] = {}
+    names: Sequence[str], rows: Iterable[tuple[Key, Row]]
+) -> tuple[list[str], list[tuple[Key, list[str]]]]:
+    """Metrics that any row has, and a line of them for each key."""
+    found: dict[Key, dict[str, str]] = {}
     for name, row in rows:
         found.setdefault(name, {})[row.metric] = f"{row.value:.4g}"
     used = [name for name in names if any(name in values for values in found.values())]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.engine import metrics
-from tds_jax.engine.optim import Optimizer, Sums, finite
+from tds_jax.engine.optim import Optimizer, Sums, finite, select
 
 Batch = dict[str, jax.Array]
 
@@ -116,7 +116,7 @@ def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
             params, opt_state = optimizer.update(sums, state.opt_state, state.params)
         skip = opt_state.skip_state["should_skip"]
         # A skipped micro-batch leaves no trace: neither in the statistics nor in the log.
-        window = _select(skip, state.window, metrics.merge(state.window, states))
+        window = select(skip, state.window, metrics.merge(state.window, states))
         rest = _unless(skip, state.rest, rest)
         skipped = state.skipped + skip.astype(jnp.int32)
         ema = optimizer.average(state.ema, params, opt_state, state.opt_state)
@@ -144,10 +144,10 @@ def make_update_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
             good, found, _ = finite(Sums(optimizer.learnt(grad), objective.weight))
             due = number >= begun
             counts = good & due
-            sums = _select(due, jax.tree.map(jnp.add, sums, found), sums)
+            sums = select(due, jax.tree.map(jnp.add, sums, found), sums)
             states = jax.tree.map(lambda s: jnp.where(counts, s, 0), states)
             skipped = skipped + (due & ~good).astype(jnp.int32)
-            rest = _select(due, _unless(~good, rest, after), rest)
+            rest = select(due, _unless(~good, rest, after), rest)
             return (sums, rest, skipped), (objective, states)
 
         numbers = jnp.arange(len(jax.tree.leaves(batch)[0]), dtype=begun.dtype)
@@ -170,10 +170,6 @@ def _unless(skip: jax.Array, before: Any, after: Any) -> Any:
         after,
         before,
     )
-
-
-def _select(condition: jax.Array, these: Any, those: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), these, those)
 
 
 def make_eval_step(graphdef: nnx.GraphDef, loss_fn: LossFn) -> jax.stages.Wrapped:
