@@ -83,6 +83,8 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.path = ""  # folder of sessions; '' = generated ones, built once
+    # Data of one's own instead of files, 'package.module:Name', see docs/own_parts.md; '' = none.
+    config.data.source = ""
     config.data.group = "emg2pose"  # HDF5 group that holds `timeseries`
     config.data.cache_dir = ""  # generated data and indexes; '' = the user's cache folder
     config.data.window = 2000  # samples, left context included: 1 s at 2 kHz

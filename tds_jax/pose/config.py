@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import Any
 
-from tds_jax.config import EvalConfig, LoaderConfig, MemoryConfig
+from tds_jax.config import EvalConfig, MemoryConfig, SourceConfig
 from tds_jax.fields import (
     FREE,
     PLANNED,
@@ -95,10 +95,9 @@ class PoseInputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class PoseDataConfig(LoaderConfig):
+class PoseDataConfig(SourceConfig):
     """Where the recordings are and how windows are cut from them; lengths are in samples."""
 
-    path: str
     group: str
     cache_dir: str = field(metadata=FREE)
     window: int = field(metadata=at_least(1))
@@ -195,7 +194,7 @@ class PoseEvalConfig(EvalConfig):
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings: its labels were taken as they are, its splits were of sessions."""
     later: dict[str, dict[str, Any]] = {
-        "data": {"angle_unit": "rad", "split_by": "session"},
+        "data": {"angle_unit": "rad", "split_by": "session", "source": ""},
         "loss": {"own": ""},
         "eval": {"own": ()},
     }

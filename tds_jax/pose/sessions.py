@@ -8,11 +8,12 @@ import numpy as np
 
 from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
-from tds_jax.data.index import FolderIndex, index_folder
+from tds_jax.data.index import FolderIndex, index_folder, index_given
 from tds_jax.data.scan import Runs, contradiction
 from tds_jax.errors import UserError, some
 from tds_jax.pose.labels import bridged, label_step, radians_per_unit, reach, seem_degrees
 from tds_jax.pose.metadata import Metadata, junk, read_metadata, session_files
+from tds_jax.pose.own_recordings import OwnRecordings
 from tds_jax.pose.parts import have_room, in_parts
 from tds_jax.pose.selection import Selection, joint_numbers, require_side, sampled
 from tds_jax.pose.splits import GAP_SECONDS, split_by_hash
@@ -47,16 +48,19 @@ def load_sessions(
     are those of fewer sessions than splits. angle_unit: see `labels.radians_per_unit`. Unusable
     files are skipped with a warning, more than max_bad_sessions of them are a UserError.
     """
-    names = session_files(path, "data.path")
-    metadata = read_metadata(path, names)
+    own = files if isinstance(files, OwnRecordings) else None
+    names = own.names if own else session_files(path, "data.path")
+    metadata = own.metadata() if own else read_metadata(path, names)
     if metadata and metadata.problems:
         raise UserError(metadata.problems[0])
     named = [name for name in names if metadata is None or name in metadata.rows]
     chosen = [n for n in named if metadata is None or selection.admits(metadata.rows[n])]
-    index, warnings = index_folder(
-        path, chosen, layout(group, selection.channels), files, cache_dir, progress
-    )
-    warnings += junk(path) + (metadata.notes if metadata else [])
+    inside, warnings = layout(group, selection.channels), metadata.notes if metadata else []
+    if own:
+        index = index_given(path, chosen, inside, files, progress)
+    else:
+        index, said = index_folder(path, chosen, inside, files, cache_dir, progress)
+        warnings = said + junk(path) + warnings
     if len(named) < len(names):
         extra = next(name for name in names if name not in named)
         warnings.append(
