@@ -89,6 +89,7 @@ class PoseTask:
                 window=data.window,
                 split_by=data.split_by,
                 split_ratio=data.split_ratio,
+                fold=data.fold,
                 angle_unit=data.angle_unit,
                 max_bad_sessions=data.max_bad_sessions,
                 selection=data.selection,
