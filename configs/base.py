@@ -63,9 +63,9 @@ def get_config() -> ConfigDict:
     # Where compiled programs are kept for the next start, a few MB each: 'auto' = in .compiled
     # beside the workdir, 'off', or a folder.
     config.memory.compile_cache = "auto"
-    # What repeats bit for bit on a card; on CPU everything does. 'card': all runs of a seed on cards
-    # of a kind: sums in one order, and no kernel chosen by timing it, which spares that time too.
-    # 'run': a run that was killed, as long as its compiled programs are kept; kernels are chosen by
+    # What repeats bit for bit on a card; on CPU everything does. 'card': runs of one seed on cards
+    # of a kind: sums in one order, and no kernel chosen by timing it, which saves that time, too.
+    # 'run': a run that was killed, while its compiled programs are kept; kernels are chosen by
     # timing them. 'off': neither. Their prices are not measured yet: experiments/card.py does.
     config.memory.deterministic = "card"
 

@@ -2,8 +2,9 @@
 
     python -m experiments.launches [--configs low_memory,emg2pose_tracking] [--target h100]
 
-Needs the extra plan-gpu, and no card. Distinct fusions are what compiling costs. Each preset as it stands (its micro-batches in calls of
-their own, and in one), and with its whole batch at once.
+Needs the extra plan-gpu, and no card. Each preset as it stands (its micro-batches in calls of
+their own, and in one), and with its whole batch at once. Compiling costs what the distinct fusions
+do: each is code to be written.
 """
 
 import argparse
