@@ -56,7 +56,8 @@ class Program:
         )
 
     @functools.cached_property
-    def _eval_step(self) -> jax.stages.Compiled:
+    def eval_step(self) -> jax.stages.Compiled:
+        """(params, rest, batch) -> metric states, compiled when first asked for."""
         self.device.note(memory.STEPPING)
         compiled = self.blueprint.trace_evaluation(self.mesh).lower().compile()
         self.evaluation = memory.predict(compiled)
@@ -92,7 +93,7 @@ class Program:
     def evaluate(self, state: TrainState, source: Source) -> dict[str, float]:
         """Values over all examples of a source, merged on the host in float64."""
 
-        step = self._eval_step
+        step = self.eval_step
         self.device.note(memory.STEPPING)
 
         def run(batch: Batch) -> dict[str, Any]:
