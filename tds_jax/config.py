@@ -34,6 +34,7 @@ DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
 CALLS = ("micro_batch", "update")
+REPEATS = ("card", "run", "off")
 SPLITS = ("train", "val", "test")
 SHOWN = 200  # letters of a value in a message
 
@@ -104,6 +105,7 @@ class MemoryConfig(Settings, group="memory"):
     preallocate: bool = field(metadata=FREE | PLANNED)
     fraction: float = field(metadata=FREE | PLANNED | between(0, 1))
     compile_cache: str = field(metadata=FREE | PLANNED)
+    deterministic: str = field(metadata=FREE | PLANNED | one_of(*REPEATS))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +154,7 @@ class LogConfig(Settings, group="log"):
     every: int = field(metadata=FREE | at_least(1))
     tensorboard: bool = field(metadata=FREE)
     plots: bool = field(metadata=FREE)
+    profile: int = field(metadata=FREE | at_least(0))
 
 
 @dataclasses.dataclass(frozen=True)

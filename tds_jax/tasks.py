@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # Settings that older runs do not name, by their groups.
 LATER: dict[str, dict[str, Any]] = {
     "optim": {"init_from": "", "frozen": ()},
-    "memory": {"call": "micro_batch"},
+    "memory": {"call": "micro_batch", "deterministic": "card"},
+    "log": {"profile": 0},
 }
 NOTE = "note: "  # begins a line of `prepare` on a file that was not skipped
 
