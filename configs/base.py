@@ -23,9 +23,9 @@ def get_config() -> ConfigDict:
     config.optim.accumulate = 1
     config.optim.steps = 1000  # updates
     config.optim.optimizer = "adamw"  # 'adamw' | 'adam' (L2 decay) | 'sgd'
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 1e-3  # the highest; 'constant': all of them
     config.optim.schedule = "warmup_cosine"  # 'constant' | 'warmup_cosine'
-    config.optim.warmup_steps = 50
+    config.optim.warmup_steps = 50  # updates over which the rate rises from 0
     config.optim.end_factor = 0.0  # last learning rate / peak
     config.optim.weight_decay = 0.01  # not on norms and biases
     config.optim.clip_norm = 1.0  # global norm of the mean gradient; 0 = off
@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.every = 100  # steps between looks at `val`; 0 = never
     config.eval.batch_size = 4  # examples at once; they may be longer than training's
-    config.eval.metric = "loss"
+    config.eval.metric = "loss"  # the value on `val` that decides which checkpoint is best
     config.eval.mode = "min"  # 'min' | 'max'
     config.eval.min_delta = 1e-4  # smaller improvements do not count
     config.eval.patience = 0  # evaluations without improvement before stopping; 0 = never stop

@@ -26,6 +26,7 @@ from tds_jax.fields import (
     require_at_least,
     require_between,
 )
+from tds_jax.own import is_own
 from tds_jax.sizes import parse_bytes
 
 REMAT_POLICIES = ("none", "dots", "names", "full")
@@ -169,6 +170,32 @@ class LoaderConfig(Settings, group="data"):
     def cache_bytes(self) -> int:
         """The most that caches of open files take in one reading process."""
         return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig(LoaderConfig):
+    """Where data are. path: '' = generated ones. source: 'package.module:Name' of what gives them
+    instead, see docs/own_parts.md; '' = the files of data.path."""
+
+    path: str
+    source: str
+
+    @property
+    def generated(self) -> bool:
+        """Whether this project makes the data."""
+        return not (self.path or self.source)
+
+    @property
+    def in_files(self) -> bool:
+        """Whether the data are the files of data.path, which can be looked at for changes."""
+        return bool(self.path) and not self.source
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not self.source or is_own(self.source),
+            f"data.source={self.source!r} must be 'package.module:Name', or '' for data.path",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
