@@ -4,6 +4,7 @@
 what docs/data.md writes.
 """
 
+import ast
 import dataclasses
 import functools
 import importlib.util
@@ -100,3 +101,35 @@ def test_every_setting_says_what_it_does(base):
     silent = {name for name, about in says.items() if not about.words}
     assert len(says) > 20
     assert silent - engine <= {"seed", "task"}
+
+
+QUOTED = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
+
+
+@functools.cache
+def texts_of_the_code():
+    """Every string of the package; what is put in when it runs is '…', also at both ends."""
+    found = set()
+    for path in (ROOT / "tds_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = getattr(node, "values", [node])
+            if isinstance(node, ast.JoinedStr | ast.Constant):
+                texts = [getattr(part, "value", "") for part in parts]
+                found.add("…".join(text if isinstance(text, str) else "" for text in texts))
+    return found
+
+
+def is_said(message, texts):
+    """Whether one of the texts has all that a message quotes, in its order."""
+    pattern = ".*".join(re.escape(part.strip()) for part in message.split("…"))
+    return any(re.search(pattern, text, re.DOTALL) for text in texts)
+
+
+def test_a_message_that_is_explained_is_one_that_the_code_says():
+    quoted = QUOTED.findall(text_of("docs/troubleshooting.md"))
+    assert len(quoted) > 50
+    texts = [text for text in texts_of_the_code() if len(text) > 20]
+    unknown = [message for message, _ in quoted if not is_said(message, texts)]
+    assert not unknown
+    assert len({message for message, _ in quoted}) == len(quoted)
+    assert not is_said("memory.budget=… is too large: the least is …", texts)
