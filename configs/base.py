@@ -63,6 +63,11 @@ def get_config() -> ConfigDict:
     # Where compiled programs are kept for the next start, a few MB each: 'auto' = in .compiled
     # beside the workdir, 'off', or a folder.
     config.memory.compile_cache = "auto"
+    # What repeats bit for bit on a card; on CPU everything does. 'card': runs of one seed on cards
+    # of a kind: sums in one order, and no kernel chosen by timing it, which saves that time, too.
+    # 'run': a run that was killed, while its compiled programs are kept; kernels are chosen by
+    # timing them. 'off': neither. Their prices are not measured yet: experiments/card.py does.
+    config.memory.deterministic = "card"
 
     config.eval = ConfigDict()
     config.eval.every = 100  # steps between looks at `val`; 0 = never
@@ -80,4 +85,7 @@ def get_config() -> ConfigDict:
     config.log.every = 10  # steps per line of metrics.jsonl
     config.log.tensorboard = False  # needs the extra `tensorboard`
     config.log.plots = True  # learning curves after every evaluation
+    # Updates that are traced, from the second of this start on, into the workdir's profile/, for
+    # xprof or Perfetto; 0 = none. Tracing slows these updates down and changes nothing else.
+    config.log.profile = 0
     return config

@@ -83,6 +83,8 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.path = ""  # folder of sessions; '' = generated ones, built once
+    # Data of one's own instead of files, 'package.module:Name', see docs/own_parts.md; '' = none.
+    config.data.source = ""
     config.data.group = "emg2pose"  # HDF5 group that holds `timeseries`
     config.data.cache_dir = ""  # generated data and indexes; '' = the user's cache folder
     config.data.window = 2000  # samples, left context included: 1 s at 2 kHz
@@ -115,6 +117,10 @@ def get_config() -> ConfigDict:
     # each recording in parts, a second apart. Of fewer than three sessions always 'time'.
     config.data.split_by = "session"
     config.data.split_ratio = (0.7, 0.15, 0.15)  # train, val, test, when there is no metadata.csv
+    # Cross-validation: '2/5' = the second of five parts, of users with split_by 'user' or else of
+    # sessions, is test, the next val | 'user=NAME' = that user is | '' = none. Wins over
+    # metadata.csv. train --folds=5 and --leave_one_user_out go through all.
+    config.data.fold = ""
     config.data.normalize = True  # per channel, from the train split
     config.data.max_samples_for_normalize = 0  # rows; 0 = all
     config.data.max_bad_sessions = 10  # unreadable sessions skipped with a warning before giving up

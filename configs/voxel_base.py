@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.task = "voxel"
 
     config.model = ConfigDict()
-    config.model.name = "vae"  # 'vae' | 'vqvae' | 'diffusion' | 'consistency'
+    config.model.name = "vae"  # 'vae' | 'vqvae' | 'diffusion' | 'consistency' | your own
     # The autoencoder: channels of level i = base * multipliers[i]; three levels make latents of
     # (Z / 2, X / 4, Y / 4).
     config.model.base = 16
@@ -76,6 +76,8 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.path = ""  # folder of scenes; '' = generated streets, built once
+    # Data of one's own instead of files, 'package.module:Name', see docs/own_parts.md; '' = none.
+    config.data.source = ""
     config.data.cache_dir = ""  # generated volumes and latents; '' = the user's cache folder
     config.data.grid = "native"  # 'native' | 'pad' (to multiples) | 'resize' (to shape)
     config.data.shape = (32, 128, 128)  # (Z, X, Y) of 'resize'
