@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from experiments import settings_page
-from tds_jax import presets, tasks
+from tds_jax import cli, presets, several, tasks
+from tds_jax.settings import settings as named_settings
 from tests.doors import ROOT
 
 PAGES = sorted(
@@ -133,3 +134,14 @@ def test_a_message_that_is_explained_is_one_that_the_code_says():
     assert not unknown
     assert len({message for message, _ in quoted}) == len(quoted)
     assert not is_said("memory.budget=… is too large: the least is …", texts)
+
+
+def test_the_sweep_that_is_shown_is_one(tmp_path):
+    page = text_of("docs/compare.md")
+    (tmp_path / "sweep.json").write_text(re.search(r"^```json\n(.*?)^```", page, re.M | re.S)[1])
+    found = several.sweep(str(tmp_path / "sweep.json"))
+    three = several.together([found, several.seeds(3, 0)])
+    assert f"trains {len(three)} times" in page
+    assert f"`{next(iter(three))}`" in page
+    for changes in found.values():
+        cli.checked(named_settings("low_memory", changes))
