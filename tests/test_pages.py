@@ -51,6 +51,12 @@ def test_a_link_leads_somewhere(page):
             assert not anchor or anchor in anchors(place), f"{target}#{anchor}"
 
 
+def test_a_picture_is_small_enough_to_be_cloned_by_everybody():
+    pictures = sorted((ROOT / "docs").rglob("*.png"))
+    assert len(pictures) >= 4
+    assert max(picture.stat().st_size for picture in pictures) < 150_000
+
+
 def commands(page):
     """(module, its flags) of every command a page shows."""
     for module, rest in COMMAND.findall(text_of(page)):
