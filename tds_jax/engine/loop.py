@@ -17,7 +17,16 @@ from typing import Any
 import jax
 
 from tds_jax.budget import heap, memory
-from tds_jax.engine import curves, frozen, history, inherited, optim, sharding, workdir
+from tds_jax.engine import (
+    curves,
+    frozen,
+    history,
+    inherited,
+    optim,
+    processes,
+    sharding,
+    workdir,
+)
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.callbacks import Callback, Callbacks
 from tds_jax.engine.feed import Feed
@@ -25,6 +34,7 @@ from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.program import Program
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
+from tds_jax.engine.vote import Vote
 from tds_jax.engine.window import WindowLog
 from tds_jax.errors import UserError
 from tds_jax.fields import require_choice
@@ -88,6 +98,8 @@ class Run:
         self.total = config.optim.steps * config.optim.batch_size
         self._platform = self.program.mesh.devices.flat[0].platform
         self._running: collections.deque[Any] = collections.deque()
+        self._vote = Vote(self.program.mesh, AHEAD[self._platform])
+        self.interrupted = False
 
     def start(self) -> tuple[TrainState, Standing]:
         """The latest checkpoint, or a fresh state with the train split's statistics."""
@@ -111,7 +123,8 @@ class Run:
         need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
-        if words := cut_back(self.log.path, progress.position, progress.evaluated):
+        place = self.log.path, progress.position, progress.evaluated
+        if processes.first() and (words := cut_back(*place)):
             self.log.say(words)
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
@@ -156,6 +169,14 @@ class Run:
         wanted = self._due(progress, every) or (every > 0 and progress.position >= self.total)
         return wanted and progress.evaluated != progress.position
 
+    def told(self, stop: StopSignal) -> bool:
+        """Whether to stop, which all processes decide together."""
+        if not self._vote(bool(stop)):
+            return False
+        processes.stopping()
+        stop.hear(next(filter(None, processes.gather(stop.received))))
+        return True
+
     def evaluate(self, state: TrainState, progress: Standing, stop: StopSignal) -> Standing:
         """Looks at `val`; the score is added to the checkpoint of this position.
 
@@ -165,6 +186,7 @@ class Run:
             with stop.raising(self.checkpoints.wait):
                 values = self._look(state, progress)
         except StopError:
+            self.interrupted = True
             return progress
         stopping = progress.stopping.observe(self._score(values))
         progress = Standing(progress.position, progress.position, stopping)
@@ -178,9 +200,10 @@ class Run:
                 self.feed.release_workers()
             with memory.noticing("eval.batch_size"):
                 values = self.program.evaluate(state, self.task.source("val"))
+            values = processes.broadcast(values)
             heap.trim()
             self.log.write(self.window.line("val", progress.position) | values)
-            if self.config.log.plots:
+            if self.config.log.plots and processes.first():
                 curves.draw_curves(self.folder)
         return values
 
@@ -197,7 +220,8 @@ class Run:
     def _save(self, state: TrainState, progress: Standing, score: float | None) -> None:
         self.window.flush()
         # No checkpoint has seen other data than its run was begun with.
-        workdir.require_unchanged(self.folder, self.task.data_files())
+        files = self.task.data_files()
+        processes.by_first(lambda: workdir.require_unchanged(self.folder, files))
         remembered = dataclasses.asdict(progress) | {
             "step": progress.position // self.config.optim.batch_size,
             "config": self.config.to_dict(),
@@ -265,6 +289,7 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
         StopSignal(_ends(folder), meanwhile=SAVES) as stop,
         Log(folder, config, blueprint.task.describe) as log,
         contextlib.closing(_opened(blueprint, folder, log, callbacks, stop)) as run,
+        processes.naming_the_dead(),
     ):
         try:
             with stop.raising():
@@ -275,11 +300,11 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
         with jax.transfer_guard_host_to_device("disallow"):  # but for what is asked for by name
             while True:
                 # Save before drawing: the checkpoint's position is the number of examples consumed.
-                look = run.evaluation_due(progress)
-                run.maybe_save(state, progress, now=look or run.finished(progress) or bool(stop))
-                if look and not stop:  # a scheduler's patience may be shorter than an evaluation
+                look, stopping = run.evaluation_due(progress), run.told(stop)
+                run.maybe_save(state, progress, now=look or run.finished(progress) or stopping)
+                if look and not stopping:  # a scheduler may be less patient than an evaluation
                     progress = run.evaluate(state, progress, stop)
-                if stop or run.finished(progress):
+                if stopping or run.interrupted or run.finished(progress):
                     break
                 state = run.step(state, next(batches))
                 progress = run.advanced(progress)
@@ -290,7 +315,7 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
 
 
 def _ends(folder: Path) -> Callable[[str], None]:
-    return lambda name: history.end(folder, history.stopped(name))
+    return lambda name: history.end(folder, history.stopped(name)) if processes.first() else None
 
 
 def _opened(

@@ -70,7 +70,7 @@ class Program:
             return self._eval_step(state.weights, state.rest, batch)
 
         config = self.blueprint.config
-        states = (found for _, found in evaluation.over(source, run, config, self.mesh))
+        states = (found for _, found in evaluation.over(source, run, config, self.mesh, False))
         return metrics.compute(metrics.merge_all(states))
 
 

@@ -7,6 +7,7 @@ axis `data`, the state is replicated. Domains never see any of this.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -30,6 +31,20 @@ def all_devices() -> Mesh:
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
+def for_reading() -> Mesh:
+    """One device of this process; of several processes all devices, since they read together."""
+    if jax.process_count() > 1:
+        return all_devices()
+    return jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
+
+
+def here(tree: Any) -> Any:
+    """A tree of arrays that every device holds, on one of this process alone."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(jnp.asarray, jax.device_get(tree))
+
+
 def rounded_up(examples: int, mesh: Mesh) -> int:
     """The least multiple of the mesh's devices that holds so many examples."""
     return -(-examples // mesh.size) * mesh.size
@@ -51,6 +66,11 @@ def stacked(spec: Any, count: int) -> Any:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole of an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """A tree of global arrays, whole on every device."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
 
 
 def shardings_for(tree: Any, mesh: Mesh) -> Any:
@@ -92,7 +112,8 @@ def put_batch(
         }
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, value)
-        for name, value in batch.items()
-    }
+    with jax.transfer_guard_host_to_device("allow"):  # as device_put, this is asked for by name
+        return {
+            name: jax.make_array_from_process_local_data(sharding, value)
+            for name, value in batch.items()
+        }
