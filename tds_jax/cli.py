@@ -209,16 +209,19 @@ def resolve(values: Mapping[str, Any]) -> Config:
 
 
 def checked(values: Mapping[str, Any]) -> Config:
-    """The checked Config of nested values; the allocator is set for it.
+    """The checked Config of nested values; the allocator and the compiler are set for it.
 
-    Device memory settings act when jax first touches a device; nothing before this has.
+    Both read their settings when jax first touches a device; nothing before this has.
     """
-    from tds_jax import tasks  # imports jax: not before a data worker knows that it is one
+    # These import jax: not before a data worker knows that it is one.
+    from tds_jax import tasks
+    from tds_jax.engine import compilation
 
     if "task" not in values:
         raise UserError("task is missing from the config; see configs/default.py")
     config = configuration.resolve(values, tasks.groups(values["task"]))
     _set_allocator(config.memory.preallocate, config.memory.fraction)
+    compilation.tell_compiler(config.memory.deterministic)
     return config
 
 

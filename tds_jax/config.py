@@ -26,6 +26,7 @@ from tds_jax.fields import (
     require_at_least,
     require_between,
 )
+from tds_jax.own import is_own
 from tds_jax.sizes import parse_bytes
 
 REMAT_POLICIES = ("none", "dots", "names", "full")
@@ -33,6 +34,7 @@ DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
 CALLS = ("micro_batch", "update")
+REPEATS = ("card", "run", "off")
 SPLITS = ("train", "val", "test")
 SHOWN = 200  # letters of a value in a message
 
@@ -103,6 +105,7 @@ class MemoryConfig(Settings, group="memory"):
     preallocate: bool = field(metadata=FREE | PLANNED)
     fraction: float = field(metadata=FREE | PLANNED | between(0, 1))
     compile_cache: str = field(metadata=FREE | PLANNED)
+    deterministic: str = field(metadata=FREE | PLANNED | one_of(*REPEATS))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,6 +154,7 @@ class LogConfig(Settings, group="log"):
     every: int = field(metadata=FREE | at_least(1))
     tensorboard: bool = field(metadata=FREE)
     plots: bool = field(metadata=FREE)
+    profile: int = field(metadata=FREE | at_least(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +170,32 @@ class LoaderConfig(Settings, group="data"):
     def cache_bytes(self) -> int:
         """The most that caches of open files take in one reading process."""
         return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig(LoaderConfig):
+    """Where data are. path: '' = generated ones. source: 'package.module:Name' of what gives them
+    instead, see docs/own_parts.md; '' = the files of data.path."""
+
+    path: str
+    source: str
+
+    @property
+    def generated(self) -> bool:
+        """Whether this project makes the data."""
+        return not (self.path or self.source)
+
+    @property
+    def in_files(self) -> bool:
+        """Whether the data are the files of data.path, which can be looked at for changes."""
+        return bool(self.path) and not self.source
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not self.source or is_own(self.source),
+            f"data.source={self.source!r} must be 'package.module:Name', or '' for data.path",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

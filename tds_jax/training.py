@@ -141,11 +141,12 @@ def model_words(blueprint: "Blueprint") -> str:
 
 
 def memory_words(finished: "Finished", host_peak: int, host_predicted: int | None) -> str:
-    """Host and device bytes of a run, each said to be measured or predicted."""
-    peak = finished.device_peak
-    measured = "" if peak is None else f", {format_bytes(peak)} measured"
+    """Host and device bytes of a run, each said to be measured or predicted.
+
+    Where a device is measured, a line for each of what it did.
+    """
     planned = "" if host_predicted is None else f", {format_bytes(host_predicted)} predicted"
-    return (
-        f"host peak {format_bytes(host_peak)} measured (all processes){planned}; "
-        f"device peak {format_bytes(finished.device_predicted)} predicted{measured}"
-    )
+    words = f"host peak {format_bytes(host_peak)} measured (all processes){planned}"
+    if not finished.device:
+        return f"{words}; device peak {format_bytes(finished.step)} predicted"
+    return "\n".join([words, *map(finished.device_words, finished.device)])

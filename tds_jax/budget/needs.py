@@ -134,8 +134,7 @@ class Needs:
         if (need := self._evaluations[key]) is None:
             return self._target.limit
         batch = tree_bytes(blueprint.eval_spec(mesh)) // mesh.size
-        waiting = DEVICE_PREFETCH * row.batch
-        return row.state + waiting + need.temporaries + need.scratch + need.outputs + 2 * batch
+        return evaluating(need, row.state + DEVICE_PREFETCH * row.batch, batch)
 
     def host(self, row: Row, config: Config, device: int) -> HostBytes:
         """Host bytes of a run with this row, its device's share included where that is the host."""
@@ -146,6 +145,11 @@ class Needs:
             runtime=self.overhead.runtime + self.overhead.kept,
             compiling=self.overhead.compiling - self.overhead.kept,
         )
+
+
+def evaluating(need: DeviceBytes, held: int, batch: int) -> int:
+    """Device peak of evaluating: its program beside what is held meanwhile, and two batches."""
+    return held + need.temporaries + need.scratch + need.outputs + 2 * batch
 
 
 def compiled(traced: jax.stages.Traced) -> Compiled | None:

@@ -31,6 +31,7 @@ from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.callbacks import Callback, Callbacks
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
+from tds_jax.engine.profiling import Profile
 from tds_jax.engine.program import Program
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
@@ -68,15 +69,25 @@ class Standing:
 class Finished:
     """How a run ended. complete: all steps or early stop; False when a signal stopped it.
 
-    signal: its name, '' without one. device_predicted, device_peak: bytes of the training step;
-    the latter measured, None on CPU.
+    signal: its name, '' without one. step: predicted bytes of a step alone. predicted: device bytes
+    of stepping and evaluating, as far as they are known. device: what was measured, see
+    memory.DeviceMeter; empty on CPU.
     """
 
     complete: bool
     signal: str
     steps: int
-    device_predicted: int
-    device_peak: int | None
+    step: int
+    predicted: dict[str, int]
+    device: dict[str, tuple[int, bool]]
+
+    def device_words(self, work: str) -> str:
+        """What a work has taken of the device: predicted, and measured as well as that can be."""
+        peak, own = self.device[work]
+        need = self.predicted.get(work)
+        planned = "" if need is None else f"{format_bytes(need)} predicted, "
+        least = "" if own else "at most "
+        return f"device, {work}: {planned}{least}{format_bytes(peak)} measured"
 
 
 class Run:
@@ -100,6 +111,7 @@ class Run:
         self._running: collections.deque[Any] = collections.deque()
         self._vote = Vote(self.program.mesh, AHEAD[self._platform])
         self.interrupted = False
+        self.profile = Profile(folder, config.log.profile, config.calls_per_update, self.wait)
 
     def start(self) -> tuple[TrainState, Standing]:
         """The latest checkpoint, or a fresh state with the train split's statistics."""
@@ -252,6 +264,10 @@ class Run:
         last = self._running[-1] if self._running else ()
         return not all(leaf.is_ready() for leaf in jax.tree.leaves(last))
 
+    def wait(self) -> None:
+        """Until the devices have done all calls."""
+        jax.block_until_ready(list(self._running))
+
     def require_update(self, state: TrainState, progress: Standing) -> None:
         """UserError for a finished run that has learnt nothing."""
         if self.finished(progress) and not int(jax.device_get(state.opt_state.gradient_step)):
@@ -263,18 +279,21 @@ class Run:
 
     def finish(self, position: int, signal: str) -> Finished:
         """What is told of a run that ends at a position."""
+        self.program.device.note(memory.STEPPING)
         return Finished(
             complete=not signal,
             signal=signal,
             steps=position // self.config.optim.batch_size,
-            device_predicted=self.program.predicted.total,
-            device_peak=memory.device_peak(),
+            step=self.program.predicted.total,
+            predicted=self.program.needs(),
+            device=self.program.device.found,
         )
 
     def close(self) -> None:
         """Stops workers and finishes writing."""
         self.feed.close()
         self.checkpoints.close()
+        self.profile.close()
 
 
 def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) -> Finished:
@@ -306,7 +325,8 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
                     progress = run.evaluate(state, progress, stop)
                 if stopping or run.interrupted or run.finished(progress):
                     break
-                state = run.step(state, next(batches))
+                with run.profile.call():
+                    state = run.step(state, next(batches))
                 progress = run.advanced(progress)
                 state = run.window.step(state, progress.position)
                 run.tell(state, progress.position)
