@@ -34,6 +34,7 @@ DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
 CALLS = ("micro_batch", "update")
+SHARDS = ("none", "fsdp")
 REPEATS = ("card", "run", "off")
 SPLITS = ("train", "val", "test")
 SHOWN = 200  # letters of a value in a message
@@ -99,6 +100,7 @@ class MemoryConfig(Settings, group="memory"):
     host_budget: str = field(metadata=FREE | PLANNED)
     allow_bfloat16: bool = field(metadata=FREE | PLANNED)
     call: str = field(metadata=FREE | PLANNED | one_of(AUTO, *CALLS))
+    shard: str = field(metadata=FREE | PLANNED | one_of(*SHARDS))
     remat: str = field(metadata=FREE | PLANNED | {"shown": "remat"} | one_of(*REMAT_POLICIES))
     dtype: str = field(metadata=PLANNED | {"shown": "dtype"} | one_of(*DTYPES))
     matmul_precision: str = field(metadata=PLANNED | one_of(*PRECISIONS))

@@ -24,7 +24,6 @@ from tds_jax.engine import (
     inherited,
     optim,
     processes,
-    sharding,
     workdir,
 )
 from tds_jax.engine.blueprint import Blueprint
@@ -128,8 +127,8 @@ class Run:
             opt_state = optim.reaccumulate(
                 state.opt_state, params, before, self.config.optim.accumulate
             )
-            everywhere = sharding.shardings_for(opt_state, mesh)
-            state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
+            place = self.program.blueprint.shardings(mesh).opt_state
+            state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, place))
             for line in self._resuming(progress, restored.progress["config"]["optim"]["steps"]):
                 self.log.say(line)
         need = format_bytes(self.program.predicted.total)

@@ -176,7 +176,7 @@ def restore(
     """A checkpoint, and the `optim.accumulate` it was saved under, which shapes its optimizer."""
     accumulate = checkpoints.progress(position)["config"]["optim"]["accumulate"]
     saved = dataclasses.replace(blueprint.config.optim, accumulate=accumulate)
-    shapes = sharding.abstract(blueprint.shapes_under(saved), mesh)
+    shapes = blueprint.abstract_state(mesh, blueprint.shapes_under(saved))
     return checkpoints.restore(position, shapes), accumulate
 
 
