@@ -48,7 +48,7 @@ class Peers:
     def __init__(self, client: Any, index: int, count: int, silence: float) -> None:
         self.index, self.count, self.silence = index, count, silence
         self.leaving: Callable[[str], None] = lambda words: None
-        self._client, self._asked, self.told = client, 0, False
+        self._client, self._asked, self._assembled, self.told = client, 0, 0, False
         self._mine: dict[str, Any] = {"beat": 0, "host": platform.node(), "left": None}
         self._lock = threading.Lock()
         self._known: dict[int, dict[str, Any]] = {}
@@ -137,11 +137,28 @@ class Peers:
 
     def _wait(self, key: str) -> bytes:
         while True:
-            try:
+            with self._patiently():
                 return self._client.blocking_key_value_get_bytes(key, ASKING)
-            except RuntimeError as error:
-                if "DEADLINE_EXCEEDED" not in str(error):
-                    raise
+
+    @contextlib.contextmanager
+    def _patiently(self) -> Iterator[None]:
+        """Inside, a question to the coordinator may have no answer yet."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+
+    def assemble(self, words: str) -> None:
+        """All come here, or this one leaves with the words: the others wait for it in vain."""
+        here = f"tds_jax/here/{self._assembled}"
+        self._assembled += 1
+        self._client.key_value_set(f"{here}/{self.index}", "")
+        until = time.monotonic() + self.silence
+        while len(self._client.key_value_dir_get(here)) < self.count:
+            if time.monotonic() > until:
+                raise UserError(words)
+            time.sleep(BEAT / 4)
 
 
 _peers: Peers | None = None  # like JAX's own engine, one for each process
@@ -293,6 +310,12 @@ def leave(left: Left) -> None:
     """Tells the others how this process leaves."""
     if _peers is not None:
         _peers.leave(left)
+
+
+def assemble(words: str) -> None:
+    """Returns when all processes are here; UserError(words) where they do not all come."""
+    if _peers is not None:
+        _peers.assemble(words)
 
 
 def stopping() -> None:
