@@ -36,6 +36,7 @@ AUTO = "auto"
 CALLS = ("micro_batch", "update")
 SHARDS = ("none", "fsdp")
 REPEATS = ("card", "run", "off")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 SPLITS = ("train", "val", "test")
 SHOWN = 200  # letters of a value in a message
 
@@ -154,7 +155,7 @@ class LogConfig(Settings, group="log"):
     """How often a line is written, and where besides metrics.jsonl."""
 
     every: int = field(metadata=FREE | at_least(1))
-    tensorboard: bool = field(metadata=FREE)
+    to: tuple[str, ...] = field(metadata=FREE | one_of(*LOGGERS))
     plots: bool = field(metadata=FREE)
     profile: int = field(metadata=FREE | at_least(0))
 
