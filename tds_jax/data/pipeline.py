@@ -228,9 +228,9 @@ class _LoadTrain:
 
     def __call__(self, positions: range) -> Example:
         indices = [self.order[position] for position in positions]
-        epochs = np.array(positions) // len(self.source)
-        rngs = seeds.generators(self.seed, epochs, np.array(indices)) if self.augment else None
-        return _labelled(read_together(self.source, indices, rngs), self.seed, epochs, indices)
+        of = self.seed, np.array(positions) // len(self.source), np.array(indices)
+        rngs, keys = seeds.generators_and_keys(*of) if self.augment else (None, seeds.keys(*of))
+        return _labelled(read_together(self.source, indices, rngs), indices, keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,16 +242,14 @@ class _LoadEval:
         last = len(self.source) - 1
         indices = [min(position, last) for position in positions]
         batch = read_together(self.source, indices, None)
-        batch = _labelled(batch, self.seed, np.zeros(len(indices), int), indices)
+        batch = _labelled(batch, indices, seeds.keys(self.seed, 0, np.array(indices)))
         padding = np.asarray(positions) > last
         batch["weight"][padding] = 0
         batch["example"][padding] = -1
         return batch
 
 
-def _labelled(batch: Example, seed: int, epochs: np.ndarray, indices: Sequence[int]) -> Example:
-    # The trailing 1 keeps these words apart from the generator's of the same example.
-    keys = seeds.words(2, seed, epochs, np.array(indices), 1)
+def _labelled(batch: Example, indices: Sequence[int], keys: np.ndarray) -> Example:
     return {**batch, "example": np.array(indices, np.int32), "key": keys}
 
 
