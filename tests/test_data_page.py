@@ -1,7 +1,11 @@
 """What docs/data.md writes is read: its blocks run, and its commands find nothing wrong."""
 
 import dataclasses
+import os
 import re
+import shlex
+import subprocess
+import sys
 import typing
 
 import numpy as np
@@ -95,3 +99,22 @@ def test_clouds_of_every_format_become_the_same_volumes(written):
                 np.testing.assert_array_equal(one.coords, same.coords)
                 np.testing.assert_array_equal(one.features, same.features)
             assert len(one.coords) == pytest.approx(len(same.coords), rel=0.02)
+
+
+TRAININGS = [shlex.split(line) for line in LINES if line.startswith("python -m tds_jax.train")]
+FEW = ("--config.optim.steps=25", "--config.eval.every=25", "--config.log.plots=False")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", TRAININGS, ids=lambda words: words[3])
+def test_what_is_written_can_be_trained_on(written, words):
+    if not (written / "volumes").exists():
+        (command,) = [one for one in SHOWN if one[:2] == ("prepare", "voxel")]
+        job, given = job_of("prepare", "voxel", command[2])
+        job.run(written / given["input"], written / given["output"], nothing)
+    done = subprocess.run(
+        [sys.executable, *words[1:], *FEW],
+        cwd=written, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "train     25/25" in done.stdout

@@ -4,6 +4,7 @@
 what docs/data.md writes.
 """
 
+import ast
 import dataclasses
 import functools
 import importlib.util
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from experiments import settings_page
-from tds_jax import presets, tasks
+from tds_jax import cli, presets, several, tasks
+from tds_jax.settings import settings as named_settings
 from tests.doors import ROOT
 
 PAGES = sorted(
@@ -47,6 +49,12 @@ def test_a_link_leads_somewhere(page):
             place = (ROOT / page).parent / target if target else ROOT / page
             assert place.exists(), target
             assert not anchor or anchor in anchors(place), f"{target}#{anchor}"
+
+
+def test_a_picture_is_small_enough_to_be_cloned_by_everybody():
+    pictures = sorted((ROOT / "docs").rglob("*.png"))
+    assert len(pictures) >= 4
+    assert max(picture.stat().st_size for picture in pictures) < 150_000
 
 
 def commands(page):
@@ -100,3 +108,46 @@ def test_every_setting_says_what_it_does(base):
     silent = {name for name, about in says.items() if not about.words}
     assert len(says) > 20
     assert silent - engine <= {"seed", "task"}
+
+
+QUOTED = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
+
+
+@functools.cache
+def texts_of_the_code():
+    """Every string of the package; what is put in when it runs is '…', also at both ends."""
+    found = set()
+    for path in (ROOT / "tds_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = getattr(node, "values", [node])
+            if isinstance(node, ast.JoinedStr | ast.Constant):
+                texts = [getattr(part, "value", "") for part in parts]
+                found.add("…".join(text if isinstance(text, str) else "" for text in texts))
+    return found
+
+
+def is_said(message, texts):
+    """Whether one of the texts has all that a message quotes, in its order."""
+    pattern = ".*".join(re.escape(part.strip()) for part in message.split("…"))
+    return any(re.search(pattern, text, re.DOTALL) for text in texts)
+
+
+def test_a_message_that_is_explained_is_one_that_the_code_says():
+    quoted = QUOTED.findall(text_of("docs/troubleshooting.md"))
+    assert len(quoted) > 50
+    texts = [text for text in texts_of_the_code() if len(text) > 20]
+    unknown = [message for message, _ in quoted if not is_said(message, texts)]
+    assert not unknown
+    assert len({message for message, _ in quoted}) == len(quoted)
+    assert not is_said("memory.budget=… is too large: the least is …", texts)
+
+
+def test_the_sweep_that_is_shown_is_one(tmp_path):
+    page = text_of("docs/compare.md")
+    (tmp_path / "sweep.json").write_text(re.search(r"^```json\n(.*?)^```", page, re.M | re.S)[1])
+    found = several.sweep(str(tmp_path / "sweep.json"))
+    three = several.together([found, several.seeds(3, 0)])
+    assert f"trains {len(three)} times" in page
+    assert f"`{next(iter(three))}`" in page
+    for changes in found.values():
+        cli.checked(named_settings("low_memory", changes))
