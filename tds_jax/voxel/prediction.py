@@ -173,13 +173,16 @@ class Found(NamedTuple):
     """What a model sees in a volume: its voxels above the threshold.
 
     coords (N, 3) integers (x, y, z); features (N, 4) f32 in the files' units, channel 0 the
-    occupancy's probability; shape (X, Y, Z) of the grid; points (N, 3) f64 metres, their centres.
+    occupancy's probability; shape (X, Y, Z) of the grid; points (N, 3) f64 metres, their centres;
+    origin (3,) metres of the grid's lowest corner and voxel_size (3,) metres, in the order x, y, z.
     """
 
     coords: np.ndarray
     features: np.ndarray
     shape: tuple[int, int, int]
     points: np.ndarray
+    origin: np.ndarray
+    voxel_size: np.ndarray
 
 
 class Answering:
@@ -201,8 +204,10 @@ class Answering:
         full = (made[..., 0] > self._threshold) & (self._weight > 0)
         z, x, y = np.nonzero(full)
         d, h, w = made.shape[:3]
-        points = task.data.geometry.points(full)
-        return Found(np.stack([x, y, z], axis=1), made[z, x, y], (h, w, d), points)
+        geometry = task.data.geometry
+        place = (np.roll(values, -1) for values in (geometry.lower, geometry.size))  # z is last
+        coords = np.stack([x, y, z], axis=1)
+        return Found(coords, made[z, x, y], (h, w, d), geometry.points(full), *place)
 
 
 def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
@@ -224,4 +229,8 @@ def _write(place: Path, found: Found) -> None:
         with whole_file(place) as temporary:
             temporary.write_bytes(encoded(columns))
         return
-    write_npz(place, Volume(found.coords, found.features, found.shape))
+    write_npz(
+        place,
+        Volume(found.coords, found.features, found.shape),
+        place_m={"origin_m": found.origin, "voxel_size_m": found.voxel_size},
+    )
