@@ -83,7 +83,9 @@ def get_config() -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every = 10  # steps per line of metrics.jsonl
-    config.log.tensorboard = False  # needs the extra `tensorboard`
+    # ('tensorboard', 'wandb', 'mlflow'), each an extra of its name. Nothing is sent: W&B is offline
+    # unless WANDB_MODE is set, MLflow in the workdir unless MLFLOW_TRACKING_URI is.
+    config.log.to = ()
     config.log.plots = True  # learning curves after every evaluation
     # Updates that are traced, from the second of this start on, into the workdir's profile/, for
     # xprof or Perfetto; 0 = none. Tracing slows these updates down and changes nothing else.

@@ -35,6 +35,7 @@ PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
 CALLS = ("micro_batch", "update")
 REPEATS = ("card", "run", "off")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 SPLITS = ("train", "val", "test")
 SHOWN = 200  # letters of a value in a message
 
@@ -152,7 +153,7 @@ class LogConfig(Settings, group="log"):
     """How often a line is written, and where besides metrics.jsonl."""
 
     every: int = field(metadata=FREE | at_least(1))
-    tensorboard: bool = field(metadata=FREE)
+    to: tuple[str, ...] = field(metadata=FREE | one_of(*LOGGERS))
     plots: bool = field(metadata=FREE)
     profile: int = field(metadata=FREE | at_least(0))
 

@@ -210,6 +210,10 @@ def groups(task: str) -> dict[str, type]:
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's nested settings under the names they have now."""
     values = values | {group: later | dict(values[group]) for group, later in LATER.items()}
+    log = values["log"]
+    if "tensorboard" in log:
+        named = {"to": ["tensorboard"] * log["tensorboard"]} | log
+        values |= {"log": {name: value for name, value in named.items() if name != "tensorboard"}}
     domain = DOMAINS.get(values["task"])
     return _load(domain.today)(values) if domain and domain.today else values
 

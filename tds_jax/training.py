@@ -30,11 +30,12 @@ def train(
     Raises UserError for what a person can correct, StopError where a signal comes before there is
     anything to save.
     """
-    from tds_jax.engine import lock
+    from tds_jax.engine import lock, loggers
     from tds_jax.engine.blueprint import Blueprint
 
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
+    loggers.require_installed(asked.log.to)
     task = tasks.get(asked)
     build = functools.cache(lambda config: Blueprint(task.under(config), config))
     warned: set[str] = set()

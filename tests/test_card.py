@@ -2,8 +2,13 @@
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from experiments import card, card_cases
@@ -71,3 +76,15 @@ def test_every_case_is_a_function_and_takes_what_it_is_given():
         json.dumps(case.arguments)
     for cases in both:  # their rows are kept by their names
         assert len({case.name for case in cases}) == len(cases)
+
+
+def test_a_case_that_takes_too_long_is_ended_with_all_below_it():
+    code = "import subprocess, sys; subprocess.run(['sleep', '60'], start_new_session=True)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not (below := psutil.Process(process.pid).children()):
+        time.sleep(0.01)
+    card.end_all(process)
+    assert process.returncode == -signal.SIGKILL
+    gone, alive = psutil.wait_procs(below, timeout=10)
+    assert gone
+    assert not alive

@@ -111,11 +111,15 @@ def grouped(runs: Sequence[Run]) -> list[Column]:
     seen: collections.Counter[tuple[str, Any]] = collections.Counter()
     for run in runs:
         experiment = _experiment(run.config)
-        sample = run.config.get("seed"), run.config.get("data", {}).get("fold")
+        sample = run.config.get("seed"), _fold(run)
         # The same seed and fold again are no other sample: they begin a column of their own.
         found.setdefault((experiment, seen[experiment, sample]), []).append(run)
         seen[experiment, sample] += 1
     return [Column(_name(members), members) for members in found.values()]
+
+
+def _fold(run: Run) -> str | None:
+    return run.config.get("data", {}).get("fold")
 
 
 def _experiment(config: dict[str, Any]) -> str:
@@ -195,9 +199,10 @@ def notes(columns: Sequence[Column], split: str) -> list[str]:
     """What a reader of the table must know."""
     runs = [run for column in columns for run in column.runs]
     said = [f"{run.name} has no report on {split}" for run in runs if not run.values]
-    data = {run.about["identity"] for run in runs if "identity" in run.about}
-    if len(data) > 1:
-        said.append(f"the runs were evaluated on {len(data)} different sets of data")
+    known = {(_fold(run), run.about["identity"]) for run in runs if "identity" in run.about}
+    if len(known) > len({fold for fold, _ in known}):
+        count = len({identity for _, identity in known})
+        said.append(f"the runs were evaluated on {count} different sets of data")
     if len({run.config.get("task") for run in runs}) > 1:
         said.append("the runs are of different tasks")
     return said

@@ -251,8 +251,14 @@ def select(condition: jax.Array, new: Any, old: Any) -> Any:
 
 
 def finite(sums: Sums) -> tuple[jax.Array, Sums, dict[str, jax.Array]]:
-    """Whether a micro-batch's sums are finite, the sums or else zeros, and optax's `skip_state`."""
-    skip, skip_state = optax.skip_not_finite(sums, jnp.zeros((), jnp.int32), None)
+    """Whether a micro-batch's sums are finite, the sums or else zeros, and optax's `skip_state`.
+
+    As `optax.skip_not_finite`, which counts each leaf by kernels of its own.
+    """
+    bad = jnp.concatenate([~jnp.isfinite(leaf).ravel() for leaf in jax.tree.leaves(sums)])
+    count = jnp.sum(bad, dtype=jnp.int32)
+    skip = count > 0
+    skip_state = {"should_skip": skip, "num_not_finite": count}
     return ~skip, jax.tree.map(lambda s: jnp.where(skip, 0, s), sums), skip_state
 
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tds_jax.nn.deferred import matrix_gradient
 from tds_jax.nn.module import Module
 
 
@@ -26,6 +25,11 @@ def spread(values: jax.Array, like: jax.Array) -> jax.Array:
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """Adds (C,) to (..., C) without relying on rank promotion; the result has x's dtype."""
     return x + spread(bias, x)
+
+
+def matrix_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+    """Σ xᵀg over all axes but the last: x (N, ..., K), g (N, ..., M) -> (K, M)."""
+    return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
 
 
 @jax.custom_vjp

@@ -123,7 +123,8 @@ class LSTM(Module, entries=("input_gates", "step")):
         for n in range(self.layers):
             layer, rows = getattr(self, f"layer_{n}"), self.hidden if n else feedback
             kernels = (layer.wx[-rows:], layer.wh[...]) if rows else (layer.wh[...],)
-            matrices[f"layer_{n}"] = tuple(kernel.astype(self.dtype) for kernel in kernels)
+            kernels = tuple(kernel.astype(self.dtype) for kernel in kernels)
+            matrices[f"layer_{n}"] = (*kernels, layer.bias[...]) if n else kernels
         return matrices
 
     def step(
@@ -146,8 +147,7 @@ class LSTM(Module, entries=("input_gates", "step")):
         for n, (cell, hidden) in enumerate(carry):
             with jax.named_scope(f"layer_{n}"):
                 total = product(f"layer_{n}", *x, hidden)
-                bias = getattr(self, f"layer_{n}").bias[...]
-                gates = add_bias(total, bias) if n else gates + total
+                gates = total if n else gates + total
                 new.append(update_cell(gates.astype(cell.dtype), cell))
                 x = [new[-1][1] * masks[n] if n < len(masks) else new[-1][1]]
         return tuple(new), new[-1][1]

@@ -62,7 +62,8 @@ class LSTMCore(Module, entries=("prepare", "step")):
 
     def matrices(self) -> Matrices:
         """What every step multiplies by."""
-        return self.lstm.matrices(self.feedback) | {"head": (self.head.matrix(),)}
+        head = (self.head.matrix(), self.head.bias[...])
+        return self.lstm.matrices(self.feedback) | {"head": head}
 
     def step(
         self,
@@ -74,8 +75,7 @@ class LSTMCore(Module, entries=("prepare", "step")):
     ) -> tuple[Any, jax.Array]:
         """One step: (state, raw output (B, O)); product multiplies by one of `matrices`."""
         state, hidden = self.lstm.step(state, prepared, pose, masks, product)
-        out = product("head", jax.nn.leaky_relu(hidden, self.slope))
-        return state, add_bias(out, self.head.bias[...])
+        return state, product("head", jax.nn.leaky_relu(hidden, self.slope))
 
 
 class MLPCore(Module, entries=("prepare", "step")):
@@ -124,7 +124,8 @@ class MLPCore(Module, entries=("prepare", "step")):
         """What every step multiplies by: the feedback's half of the first kernel, the others."""
         matrices: Matrices = {"feedback": (self.linear_0.matrix()[-self.feedback :],)}
         for n in self._later():
-            matrices[f"linear_{n}"] = (getattr(self, f"linear_{n}").matrix(),)
+            linear: Linear = getattr(self, f"linear_{n}")
+            matrices[f"linear_{n}"] = (linear.matrix(), linear.bias[...])
         return matrices
 
     def step(
@@ -139,7 +140,7 @@ class MLPCore(Module, entries=("prepare", "step")):
         x = prepared + product("feedback", pose)
         for n in self._later():
             x = jax.nn.leaky_relu(getattr(self, f"norm_{n - 1}")(x), self.slope)
-            x = add_bias(product(f"linear_{n}", x), getattr(self, f"linear_{n}").bias[...])
+            x = product(f"linear_{n}", x)
         return state, x
 
     def _later(self) -> range:

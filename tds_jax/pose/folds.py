@@ -1,12 +1,14 @@
 """Parts of the recordings that are the test in turn: k of them, or every user."""
 
+import dataclasses
+
 import numpy as np
 
 from tds_jax.config import SPLITS
 from tds_jax.fields import require
 from tds_jax.pose.selection import require_name
 from tds_jax.pose.splits import ranked
-from tds_jax.pose.table import SessionTable
+from tds_jax.pose.table import GROUPS, SessionTable
 
 SETTING = "data.fold"
 USER = "user="
@@ -59,6 +61,14 @@ def split_by_fold(table: SessionTable, fold: str, split_by: str) -> np.ndarray:
         test, parts = number - 1, [place[key] for key in keys]
     split = {test: SPLITS.index("test"), (test + 1) % count: SPLITS.index("val")}
     return np.array([split.get(part, SPLITS.index("train")) for part in parts], np.int8)
+
+
+def ungeneralized(table: SessionTable) -> SessionTable:
+    """Without what metadata.csv says of how far its own test lies from its own training."""
+    column = GROUPS.index("generalization")
+    codes, names = table.codes.copy(), list(table.group_names)
+    codes[:, column], names[column] = 0, np.array([b""])
+    return dataclasses.replace(table, codes=codes, group_names=tuple(names))
 
 
 def _require_parts(fold: str, found: list[str], least: int, what: str) -> None:

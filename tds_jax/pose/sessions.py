@@ -11,7 +11,7 @@ from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, index_folder, index_given
 from tds_jax.data.scan import Runs, contradiction
 from tds_jax.errors import UserError, some
-from tds_jax.pose.folds import split_by_fold
+from tds_jax.pose.folds import split_by_fold, ungeneralized
 from tds_jax.pose.labels import bridged, label_step, radians_per_unit, reach, seem_degrees
 from tds_jax.pose.metadata import Metadata, junk, read_metadata, session_files
 from tds_jax.pose.own_recordings import OwnRecordings
@@ -203,7 +203,7 @@ def _split(
     if fold:
         line = f"{table.root}: splits are those of data.fold={fold}, not of metadata.csv"
         split = split_by_fold(table, fold, split_by)
-        return dataclasses.replace(table, split=split), [line] * (metadata is not None)
+        return dataclasses.replace(ungeneralized(table), split=split), [line] * bool(metadata)
     names = [os.fsdecode(name) for name in table.names.tolist()]
     if metadata is not None:
         given = [SPLITS.index(metadata.rows[name]["split"]) for name in names]

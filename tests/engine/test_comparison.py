@@ -69,7 +69,9 @@ def test_folds_are_one_column_and_each_setting_of_a_sweep_another(tmp_path):
     for steps in (10, 20):
         for fold, mse in (("1/3", 1.0), ("2/3", 3.0)):
             name = f"steps={steps}_fold{fold.replace('/', 'of')}_seed0"
-            begun(tmp_path / name, 0, steps, mse * steps, data={"fold": fold, "path": "x"})
+            data = {"fold": fold, "path": "x"}
+            begun(tmp_path / name, 0, steps, mse * steps, identity=fold, data=data)
+    assert comparison.notes(columns(tmp_path), "test") == [], "another fold is no other data"
     grid = comparison.grid(columns(tmp_path))
     assert grid.columns == ["steps=10", "steps=20"]
     rows = dict(grid.rows)

@@ -156,7 +156,7 @@ def config(**changes: Any) -> Config:
             "patience": 0,
         },
         "checkpoint": {"every": 1, "keep": 2},
-        "log": {"every": 1, "tensorboard": False, "plots": False, "profile": 0},
+        "log": {"every": 1, "to": (), "plots": False, "profile": 0},
         "data": {"workers": 0, "threads": 0, "prefetch": 1, "persistent_workers": True},
         "model": {},
         "loss": {},

@@ -20,13 +20,17 @@ def problem(dtype):
         for name in ("now", "before", "last")
     }
     weights |= {"bias": jnp.asarray(rng.normal(size=(1, SIZE)), dtype)}
+    weights |= {"added": jnp.asarray(rng.normal(size=SIZE), dtype)}
     xs = jnp.asarray(rng.normal(size=(STEPS, BATCH, SIZE)), dtype)
     return weights, xs, jnp.asarray(rng.normal(size=(BATCH, SIZE)), dtype)
 
 
 def loss(scan, chunk, weights, xs, start):
-    """A recurrence with an integer in its carry, a product of two inputs and one of one, a bias."""
-    matrices = {"both": (weights["now"], weights["before"]), "last": (weights["last"],)}
+    """An integer in the carry, a product of two inputs, one of one with a bias, a bias beside."""
+    matrices = {
+        "both": (weights["now"], weights["before"]),
+        "last": (weights["last"], weights["added"]),
+    }
 
     def step(product, carry, x):
         count, h = carry
@@ -63,10 +67,13 @@ def test_gradients_are_those_of_plain_autodiff(chunk):
 
 
 def loops(jaxpr):
-    """Every scan in a jaxpr, nested ones too."""
+    """Every scan in a jaxpr, nested ones too; of a choice of platforms those of one."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "scan":
             yield eqn
+        if eqn.primitive.name == "cond":
+            yield from loops(eqn.params["branches"][0].jaxpr)
+            continue
         for inner in jax.tree.leaves(eqn.params, is_leaf=lambda p: hasattr(p, "jaxpr")):
             if hasattr(inner, "jaxpr"):
                 yield from loops(inner.jaxpr)
@@ -79,8 +86,8 @@ def test_no_scan_accumulates_a_matrix():
         carries = [e.invars[e.params["num_consts"] :][: e.params["num_carry"]] for e in found]
         return sum(v.aval.shape[-1:] == (SIZE,) for carry in carries for v in carry)
 
-    # h and its cotangent, the bias's gradient; three matrices'
-    assert (accumulated(ours), accumulated(plain)) == (3, 6)
+    # h and its cotangent, the gradient of the bias beside; that of the other, three matrices'
+    assert (accumulated(ours), accumulated(plain)) == (3, 7)
 
 
 def test_values_alone_cost_no_more_memory_than_the_plain_scan():
@@ -111,6 +118,32 @@ def test_products_of_bf16_have_bf16_rounding_only():
     scale = np.abs(wide["before"]).max()
     # 11 steps of 8-bit operands, each good to 2^-9
     np.testing.assert_allclose(narrow["before"], wide["before"], atol=0.03 * scale)
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+def test_a_packed_tree_is_the_tree_also_when_it_was_stacked(distinct):
+    twice = jnp.arange(6.0).reshape(2, 3)
+    tree = {"a": twice, "b": (twice, jnp.int32(7)), "c": twice + 1, "d": jnp.float32(3)}
+    packed = deferred.pack(tree, distinct=distinct)
+    assert sum(array.size for array in packed.arrays) == 6 + 1 + 6 + 1 + (0 if distinct else 6)
+    stacked = jax.tree.map(lambda array: jnp.stack([array, array * 2]), packed).tree
+    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(stacked), strict=True):
+        np.testing.assert_array_equal(b, jnp.stack([a, a * 2]))
+
+
+def test_what_a_step_returns_and_carries_is_stacked_once_for_the_way_back():
+    def step(product, h, x):
+        h = jnp.tanh(product("w", h) + x)
+        return h, h
+
+    def loss(w, xs):
+        return jnp.sum(ours(step, {"w": (w,)}, jnp.ones((BATCH, SIZE)), xs)[1])
+
+    found = loops(jax.make_jaxpr(jax.grad(loss))(jnp.eye(SIZE), problem(jnp.float32)[1]).jaxpr)
+    forward = next(found)
+    # The result of the product and h; then nothing else of N rows.
+    stacked = [v.aval.shape for v in forward.outvars[forward.params["num_carry"] :]]
+    assert stacked == [(STEPS, BATCH, 2 * SIZE)]
 
 
 def test_a_matrix_used_twice_is_refused():

@@ -680,9 +680,10 @@ def test_each_recording_is_the_test_of_one_fold_and_chooses_in_another(tmp_path,
     assert folded(tmp_path, files, "user=bob")[0] == ["train", "train", "test", "val", *rest]
     assert folded(tmp_path, files, "user=dora")[0] == ["val", "val", *rest, "test", "test"]
     (tmp_path / "metadata.csv").write_text(
-        "filename,split\n" + "".join(f"s{i},train\n" for i in range(7))
+        "filename,split,generalization\n" + "".join(f"s{i},train,user\n" for i in range(7))
     )
-    split, warnings, _ = folded(tmp_path, files, "1/3")
+    split, warnings, table = folded(tmp_path, files, "1/3")
+    assert set(table.group_of("generalization")) == {""}, "that of the other splits"
     assert split == of[0]
     assert "splits are those of data.fold=1/3, not of metadata.csv" in warnings[0]
     for fold, words in (
