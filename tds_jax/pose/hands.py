@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tds_jax.data.whole_file import whole_file
 from tds_jax.drawing import new_figure, save
 from tds_jax.pose.figures import Trace
-from tds_jax.pose.kinematics import HandModel, distances, landmarks
+from tds_jax.pose.kinematics import HandModel, landmarks
 
 MOMENTS = 6
 FRAMES, FRAMES_PER_SECOND = 24, 8
@@ -32,12 +33,10 @@ def draw_hands(folder: Path, name: str, trace: Trace, hand: HandModel, rate_hz: 
     """
     counted = np.flatnonzero(trace.weight > 0)
     rows = counted[np.linspace(0, len(counted) - 1, FRAMES).round().astype(int)]
-    seen = {
-        colour: _seen(np.asarray(landmarks(hand, jnp.asarray(poses[rows]))))
-        for colour, poses in ((TRUE, trace.target), (PREDICTED, trace.poses))
-    }
-    both = jnp.asarray(trace.poses[rows]), jnp.asarray(trace.target[rows])
-    apart = np.asarray(distances(hand, *both)).mean(axis=-1)
+    both = jnp.asarray(np.stack([trace.target[rows], trace.poses[rows]]))
+    points = np.asarray(jax.jit(landmarks)(hand, both))
+    apart = np.linalg.norm(points[0] - points[1], axis=-1).mean(axis=-1)
+    seen = dict(zip((TRUE, PREDICTED), _seen(points), strict=True))
     every = np.concatenate([*seen.values()]).reshape(-1, 2)
     limits = (every.min(axis=0) - 10, every.max(axis=0) + 10)
     titles = [
