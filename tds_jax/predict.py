@@ -40,6 +40,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cli.define_processes()
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("input", None, "File of data, or folder of them.", required=True)
     flags.DEFINE_string("output", None, "File to write, or folder if input is one.", required=True)

@@ -1,6 +1,7 @@
 """Predictions for volumes and clouds: sparse volumes, or points in metres."""
 
 import dataclasses
+import itertools
 import sys
 import zlib
 from pathlib import Path
@@ -12,6 +13,7 @@ from flax import nnx
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.seeds import key_data
 from tds_jax.data.whole_file import whole_file
+from tds_jax.engine import processes
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError, some
@@ -82,21 +84,24 @@ class Predict:
         answer = Answering(task, model, workdir)
         written = []
         with progress_bar("predicting") as progress:
-            for done, (name, place, goal) in enumerate(samples):
-                progress(done, len(samples), name)
+            own, left_out = processes.share(samples), []
+            for done, (name, place, goal) in enumerate(own):
+                progress(done, len(own), name)
                 try:
                     volume = how.read(place)
                 except UserError as error:
                     if total == 1:
                         raise
                     _say_left_out(error)
-                    lost.append(name)
+                    left_out.append(name)
                 else:
                     _write(goal, answer(volume))
                     written.append(goal)
         how.volumes.close()
         for line in how.points.lines():
             print(f"note: {line}", file=sys.stderr)
+        written = list(itertools.chain.from_iterable(processes.gather(written)))
+        lost += itertools.chain.from_iterable(processes.gather(left_out))
         if lost:
             raise UserError(
                 f"--output={target} has {len(written)} of {total} predictions; left out, see "

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tds_jax.data.hdf5 import RowFiles, naming, opening
+from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.order import by_number
 from tds_jax.data.prepared import ORIGIN
+from tds_jax.data.unreadable import naming, opening
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.naming import frames_of, require_apart
