@@ -51,6 +51,9 @@ def get_config() -> ConfigDict:
     # the inputs of a whole batch, and a signal waits for the update's end. 'auto': 'update' on a
     # card whose memory holds those inputs easily, for a card waits where a host calls often.
     config.memory.call = "auto"
+    # What several devices hold of parameters, moments and sums of gradients. 'none': all of it,
+    # each. 'fsdp': each its part; costs fetching the others' parts at every call. Same result.
+    config.memory.shard = "none"
     # What the backward pass keeps. 'none': everything. 'names': block outputs. 'dots': results of
     # products and convolutions. 'full': nothing, at the price of one more forward pass. XLA undoes
     # it on CPU.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Settings that older runs do not name, by their groups.
 LATER: dict[str, dict[str, Any]] = {
     "optim": {"init_from": "", "frozen": ()},
-    "memory": {"call": "micro_batch", "deterministic": "card"},
+    "memory": {"call": "micro_batch", "deterministic": "card", "shard": "none"},
     "log": {"profile": 0},
 }
 NOTE = "note: "  # begins a line of `prepare` on a file that was not skipped

@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from tds_jax import cli, tasks, training
 from tds_jax.data.workers import leave_out_jax
+from tds_jax.engine import processes
 from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, StopError, StopSignal
 from tds_jax.fields import require, require_at_least
 
@@ -33,6 +34,7 @@ SWEEP = flags.DEFINE_string("sweep", None, "Train with each of the settings that
 SEEDS = flags.DEFINE_integer("seeds", None, "Train so many seeds, in workdir/seed0 and so on.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
 flags.mark_flag_as_required("config")
+cli.define_processes()
 
 
 def main() -> None:
@@ -78,7 +80,9 @@ def _main(stop: StopSignal) -> None:
 
 def _leave(name: str) -> NoReturn:
     """Of the signals that stop a run, Ctrl-C alone also stops what was to come after it."""
-    cli.leave(INTERRUPTED if name == signal.SIGINT.name else 0)
+    status = INTERRUPTED if name == signal.SIGINT.name else 0
+    processes.leave(processes.Left(status, "stopped", name))
+    cli.leave(status)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -31,7 +30,7 @@ from tds_jax import progress
 from tds_jax.config import Config
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import DAMAGED, naming, set_aside, whole_file
-from tds_jax.engine import loggers
+from tds_jax.engine import loggers, processes
 
 Line = dict[str, Any]
 
@@ -78,7 +77,7 @@ class Log:
     """
 
     def __init__(self, workdir: Path, config: Config, describe: Callable[[Line], str]) -> None:
-        self._main = jax.process_index() == 0
+        self._main = processes.first()
         self.path = workdir / "metrics.jsonl"
         self.console = _Console(quiet=not self._main, soft_wrap=True, highlight=False)
         self._describe = describe

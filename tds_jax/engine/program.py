@@ -34,10 +34,10 @@ class Program:
         self.device = memory.DeviceMeter()
         self.evaluation: memory.DeviceBytes | None = None
         self.mesh = sharding.make_mesh(config.optim.micro_batch)
-        self.abstract_state = sharding.abstract(blueprint.shapes, self.mesh)
+        self.abstract_state = blueprint.abstract_state(self.mesh)
         self._init = jax.jit(
             blueprint.init,
-            out_shardings=sharding.shardings_for(blueprint.shapes, self.mesh),
+            out_shardings=blueprint.shardings(self.mesh),
             compiler_options=RUNS_ONCE,
         )
         heap.trim()  # whatever reading the index has left: compiling is the host's peak
@@ -71,7 +71,7 @@ class Program:
         waiting = DEVICE_PREFETCH * needs.tree_bytes(made.call_spec) // self.mesh.size
         found = {memory.STEPPING: self.predicted.total + waiting}
         if self.evaluation:
-            held = needs.tree_bytes(made.shapes) + waiting
+            held = made.state_bytes(self.mesh).held_evaluating + waiting
             batch = needs.tree_bytes(made.eval_spec(self.mesh)) // self.mesh.size
             found[memory.EVALUATING] = needs.evaluating(self.evaluation, held, batch)
         return found
@@ -96,11 +96,15 @@ class Program:
         step = self.eval_step
         self.device.note(memory.STEPPING)
 
+        weights = state.weights
+        if self.blueprint.config.memory.shard != "none":
+            weights = sharding.everywhere(weights, self.mesh)
+
         def run(batch: Batch) -> dict[str, Any]:
-            return step(state.weights, state.rest, batch)
+            return step(weights, state.rest, batch)
 
         config = self.blueprint.config
-        states = (found for _, found in evaluation.over(source, run, config, self.mesh))
+        states = (found for _, found in evaluation.over(source, run, config, self.mesh, False))
         values = metrics.compute(metrics.merge_all(states))
         self.device.note(memory.EVALUATING)
         return values

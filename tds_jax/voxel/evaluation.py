@@ -18,7 +18,10 @@ from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.metrics import States, ThresholdSweep, compare, dilated, split_groups
 from tds_jax.voxel.task import VoxelTask
 
-HEADLINE = ("iou", "precision", "recall", "chamfer_m", "bev_iou", "count_ratio", "intensity_mae")
+HEADLINE = (
+    *("iou", "precision", "recall", "chamfer_m", "bev_iou", "count_ratio"),
+    *("intensity_mae", "doppler_mae_m_s"),
+)
 SHOWN_GROUPS = ("range",)
 THRESHOLDS = "thresholds.json"
 FIXED = 0.5  # for what is 0 or 1, and for models that were never calibrated
