@@ -101,7 +101,7 @@ def test_clouds_of_every_format_become_the_same_volumes(written):
 
 
 TRAININGS = [shlex.split(line) for line in LINES if line.startswith("python -m tds_jax.train")]
-FEW = ("--config.optim.steps=25", "--config.eval.every=25", "--config.log.plots=False")
+FEW = ("--config.optim.steps=30", "--config.log.plots=False")
 
 
 @pytest.mark.long
@@ -116,4 +116,4 @@ def test_what_is_written_can_be_trained_on(written, words):
         cwd=written, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "train     25/25" in done.stdout
+    assert "30/30" in done.stdout
