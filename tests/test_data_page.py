@@ -1,7 +1,6 @@
 """What docs/data.md writes is read: its blocks run, and its commands find nothing wrong."""
 
 import dataclasses
-import os
 import re
 import shlex
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from tds_jax import tasks
 from tds_jax.voxel.data.volumes import KINDS, VolumeFiles, find_scenes
-from tests.doors import ROOT
+from tests.doors import ROOT, environment
 
 PAGE = (ROOT / "docs" / "data.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -102,7 +101,7 @@ def test_clouds_of_every_format_become_the_same_volumes(written):
 
 
 TRAININGS = [shlex.split(line) for line in LINES if line.startswith("python -m tds_jax.train")]
-FEW = ("--config.optim.steps=25", "--config.eval.every=25", "--config.log.plots=False")
+FEW = ("--config.optim.steps=30", "--config.log.plots=False")
 
 
 @pytest.mark.long
@@ -114,7 +113,7 @@ def test_what_is_written_can_be_trained_on(written, words):
         job.run(written / given["input"], written / given["output"], nothing)
     done = subprocess.run(
         [sys.executable, *words[1:], *FEW],
-        cwd=written, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=written, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "train     25/25" in done.stdout
+    assert "30/30" in done.stdout

@@ -1,6 +1,5 @@
 """The first steps that README.md and docs/start.md show, as a newcomer takes them, in small."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -8,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.doors import ROOT
+from tests.doors import ROOT, environment
 
 PAGE = (ROOT / "docs" / "start.md").read_text()
 BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -21,7 +20,7 @@ def run(words, folder):
     few = FEW if words[2] == "tds_jax.train" else ()
     return subprocess.run(
         [sys.executable, *words[1:], *few],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=folder, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True,
     )  # fmt: skip
 
 
