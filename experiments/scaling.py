@@ -35,7 +35,10 @@ STEPS, BATCH, ACCUMULATE, KILLED_AT = 20, 16, 2, 8
 ROUNDING = 1e-3
 SMALL = {
     "pose": ("quick_demo", "synthetic_users=2 synthetic_sessions=4 synthetic_seconds=8.0"),
-    "forecast": ("forecast_soil_moisture", "synthetic_months=6 synthetic_grid=(8,8)"),
+    "forecast": (
+        "forecast_soil_moisture",
+        "synthetic_months=6 synthetic_missing_month= synthetic_grid=(8,8)",
+    ),
     "voxel": ("voxel_ultra", "synthetic_scenes=4 synthetic_frames=8 synthetic_shape=(8,16,16)"),
 }
 COMMON = {

@@ -68,6 +68,8 @@ def commands(page):
 def flags_of(door):
     """Names of a door's own flags, and of those that the jobs of any task give it."""
     text = Path(importlib.util.find_spec(door).origin).read_text()
+    if "cli.define_processes" in text:
+        text += Path(cli.__file__).read_text()
     found = {"".join(pair) for pair in DEFINED.findall(text)} | {"help", "version"}
     name = door.rpartition(".")[2]
     for task in tasks.DOMAINS:

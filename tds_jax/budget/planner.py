@@ -8,11 +8,11 @@ import math
 
 from tds_jax import config as configuration
 from tds_jax.budget import candidates, host, memory
-from tds_jax.budget.candidates import BFLOAT16
+from tds_jax.budget.candidates import BFLOAT16, Options
 from tds_jax.budget.needs import Build, Needs, Say
 from tds_jax.budget.plan import Plan, Row, describe
 from tds_jax.budget.targets import Target
-from tds_jax.config import AUTO, Config, MemoryConfig
+from tds_jax.config import AUTO, SHARDS, Config, MemoryConfig
 from tds_jax.errors import UserError
 from tds_jax.sizes import MIB, format_bytes, parse_bytes
 
@@ -23,7 +23,7 @@ class Planner:
     def __init__(self, build: Build, config: Config, target: Target, say: Say) -> None:
         self._config, self._target = config, target
         self.needs = Needs(build, target, say)
-        options = build(config).task.memory_options()
+        options = build(config).task.memory_options() | _splitting(build, config, target)
         self.candidates = candidates.candidates(config, options, target)
 
     def explore(self) -> None:
@@ -133,6 +133,14 @@ class Planner:
                 return "raise it, or set memory.allow_bfloat16=True, which fits"
         wanted = "a smaller model" if 2 * row.state > row.training else "shorter or fewer examples"
         return f"raise it, or use {wanted}"
+
+
+def _splitting(build: Build, config: Config, target: Target) -> Options:
+    """The option to split the state over the devices, where that makes a device's part smaller."""
+    split = configuration.replace(config, {"memory.shard": "fsdp"})
+    mesh = target.mesh(config.optim.batch_size)
+    whole, part = (build(one).state_bytes(mesh).held for one in (config, split))
+    return {"shard": SHARDS} if part < whole else {}
 
 
 def _rounded_up(count: int) -> str:

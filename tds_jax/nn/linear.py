@@ -29,7 +29,8 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 def matrix_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     """Σ xᵀg over all axes but the last: x (N, ..., K), g (N, ..., M) -> (K, M)."""
-    return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+    rows = tuple(range(x.ndim - 1))  # reshaped to one axis, rows of other devices would be fetched
+    return jnp.tensordot(x, g, (rows, rows))
 
 
 @jax.custom_vjp
