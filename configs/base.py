@@ -23,9 +23,9 @@ def get_config() -> ConfigDict:
     config.optim.accumulate = 1
     config.optim.steps = 1000  # updates
     config.optim.optimizer = "adamw"  # 'adamw' | 'adam' (L2 decay) | 'sgd'
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 1e-3  # the highest; 'constant': all of them
     config.optim.schedule = "warmup_cosine"  # 'constant' | 'warmup_cosine'
-    config.optim.warmup_steps = 50
+    config.optim.warmup_steps = 50  # updates over which the rate rises from 0
     config.optim.end_factor = 0.0  # last learning rate / peak
     config.optim.weight_decay = 0.01  # not on norms and biases
     config.optim.clip_norm = 1.0  # global norm of the mean gradient; 0 = off
@@ -51,6 +51,9 @@ def get_config() -> ConfigDict:
     # the inputs of a whole batch, and a signal waits for the update's end. 'auto': 'update' on a
     # card whose memory holds those inputs easily, for a card waits where a host calls often.
     config.memory.call = "auto"
+    # What several devices hold of parameters, moments and sums of gradients. 'none': all of it,
+    # each. 'fsdp': each its part; costs fetching the others' parts at every call. Same result.
+    config.memory.shard = "none"
     # What the backward pass keeps. 'none': everything. 'names': block outputs. 'dots': results of
     # products and convolutions. 'full': nothing, at the price of one more forward pass. XLA undoes
     # it on CPU.
@@ -63,11 +66,16 @@ def get_config() -> ConfigDict:
     # Where compiled programs are kept for the next start, a few MB each: 'auto' = in .compiled
     # beside the workdir, 'off', or a folder.
     config.memory.compile_cache = "auto"
+    # What repeats bit for bit on a card; on CPU everything does. 'card': runs of one seed on cards
+    # of a kind: sums in one order, and no kernel chosen by timing it, which saves that time, too.
+    # 'run': a run that was killed, while its compiled programs are kept; kernels are chosen by
+    # timing them. 'off': neither. Their prices are not measured yet: experiments/card.py does.
+    config.memory.deterministic = "card"
 
     config.eval = ConfigDict()
     config.eval.every = 100  # steps between looks at `val`; 0 = never
     config.eval.batch_size = 4  # examples at once; they may be longer than training's
-    config.eval.metric = "loss"
+    config.eval.metric = "loss"  # the value on `val` that decides which checkpoint is best
     config.eval.mode = "min"  # 'min' | 'max'
     config.eval.min_delta = 1e-4  # smaller improvements do not count
     config.eval.patience = 0  # evaluations without improvement before stopping; 0 = never stop
@@ -78,6 +86,11 @@ def get_config() -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every = 10  # steps per line of metrics.jsonl
-    config.log.tensorboard = False  # needs the extra `tensorboard`
+    # ('tensorboard', 'wandb', 'mlflow'), each an extra of its name. Nothing is sent: W&B is offline
+    # unless WANDB_MODE is set, MLflow in the workdir unless MLFLOW_TRACKING_URI is.
+    config.log.to = ()
     config.log.plots = True  # learning curves after every evaluation
+    # Updates that are traced, from the second of this start on, into the workdir's profile/, for
+    # xprof or Perfetto; 0 = none. Tracing slows these updates down and changes nothing else.
+    config.log.profile = 0
     return config

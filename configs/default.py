@@ -22,26 +22,26 @@ def get_config() -> ConfigDict:
     config.model.name = "tds"  # 'tds' | 'neuropose' (see configs/neuropose.py)
     # One entry per TDS stage. Input of 2000 Hz -> 1000 Hz -> 500 Hz.
     config.model.conv_kernels = (5, 5)
-    config.model.conv_strides = (2, 2)
+    config.model.conv_strides = (2, 2)  # samples per frame, multiplied over the stages
     config.model.groups = (8, 8)  # channels = groups * widths
-    config.model.widths = (4, 8)
+    config.model.widths = (4, 8)  # columns, which convolutions treat alike
     config.model.tds_kernels = (21, 11)  # along time
-    config.model.tds_blocks = (2, 2)
+    config.model.tds_blocks = (2, 2)  # per stage
     config.model.norm_order = "norm_relu"  # after each strided convolution; or 'relu_norm'
-    config.model.conv_bias = False
+    config.model.conv_bias = False  # of the strided convolutions
     config.model.out_features = 0  # a last linear layer per frame; 0 = none
-    config.model.dropout = 0.1
+    config.model.dropout = 0.1  # after strided convolutions and between layers of the decoder
     config.model.decoder = "lstm"  # 'lstm' | 'mlp'
-    config.model.hidden = 128
-    config.model.layers = 2
-    config.model.mlp_hidden = (256, 128)
+    config.model.hidden = 128  # units of a layer of the decoder's LSTM
+    config.model.layers = 2  # of the LSTM
+    config.model.mlp_hidden = (256, 128)  # units of the layers of an 'mlp' decoder
     config.model.slope = 0.1  # of the LeakyReLU before the read-out
     # 'scan' | 'fused' (one kernel for all steps of an 'lstm' on a CUDA card; hidden a multiple of
     # 16 up to 256) | 'auto' (the faster one where it was measured: nowhere yet, so 'scan').
     config.model.decoder_kernel = "auto"
     config.model.rollout_freq = 50.0  # decoder steps per second
     config.model.output = "position"  # 'position' | 'velocity' | 'hybrid'
-    config.model.output_scale = 1.0
+    config.model.output_scale = 1.0  # what leaves the decoder is multiplied by it
     # 'zeros' | 'learned' | 'given' (tracking: the label) | 'mixed' (in training the label for
     # tracking_share of the examples and the learned pose for the others).
     config.model.initial_pose = "zeros"
@@ -74,8 +74,8 @@ def get_config() -> ConfigDict:
     config.memory.decoder_chunk = 0
 
     config.loss = ConfigDict()
-    config.loss.mse_weight = 1.0
-    config.loss.mae_weight = 0.5
+    config.loss.mse_weight = 1.0  # of squared errors, rad²
+    config.loss.mae_weight = 0.5  # of absolute errors, rad
     # Per mm of the mean fingertip distance (emg2pose: 0.01); needs 20 joints in its order.
     config.loss.fingertip_weight = 0.0
     # False: compare at the decoder's steps (labels carry nothing above 15 Hz).
@@ -86,6 +86,8 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.path = ""  # folder of sessions; '' = generated ones, built once
+    # Data of one's own instead of files, 'package.module:Name', see docs/own_parts.md; '' = none.
+    config.data.source = ""
     config.data.group = "emg2pose"  # HDF5 group that holds `timeseries`
     config.data.cache_dir = ""  # generated data and indexes; '' = the user's cache folder
     config.data.window = 2000  # samples, left context included: 1 s at 2 kHz
@@ -99,8 +101,8 @@ def get_config() -> ConfigDict:
     config.data.failures = "mask"
     # Names as in metadata.csv or the files' attributes; () = all. Other sessions are left out.
     config.data.users = ()
-    config.data.stages = ()
-    config.data.sides = ()
+    config.data.stages = ()  # as users
+    config.data.sides = ()  # as users
     # Share of the train sessions used: the first of an order that `seed` fixes, so that a smaller
     # share is a part of a larger one.
     config.data.subsample = 1.0
@@ -118,19 +120,23 @@ def get_config() -> ConfigDict:
     # each recording in parts, a second apart. Of fewer than three sessions always 'time'.
     config.data.split_by = "session"
     config.data.split_ratio = (0.7, 0.15, 0.15)  # train, val, test, when there is no metadata.csv
+    # Cross-validation: '2/5' = the second of five parts, of users with split_by 'user' or else of
+    # sessions, is test, the next val | 'user=NAME' = that user is | '' = none. Wins over
+    # metadata.csv. train --folds=5 and --leave_one_user_out go through all.
+    config.data.fold = ""
     config.data.normalize = True  # per channel, from the train split
     config.data.max_samples_for_normalize = 0  # rows; 0 = all
     config.data.max_bad_sessions = 10  # unreadable sessions skipped with a warning before giving up
     config.data.workers = 0  # reading processes (~50 MiB each); 0 = threads of this one
-    config.data.threads = 2
+    config.data.threads = 2  # that read, where there are no workers
     config.data.prefetch = 4  # batches read ahead
     config.data.persistent_workers = True  # False: stopped during evaluation, ~2 s to restart
     # Per open file of chunked data: at most max_open_files times this, in every reading process.
     config.data.chunk_cache_bytes = 4 * 2**20
     config.data.chunk_cache_preemption = 0.75  # 1 = forget fully read chunks first
-    config.data.max_open_files = 16
+    config.data.max_open_files = 16  # per reading process
     config.data.synthetic_users = 3  # generated data: users seen in training
     config.data.synthetic_sessions = 7  # per user; one is val, one is test
     config.data.synthetic_seconds = 40.0  # per session
-    config.data.synthetic_seed = 0
+    config.data.synthetic_seed = 0  # the same gives the same bytes
     return config

@@ -53,19 +53,21 @@ def get_config() -> ConfigDict:
     # (pixels of all examples) of the others' LSTM, whose convolutions then take one example at a
     # time. Up to one more forward pass of that part.
     config.memory.day_chunk = 0
-    config.memory.pixel_chunk = 0
+    config.memory.pixel_chunk = 0  # see day_chunk
 
     config.loss = ConfigDict()
     config.loss.mse_weight = 1.0  # of errors in units of the target's spread
-    config.loss.mae_weight = 0.0
+    config.loss.mae_weight = 0.0  # of absolute ones
     config.loss.area = False  # True: cells count by their area
     # A loss of one's own, 'package.module:function', added to the others; '' = none.
     config.loss.own = ""
 
     config.data = ConfigDict()
     config.data.path = ""  # file, folder or pattern of NetCDF or HDF5, or Zarr; '' = generated
+    # Data of one's own instead of files, 'package.module:Name', see docs/own_parts.md; '' = none.
+    config.data.source = ""
     config.data.variables = ("swvl1", "ro", "e", "tp")  # channels, in this order
-    config.data.target = "swvl1"
+    config.data.target = "swvl1"  # the variable to forecast, one of them
     # Totals, whose days are not the mean of their hours. 'tp': of the kind that its values show;
     # or 'tp=running' (from 00 UTC, as ERA5-Land) | 'tp=step' (of each step, as ERA5) |
     # 'tp=midnight' (of the day before its stamp) | 'tp=day' (none of these: means). Variables that
@@ -76,8 +78,8 @@ def get_config() -> ConfigDict:
     config.data.select = ()
     config.data.static = ()  # 'FILE:VARIABLE' maps added as inputs: soil texture, elevation
     config.data.downsample = 1  # cells per side of averaged blocks; memory / its square
-    config.data.input_days = 20
-    config.data.lead_days = 10
+    config.data.input_days = 20  # that the model sees
+    config.data.lead_days = 10  # that it forecasts
     config.data.crop = (0, 0)  # rows, columns cut out at random in training; (0, 0) = whole grid
     config.data.split_ratio = (0.7, 0.1, 0.2)  # of the days, in order: train, val, test
     # Days that must lie between a split's first target and the split before. -1 = a whole window,
@@ -85,14 +87,14 @@ def get_config() -> ConfigDict:
     config.data.split_gap = -1
     config.data.cache_dir = ""  # generated data; '' = the user's cache folder
     config.data.workers = 0  # reading processes; 0 = threads of this one
-    config.data.threads = 2
+    config.data.threads = 2  # that read, where there are no workers
     config.data.prefetch = 4  # batches read ahead
-    config.data.persistent_workers = True
-    config.data.synthetic_months = 24
-    config.data.synthetic_missing_month = "2019-09"
+    config.data.persistent_workers = True  # False: stopped during evaluation, ~2 s to restart
+    config.data.synthetic_months = 24  # of hourly files, from 2019-01
+    config.data.synthetic_missing_month = "2019-09"  # that is left out; '' = none
     config.data.synthetic_grid = (16, 24)  # rows, columns of 1 degree
     config.data.synthetic_land = 0.6  # share of cells
-    config.data.synthetic_seed = 0
+    config.data.synthetic_seed = 0  # the same gives the same bytes
 
     config.optim.batch_size = 8
     config.optim.steps = 100

@@ -1,7 +1,7 @@
 """Question: does a run that is killed again and again end exactly where an undisturbed one ends?
 
     python -m experiments.kill_resume [--kills 12] [--terms 4] [--seed 0] [--folder DIR]
-        [--call micro_batch]
+        [--call micro_batch] [--platform cuda]
 
 Trains a small pose model once undisturbed, then the same with `kills` times SIGKILL and `terms`
 times SIGTERM at random moments: while starting (imports, generating data, compiling, restoring),
@@ -64,6 +64,17 @@ ORPHANED = 20.0  # s
 MOMENTS = ("starting", "stepping", "validating", "saving")
 
 
+def environment(platform: str) -> dict[str, str]:
+    """Variables of a run on cpu, cuda or tpu; '': on what jax finds.
+
+    The comparison reads checkpoints on CPU, and a card is shared with what else is on it.
+    """
+    chosen = (
+        {"JAX_PLATFORMS": f"{platform},cpu" if platform != "cpu" else "cpu"} if platform else {}
+    )
+    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | chosen
+
+
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """A workdir being trained with its own cache, so that killing can hit the data's birth, too."""
@@ -71,14 +82,16 @@ class Trial:
     folder: Path
     steps: int
     call: str
+    platform: str
 
-    def start(self, workers: int) -> subprocess.Popen:
+    def start(self, workers: int, seed: int = 0) -> subprocess.Popen:
         """The training command, its output appended to output.txt."""
         settings = SETTINGS | {
             "optim.steps": self.steps,
             "memory.call": self.call,
             "data.cache_dir": self.folder / "cache",
             "data.workers": workers,
+            "seed": seed,
         }
         flags = [f"--config.{name}={value}" for name, value in settings.items()]
         command = [sys.executable, "-m", "tds_jax.train", "--config=configs/default.py"]
@@ -90,13 +103,13 @@ class Trial:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | {"JAX_PLATFORMS": "cpu"},
+                env=os.environ | environment(self.platform),
             )
 
-    def finish(self, workers: int) -> float:
+    def finish(self, workers: int, seed: int = 0) -> float:
         """Trains to the end; returns the seconds taken."""
         started = time.perf_counter()
-        process = self.start(workers)
+        process = self.start(workers, seed)
         code = process.wait(LIMIT)
         assert code == 0, (self.folder / "output.txt").read_text()[-3000:]
         return time.perf_counter() - started
@@ -207,6 +220,8 @@ def state_leaves(run: Path) -> dict[str, bytes]:
     """Every array of a workdir's latest checkpoint as bytes, and its progress."""
     import jax
 
+    jax.config.update("jax_platforms", "cpu")  # the card is the runs'
+
     from tds_jax import cli, tasks
     from tds_jax.engine import sharding, workdir
     from tds_jax.engine.blueprint import Blueprint
@@ -257,10 +272,17 @@ def same(a: Trial, b: Trial) -> bool:
 
 
 def prove(
-    folder: Path, steps: int, kills: int, terms: int, seed: int, call: str = "micro_batch"
+    folder: Path,
+    steps: int,
+    kills: int,
+    terms: int,
+    seed: int,
+    call: str = "micro_batch",
+    platform: str = "cpu",
 ) -> bool:
     """The whole experiment; True if the tormented run equals the undisturbed one."""
-    calm, tormented = (Trial(folder / name, steps, call) for name in ("calm", "tormented"))
+    names = "calm", "tormented"
+    calm, tormented = (Trial(folder / name, steps, call, platform) for name in names)
     seconds = calm.finish(workers=0)
     print(f"undisturbed: {steps} steps in {seconds:.0f} s, all of it\n", flush=True)
     clean = torment(tormented, kills, terms, seed, startup=min(seconds / 2, 10))
@@ -276,6 +298,7 @@ if __name__ == "__main__":
     parser.add_argument("--terms", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--call", default="micro_batch", choices=("micro_batch", "update"))
+    parser.add_argument("--platform", default="cpu", help="cpu, cuda, tpu; '' for what jax finds")
     parser.add_argument("--folder", type=Path, help="keeps the runs here")
     arguments = vars(parser.parse_args())
     with tempfile.TemporaryDirectory(prefix="kill_resume_") as temporary:

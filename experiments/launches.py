@@ -4,18 +4,19 @@
 
 Needs the extra plan-gpu, and no card. Each preset as it stands (its micro-batches in calls of
 their own, and in one), with its whole batch at once, with a decoder that is one kernel, and a batch
-of its evaluation.
+of its evaluation. Compiling costs what the distinct fusions do: each is code to be written.
 """
 
 import argparse
+import re
 import time
 
 from rich.console import Console
 from rich.table import Table
 
 from experiments.measuring import load, make_blueprint
-from tds_jax.budget import targets
-from tds_jax.budget.needs import compiled
+from tds_jax.budget import memory, targets
+from tds_jax.budget.launches import launches
 from tds_jax.pose.config import FUSED_HIDDEN
 from tds_jax.sizes import format_bytes
 
@@ -30,6 +31,32 @@ def ways(config):
         yield {"optim__accumulate": 1}
     if config.task == "pose" and config.model.hidden in FUSED_HIDDEN:
         yield {"memory__call": "update", "model__decoder_kernel": "fused"}
+
+
+def distinct(program):
+    """(fusions, those that differ) of an optimised program: what a card's compiler writes code for.
+
+    Two are one kernel if their text is the same but for names, numbered as they come.
+    """
+    bodies, name = {}, ""
+    for line in program.splitlines():
+        if head := re.match(r"^%(\S*fus\S*|\S*computation\S*) \(", line):
+            name = head[1]
+            bodies[name] = []
+        elif line.startswith("}"):
+            name = ""
+        elif name:
+            bodies[name].append(re.sub(r", metadata=\{[^}]*\}", "", line))
+    called = set(re.findall(r"fusion\(.*calls=%([\w.\-]+)", program))
+    return len(called), len({anonymous(bodies[name]) for name in called})
+
+
+def anonymous(lines):
+    """A computation's text with its names numbered."""
+    numbers = {}
+    return re.sub(
+        r"%[\w.\-]+", lambda m: f"%{numbers.setdefault(m[0], len(numbers))}", "\n".join(lines)
+    )
 
 
 def row(name, changes, target):
@@ -48,14 +75,17 @@ def evaluation(name, target):
 
 def counted(name, batch, calls, traced):
     started = time.perf_counter()
-    need = compiled(traced)
+    program = traced.lower().compile()
+    seconds, text = time.perf_counter() - started, program.as_text()
+    kernels, (fusions, differ) = launches(text), distinct(text)
     return (
         name,
         batch,
-        f"{calls} x {need.launches:,}",
-        f"{calls * need.launches:,}",
-        format_bytes(need.bytes.total),
-        f"{time.perf_counter() - started:.0f}",
+        f"{calls} x {kernels:,}",
+        f"{calls * kernels:,}",
+        f"{fusions} ({differ})",
+        format_bytes(memory.predict(program).total),
+        f"{seconds:.0f}",
     )
 
 
@@ -72,6 +102,7 @@ def main():
         "micro-batch",
         "calls x kernels",
         "an update",
+        "fusions (distinct)",
         "bytes",
         "compiled in s",
     ):

@@ -38,8 +38,8 @@ def load(name, **changes):
     return configuration.replace(config, {k.replace("__", "."): v for k, v in changes.items()})
 
 
-def random_batch(program, seed=0):
-    """A call's batch of the program's shapes, every row counting, on its devices."""
+def random_arrays(spec, seed=0):
+    """Numbers of a batch's shapes, every row counting."""
     rng = np.random.default_rng(seed)
 
     def fill(name, spec):
@@ -49,9 +49,14 @@ def random_batch(program, seed=0):
             return rng.integers(0, 100, spec.shape).astype(spec.dtype)
         return rng.normal(size=spec.shape).astype(spec.dtype)
 
+    return {name: fill(name, leaf) for name, leaf in spec.items()}
+
+
+def random_batch(program, seed=0):
+    """A call's batch of the program's shapes, every row counting, on its devices."""
     blueprint = program.blueprint
     many = blueprint.config.micro_batches_per_call
-    filled = {name: fill(name, leaf) for name, leaf in blueprint.spec.items()}
+    filled = random_arrays(blueprint.spec, seed)
     repeated = {name: np.concatenate([leaf] * many) for name, leaf in filled.items()}
     return sharding.put_batch(repeated, program.mesh, many)
 

@@ -26,6 +26,8 @@ In Python: `train` a run or `load` one, see `run.Run`. Importing this module imp
 numpy; what it names is imported when first asked for.
 """
 
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 from tds_jax.version import __version__
@@ -65,3 +67,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Face(types.ModuleType):
+    """A package whose functions doors of the same name do not hide, once they are imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in __all__ or not isinstance(value, types.ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

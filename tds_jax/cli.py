@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from tds_jax import presets
 from tds_jax.budget import heap
 from tds_jax.config import Config
 from tds_jax.data.drive import DRIVE_ERRORS
+from tds_jax.engine import processes
 from tds_jax.engine.stopping import INTERRUPTED, StopError, StopSignal
 from tds_jax.errors import UserError
 from tds_jax.version import __version__
@@ -68,9 +70,15 @@ def launch(
             define()
         _parse(sys.argv, words)
         with StopSignal(after_sigterm=TERMINATED) as stop, stop.raising():
+            if "coordinator" in flags.FLAGS:
+                given = flags.FLAGS
+                processes.start(given.coordinator, given.processes, given.process)
             main()
+            processes.leave(processes.Left(0, "done"))
     except StopError as stopped:
-        leave(INTERRUPTED if str(stopped) == signal.SIGINT.name else TERMINATED)
+        status = INTERRUPTED if str(stopped) == signal.SIGINT.name else TERMINATED
+        processes.leave(processes.Left(status, "stopped", str(stopped)))
+        leave(status)
     except UserError as error:
         _complain(str(error))
     except KeyboardInterrupt:
@@ -82,9 +90,18 @@ def launch(
             remedy = "give the same command again once it can be read, or do without it"
             _complain(f"{error.filename or 'a file'}: {error.strerror}; {remedy}")
         if error.errno not in PLACE_ERRORS or not error.filename:
-            raise
+            _fail(error)
         _complain(f"{error.filename}: {error.strerror}; name another place or make room for it")
+    except Exception as error:
+        _fail(error)
     sys.exit(0)
+
+
+def define_processes() -> None:
+    """Flags of a door that several processes may open together, see docs/scale.md."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where all processes meet.")
+    flags.DEFINE_integer("processes", None, "How many processes there are, with --coordinator.")
+    flags.DEFINE_integer("process", None, "The number of this one, from 0, with --coordinator.")
 
 
 def leave(status: int) -> NoReturn:
@@ -161,8 +178,25 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
 
 
 def _complain(text: str) -> NoReturn:
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    words = " ".join(text.split())
+    print(f"error: {words}", file=sys.stderr)
+    _end_beside_others(USER_ERROR, words)
     sys.exit(USER_ERROR)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Of an error that is not the user's."""
+    if processes.several():
+        traceback.print_exception(error)
+    _end_beside_others(1, f"{type(error).__name__}: {error}")
+    raise error
+
+
+def _end_beside_others(status: int, words: str) -> None:
+    """Ends one of several processes at once: Python's own end would wait for the others, in JAX."""
+    if processes.several():
+        processes.leave(processes.Left(status, words))
+        leave(status)
 
 
 def resolve(values: Mapping[str, Any]) -> Config:
@@ -175,16 +209,19 @@ def resolve(values: Mapping[str, Any]) -> Config:
 
 
 def checked(values: Mapping[str, Any]) -> Config:
-    """The checked Config of nested values; the allocator is set for it.
+    """The checked Config of nested values; the allocator and the compiler are set for it.
 
-    Device memory settings act when jax first touches a device; nothing before this has.
+    Both read their settings when jax first touches a device; nothing before this has.
     """
-    from tds_jax import tasks  # imports jax: not before a data worker knows that it is one
+    # These import jax: not before a data worker knows that it is one.
+    from tds_jax import tasks
+    from tds_jax.engine import compilation
 
     if "task" not in values:
         raise UserError("task is missing from the config; see configs/default.py")
     config = configuration.resolve(values, tasks.groups(values["task"]))
     _set_allocator(config.memory.preallocate, config.memory.fraction)
+    compilation.tell_compiler(config.memory.deterministic)
     return config
 
 

@@ -2,8 +2,8 @@
 
     python -m tds_jax.compare runs/* [--split=test] [--output=compare.png] [--json=FILE]
 
-Folders of runs that differ in their seed alone (as train --seeds=3 makes them) are one column, with
-mean ± standard deviation.
+Folders of runs that differ in their seed or fold alone (as train --seeds=3 and --folds=5 make them)
+are one column, with mean ± standard deviation.
 """
 
 from pathlib import Path

@@ -26,6 +26,7 @@ from tds_jax.fields import (
     require_at_least,
     require_between,
 )
+from tds_jax.own import is_own
 from tds_jax.sizes import parse_bytes
 
 REMAT_POLICIES = ("none", "dots", "names", "full")
@@ -33,6 +34,9 @@ DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 AUTO = "auto"
 CALLS = ("micro_batch", "update")
+SHARDS = ("none", "fsdp")
+REPEATS = ("card", "run", "off")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 SPLITS = ("train", "val", "test")
 SHOWN = 200  # letters of a value in a message
 
@@ -97,12 +101,14 @@ class MemoryConfig(Settings, group="memory"):
     host_budget: str = field(metadata=FREE | PLANNED)
     allow_bfloat16: bool = field(metadata=FREE | PLANNED)
     call: str = field(metadata=FREE | PLANNED | one_of(AUTO, *CALLS))
+    shard: str = field(metadata=FREE | PLANNED | one_of(*SHARDS))
     remat: str = field(metadata=FREE | PLANNED | {"shown": "remat"} | one_of(*REMAT_POLICIES))
     dtype: str = field(metadata=PLANNED | {"shown": "dtype"} | one_of(*DTYPES))
     matmul_precision: str = field(metadata=PLANNED | one_of(*PRECISIONS))
     preallocate: bool = field(metadata=FREE | PLANNED)
     fraction: float = field(metadata=FREE | PLANNED | between(0, 1))
     compile_cache: str = field(metadata=FREE | PLANNED)
+    deterministic: str = field(metadata=FREE | PLANNED | one_of(*REPEATS))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,8 +155,9 @@ class LogConfig(Settings, group="log"):
     """How often a line is written, and where besides metrics.jsonl."""
 
     every: int = field(metadata=FREE | at_least(1))
-    tensorboard: bool = field(metadata=FREE)
+    to: tuple[str, ...] = field(metadata=FREE | one_of(*LOGGERS))
     plots: bool = field(metadata=FREE)
+    profile: int = field(metadata=FREE | at_least(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +173,32 @@ class LoaderConfig(Settings, group="data"):
     def cache_bytes(self) -> int:
         """The most that caches of open files take in one reading process."""
         return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig(LoaderConfig):
+    """Where data are. path: '' = generated ones. source: 'package.module:Name' of what gives them
+    instead, see docs/own_parts.md; '' = the files of data.path."""
+
+    path: str
+    source: str
+
+    @property
+    def generated(self) -> bool:
+        """Whether this project makes the data."""
+        return not (self.path or self.source)
+
+    @property
+    def in_files(self) -> bool:
+        """Whether the data are the files of data.path, which can be looked at for changes."""
+        return bool(self.path) and not self.source
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not self.source or is_own(self.source),
+            f"data.source={self.source!r} must be 'package.module:Name', or '' for data.path",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

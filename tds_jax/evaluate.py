@@ -30,14 +30,16 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
 
     Of other data than the run's it goes into a folder of their own, see `_place`.
     """
-    from tds_jax.engine import curves, history, page, workdir
+    from tds_jax.engine import curves, history, page, processes, workdir
 
     task, config = blueprint.task, blueprint.config
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
     data, place = task.data_about(), _place(task, folder)
     with progress.working(f"evaluating {split}"):
-        report = judged(task, config, model, split, place)
+        report = judged(task, config, model, split, place if processes.first() else None)
+    if not processes.first():
+        return report
     about = {
         "data": str(Path(data.folder).absolute()),
         "generated": data.generated,
@@ -82,7 +84,7 @@ def judged(
 def main() -> None:
     """Flags -> evaluate."""
     from tds_jax.budget import giving_way
-    from tds_jax.engine import workdir
+    from tds_jax.engine import processes, workdir
     from tds_jax.engine.blueprint import Blueprint
 
     folder = Path(flags.FLAGS.workdir)
@@ -91,7 +93,8 @@ def main() -> None:
     values = workdir.read_config(folder)
     values["data"]["path"] = flags.FLAGS.data or values["data"]["path"]
     config = cli.resolve(values)
-    task = tasks.get_for_data(config, workdir.read_inputs(folder))
+    inputs = workdir.read_inputs(folder)
+    task = processes.in_turn(lambda: tasks.get_for_data(config, inputs))
     workdir.require_inputs(folder, task.inputs())
     for line in task.warnings():
         print(f"warning: {line}", file=sys.stderr)
@@ -100,11 +103,12 @@ def main() -> None:
         config,
         remember=lambda config: None,
     )
-    if flags.FLAGS.json:
+    if flags.FLAGS.json and processes.first():
         json_file.write(Path(flags.FLAGS.json), report.to_dict())
 
 
 if __name__ == "__main__":
+    cli.define_processes()
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
     flags.DEFINE_string("data", None, "Folder of the data, if not where they were.")

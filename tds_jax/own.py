@@ -60,6 +60,34 @@ def made(setting: str, name: str, offered: Mapping[str, Any]) -> Any:
     return part(**{one.name: offered[one.name] for one in named if one.name in offered})
 
 
+def sequence(setting: str, name: str, offered: Mapping[str, Any]) -> Sequence[Any]:
+    """The source that the named class or function makes; UserError unless it gives by number."""
+    source = made(setting, name, offered)
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        raise UserError(
+            f"{setting}={name!r} makes a {type(source).__name__}; make what has a length and gives "
+            "by number"
+        )
+    if not len(source):
+        raise UserError(f"{setting}={name!r} is empty; give at least one")
+    return source
+
+
+def item(setting: str, name: str, source: Sequence[Any], number: int) -> Mapping[str, Any]:
+    """What a source gives by a number; UserError, naming both, where that is no mapping."""
+    try:
+        found = source[number]
+    except Exception as error:  # a source is a program, in which anything may go wrong
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{setting}={name!r} gives no number {number} ({reason})") from error
+    if not isinstance(found, Mapping):
+        raise UserError(
+            f"{setting}={name!r} gives a {type(found).__name__} as number {number}; give a mapping "
+            "of arrays by name"
+        )
+    return found
+
+
 def _arguments(part: Any) -> list[inspect.Parameter]:
     """Those that have names; of a class, its __init__'s, which flax hides behind others."""
     is_class = isinstance(part, type)

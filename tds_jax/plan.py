@@ -1,7 +1,7 @@
 """Says before training what a run will need, and how to fit it; nothing is allocated.
 
     python -m tds_jax.plan --config=configs/low_memory.py [--budget=1GiB] \\
-        [--target=here|cpu|h100|v5e] [--json=FILE]
+        [--target=here|cpu|h100|v5e] [--devices=8] [--json=FILE]
 
 Compiles the real training step for every split of the batch and every recomputation worth its
 price, and shows the device and host bytes of each, its relative cost, and the cheapest that fits.
@@ -17,12 +17,13 @@ from ml_collections import config_flags
 from tds_jax import cli, tasks
 from tds_jax import config as configuration
 from tds_jax.data import json_file
-from tds_jax.fields import require_choice
+from tds_jax.fields import require_at_least, require_choice
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 flags.mark_flag_as_required("config")
 flags.DEFINE_string("budget", None, "Device bytes, such as 1GiB; default: memory.budget, or all.")
 flags.DEFINE_string("target", "here", "Device to plan for: here, cpu, h100 or v5e.")
+flags.DEFINE_integer("devices", None, "How many of them; default: all that are here, or one.")
 flags.DEFINE_string("json", None, "Also write the plan to this file.")
 
 
@@ -35,14 +36,16 @@ def main() -> None:
 
     cli.require_writable("--json", flags.FLAGS.json)
     require_choice("--target", flags.FLAGS.target, targets.NAMES)
-    targets.prepare(flags.FLAGS.target)
+    devices = flags.FLAGS.devices
+    require_at_least("--devices", devices or 1, 1)
+    targets.prepare(flags.FLAGS.target, devices or 1)
     config = cli.resolve(CONFIG.value.to_dict())
     if flags.FLAGS.budget is not None:
         config = configuration.replace(config, {"memory.budget": flags.FLAGS.budget})
     compilation.keep_programs(config.memory.compile_cache, cli.default_workdir())
     task = tasks.get(config)
     build = functools.cache(lambda config: Blueprint(task.under(config), config))
-    plan = settling.make(build, config, targets.find(flags.FLAGS.target), whole=True)
+    plan = settling.make(build, config, targets.find(flags.FLAGS.target, devices), whole=True)
     table.show(plan, table_console())
     if flags.FLAGS.json:
         json_file.write(Path(flags.FLAGS.json), table.to_dict(plan))

@@ -4,9 +4,10 @@
 
 Each file is one stretch, whatever its length; memory does not grow with it. With --stream, where a
 task offers it, predictions are made as samples come: a file is played at its own rate into the
-same kind of file; `-` reads stdin, one sample's channels after another as little-endian f32, and
-writes lines of CSV (`-` as output: to stdout). Latency goes to stderr. --help with --workdir shows
-the options of its task.
+same kind of file; --input=- reads stdin, one sample's channels after another as little-endian
+f32, --input=lsl:NAME a stream of the Lab Streaming Layer (extra `lsl`). Of both, lines of CSV are
+written (.csv, or - for stdout) or of JSON (.jsonl), or sent with --output=udp:HOST:PORT or
+lsl:NAME. Latency goes to stderr. --help with --workdir shows the options of its task.
 """
 
 import functools
@@ -39,6 +40,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cli.define_processes()
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("input", None, "File of data, or folder of them.", required=True)
     flags.DEFINE_string("output", None, "File to write, or folder if input is one.", required=True)

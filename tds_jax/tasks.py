@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # Settings that older runs do not name, by their groups.
 LATER: dict[str, dict[str, Any]] = {
     "optim": {"init_from": "", "frozen": ()},
-    "memory": {"call": "micro_batch"},
+    "memory": {"call": "micro_batch", "deterministic": "card", "shard": "none"},
+    "log": {"profile": 0},
 }
 NOTE = "note: "  # begins a line of `prepare` on a file that was not skipped
 
@@ -105,6 +106,7 @@ class Domain(NamedTuple):
       answer(task, model, workdir) -> a function of arrays that gives what predict writes
       follow(task, model, **options) -> a function of the next samples that gives what they complete
       check(folder, progress) -> Checked
+      folds(config, count) -> values of data.fold, each a training, of so many parts (0: every user)
       prepare(source, target, progress) -> files written, files kept, lines on what was skipped, and
         lines with NOTE before them
       synthesize(target, progress) -> what was written
@@ -126,6 +128,7 @@ class Domain(NamedTuple):
     answer: str = ""
     follow: str = ""
     today: str = ""
+    folds: str = ""
     brought: tuple[str, ...] = ()
 
 
@@ -162,6 +165,7 @@ DOMAINS = {
         answer="tds_jax.pose.arrays:Answer",
         follow="tds_jax.pose.arrays:Follow",
         today="tds_jax.pose.config:today",
+        folds="tds_jax.pose.turns:folds",
     ),
     "forecast": Domain(
         task="tds_jax.forecast.task:ForecastTask",
@@ -206,6 +210,10 @@ def groups(task: str) -> dict[str, type]:
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's nested settings under the names they have now."""
     values = values | {group: later | dict(values[group]) for group, later in LATER.items()}
+    log = values["log"]
+    if "tensorboard" in log:
+        named = {"to": ["tensorboard"] * log["tensorboard"]} | log
+        values |= {"log": {name: value for name, value in named.items() if name != "tensorboard"}}
     domain = DOMAINS.get(values["task"])
     return _load(domain.today)(values) if domain and domain.today else values
 

@@ -3,6 +3,7 @@
 Jax is imported in functions only, see `train`.
 """
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -30,27 +31,33 @@ def train(
     Raises UserError for what a person can correct, StopError where a signal comes before there is
     anything to save.
     """
-    from tds_jax.engine import lock
+    from tds_jax.engine import lock, loggers, processes
     from tds_jax.engine.blueprint import Blueprint
 
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
-    task = tasks.get(asked)
+    loggers.require_installed(asked.log.to)
+    task = processes.in_turn(lambda: _opened(asked))
     build = functools.cache(lambda config: Blueprint(task.under(config), config))
     warned: set[str] = set()
 
     def warn(task: tasks.Task) -> None:  # some warnings depend on how the batch is split
         for line in task.warnings():
-            if line not in warned:
+            if line not in warned and processes.first():
                 print(f"warning: {line}", file=sys.stderr)
             warned.add(line)
 
     warn(task)
-    # Now rather than after hours of training.
-    for split in SPLITS if asked.eval.every else ("train", "test"):
-        task.source(split)
-    with lock.held(folder):
+    with lock.held(folder) if processes.first() else contextlib.nullcontext():
         return _train(asked, folder, task, build, warn, stop, callbacks)
+
+
+def _opened(config: Config) -> tasks.Task:
+    """The task, all its splits looked at: now rather than after hours of training."""
+    task = tasks.get(config)
+    for split in SPLITS if config.eval.every else ("train", "test"):
+        task.source(split)
+    return task
 
 
 def _train(
@@ -62,27 +69,35 @@ def _train(
     stop: StopSignal,
     callbacks: "Sequence[Callback]",
 ) -> "Finished":
-    """In a folder that no other process writes."""
+    """In a folder that no other run writes."""
     from tds_jax.budget import giving_way, settling, targets
     from tds_jax.budget.memory import HostMeter
     from tds_jax.budget.plan import describe
-    from tds_jax.engine import compilation, curves, history, loop, workdir
+    from tds_jax.engine import compilation, curves, history, loop, processes, workdir
 
     print(data_words(task.data_about()))
     compilation.keep_programs(asked.memory.compile_cache, folder)
     asked = settling.decided(build, asked, targets.find("here"))
     config, plan = settling.settle(build, asked, folder)
+    config = processes.broadcast(config)
 
-    def remember(config: Config) -> None:
+    def claim(config: Config) -> None:
         workdir.claim(folder, config, task.inputs(), task.digest(), task.data_files())
         settling.keep(folder, asked, config, plan)
+
+    def remember(config: Config) -> None:
+        processes.by_first(lambda: claim(config))
         warn(build(config).task)
 
     # After everything that may be wrong with the input, which another try may correct.
     remember(config)
     print(model_words(build(config)))
-    stop.leaving = lambda name: history.end(folder, history.stopped(name))
-    with history.recorded(folder, describe(config)), HostMeter() as host:
+    noted: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if processes.first():
+        stop.leaving = lambda name: history.end(folder, history.stopped(name))
+        processes.when_ended(lambda words: history.end(folder, f"error: {words}"))
+        noted = history.recorded(folder, describe(config))
+    with noted, HostMeter() as host:
         finished, config = giving_way.within_memory(
             lambda config: loop.fit(build(config), folder, callbacks), config, remember
         )
@@ -90,11 +105,13 @@ def _train(
             giving_way.within_memory(
                 lambda config: evaluate(build(config), folder, "test"), config, remember
             )
-            history.end(folder, "complete", steps=finished.steps)
+            if processes.first():
+                history.end(folder, "complete", steps=finished.steps)
             if words := curves.diverged(folder):
                 print(f"warning: {words}", file=sys.stderr)
         else:
-            history.end(folder, history.stopped(finished.signal), steps=finished.steps)
+            if processes.first():
+                history.end(folder, history.stopped(finished.signal), steps=finished.steps)
             print(f"stopped after {finished.steps} steps and saved; the same command goes on")
     print(memory_words(finished, host.peak, plan.host.total if plan else None))
     return finished
@@ -125,11 +142,12 @@ def model_words(blueprint: "Blueprint") -> str:
 
 
 def memory_words(finished: "Finished", host_peak: int, host_predicted: int | None) -> str:
-    """Host and device bytes of a run, each said to be measured or predicted."""
-    peak = finished.device_peak
-    measured = "" if peak is None else f", {format_bytes(peak)} measured"
+    """Host and device bytes of a run, each said to be measured or predicted.
+
+    Where a device is measured, a line for each of what it did.
+    """
     planned = "" if host_predicted is None else f", {format_bytes(host_predicted)} predicted"
-    return (
-        f"host peak {format_bytes(host_peak)} measured (all processes){planned}; "
-        f"device peak {format_bytes(finished.device_predicted)} predicted{measured}"
-    )
+    words = f"host peak {format_bytes(host_peak)} measured (all processes){planned}"
+    if not finished.device:
+        return f"{words}; device peak {format_bytes(finished.step)} predicted"
+    return "\n".join([words, *map(finished.device_words, finished.device)])

@@ -143,7 +143,9 @@ def test_a_tuple_of_words_is_neither_a_word_nor_of_numbers():
 def test_an_older_run_begins_at_random_and_learns_everything():
     values = default.get_config().to_dict()
     older = {name: v for name, v in values["optim"].items() if name not in ("init_from", "frozen")}
-    now = tasks.today(values | {"optim": older})
+    log = {n: v for n, v in values["log"].items() if n != "to"} | {"tensorboard": True}
+    now = tasks.today(values | {"optim": older, "log": log})
+    assert configuration.resolve(now, GROUPS).log.to == ("tensorboard",)
     optim = configuration.resolve(now, GROUPS).optim
     assert (optim.init_from, optim.frozen) == ("", ())
 

@@ -66,10 +66,11 @@ class Network(nn.Module):
         return torch.stack(poses, 1)
 
 
-def prepare(batch, compiled=False):
+def prepare(batch, compiled=False, device="cpu"):
     """(a training step, what makes name -> what else can be timed, facts)."""
-    emg, poses = torch.randn(batch, CHANNELS, TIME), torch.randn(batch, STEPS, JOINTS)
-    network = Network()
+    emg = torch.randn(batch, CHANNELS, TIME, device=device)
+    poses = torch.randn(batch, STEPS, JOINTS, device=device)
+    network = Network().to(device)
     run = torch.compile(network) if compiled else network
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
 

@@ -34,6 +34,9 @@ def _ladder(config: Config, options: Options, target: Target) -> list[dict[str, 
         for value in values[values.index(own) + 1 if own in values else 0 :]:
             rung = rung | {f"memory.{name}": value}
             ladder.append(rung)
+    if config.memory.shard == "none" and target.mesh(config.optim.batch_size).size > 1:
+        rung = rung | {"memory.shard": "fsdp"}
+        ladder.append(rung)
     if config.memory.allow_bfloat16 and config.memory.dtype != BFLOAT16:
         ladder += [rung | {"memory.dtype": BFLOAT16} for rung in ladder]
     return ladder

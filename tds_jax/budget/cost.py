@@ -19,11 +19,13 @@ _UNFUSED = ("reduce_sum", "reduce_max", "sort", "gather", "scatter-add", "cumsum
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """A device in three numbers: FLOP/s of products, bytes/s of its memory, s per operation."""
+    """A device in numbers: FLOP/s of products, bytes/s of its memory, s per operation, and bytes/s
+    between it and others."""
 
     flops: float
     bandwidth: float
     latency: float
+    link: float = 1e10
 
 
 def seconds(jaxpr: core.Jaxpr, speed: Speed) -> float:

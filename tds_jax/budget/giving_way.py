@@ -9,6 +9,7 @@ import jax
 from tds_jax import config as configuration
 from tds_jax.budget.memory import Exhausted
 from tds_jax.config import Config
+from tds_jax.engine import processes
 from tds_jax.errors import UserError
 
 T = TypeVar("T")
@@ -49,6 +50,11 @@ def within_memory(
             return work(config), config
         except Exhausted as error:
             setting = error.setting
+        smaller = configuration.value(give_way(config, setting), setting)
+        processes.assemble(
+            f"process {processes.index()} alone ran out of device memory; the same command goes on "
+            f"with --config.{setting}={smaller}"
+        )
         # Only now, outside `except`, are the arrays of the failed try free.
         gc.collect()
         config = give_way(config, setting)

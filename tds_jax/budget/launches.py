@@ -6,6 +6,7 @@ often as it turns. Libraries may start several for one product; that is not in t
 """
 
 import re
+from collections.abc import Iterator
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%([\w.\-]+) \(")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
@@ -16,27 +17,29 @@ _NOTHING = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "a
 
 
 def launches(program: str) -> int:
-    """Kernels of one run of an optimised program (HLO text).
+    """Kernels of one run of an optimised program (HLO text)."""
+    return sum(times for _, _, times in walked(program))
+
+
+def walked(program: str) -> Iterator[tuple[str, str, int]]:
+    """(operation, its line, how often it is started) in one run of an optimised program.
 
     A loop whose turns are not known counts one turn.
     """
     bodies, entry = _computations(program)
 
-    def count(name: str) -> int:
-        return sum(started(line) for line in bodies[name])
+    def walk(name: str, times: int) -> Iterator[tuple[str, str, int]]:
+        for line in bodies[name]:
+            operation = _operation(line)
+            if operation in ("while", "call"):
+                called = _CALLED.search(line)
+                assert called, line
+                turns = _TURNS.search(line)
+                yield from walk(called[1], times * (int(turns[1]) if turns else 1))
+            elif operation not in _NOTHING and not operation.endswith("-done"):
+                yield operation, line, times
 
-    def started(line: str) -> int:
-        operation = _operation(line)
-        if operation in _NOTHING or operation.endswith("-done"):
-            return 0
-        if operation in ("while", "call"):
-            called = _CALLED.search(line)
-            assert called, line
-            turns = _TURNS.search(line)
-            return count(called[1]) * (int(turns[1]) if turns else 1)
-        return 1
-
-    return count(entry)
+    return walk(entry, 1)
 
 
 def _computations(program: str) -> tuple[dict[str, list[str]], str]:

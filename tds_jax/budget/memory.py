@@ -79,11 +79,41 @@ def exhausted(error: Exception) -> bool:
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
+COMPILING, BEGINNING, STEPPING, EVALUATING = "compiling", "beginning", "stepping", "evaluating"
+
+
 def device_peak() -> int | None:
     """Measured peak bytes of the busiest local device; None where it is not kept (CPU)."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
     return max(peaks) if peaks else None
+
+
+class DeviceMeter:
+    """What compiling, stepping and evaluating took of the busiest local device.
+
+    A device remembers one peak, for ever: what comes after a higher one is known to be no higher.
+    So each piece of work is noted when it has been done, and whether it has raised the peak.
+    found: work -> (peak in bytes, whether it is this work's own); empty on CPU.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[int, bool]] = {}
+        self._peak = device_peak() or 0
+
+    def note(self, work: str) -> None:
+        """All since the last note was this work."""
+        peak = device_peak()
+        if peak is None:
+            return
+        if peak > self._peak or work not in self.found:
+            self.found[work] = (peak, peak > self._peak)
+        self._peak = peak
+
+    def own(self, work: str) -> int | None:
+        """The work's own peak; None where it is not known, or only that it is no higher."""
+        peak, own = self.found.get(work, (0, False))
+        return peak if own else None
 
 
 def host_bytes() -> int:

@@ -15,7 +15,7 @@ from tds_jax.budget.memory import DeviceBytes
 from tds_jax.budget.plan import Row, describe
 from tds_jax.budget.targets import Target
 from tds_jax.config import Config
-from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.blueprint import Blueprint, StateBytes
 from tds_jax.engine.feed import DEVICE_PREFETCH
 
 Build = Callable[[Config], Blueprint]
@@ -83,7 +83,11 @@ class Needs:
     def _arguments(self, config: Config) -> tuple[int, int]:
         """Bytes of the state and of a call's batch on one device."""
         blueprint, mesh = self._build(config), self._target.mesh(config.optim.micro_batch)
-        return tree_bytes(blueprint.shapes), tree_bytes(blueprint.call_spec) // mesh.size
+        return self.state(config).held, tree_bytes(blueprint.call_spec) // mesh.size
+
+    def state(self, config: Config) -> StateBytes:
+        """What one device holds between steps."""
+        return self._build(config).state_bytes(self._target.mesh(config.optim.micro_batch))
 
     def parameters(self, config: Config) -> int:
         """How many there are."""
@@ -96,7 +100,9 @@ class Needs:
             work = cost.seconds(self._trace(config).jaxpr.jaxpr, speed) / mesh.size
             # The optimizer reads and writes the whole state at every call.
             passes = 2 * self._arguments(config)[0] / speed.bandwidth
-            self._seconds[config] = config.calls_per_update * (work + passes)
+            # Parts of parameters are fetched for each pass, forward and backward.
+            fetched = 2 * self.state(config).fetched * config.micro_batches_per_call / speed.link
+            self._seconds[config] = config.calls_per_update * (work + passes + fetched)
         return self._seconds[config]
 
     def expect(self, config: Config) -> Row | None:
@@ -134,8 +140,8 @@ class Needs:
         if (need := self._evaluations[key]) is None:
             return self._target.limit
         batch = tree_bytes(blueprint.eval_spec(mesh)) // mesh.size
-        waiting = DEVICE_PREFETCH * row.batch
-        return row.state + waiting + need.temporaries + need.scratch + need.outputs + 2 * batch
+        held = row.state + self.state(config).fetched + DEVICE_PREFETCH * row.batch
+        return evaluating(need, held, batch)
 
     def host(self, row: Row, config: Config, device: int) -> HostBytes:
         """Host bytes of a run with this row, its device's share included where that is the host."""
@@ -146,6 +152,11 @@ class Needs:
             runtime=self.overhead.runtime + self.overhead.kept,
             compiling=self.overhead.compiling - self.overhead.kept,
         )
+
+
+def evaluating(need: DeviceBytes, held: int, batch: int) -> int:
+    """Device peak of evaluating: its program beside what is held meanwhile, and two batches."""
+    return held + need.temporaries + need.scratch + need.outputs + 2 * batch
 
 
 def compiled(traced: jax.stages.Traced) -> Compiled | None:

@@ -9,6 +9,7 @@ from tds_jax.budget.host import HostBytes
 from tds_jax.budget.memory import DeviceBytes
 from tds_jax.budget.targets import Target
 from tds_jax.config import Config
+from tds_jax.engine.blueprint import StateBytes
 from tds_jax.engine.feed import DEVICE_PREFETCH
 
 
@@ -49,7 +50,8 @@ class Plan:
     """The answer for one budget.
 
     asked, config: the config given, and the one to run with. chosen: its training step.
-    evaluation: device peak while evaluating. host: of the config; host_of: of any row.
+    evaluation: device peak while evaluating. host: of the config; host_of: of any row. state_of:
+    what one device holds between steps of any row. devices: how many.
     parameters: how many. rows: everything looked at. baseline: seconds of the config given.
     """
 
@@ -61,6 +63,8 @@ class Plan:
     evaluation: int
     host: HostBytes
     host_of: Callable[[Row], HostBytes]
+    state_of: Callable[[Row], StateBytes]
+    devices: int
     parameters: int
     rows: tuple[Row, ...]
     baseline: float
@@ -82,4 +86,5 @@ def describe(config: Config) -> str:
     """'micro-batch 16 x 4, float32, remat none'."""
     others = recomputation(config)
     words = ", ".join([others.pop("dtype"), *(f"{name} {value}" for name, value in others.items())])
-    return f"micro-batch {config.optim.micro_batch} x {config.optim.accumulate}, {words}"
+    split = ", fsdp" * (config.memory.shard == "fsdp")
+    return f"micro-batch {config.optim.micro_batch} x {config.optim.accumulate}, {words}{split}"

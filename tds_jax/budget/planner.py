@@ -93,6 +93,8 @@ class Planner:
             evaluation=evaluation,
             host=needs,
             host_of=lambda row: self.needs.host(row, config, row.training),
+            state_of=lambda row: self.needs.state(row.config),
+            devices=self._target.mesh(config.optim.micro_batch).size,
             parameters=self.needs.parameters(config),
             rows=self.rows(),
             baseline=self.needs.estimate(self._config),

@@ -20,6 +20,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "host_budget_bytes": plan.host_budget,
         "margin_bytes": plan.budget - plan.target.usable(plan.budget),
         "parameters": plan.parameters,
+        "devices": plan.devices,
         "chosen": _row(plan, plan.chosen)
         | {
             "device_peak_bytes": plan.device_peak,
@@ -47,6 +48,8 @@ def _row(plan: Plan, row: Row) -> dict[str, Any]:
         "device_peak_bytes": row.training,
         "host_peak_bytes": plan.host_of(row).total,
         "launches": None if plan.target.on_host else row.launches,
+        "state_bytes": plan.state_of(row)._asdict(),
+        "shard": row.config.memory.shard,
         "relative_cost": round(row.seconds / plan.baseline, 3),
         "from": row.origin,
     }
@@ -57,7 +60,7 @@ def show(plan: Plan, console: Console) -> None:
     target = plan.target
     margin = plan.budget - target.usable(plan.budget)
     table = Table(
-        title=f"{target.name}: {target.kind}, budget {format_bytes(plan.budget)} "
+        title=f"{target.name}: {_several(plan)}{target.kind}, budget {format_bytes(plan.budget)} "
         f"less {format_bytes(margin)} margin; {plan.parameters:,} parameters",
         title_justify="left",
     )
@@ -90,7 +93,26 @@ def _recomputing(config: Config) -> str:
         value = configuration.value(config, name)
         if value not in (0, "none", "float32"):
             parts.append(value if name == "memory.dtype" else f"{field.metadata['shown']} {value}")
-    return ", ".join(parts)
+    return ", ".join([*parts, *["fsdp"] * (config.memory.shard == "fsdp")])
+
+
+def _several(plan: Plan) -> str:
+    return f"{plan.devices} x " if plan.devices > 1 else ""
+
+
+def _on_each(plan: Plan) -> str:
+    """What each of several devices holds, in words; of one it is in the table."""
+    if plan.devices == 1:
+        return ""
+    state, step = plan.state_of(plan.chosen), plan.chosen.step
+    parts = {
+        "parameters": state.parameters,
+        "optimizer": state.optimizer,
+        "accumulator": state.accumulator,
+        "activations and gradients": step.temporaries,
+    }
+    words = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
+    return f"on each of {plan.devices} devices: {words}\n"
 
 
 def summary(plan: Plan) -> str:
@@ -98,6 +120,7 @@ def summary(plan: Plan) -> str:
     host, config = plan.host, plan.config
     return (
         f"chosen: {describe(config)}\n"
+        f"{_on_each(plan)}"
         f"device, predicted: training {format_bytes(plan.chosen.training)}, evaluation "
         f"{format_bytes(plan.evaluation)} (eval.batch_size {config.eval.batch_size})\n"
         f"host, predicted: {format_bytes(host.total)} = runtime {format_bytes(host.runtime)} + the "

@@ -8,16 +8,17 @@ import dataclasses
 import importlib.util
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from tds_jax.budget import host
 from tds_jax.budget.cost import Speed
 from tds_jax.engine import sharding
 from tds_jax.errors import UserError
+from tds_jax.fields import require
 from tds_jax.sizes import GIB, MIB
 
 
@@ -55,9 +56,10 @@ class Target:
 _MARGINS = {"cpu": (0.0, 20 * MIB), "gpu": (0.10, 20 * MIB), "tpu": (0.05, 20 * MIB)}
 
 # Data-sheet peaks of f32 products (TF32 on the H100, bf16 passes on the v5e) at the half of it that
-# products of these sizes reach, memory bandwidth, and time to start one operation.
-H100 = Speed(flops=2e14, bandwidth=3.35e12, latency=4e-6)
-_V5E = Speed(flops=3e13, bandwidth=8.2e11, latency=1e-6)
+# products of these sizes reach, memory bandwidth, time to start one operation, and links to other
+# devices, one way: NVLink of the H100, the v5e's four of 50 GB/s.
+H100 = Speed(flops=2e14, bandwidth=3.35e12, latency=4e-6, link=4.5e11)
+_V5E = Speed(flops=3e13, bandwidth=8.2e11, latency=1e-6, link=2e11)
 _CORE = Speed(flops=3e10, bandwidth=1e10, latency=1e-5)
 
 # What the compiler asks of a card, in its own text format.
@@ -90,11 +92,18 @@ _H100_CONFIG = {
 _H100_BYTES = int(0.75 * 84929347584)  # what XLA takes of the card by default
 _V5E_BYTES = int(15.75 * GIB)
 
+CARDS = 8  # of one host
+_V5E_SLICES = {1: "2x2", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16"}
+_V5E_SLICES[256] = "16x16"
+
 NAMES = ("here", "cpu", "h100", "v5e")
 
 
-def prepare(name: str) -> None:
+def prepare(name: str, devices: int = 1) -> None:
     """Sets what a target's compiler reads; call before jax first touches a device."""
+    if name == "cpu" and devices > 1:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
     if name != "here":
         jax.config.update("jax_platforms", "cpu")
     if name == "h100":  # kernels cannot be timed on a card that is not there
@@ -106,18 +115,37 @@ def prepare(name: str) -> None:
         os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
 
 
-def find(name: str) -> Target:
-    """The target of a name in NAMES. Raises UserError if its compiler is not installed."""
+def find(name: str, devices: int | None = None) -> Target:
+    """The target of a name in NAMES, so many of it; by default all that are here, or one.
+
+    Raises UserError if its compiler is not installed.
+    """
     if name == "h100":
         _require("jax_cuda12_plugin", name, "plan-gpu")
-        device = topologies.get_topology_desc(
-            platform="cuda", target_config=_text(_H100_CONFIG), topology="1x1x1"
-        ).devices[0]
-        return _described(name, device, _H100_BYTES, "gpu", H100)
+        count = devices or 1
+        hosts = -(-count // CARDS)
+        require(
+            count <= CARDS or count % CARDS == 0,
+            f"--devices={count} of h100 must be at most {CARDS}, or hosts of {CARDS} each",
+        )
+        topology = topologies.get_topology_desc(
+            platform="cuda",
+            target_config=_text(_H100_CONFIG),
+            topology=f"1x{hosts}x{count // hosts}",
+        )
+        return _described(name, topology.devices, _H100_BYTES, "gpu", H100)
     if name == "v5e":
         _require("libtpu", name, "tpu")
-        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-        return _described(name, topology.devices[0], _V5E_BYTES, "tpu", _V5E)
+        sizes = ", ".join(map(str, _V5E_SLICES))
+        require((devices or 1) in _V5E_SLICES, f"--devices={devices} of v5e must be one of {sizes}")
+        slice_ = _V5E_SLICES[devices or 1]
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=f"v5e:{slice_}")
+        return _described(name, topology.devices[: devices or 1], _V5E_BYTES, "tpu", _V5E)
+    there = jax.device_count()
+    require(
+        devices in (None, there),
+        f"--devices={devices}, but {there} are here; leave it out, or describe some: --target=cpu",
+    )
     return _present(name)
 
 
@@ -153,14 +181,15 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _described(name: str, device: jax.Device, limit: int, kind: str, speed: Speed) -> Target:
+def _described(
+    name: str, devices: Sequence[jax.Device], limit: int, kind: str, speed: Speed
+) -> Target:
     margin, least = _MARGINS[kind]
 
     def mesh(micro_batch: int) -> Mesh:
-        del micro_batch  # any number of examples fits one device
-        return jax.make_mesh((1,), ("data",), devices=[device], axis_types=(AxisType.Auto,))
+        return sharding.make_mesh(micro_batch, devices)
 
-    return Target(name, device.device_kind, mesh, limit, margin, least, speed, on_host=False)
+    return Target(name, devices[0].device_kind, mesh, limit, margin, least, speed, on_host=False)
 
 
 def _text(fields: dict) -> str:

@@ -1,12 +1,10 @@
 """Row ranges of compound HDF5 datasets, read through a bounded set of lazily opened handles."""
 
-import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import itertools
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,7 +25,10 @@ from tds_jax.data.stored_rows import (
     contiguous_place,
     stretches,
 )
+from tds_jax.data.unreadable import naming, opening
 from tds_jax.errors import UserError
+
+PLAIN = 128  # of the 1024 descriptors that systems give a process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Header:
 class RowFiles:
     """Opens files on first use and reads row ranges from them; safe in threads and workers.
 
-    max_open_files: handles kept per process, the least recently used is closed first.
+    max_open_files: files that HDF5 holds open per process, the least recently used is closed first;
+    of those whose rows are contiguous, which take a descriptor and no memory, PLAIN are.
     chunk_cache_bytes: HDF5's rdcc_nbytes, per open file; a process therefore holds at most
     max_open_files * chunk_cache_bytes of decompressed chunks. chunk_cache_preemption: HDF5's
     rdcc_w0 in [0, 1]; 1 evicts fully read chunks first.
@@ -98,6 +100,7 @@ class RowFiles:
         self.chunk_cache_bytes = chunk_cache_bytes
         self.chunk_cache_preemption = chunk_cache_preemption
         self._open: OpenFiles[Rows] = OpenFiles(max_open_files, _close)
+        self._plain: OpenFiles[Rows] = OpenFiles(max(max_open_files, PLAIN), _close)
         self._places: dict[tuple[str, str, str], Place] = {}
         self._dtypes: dict[np.dtype, np.dtype] = {}  # files share one, of a kilobyte
 
@@ -107,11 +110,12 @@ class RowFiles:
     @property
     def open_files(self) -> int:
         """Number of handles this process holds."""
-        return len(self._open.held())
+        return len(self._open.held()) + len(self._plain.held())
 
     def close(self) -> None:
         """Closes this process's handles; the next read opens them again."""
         self._open.close()
+        self._plain.close()
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """Rows, fields and group attributes of `group/dataset`; UserError names what is wrong."""
@@ -174,7 +178,9 @@ class RowFiles:
 
     def _rows(self, path: str, group: str, dataset: str) -> AbstractContextManager[Rows]:
         key = path, group, dataset
-        return self._open.using(key, lambda: self._known(*key) or self._found(*key))
+        again = key in self._places and key not in self._open.held()
+        files = self._plain if again else self._open
+        return files.using(key, lambda: self._known(*key) or self._found(*key))
 
     def _known(self, path: str, group: str, dataset: str) -> Rows | None:
         """Rows of a file whose place is remembered, and that has not changed since."""
@@ -185,6 +191,7 @@ class RowFiles:
         if found.unchanged:
             return found
         found.close()
+        del self._places[path, group, dataset]
         return None
 
     def _found(self, path: str, group: str, dataset: str) -> Rows:
@@ -222,52 +229,15 @@ def _fill(found: Rows, path: str, name: str, start: int, block: np.ndarray) -> N
             f"{path}: {name} has {found.rows} rows, not those from {start} to {stop} that were "
             "there; put the file back or start again"
         )
-    with naming(path, f"rows {start} to {stop} of {name} "):
+    try:
         found.read(start, block)
+    except Exception:  # a block of `naming` costs as much as a tenth of the rows
+        with naming(path, f"rows {start} to {stop} of {name} "):
+            raise
 
 
 def _close(found: Rows) -> None:
     found.close()
-
-
-@contextlib.contextmanager
-def opening(path: str) -> Iterator[None]:
-    """Says in one line why a file cannot be opened; OSError where the drive has failed."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if os.path.islink(path):
-            target = os.readlink(path)
-            raise UserError(f"{path}: a link to {target}, which is not there; fetch it") from error
-        raise UserError(f"{path}: no such file; check the path") from error
-    except PermissionError as error:
-        raise UserError(f"{path}: not readable; check its permissions") from error
-    except OSError as error:
-        blame_the_drive(error, path)
-        text = reason(error)
-        if "truncated" in text:
-            raise UserError(f"{path}: truncated HDF5 file; copy or download it again") from error
-        if "signature not found" in text:
-            raise UserError(f"{path}: not an HDF5 file; replace it or move it away") from error
-        if "lock" in text:
-            raise UserError(f"{path}: locked ({text}); close the program that writes it") from error
-        raise UserError(f"{path}: cannot be opened ({text}); copy it again") from error
-
-
-@contextlib.contextmanager
-def naming(path: str, what: str = "") -> Iterator[None]:
-    """Inside, any failure of the library is a UserError: a damaged file may fail anywhere in it.
-
-    But where the drive has failed it is an OSError of the path.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        blame_the_drive(error, path)
-        line = f"{path}: {what}cannot be read ({reason(error)}); copy the file again"
-        raise UserError(line) from error
 
 
 def member(group: h5py.Group, name: str) -> Any:
@@ -341,9 +311,3 @@ def attributes_of(group: h5py.Group) -> dict[str, float | str]:
         elif np.size(value) == 1 and np.asarray(value).dtype.kind in "fiu":
             result[name] = float(np.asarray(value).item())  # some writers store (1,) for a number
     return result
-
-
-def reason(error: Exception) -> str:
-    """The first line of what a library says of a file, where that is true and safe to follow."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "no array of NumPy's" if "allow_pickle" in text else text

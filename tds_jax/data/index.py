@@ -101,6 +101,24 @@ def index_folder(
     return _columns(names, found, layout), warnings
 
 
+def index_given(
+    root: str,
+    names: Sequence[str],
+    layout: Layout,
+    files: RowFiles,
+    progress: Progress = silent,
+) -> FolderIndex:
+    """`index_folder` of recordings that are no files: each is read once at every start."""
+    entries = {}
+    for i, name in enumerate(names):
+        progress(i, len(names), name)
+        try:
+            entries[i] = Entry(scan_file(files, os.path.join(root, name), layout))
+        except UserError as error:
+            entries[i] = Entry(problem=str(error))
+    return _columns(names, entries, layout)
+
+
 def _others(root: str, known: Mapping[str, Entry], names: Sequence[str]) -> list[str]:
     """Known files that are not among the names and have not changed."""
     others = known.keys() - set(names)

@@ -159,32 +159,37 @@ class Loader:
         """
         order = grain.MapDataset.range(len(self._source)).seed(self._seed).shuffle().repeat()
         load = _LoadTrain(self._source, order, self._seed, self._train)
-        return self._batches(load, start_example, len(order))
+        index, count = self._process
+        positions = _Positions(start_example + index, count, self._micro_batch, count)
+        return self._batches(load, positions, len(order) - start_example)
 
     def eval_batches(self) -> Batches:
         """Batches in source order, once; the last ones are padded to micro_batch.
 
         Padding repeats the last example with weight 0 and example -1, so that every batch of every
-        process has one shape and all processes have as many.
+        process has one shape and all processes have as many; one after the other, by number, their
+        batches are that of one process.
         """
         whole = self._micro_batch * self._process[1]
         padded = -(-len(self._source) // whole) * whole
-        return self._batches(_LoadEval(self._source, self._seed), 0, padded)
+        index, count = self._process
+        positions = _Positions(index * self._micro_batch, count, self._micro_batch, 1)
+        return self._batches(_LoadEval(self._source, self._seed), positions, padded)
 
     def close(self) -> None:
         """Stops the threads and workers of every iterator this loader has made."""
         while self._open:
             self._open.pop().close()
 
-    def _batches(self, load: Callable[[range], Example], start: int, stop: int) -> Batches:
-        """load: from the positions of a micro-batch to the batch; start, stop: of all processes."""
+    def _batches(
+        self, load: Callable[[range], Example], positions: "_Positions", examples: int
+    ) -> Batches:
+        """load: from the positions of a micro-batch to the batch; examples: of all processes."""
         if not flags.FLAGS.is_parsed():  # grain reads absl flags; a notebook has parsed none
             flags.FLAGS.mark_as_parsed()
         read = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch)
-        index, count = self._process
         # Nothing is dropped: training never ends and evaluation is padded.
-        whole = grain.MapDataset.range((stop - start) // (self._micro_batch * count))
-        positions = _Positions(start + index, count, self._micro_batch)
+        whole = grain.MapDataset.range(examples // (self._micro_batch * self._process[1]))
         batches = whole.map(positions).map(load).to_iter_dataset(read)
         if self._workers:
             options = grain.MultiprocessingOptions(
@@ -200,17 +205,18 @@ class Loader:
 class _Positions:
     """Positions in a run's order of the examples of a process's n-th micro-batch.
 
-    They count from the run's beginning, wherever it is continued: their epoch does not depend on
-    that.
+    step: from one to the next. They count from the run's beginning, wherever it is continued: their
+    epoch does not depend on that.
     """
 
     first: int
-    step: int
+    processes: int
     micro_batch: int
+    step: int
 
     def __call__(self, number: int) -> range:
-        many = self.step * self.micro_batch
-        return range(self.first + number * many, self.first + (number + 1) * many, self.step)
+        first = self.first + number * self.processes * self.micro_batch
+        return range(first, first + self.step * self.micro_batch, self.step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,9 +228,9 @@ class _LoadTrain:
 
     def __call__(self, positions: range) -> Example:
         indices = [self.order[position] for position in positions]
-        epochs = np.array(positions) // len(self.source)
-        rngs = seeds.generators(self.seed, epochs, np.array(indices)) if self.augment else None
-        return _labelled(read_together(self.source, indices, rngs), self.seed, epochs, indices)
+        of = self.seed, np.array(positions) // len(self.source), np.array(indices)
+        rngs, keys = seeds.generators_and_keys(*of) if self.augment else (None, seeds.keys(*of))
+        return _labelled(read_together(self.source, indices, rngs), indices, keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,16 +242,14 @@ class _LoadEval:
         last = len(self.source) - 1
         indices = [min(position, last) for position in positions]
         batch = read_together(self.source, indices, None)
-        batch = _labelled(batch, self.seed, np.zeros(len(indices), int), indices)
+        batch = _labelled(batch, indices, seeds.keys(self.seed, 0, np.array(indices)))
         padding = np.asarray(positions) > last
         batch["weight"][padding] = 0
         batch["example"][padding] = -1
         return batch
 
 
-def _labelled(batch: Example, seed: int, epochs: np.ndarray, indices: Sequence[int]) -> Example:
-    # The trailing 1 keeps these words apart from the generator's of the same example.
-    keys = seeds.words(2, seed, epochs, np.array(indices), 1)
+def _labelled(batch: Example, indices: Sequence[int], keys: np.ndarray) -> Example:
     return {**batch, "example": np.array(indices, np.int32), "key": keys}
 
 

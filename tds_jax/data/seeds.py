@@ -10,6 +10,7 @@ INIT_A, MULT_A = 0x43B0D7E5, 0x931E8875
 INIT_B, MULT_B = 0x8B51F9DD, 0x58F38DED
 MIX_L, MIX_R = np.uint32(0xCA01F9DD), np.uint32(0x4973F715)
 HALF = np.uint32(16)
+KEYS = 1  # a last word that keeps keys apart from generators, whose last is 0 or none
 
 
 def words(count: int, *of: int | np.ndarray) -> np.ndarray:
@@ -33,9 +34,28 @@ def words(count: int, *of: int | np.ndarray) -> np.ndarray:
 
 def generators(*of: int | np.ndarray) -> list[np.random.Generator]:
     """np.random.default_rng((the b-th of each)) for every b; see `words`."""
-    states = words(8, *of).view("<u8").astype(np.uint64)
+    return _generators(words(8, *of))
+
+
+def _generators(drawn_words: np.ndarray) -> list[np.random.Generator]:
+    states = np.ascontiguousarray(drawn_words).view("<u8").astype(np.uint64)
     drawn: list[Any] = [_Drawn(state) for state in states]  # numpy types know SeedSequence alone
     return [np.random.Generator(np.random.PCG64(state)) for state in drawn]
+
+
+def generators_and_keys(
+    *of: int | np.ndarray,
+) -> tuple[list[np.random.Generator], np.ndarray]:
+    """`generators` of (B,) arrays, and their `keys`, for little more than either."""
+    count = len(np.broadcast_arrays(*of)[0])
+    twice = [np.tile(np.broadcast_to(part, count), 2) for part in of]
+    drawn = words(8, *twice, np.repeat([0, KEYS], count))
+    return _generators(drawn[:count]), drawn[count:, :2]
+
+
+def keys(*of: int | np.ndarray) -> np.ndarray:
+    """(B, 2) uint32 of random keys, apart from the `generators` of the same three numbers."""
+    return words(2, *of, KEYS)
 
 
 class _Hash:

@@ -9,9 +9,10 @@ import pandas
 
 from tds_jax.data import matlab
 from tds_jax.data.columns import ROLES, Columns, columns_of
-from tds_jax.data.hdf5 import Field, Header, RowFiles, attributes_of, member, naming
+from tds_jax.data.hdf5 import Field, Header, RowFiles, attributes_of, member
 from tds_jax.data.heaps import require_ends
 from tds_jax.data.stored_rows import Rows
+from tds_jax.data.unreadable import naming
 from tds_jax.errors import UserError
 
 HDF5 = (".hdf5", ".h5")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,27 @@ from tds_jax.config import Config, OptimConfig
 from tds_jax.engine import optim, sharding, step
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.tasks import Task
+
+
+class StateBytes(NamedTuple):
+    """Of one device: parameters (and their averages), the optimizer's moments, sums of gradients,
+    other variables and metrics; and what evaluating fetches of parameters that are split."""
+
+    parameters: int
+    optimizer: int
+    accumulator: int
+    other: int
+    fetched: int
+
+    @property
+    def held(self) -> int:
+        """Between steps."""
+        return self.parameters + self.optimizer + self.accumulator + self.other
+
+    @property
+    def held_evaluating(self) -> int:
+        """While an evaluation lasts."""
+        return self.held + self.fetched
 
 
 class Blueprint:
@@ -91,14 +112,59 @@ class Blueprint:
         size = sharding.rounded_up(self.config.eval.batch_size, mesh)
         return self.task.batch_spec(size, train=False)
 
+    def shardings(self, mesh: Mesh, state: TrainState | None = None) -> TrainState:
+        """Of every leaf of the state, or of one of other shapes."""
+        state, split = state or self.shapes, self.config.memory.shard == "fsdp"
+        whole = sharding.shardings_for(state, mesh)
+        params, opt_state, ema = (
+            sharding.shardings_for(tree, mesh, split)
+            for tree in (state.params, state.opt_state, state.ema)
+        )
+        return dataclasses.replace(whole, params=params, opt_state=opt_state, ema=ema)
+
+    def state_bytes(self, mesh: Mesh) -> "StateBytes":
+        """What one device holds of the state between steps."""
+        state, places = self.shapes, self.shardings(mesh)
+        params, rest, opt_state, window, ema = (
+            sharding.bytes_on_each(getattr(state, name), getattr(places, name))
+            for name in ("params", "rest", "opt_state", "window", "ema")
+        )
+        sums = 0
+        if self.config.optim.accumulate > 1:
+            sums = sharding.bytes_on_each(state.opt_state.acc_grads, places.opt_state.acc_grads)
+        whole = sharding.shardings_for(state.weights, mesh)
+        fetched = sharding.bytes_on_each(state.weights, whole) - (ema or params)
+        other = rest + window + state.skipped.dtype.itemsize
+        return StateBytes(params + ema, opt_state - sums, sums, other, fetched)
+
+    def abstract_state(self, mesh: Mesh, state: TrainState | None = None) -> TrainState:
+        """The state's shapes, or those of one of other shapes, with `shardings`."""
+        return sharding.abstract(state or self.shapes, mesh, self.shardings(mesh, state))
+
     def trace_step(self, mesh: Mesh) -> jax.stages.Traced:
         """The training step: `.jaxpr` to look at, `.lower().compile()` to run."""
-        state = sharding.abstract(self.shapes, mesh)
+        state = self.abstract_state(mesh)
         several = self.config.micro_batches_per_call > 1
-        return self.train_step.trace(state, sharding.abstract_batch(self.call_spec, mesh, several))
+        batch = sharding.abstract_batch(self.call_spec, mesh, several)
+        return self._on_several(mesh).trace(state, batch)
+
+    def _on_several(self, mesh: Mesh) -> jax.stages.Wrapped:
+        """`train_step` whose state stays where it is; of one device there is nothing to say."""
+        if mesh.size == 1:
+            return self.train_step
+        total, whole = self._total, sharding.replicated(mesh)
+
+        def gathered(params: dict[str, Any], rest: dict[str, Any], batch: Batch) -> Any:
+            return total(jax.lax.with_sharding_constraint(params, whole), rest, batch)
+
+        several = self.config.micro_batches_per_call > 1
+        make = step.make_update_step if several else step.make_train_step
+        split = self.config.memory.shard == "fsdp"
+        return make(gathered if split else total, self.optimizer, (self.shardings(mesh), whole))
 
     def trace_evaluation(self, mesh: Mesh) -> jax.stages.Traced:
         """The evaluation step."""
+        # Whole on every device for as long as an evaluation lasts, however they are kept.
         state = sharding.abstract(self.shapes, mesh)
         spec = sharding.abstract_batch(self.eval_spec(mesh), mesh)
         return self.eval_step.trace(state.params, state.rest, spec)

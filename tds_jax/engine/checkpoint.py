@@ -26,7 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from tds_jax.data import json_file
 from tds_jax.data.drive import reading
 from tds_jax.data.whole_file import DAMAGED, naming, set_aside
-from tds_jax.engine import seal
+from tds_jax.engine import processes, seal
 from tds_jax.errors import UserError
 from tds_jax.news import only_news
 
@@ -136,9 +136,13 @@ class Checkpoints:
         self.wait()
         folder, before = self._folder(position), self.progress(position)
         kept = {name: before[name] for name in ("config",) if name in before}
-        (folder / "metrics").mkdir(exist_ok=True)
-        json_file.write(folder / "metrics" / "metrics", {SCORE: score})
-        json_file.write(folder / "progress" / "metadata", _signed(progress | kept))
+
+        def write() -> None:
+            (folder / "metrics").mkdir(exist_ok=True)
+            json_file.write(folder / "metrics" / "metrics", {SCORE: score})
+            json_file.write(folder / "progress" / "metadata", _signed(progress | kept))
+
+        processes.by_first(write)
         self.manager.reload()
 
     def _folder(self, position: int) -> Path:
@@ -146,7 +150,8 @@ class Checkpoints:
 
     def set_aside(self, position: int) -> Path:
         """Moves a checkpoint out of the way, whole or not; returns where it is now."""
-        target = set_aside(self._folder(position), self.folder.parent / DAMAGED)
+        place = self.folder.parent / DAMAGED
+        target = processes.by_first(lambda: set_aside(self._folder(position), place))
         self.manager.reload()
         return target
 
@@ -192,7 +197,7 @@ class Checkpoints:
 
     def _restore(self, position: int, abstract_state: Any) -> Restored:
         progress = self.progress(position)
-        if reason := seal.damage(self._folder(position)):
+        if reason := processes.by_first(lambda: seal.damage(self._folder(position))):
             raise DamagedError(reason)
         self._require_fit(position, abstract_state)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
@@ -269,6 +274,8 @@ def _plainly_named(folder: Path, exists: bool) -> Iterator[Path]:
 
 def _seal(folder: Path, position: int) -> None:
     """Part of the checkpoint: Orbax calls this before its temporary folder takes the name."""
+    if not processes.first():
+        return
     for temporary in folder.glob(f"{position}.orbax-checkpoint-tmp*"):
         seal.seal(temporary, "state")
 

@@ -1,7 +1,7 @@
 """Runs beside each other: what differs in their settings, what came out, and what it took.
 
-Runs that differ in their seed alone are one column, with mean ± standard deviation. All of it is
-read from what training and evaluation leave in a workdir.
+Runs that differ in their seed or fold alone are one column, with mean ± standard deviation. All of
+it is read from what training and evaluation leave in a workdir.
 """
 
 import collections
@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import itertools
 import json
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,11 +23,12 @@ from tds_jax.errors import UserError, some
 from tds_jax.progress import span
 from tds_jax.sizes import format_bytes
 
-SEED = "seed"  # begins the names of the folders of `train --seeds`
+# Ends the names of folders that `train --seeds`, --folds and --leave_one_user_out make.
+SAMPLE = re.compile(r"(^|_)(seed\d+|fold\d+of\d+|user=.*)$")
 REMEDY = "restore it or leave this run out"
 HEADLINE = 5  # metrics of a report that does not say which matter
-# What may differ between runs that are one experiment with several seeds.
-APART = ("seed", "memory.compile_cache", "data.cache_dir", "log")
+# What may differ between runs that are one experiment, on several seeds or parts of the data.
+APART = ("seed", "data.fold", "memory.compile_cache", "data.cache_dir", "log")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """Runs that differ in their seed alone."""
+    """Runs that differ in their seed or fold alone."""
 
     name: str
     runs: list[Run]
@@ -108,11 +110,16 @@ def grouped(runs: Sequence[Run]) -> list[Column]:
     found: dict[tuple[str, int], list[Run]] = {}
     seen: collections.Counter[tuple[str, Any]] = collections.Counter()
     for run in runs:
-        experiment, seed = _experiment(run.config), run.config.get("seed")
-        # The same seed again is no other sample: it begins a column of its own.
-        found.setdefault((experiment, seen[experiment, seed]), []).append(run)
-        seen[experiment, seed] += 1
+        experiment = _experiment(run.config)
+        sample = run.config.get("seed"), _fold(run)
+        # The same seed and fold again are no other sample: they begin a column of their own.
+        found.setdefault((experiment, seen[experiment, sample]), []).append(run)
+        seen[experiment, sample] += 1
     return [Column(_name(members), members) for members in found.values()]
+
+
+def _fold(run: Run) -> str | None:
+    return run.config.get("data", {}).get("fold")
 
 
 def _experiment(config: dict[str, Any]) -> str:
@@ -125,8 +132,11 @@ def _experiment(config: dict[str, Any]) -> str:
 
 def _name(runs: Sequence[Run]) -> str:
     first = Path(runs[0].name)
-    if first.name.startswith(SEED):  # as `train --seeds` calls them
-        return first.parent.name
+    shared = first.name
+    while (shorter := SAMPLE.sub("", shared)) != shared:
+        shared = shorter
+    if shared != first.name:
+        return shared or first.parent.name
     return first.name if len(runs) == 1 else f"{first.name} and {len(runs) - 1} more"
 
 
@@ -189,9 +199,10 @@ def notes(columns: Sequence[Column], split: str) -> list[str]:
     """What a reader of the table must know."""
     runs = [run for column in columns for run in column.runs]
     said = [f"{run.name} has no report on {split}" for run in runs if not run.values]
-    data = {run.about["identity"] for run in runs if "identity" in run.about}
-    if len(data) > 1:
-        said.append(f"the runs were evaluated on {len(data)} different sets of data")
+    known = {(_fold(run), run.about["identity"]) for run in runs if "identity" in run.about}
+    if len(known) > len({fold for fold, _ in known}):
+        count = len({identity for _, identity in known})
+        said.append(f"the runs were evaluated on {count} different sets of data")
     if len({run.config.get("task") for run in runs}) > 1:
         said.append("the runs are of different tasks")
     return said

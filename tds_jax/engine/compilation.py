@@ -1,22 +1,47 @@
-"""Compiled programs on disk, so that a run that goes on need not compile anew."""
+"""What a card's compiler is told, and compiled programs on disk for a run that goes on."""
 
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 import jax
 
+from tds_jax.budget import cards
 from tds_jax.config import AUTO
 from tds_jax.errors import UserError
 
 OFF = "off"
 
+# XLA's words for `memory.deterministic`. A name that it does not know ends the process; jaxlib
+# 0.10.2 and 0.11.2 know these, that for CPU too.
+_DETERMINISTIC = {
+    "card": ("--xla_gpu_deterministic_ops=true",),
+    "run": ("--xla_gpu_exclude_nondeterministic_ops=true",),
+    "off": (),
+}
+
+
+def tell_compiler(deterministic: str) -> None:
+    """Acts on `memory.deterministic`, before jax first touches a device; nothing without a card's
+    compiler.
+
+    A flag that XLA_FLAGS has already is the user's, and wins.
+    """
+    if cards.has_compiler():
+        given = os.environ.get("XLA_FLAGS", "")
+        own = {flag.split("=")[0] for flag in given.split()}
+        added = [f for f in _DETERMINISTIC[deterministic] if f.split("=")[0] not in own]
+        os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
+
 
 def keep_programs(setting: str, workdir: Path) -> None:
     """Acts on `memory.compile_cache`: 'auto' is .compiled beside the workdir, 'off' none.
 
-    Programs that took less than jax's own limit of one second to compile are not kept. Where the
-    folder cannot be written: UserError if it was named, a warning if it is 'auto'.
+    Small programs are kept, too: a run compiles dozens of them (drawing a weight, a gauge, a
+    baseline), and jax by itself keeps what took it a second. On a card jax keeps there also which
+    kernels were the fastest, so that no later start may find others. Where the folder cannot be
+    written: UserError if it was named, a warning if it is 'auto'.
     """
     if setting == OFF:
         return
@@ -34,3 +59,5 @@ def keep_programs(setting: str, workdir: Path) -> None:
         print(f"warning: {words}", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

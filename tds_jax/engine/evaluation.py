@@ -13,8 +13,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from tds_jax.config import Config
-from tds_jax.data.pipeline import Loader, Source
-from tds_jax.engine import sharding
+from tds_jax.data.pipeline import Example, Loader, Source
+from tds_jax.engine import processes, sharding
 from tds_jax.engine.step import Batch, compiled
 
 Scored = tuple[Mapping[str, np.ndarray], Any]
@@ -22,11 +22,16 @@ Scored = tuple[Mapping[str, np.ndarray], Any]
 
 
 def over(
-    source: Source, run: Callable[[Batch], Any], config: Config, mesh: Mesh
+    source: Source,
+    run: Callable[[Batch], Any],
+    config: Config,
+    mesh: Mesh,
+    with_batch: bool = True,
 ) -> Iterator[Scored]:
     """(batch, run(batch)) for every batch of a source, in its order.
 
-    run: compiled. While the devices work on a batch the caller has the one before; no more than
+    run: compiled. Processes read and run a part of each batch, and get the whole, but its leaves
+    only `with_batch`. While the devices work on a batch the caller has the one before; no more than
     one is on them, so that memory is what a plan says.
     """
     loader = Loader(
@@ -43,10 +48,18 @@ def over(
     done: list[Scored] = []
     with contextlib.closing(loader):
         for batch in loader.eval_batches():
-            outputs = run(sharding.put_batch(batch, mesh))
+            placed = sharding.put_batch(batch, mesh)
+            outputs = run(placed)
             yield from done
-            done = [(batch, jax.device_get(outputs))]
+            done = [_whole(batch, placed if with_batch else {}, outputs, mesh)]
         yield from done
+
+
+def _whole(batch: Example, placed: Batch, outputs: Any, mesh: Mesh) -> Scored:
+    """All rows of a batch and its outputs on this host."""
+    if not processes.several():
+        return batch, jax.device_get(outputs)
+    return jax.device_get(sharding.everywhere((placed, outputs), mesh))
 
 
 class Evaluator:

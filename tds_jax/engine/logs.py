@@ -1,4 +1,4 @@
-"""Where numbers go while a run lasts: metrics.jsonl, the console, TensorBoard; process 0 only.
+"""Where numbers go while a run lasts: metrics.jsonl, the console, loggers; process 0 only.
 
 metrics.jsonl has one object a line: step (optimizer steps planned so far), examples, split, then
 name -> value. Names under perf/ depend on the machine; everything else repeats exactly when a run
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -31,7 +30,7 @@ from tds_jax import progress
 from tds_jax.config import Config
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import DAMAGED, naming, set_aside, whole_file
-from tds_jax.errors import UserError
+from tds_jax.engine import loggers, processes
 
 Line = dict[str, Any]
 
@@ -78,13 +77,13 @@ class Log:
     """
 
     def __init__(self, workdir: Path, config: Config, describe: Callable[[Line], str]) -> None:
-        self._main = jax.process_index() == 0
+        self._main = processes.first()
         self.path = workdir / "metrics.jsonl"
         self.console = _Console(quiet=not self._main, soft_wrap=True, highlight=False)
         self._describe = describe
         self._total, self._batch_size = config.optim.steps, config.optim.batch_size
-        self._tensorboard = config.log.tensorboard
-        self._writer: Any = None
+        self._config = config
+        self._loggers: list[loggers.Logger] = []
         self._progress = _step_bar(self.console)
         self._bar = self._progress.add_task("", total=self._total, words="")
 
@@ -96,14 +95,14 @@ class Log:
     def __exit__(self, *error: object) -> None:
         if self.console.is_terminal:  # elsewhere rich would print an empty line
             self._progress.stop()
-        if self._writer:
-            self._writer.close()
+        for logger in self._loggers:
+            logger.close()
 
     def begin(self, step: int) -> None:
-        """Starts the bar, and TensorBoard's curves, at a step."""
+        """Starts the bar, and the curves of loggers, at a step."""
         self._progress.reset(self._bar, total=self._total, completed=step)
-        if self._tensorboard and self._main:
-            self._writer = _tensorboard(self.path.parent, step)
+        if self._main:
+            self._loggers = loggers.opened(self.path.parent, self._config, step)
 
     @contextlib.contextmanager
     def working(self, words: str) -> Iterator[None]:
@@ -129,11 +128,15 @@ class Log:
         with naming(self.path), self.path.open("a") as file:
             file.write(json.dumps({k: _finite(v) for k, v in stamped.items()}) + "\n")
         self._show(line)
-        if self._writer:
-            for name, value in line.items():
-                is_number = isinstance(value, int | float) and name not in ("step", "examples")
-                if is_number and math.isfinite(value):
-                    self._writer.add_scalar(f"{line['split']}/{name}", value, line["step"])
+        values = {
+            f"{line['split']}/{name}": value
+            for name, value in line.items()
+            if name not in ("step", "examples")
+            and isinstance(value, int | float)
+            and math.isfinite(value)
+        }
+        for logger in self._loggers:
+            logger.log(line["step"], values)
 
     def _show(self, line: Line) -> None:
         words = self._describe(line)
@@ -169,17 +172,6 @@ def _step_bar(console: Console) -> Progress:
         console=console,
         auto_refresh=True,
     )
-
-
-def _tensorboard(workdir: Path, step: int) -> Any:
-    """A writer that hides what an interrupted run wrote after this step."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "log.tensorboard=True needs tensorboardX; pip install 'tds_jax[tensorboard]'"
-        ) from error
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
 
 def series(lines: list[Line], split: str) -> Iterator[tuple[str, list[int], list[float]]]:

@@ -17,14 +17,24 @@ from typing import Any
 import jax
 
 from tds_jax.budget import heap, memory
-from tds_jax.engine import curves, frozen, history, inherited, optim, sharding, workdir
+from tds_jax.engine import (
+    curves,
+    frozen,
+    history,
+    inherited,
+    optim,
+    processes,
+    workdir,
+)
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.callbacks import Callback, Callbacks
 from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
+from tds_jax.engine.profiling import Profile
 from tds_jax.engine.program import Program
 from tds_jax.engine.step import Batch, TrainState
 from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
+from tds_jax.engine.vote import Vote
 from tds_jax.engine.window import WindowLog
 from tds_jax.errors import UserError
 from tds_jax.fields import require_choice
@@ -58,15 +68,25 @@ class Standing:
 class Finished:
     """How a run ended. complete: all steps or early stop; False when a signal stopped it.
 
-    signal: its name, '' without one. device_predicted, device_peak: bytes of the training step;
-    the latter measured, None on CPU.
+    signal: its name, '' without one. step: predicted bytes of a step alone. predicted: device bytes
+    of stepping and evaluating, as far as they are known. device: what was measured, see
+    memory.DeviceMeter; empty on CPU.
     """
 
     complete: bool
     signal: str
     steps: int
-    device_predicted: int
-    device_peak: int | None
+    step: int
+    predicted: dict[str, int]
+    device: dict[str, tuple[int, bool]]
+
+    def device_words(self, work: str) -> str:
+        """What a work has taken of the device: predicted, and measured as well as that can be."""
+        peak, own = self.device[work]
+        need = self.predicted.get(work)
+        planned = "" if need is None else f"{format_bytes(need)} predicted, "
+        least = "" if own else "at most "
+        return f"device, {work}: {planned}{least}{format_bytes(peak)} measured"
 
 
 class Run:
@@ -88,6 +108,9 @@ class Run:
         self.total = config.optim.steps * config.optim.batch_size
         self._platform = self.program.mesh.devices.flat[0].platform
         self._running: collections.deque[Any] = collections.deque()
+        self._vote = Vote(self.program.mesh, AHEAD[self._platform])
+        self.interrupted = False
+        self.profile = Profile(folder, config.log.profile, config.calls_per_update, self.wait)
 
     def start(self) -> tuple[TrainState, Standing]:
         """The latest checkpoint, or a fresh state with the train split's statistics."""
@@ -104,14 +127,15 @@ class Run:
             opt_state = optim.reaccumulate(
                 state.opt_state, params, before, self.config.optim.accumulate
             )
-            everywhere = sharding.shardings_for(opt_state, mesh)
-            state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, everywhere))
+            place = self.program.blueprint.shardings(mesh).opt_state
+            state = dataclasses.replace(state, opt_state=jax.device_put(opt_state, place))
             for line in self._resuming(progress, restored.progress["config"]["optim"]["steps"]):
                 self.log.say(line)
         need = format_bytes(self.program.predicted.total)
         seconds = self.program.compile_seconds
         self.log.say(f"a step needs {need} on the device (predicted; compiled in {seconds:.0f} s)")
-        if words := cut_back(self.log.path, progress.position, progress.evaluated):
+        place = self.log.path, progress.position, progress.evaluated
+        if processes.first() and (words := cut_back(*place)):
             self.log.say(words)
         self.log.begin(progress.position // self.config.optim.batch_size)
         self.window.start(state, progress.position)
@@ -156,6 +180,14 @@ class Run:
         wanted = self._due(progress, every) or (every > 0 and progress.position >= self.total)
         return wanted and progress.evaluated != progress.position
 
+    def told(self, stop: StopSignal) -> bool:
+        """Whether to stop, which all processes decide together."""
+        if not self._vote(bool(stop)):
+            return False
+        processes.stopping()
+        stop.hear(next(filter(None, processes.gather(stop.received))))
+        return True
+
     def evaluate(self, state: TrainState, progress: Standing, stop: StopSignal) -> Standing:
         """Looks at `val`; the score is added to the checkpoint of this position.
 
@@ -165,6 +197,7 @@ class Run:
             with stop.raising(self.checkpoints.wait):
                 values = self._look(state, progress)
         except StopError:
+            self.interrupted = True
             return progress
         stopping = progress.stopping.observe(self._score(values))
         progress = Standing(progress.position, progress.position, stopping)
@@ -178,9 +211,10 @@ class Run:
                 self.feed.release_workers()
             with memory.noticing("eval.batch_size"):
                 values = self.program.evaluate(state, self.task.source("val"))
+            values = processes.broadcast(values)
             heap.trim()
             self.log.write(self.window.line("val", progress.position) | values)
-            if self.config.log.plots:
+            if self.config.log.plots and processes.first():
                 curves.draw_curves(self.folder)
         return values
 
@@ -197,7 +231,8 @@ class Run:
     def _save(self, state: TrainState, progress: Standing, score: float | None) -> None:
         self.window.flush()
         # No checkpoint has seen other data than its run was begun with.
-        workdir.require_unchanged(self.folder, self.task.data_files())
+        files = self.task.data_files()
+        processes.by_first(lambda: workdir.require_unchanged(self.folder, files))
         remembered = dataclasses.asdict(progress) | {
             "step": progress.position // self.config.optim.batch_size,
             "config": self.config.to_dict(),
@@ -228,6 +263,10 @@ class Run:
         last = self._running[-1] if self._running else ()
         return not all(leaf.is_ready() for leaf in jax.tree.leaves(last))
 
+    def wait(self) -> None:
+        """Until the devices have done all calls."""
+        jax.block_until_ready(list(self._running))
+
     def require_update(self, state: TrainState, progress: Standing) -> None:
         """UserError for a finished run that has learnt nothing."""
         if self.finished(progress) and not int(jax.device_get(state.opt_state.gradient_step)):
@@ -239,18 +278,21 @@ class Run:
 
     def finish(self, position: int, signal: str) -> Finished:
         """What is told of a run that ends at a position."""
+        self.program.device.note(memory.STEPPING)
         return Finished(
             complete=not signal,
             signal=signal,
             steps=position // self.config.optim.batch_size,
-            device_predicted=self.program.predicted.total,
-            device_peak=memory.device_peak(),
+            step=self.program.predicted.total,
+            predicted=self.program.needs(),
+            device=self.program.device.found,
         )
 
     def close(self) -> None:
         """Stops workers and finishes writing."""
         self.feed.close()
         self.checkpoints.close()
+        self.profile.close()
 
 
 def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) -> Finished:
@@ -265,6 +307,7 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
         StopSignal(_ends(folder), meanwhile=SAVES) as stop,
         Log(folder, config, blueprint.task.describe) as log,
         contextlib.closing(_opened(blueprint, folder, log, callbacks, stop)) as run,
+        processes.naming_the_dead(),
     ):
         try:
             with stop.raising():
@@ -275,13 +318,14 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
         with jax.transfer_guard_host_to_device("disallow"):  # but for what is asked for by name
             while True:
                 # Save before drawing: the checkpoint's position is the number of examples consumed.
-                look = run.evaluation_due(progress)
-                run.maybe_save(state, progress, now=look or run.finished(progress) or bool(stop))
-                if look and not stop:  # a scheduler's patience may be shorter than an evaluation
+                look, stopping = run.evaluation_due(progress), run.told(stop)
+                run.maybe_save(state, progress, now=look or run.finished(progress) or stopping)
+                if look and not stopping:  # a scheduler may be less patient than an evaluation
                     progress = run.evaluate(state, progress, stop)
-                if stop or run.finished(progress):
+                if stopping or run.interrupted or run.finished(progress):
                     break
-                state = run.step(state, next(batches))
+                with run.profile.call():
+                    state = run.step(state, next(batches))
                 progress = run.advanced(progress)
                 state = run.window.step(state, progress.position)
                 run.tell(state, progress.position)
@@ -290,7 +334,7 @@ def fit(blueprint: Blueprint, folder: Path, callbacks: Sequence[Callback] = ()) 
 
 
 def _ends(folder: Path) -> Callable[[str], None]:
-    return lambda name: history.end(folder, history.stopped(name))
+    return lambda name: history.end(folder, history.stopped(name)) if processes.first() else None
 
 
 def _opened(

@@ -1,33 +1,55 @@
 """The mesh, the shardings of a tree, and process-local batches made global.
 
 One device is a mesh of one, so the training step is written once: the batch is split over the
-axis `data`, the state is replicated. Domains never see any of this.
+axis `data`; the state is replicated, or (memory.shard='fsdp') its large leaves are split over the
+same axis and made whole where they are used. Domains never see any of this.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tds_jax.errors import UserError
 
+# Leaves of fewer entries are not split: fetching them costs more than keeping them.
+SPLIT = 2**14
 
-def make_mesh(micro_batch: int) -> Mesh:
+
+def make_mesh(micro_batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A one-axis mesh `data` over all devices; each must get the same number of examples."""
-    count = jax.device_count()
+    count = len(devices or jax.devices())
     if micro_batch % count:
         raise UserError(
             f"optim.batch_size/optim.accumulate={micro_batch} examples cannot be shared equally by "
             f"{count} devices; use a micro-batch that is a multiple of {count}"
         )
-    return all_devices()
+    return all_devices(devices)
 
 
-def all_devices() -> Mesh:
+def all_devices(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A one-axis mesh `data` over all devices."""
     # Auto axes: since jax 0.9 the default of make_mesh is Explicit, which needs sharding in types.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    count = len(devices or jax.devices())
+    return jax.make_mesh((count,), ("data",), devices=devices, axis_types=(AxisType.Auto,))
+
+
+def for_reading() -> Mesh:
+    """One device of this process; of several processes all devices, since they read together."""
+    if jax.process_count() > 1:
+        return all_devices()
+    return jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
+
+
+def here(tree: Any) -> Any:
+    """A tree of arrays that every device holds, on one of this process alone."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(jnp.asarray, jax.device_get(tree))
 
 
 def rounded_up(examples: int, mesh: Mesh) -> int:
@@ -53,18 +75,43 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shardings_for(tree: Any, mesh: Mesh) -> Any:
-    """The sharding of every leaf of a state: replicated."""
-    return jax.tree.map(lambda _: replicated(mesh), tree)
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """A tree of global arrays, whole on every device."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
 
 
-def abstract(tree: Any, mesh: Mesh) -> Any:
-    """ShapeDtypeStructs with shardings, to compile or to restore into without allocating."""
+def shardings_for(tree: Any, mesh: Mesh, split: bool = False) -> Any:
+    """The sharding of every leaf: replicated; with `split`, large ones along their longest axis
+    that the devices can share equally."""
+    return jax.tree.map(lambda leaf: _sharding(leaf.shape, mesh, split), tree)
+
+
+def _sharding(shape: tuple[int, ...], mesh: Mesh, split: bool) -> NamedSharding:
+    shared = [axis for axis, length in enumerate(shape) if length % mesh.size == 0]
+    if not split or not shared or math.prod(shape) < SPLIT:
+        return replicated(mesh)
+    longest = max(shared, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
+
+
+def abstract(tree: Any, mesh: Mesh, shardings: Any = None) -> Any:
+    """ShapeDtypeStructs with shardings (replicated, if none are given), to compile or to restore
+    into without allocating."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
-        shardings_for(tree, mesh),
+        shardings_for(tree, mesh) if shardings is None else shardings,
     )
+
+
+def bytes_on_each(tree: Any, shardings: Any) -> int:
+    """Of a tree's arrays, or of their shapes, what one device holds."""
+    held = jax.tree.map(
+        lambda leaf, sharding: math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
+        tree,
+        shardings,
+    )
+    return sum(jax.tree.leaves(held))
 
 
 def abstract_batch(spec: Any, mesh: Mesh, several: bool = False) -> Any:
@@ -92,7 +139,8 @@ def put_batch(
         }
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, value)
-        for name, value in batch.items()
-    }
+    with jax.transfer_guard_host_to_device("allow"):  # as device_put, this is asked for by name
+        return {
+            name: jax.make_array_from_process_local_data(sharding, value)
+            for name, value in batch.items()
+        }

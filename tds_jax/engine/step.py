@@ -105,8 +105,13 @@ def make_total(graphdef: nnx.GraphDef, loss_fn: LossFn) -> Total:
     return jax.jit(total, inline=True)
 
 
-def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
-    """(state, micro-batch) -> (state, objective), jitted, the old state donated."""
+def make_train_step(
+    total: Total, optimizer: Optimizer, out_shardings: Any = None
+) -> jax.stages.Wrapped:
+    """(state, micro-batch) -> (state, objective), jitted, the old state donated.
+
+    out_shardings: of both; None where the devices leave no choice.
+    """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Objective]:
         differentiated = jax.value_and_grad(total, has_aux=True)
@@ -122,10 +127,12 @@ def make_train_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
         ema = optimizer.average(state.ema, params, opt_state, state.opt_state)
         return TrainState(params, rest, opt_state, window, skipped, ema), objective
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out_shardings)
 
 
-def make_update_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
+def make_update_step(
+    total: Total, optimizer: Optimizer, out_shardings: Any = None
+) -> jax.stages.Wrapped:
     """(state, all micro-batches of an update) -> (state, objectives), as `make_train_step`.
 
     Leaves of the batch are (K, B, ...), of the objectives (K,). The micro-batches' gradients are
@@ -159,7 +166,7 @@ def make_update_step(total: Total, optimizer: Optimizer) -> jax.stages.Wrapped:
         ema = optimizer.average(state.ema, params, opt_state, state.opt_state)
         return TrainState(params, rest, opt_state, window, skipped, ema), objectives
 
-    return jax.jit(update_step, donate_argnums=0)
+    return jax.jit(update_step, donate_argnums=0, out_shardings=out_shardings)
 
 
 def _unless(skip: jax.Array, before: Any, after: Any) -> Any:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Self
+from typing import ClassVar, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 3.0  # s that native code (a compiler, say) may keep a signal waiting
@@ -59,6 +59,8 @@ class StopSignal:
     meanwhile: what is done before all ends, for the line that says so.
     """
 
+    _open: ClassVar[list["StopSignal"]] = []  # the contexts that a signal of now goes to
+
     def __init__(
         self,
         leaving: Callable[[str], None] = lambda name: None,
@@ -80,6 +82,18 @@ class StopSignal:
         self.received = signal.Signals(number).name
         if self._finish:
             raise StopError(self.received)
+
+    @classmethod
+    def tell(cls, name: str) -> None:
+        """As if this process had got the signal that another process got; once is enough."""
+        if cls._open and not cls._open[-1].received:
+            os.kill(os.getpid(), signal.Signals[name])
+
+    def hear(self, name: str) -> None:
+        """Of a signal that another process got, where that has been agreed on."""
+        if not self.received:
+            self.received = name
+            self._acknowledge(signal.Signals[name])
 
     @contextlib.contextmanager
     def raising(self, finish: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -126,9 +140,11 @@ class StopSignal:
         self._old_fd = signal.set_wakeup_fd(self._pipe[1])
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="stop_signal")
         self._watcher.start()
+        self._open.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._open.remove(self)
         for number, handler in self._old.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_fd)

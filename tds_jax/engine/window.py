@@ -78,7 +78,8 @@ class WindowLog:
         values = metrics.compute(metrics.to_host(window))
         values |= {name: value.item() for name, value in jax.device_get(gauges).items()}
         self._warn(int(values["skipped"]))
-        self._log.write(line | values | memory_line(self._program.predicted.total))
+        self._program.device.note(memory.STEPPING)
+        self._log.write(line | values | memory_line(self._program))
 
     def _warn(self, skipped: int) -> None:
         if skipped > self._skipped:
@@ -89,12 +90,13 @@ class WindowLog:
         self._skipped = skipped
 
 
-def memory_line(predicted: int) -> Line:
-    """Bytes on the host now, on the device at its peak (measured where it can be), predicted."""
-    measured = memory.device_peak()
+def memory_line(program: Program) -> Line:
+    """Bytes on the host now, and of stepping on the device: predicted, and measured where no other
+    work has taken more."""
+    measured = program.device.own(memory.STEPPING)
     peak = {} if measured is None else {"perf/device_peak_bytes": measured}
     return {
         "perf/host_bytes": memory.host_bytes(),
-        "perf/device_predicted_bytes": predicted,
+        "perf/device_predicted_bytes": program.predicted.total,
         **peak,
     }

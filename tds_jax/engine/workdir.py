@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -15,7 +14,7 @@ from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.config import Config
 from tds_jax.data import identity, json_file
-from tds_jax.engine import sharding
+from tds_jax.engine import processes, sharding
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.checkpoint import Checkpoints, DamagedError, Restored
 from tds_jax.errors import UserError, some
@@ -177,7 +176,7 @@ def restore(
     """A checkpoint, and the `optim.accumulate` it was saved under, which shapes its optimizer."""
     accumulate = checkpoints.progress(position)["config"]["optim"]["accumulate"]
     saved = dataclasses.replace(blueprint.config.optim, accumulate=accumulate)
-    shapes = sharding.abstract(blueprint.shapes_under(saved), mesh)
+    shapes = blueprint.abstract_state(mesh, blueprint.shapes_under(saved))
     return checkpoints.restore(position, shapes), accumulate
 
 
@@ -229,14 +228,14 @@ def load_model(
     if not has_checkpoint(workdir):
         raise UserError(f"--workdir={workdir} has no checkpoint yet; train first")
     keep = blueprint.config.checkpoint.keep
-    mesh = jax.make_mesh((1,), ("data",), devices=jax.local_devices()[:1])
+    mesh = sharding.for_reading()
     with contextlib.closing(Checkpoints.open(workdir / CHECKPOINTS, keep, read_only=True)) as kept:
         positions = _asked(kept, which, blueprint.config.optim.batch_size, workdir)
         (restored, _), damaged = _first_whole(kept, positions, blueprint, mesh)
-    for other, reason in damaged.items():
+    for other, reason in damaged.items() if processes.first() else ():
         words = f"checkpoint {other} in {workdir} is damaged ({reason})"
         print(f"warning: {words}; using {restored.position} instead", file=sys.stderr)
-    state = restored.state
+    state = sharding.here(restored.state)
     return nnx.merge(blueprint.graphdef, state.weights, state.rest), restored
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import Any
 
-from tds_jax.config import EvalConfig, LoaderConfig, MemoryConfig
+from tds_jax.config import EvalConfig, MemoryConfig, SourceConfig
 from tds_jax.fields import (
     FREE,
     PLANNED,
@@ -89,10 +89,9 @@ class ForecastInputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class ForecastDataConfig(LoaderConfig):
+class ForecastDataConfig(SourceConfig):
     """Where the fields are and how windows are cut from them; see `forecast.fields`, `.windows`."""
 
-    path: str
     variables: tuple[str, ...]
     target: str
     accumulated: tuple[str, ...]
@@ -182,7 +181,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
         memory |= {"day_chunk": chunk * days, "pixel_chunk": chunk * (not days)}
     later: dict[str, dict[str, Any]] = {
         "model": {"periodic": False},
-        "data": {"select": ()},
+        "data": {"select": (), "source": ""},
         "loss": {"own": ""},
     }
     return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

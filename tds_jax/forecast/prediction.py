@@ -12,6 +12,7 @@ from flax import nnx
 
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, require_place, time_axis
 from tds_jax.data.places import make_folder_for
+from tds_jax.engine import processes
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.fields import require_ending
@@ -41,6 +42,8 @@ def predict(
     not be read. workdir: the run's; nothing in it is needed.
     """
     require_ending("--output", target, (".nc", ".nc4", ".zarr"))
+    if not processes.first():  # it is one file
+        return [target]
     fields = task.open(str(source))
     last = require_forecasts(task, fields, f"--input={source}")
     require_place(source, target)

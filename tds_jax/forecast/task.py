@@ -28,6 +28,7 @@ from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.metrics import Errors, row_area
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
+from tds_jax.forecast.own_fields import own_fields
 from tds_jax.forecast.recorded import grid_words, packed, unpacked, west_of
 from tds_jax.forecast.windows import (
     ForecastWindows,
@@ -82,13 +83,13 @@ class ForecastTask:
 
     @functools.cached_property
     def _folder(self) -> str:
-        cache = cache_root(self.config.data.cache_dir)
-        return self.config.data.path or stand_in(cache, _simulation(self.config), "fields")
+        data, made = self.config.data, _simulation(self.config)
+        return data.source or data.path or stand_in(cache_root(data.cache_dir), made, "fields")
 
     @functools.cached_property
     def fields(self) -> Fields:
-        """The daily fields of data.path, or generated ones."""
-        fields = self.open(self._folder)
+        """The daily fields of data.path or data.source, or generated ones."""
+        fields = self.open(own_fields(self.config) if self.config.data.source else self._folder)
         require_windows(fields.days, self.spec)
         return fields
 
@@ -116,7 +117,7 @@ class ForecastTask:
 
     def _inputs_of_data(self) -> dict[str, Any]:
         data, land_only = self.config.data, self.config.model.land_only
-        if data.path or data.downsample > 1:
+        if not data.generated or data.downsample > 1:
             lat, lon = self.fields.lat, self.fields.lon
             land = self.fields.land
             described = self.fields.attributes
@@ -171,7 +172,7 @@ class ForecastTask:
     def data_files(self) -> dict[str, str]:
         """The files of the fields, every chunk of a Zarr store, and static maps."""
         data = self.config.data
-        if not data.path:
+        if not data.in_files:
             return {}
         maps = [name.rpartition(":")[0] for name in (data.land_mask, *data.static) if name]
         return {f"static/{os.path.basename(path)}": path for path in maps} | below(
@@ -187,7 +188,7 @@ class ForecastTask:
             f"{self.recorded.height} x {self.recorded.width} cells, {self.recorded.grid}; "
             f"{', '.join(data.variables)} -> {data.target}"
         )
-        return DataAbout(self._folder, words, not data.path)
+        return DataAbout(self._folder, words, data.generated)
 
     def around(self) -> Surroundings:
         """What stands around the network."""

@@ -19,10 +19,10 @@ def width_conv1d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x (B, T, G * W), kernel (K, G, H) -> (B, T - K + 1, H * W).
 
     The W columns of each group are convolved over time alike; channel index = group * W + column.
-    On CPU this is one product with a banded matrix, elsewhere the backend's convolution; either way
-    only x and kernel are kept for the backward pass (so no forward-mode derivative).
+    Computed in the form that FORMS has for the backend; in any of them only x and kernel are kept
+    for the backward pass (so no forward-mode derivative).
     """
-    return jax.lax.platform_dependent(x, kernel, cpu=_banded, default=_native)
+    return jax.lax.platform_dependent(x, kernel, **FORMS)
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -35,13 +35,15 @@ def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arr
     ) -> Callable[..., tuple[jax.Array, jax.Array]]:
         return lambda x, kernel, g: jax.vjp(f, x, kernel)[1](g)
 
-    return jax.lax.platform_dependent(*saved, g, cpu=pull(_banded), default=pull(_native))
+    pulled = {backend: pull(form) for backend, form in FORMS.items()}
+    return jax.lax.platform_dependent(*saved, g, **pulled)
 
 
 width_conv1d.defvjp(_forward, _backward)
 
 
-def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def native(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`width_conv1d` by the backend's own convolution."""
     batch, length, channels = x.shape
     size, groups, out = kernel.shape
     y = jax.lax.conv_general_dilated(
@@ -54,12 +56,11 @@ def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(batch, length - size + 1, out * channels // groups)
 
 
-def _banded(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """BLOCK outputs at a time: (span * G) inputs times a (span * G, BLOCK * H) banded matrix.
+def banded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`width_conv1d` by products with a banded matrix of (span * G, BLOCK * H), BLOCK outputs each.
 
     8 outputs per column are too few for a CPU's matrix product; 8 * 16 are not. The zeros of the
-    band cost span / K = 36 / 21 more operations, and still halve the time of forward + backward:
-    (16, 998, 32) with K 21: 14.2 -> 6.6 ms; (16, 470, 64) with K 11: 9.8 -> 5.9 ms on 2 cores.
+    band cost span / K = 36 / 21 more operations, which a CPU makes up for twice, see FORMS.
     """
     batch, length, channels = x.shape
     size, groups, _ = kernel.shape
@@ -79,6 +80,18 @@ def _banded(x: jax.Array, kernel: jax.Array) -> jax.Array:
     spans = jnp.concatenate(parts, axis=2)
     y = jnp.einsum("bnsgw,sgjh->bnjhw", spans, band)
     return y.reshape(batch, blocks * BLOCK, -1)[:, :count]
+
+
+# Which form a backend takes. Forward and backward, ms, f32:
+#
+#                      (16, 998, 32), K 21    (16, 470, 64), K 11
+#                       native     banded      native     banded
+#   CPU, 2 cores          14.2        6.6         9.8        5.9
+#   card, TPU          not measured: python -m experiments.card --only=width_conv
+FORMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "cpu": banded,
+    "default": native,
+}
 
 
 class Conv1d(Module):

@@ -12,7 +12,6 @@ import numpy as np
 from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.scan import Scan, contradiction, scan_file
-from tds_jax.data.session_files import SessionFiles
 from tds_jax.errors import UserError, some
 from tds_jax.fields import option, require_choice
 from tds_jax.pose.labels import (
@@ -25,6 +24,7 @@ from tds_jax.pose.labels import (
 )
 from tds_jax.pose.metadata import FILE, Metadata, junk, read_metadata, session_files
 from tds_jax.pose.quality import Quality
+from tds_jax.pose.reading import TimedFiles
 from tds_jax.pose.sessions import RATE_RTOL, session_groups
 from tds_jax.pose.table import DATASET, GROUP, layout
 from tds_jax.progress import Progress
@@ -123,9 +123,7 @@ class Check:
         root = str(folder)
         names = session_files(root, "--input")
         metadata = read_metadata(root, names)
-        files = SessionFiles(
-            max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0
-        )
+        files = TimedFiles()
         recordings, unreadable = [], []
         for done, name in enumerate(names):
             progress(done, len(names), name)
@@ -142,6 +140,7 @@ class Check:
             "mixed": _mixed(recordings),
             "duplicate": list(_duplicates(recordings)),
             "splits": list(_overlaps(recordings)),
+            "reading": files.slow(),
         }
         found = {kind: lines for kind, lines in findings.items() if lines}
         usable = sum(one.is_usable for one in recordings)

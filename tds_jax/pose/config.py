@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import Any
 
-from tds_jax.config import EvalConfig, LoaderConfig, MemoryConfig
+from tds_jax.config import EvalConfig, MemoryConfig, SourceConfig
 from tds_jax.fields import (
     FREE,
     PLANNED,
@@ -16,6 +16,7 @@ from tds_jax.fields import (
     require,
     require_shares,
 )
+from tds_jax.pose.folds import require_fold
 from tds_jax.pose.labels import UNITS
 from tds_jax.pose.selection import Selection
 from tds_jax.pose.splits import SPLIT_BY
@@ -105,10 +106,9 @@ class PoseInputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class PoseDataConfig(LoaderConfig):
+class PoseDataConfig(SourceConfig):
     """Where the recordings are and how windows are cut from them; lengths are in samples."""
 
-    path: str
     group: str
     cache_dir: str = field(metadata=FREE)
     window: int = field(metadata=at_least(1))
@@ -126,6 +126,7 @@ class PoseDataConfig(LoaderConfig):
     angle_unit: str = field(metadata=one_of(*UNITS))
     split_by: str = field(metadata=one_of(*SPLIT_BY))
     split_ratio: tuple[float, ...]
+    fold: str
     normalize: bool
     max_samples_for_normalize: int = field(metadata=at_least(0))
     max_bad_sessions: int = field(metadata=at_least(0))
@@ -159,6 +160,7 @@ class PoseDataConfig(LoaderConfig):
             f"data.channels={self.channels} must name each electrode once, numbered from 0",
         )
         require_shares("data.split_ratio", self.split_ratio)
+        require_fold(self.fold)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +208,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings: its labels were taken as they are, its splits were of sessions."""
     later: dict[str, dict[str, Any]] = {
         "model": {"decoder_kernel": "auto"},
-        "data": {"angle_unit": "rad", "split_by": "session"},
+        "data": {"angle_unit": "rad", "split_by": "session", "source": "", "fold": ""},
         "loss": {"own": ""},
         "eval": {"own": ()},
     }

@@ -1,48 +1,50 @@
-"""A recording or a pipe, streamed through a model at its own rate, and how long that takes."""
+"""A recording at its own rate, a pipe or a stream of LSL through a model, and how long it takes."""
 
 import dataclasses
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from flax import nnx
 
 from tds_jax.data.places import pair_files
 from tds_jax.data.session_files import HDF5
-from tds_jax.data.whole_file import naming
+from tds_jax.engine.stopping import StopError
 from tds_jax.errors import UserError
 from tds_jax.fields import option, require_ending
-from tds_jax.pose import prediction
+from tds_jax.pose import arriving, leaving, prediction
 from tds_jax.pose.arrays import start_of
+from tds_jax.pose.joints import joint_names
 from tds_jax.pose.metadata import SUFFIXES
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.recording import Recording, finite_emg
 from tds_jax.pose.stream import Stream
 from tds_jax.pose.task import PoseTask
 
-PIPE = "-"
 BIN_SECONDS = 1e-5
 BINS = 100_000  # up to a second
 
 
 @dataclasses.dataclass(frozen=True)
 class Play:
-    """The door's job: angles as samples come, from a recording or a pipe."""
+    """The door's job: angles as samples come, from a recording, a pipe or LSL."""
 
     initial_pose: tuple[float, ...] = option(
-        (), "Radians, comma-separated: where a pipe's track starts."
+        (), "Radians, comma-separated: where the track of a pipe or of LSL starts."
     )
     chunk_ms: float = option(20.0, "Recorded time between two chunks.", least=0.001)
     realtime: bool = option(True, "--norealtime: play a recording as fast as possible.")
 
     def run(self, task: PoseTask, model: nnx.Module, source: str, target: str) -> str:
-        """A line about speed and delay; see `play_pipe` and `play_file`."""
-        if source == PIPE:
-            return play_pipe(task, model, target, self.initial_pose or None)
+        """A line about speed and delay; see `play_live` and `play_file`."""
+        if arriving.is_live(source):
+            return play_live(task, model, source, target, self.initial_pose or None)
+        if leaving.is_live(target):
+            raise UserError(
+                f"--output={target} needs --input=- or lsl:NAME; a recording is played into HDF5"
+            )
         require_ending("--output", target, HDF5)
         chunk = self.chunk_ms / 1000
         return play_file(task, model, Path(source), Path(target), chunk, self.realtime)
@@ -131,24 +133,33 @@ def play_file(
     return summary(task, stream.model, player.latency, player.poses, player.seconds)
 
 
-def play_pipe(
-    task: PoseTask, model: nnx.Module, target: str, initial: Sequence[float] | None
+def play_live(
+    task: PoseTask, model: nnx.Module, source: str, target: str, initial: Sequence[float] | None
 ) -> str:
-    """Streams stdin, whatever comes at a time, into lines of CSV: time, then an angle per joint.
+    """Streams what comes from `source` (see `arriving`) to `target` (see `leaving`).
 
-    stdin: little-endian f32, the model's channels of a sample together (those of data.channels, in
-    its order, if the run chose some). target: a file, or '-' for stdout.
-    initial: (J,) radians where tracking starts. Returns a line about speed and delay.
+    source: '-' is stdin, little-endian f32, the model's channels of a sample together (those of
+    data.channels, in its order, if the run chose some). initial: (J,) radians where tracking
+    starts. Returns a line about speed and delay, which Ctrl-C prints, too. UserError once a second
+    of EMG shows another unit than the training's.
     """
     stream = Stream(model)
     start = _initial(stream.model, initial)
-    if target == PIPE:
-        return _pipe(task, stream, start, sys.stdout)
-    require_ending("--output", target, (".csv", ".txt"))
-    if not Path(target).absolute().parent.is_dir():
-        raise UserError(f"--output={target}: its folder does not exist; create it or name another")
-    with naming(Path(target)), open(target, "w") as file:
-        return _pipe(task, stream, start, file)
+    names = joint_names(task.recorded.num_joints)
+    with leaving.opened(target, names, task.recorded.sample_rate / stream.model.step) as out:
+        chunks = arriving.chunks(task, source)
+        live = Live(task, stream, start, _gauge(task, stream.model, source))
+        try:
+            live.run(chunks, out)
+        except StopError:
+            print(live.summary(), file=sys.stderr)
+            raise
+        return live.summary()
+
+
+def _gauge(task: PoseTask, model: PoseModel, source: str) -> arriving.Gauge:
+    scale = np.asarray(model.normalizer.scale[...]) if task.config.data.normalize else None
+    return arriving.Gauge(source, scale, task.recorded.sample_rate)
 
 
 def _initial(model: PoseModel, initial: Sequence[float] | None) -> np.ndarray | None:
@@ -160,33 +171,43 @@ def _initial(model: PoseModel, initial: Sequence[float] | None) -> np.ndarray | 
     return start_of(model, initial, "--initial_pose")
 
 
-def _pipe(task: PoseTask, stream: Stream, initial: np.ndarray | None, out: TextIO) -> str:
-    recorded, model, latency = task.recorded, stream.model, Latency()
-    warm(stream, recorded.num_channels, initial)
-    state, poses = stream.start(stream.params, 1, initial), 0
-    print("time", *(f"joint_{n}" for n in range(recorded.num_joints)), sep=",", file=out)
-    began = time.perf_counter()
-    for emg in _chunks(sys.stdin.fileno(), recorded.num_channels):
-        read = time.perf_counter()
-        state, found = stream(stream.params, state, emg[None])
-        latency.add(time.perf_counter() - read)
-        for pose in found[0]:
-            at = (model.left_context + poses * model.step) / recorded.sample_rate
-            print(f"{at:.6f}", *(f"{angle:.6f}" for angle in pose), sep=",", file=out)
-            poses += 1
-        out.flush()
-    return summary(task, model, latency, poses, time.perf_counter() - began)
+class Live:
+    """Poses of chunks as they come; latency counts from when a chunk was read."""
 
+    def __init__(
+        self, task: PoseTask, stream: Stream, initial: np.ndarray | None, gauge: arriving.Gauge
+    ) -> None:
+        self._task, self._stream, self._gauge = task, stream, gauge
+        warm(stream, task.recorded.num_channels, initial)
+        self._state = stream.start(stream.params, 1, initial)
+        self._latency, self._began = Latency(), time.perf_counter()
+        self._poses = self._samples = 0
 
-def _chunks(pipe: int, channels: int) -> Iterator[np.ndarray]:
-    """(n, C) f32 of whatever bytes have come, at once; a last partial sample is dropped."""
-    sample, rest = 4 * channels, b""
-    while data := os.read(pipe, 1 << 20):
-        rest += data
-        whole = len(rest) // sample * sample
-        if whole:
-            yield np.frombuffer(rest[:whole], "<f4").reshape(-1, channels)
-        rest = rest[whole:]
+    def run(self, chunks: Iterable[arriving.Chunk], out: leaving.Output) -> None:
+        """Until they end."""
+        self._began = time.perf_counter()
+        for chunk in chunks:
+            read = time.perf_counter()
+            self._gauge.see(chunk.emg)
+            self._state, found = self._stream(self._stream.params, self._state, chunk.emg[None])
+            self._latency.add(time.perf_counter() - read)
+            for pose in found[0]:
+                self._write(pose, chunk.stamps, out)
+            self._samples += len(chunk.emg)
+            out.flush()
+        self._gauge.judge()
+
+    def _write(self, pose: np.ndarray, stamps: np.ndarray | None, out: leaving.Output) -> None:
+        model = self._stream.model
+        sample = model.left_context + self._poses * model.step  # one of the chunk's
+        stamp = None if stamps is None else float(stamps[sample - self._samples])
+        out.write(sample / self._task.recorded.sample_rate, stamp, pose)
+        self._poses += 1
+
+    def summary(self) -> str:
+        """See `summary`."""
+        seconds = time.perf_counter() - self._began
+        return summary(self._task, self._stream.model, self._latency, self._poses, seconds)
 
 
 def summary(task: PoseTask, model: PoseModel, latency: Latency, poses: int, seconds: float) -> str:

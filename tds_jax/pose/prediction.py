@@ -1,6 +1,7 @@
 """Joint angles for whole recordings, a block at a time; memory does not grow with their length."""
 
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from flax import nnx
 from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.session_files import HDF5
+from tds_jax.engine import processes
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.fields import require_ending
@@ -55,8 +57,9 @@ def predict(
         raise UserError(f"--input={source} holds no {' or '.join(SUFFIXES)} file of a recording")
     run, left_out = runner(task, model), []
     with progress_bar("predicting") as progress:
-        for done, (recording, place) in enumerate(pairs):
-            progress(done, len(pairs), recording.name)
+        own = processes.share(pairs)
+        for done, (recording, place) in enumerate(own):
+            progress(done, len(own), recording.name)
             try:
                 predict_file(task, model, run, recording, place)
             except UserError as error:
@@ -65,6 +68,7 @@ def predict(
                 left_out.append(str(error))
     for line in junk(str(source)) if source.is_dir() else ():
         print(f"note: {line}", file=sys.stderr)
+    left_out = list(itertools.chain.from_iterable(processes.gather(left_out)))
     if left_out:
         for line in left_out:
             print(f"warning: left out {line}", file=sys.stderr)

@@ -37,6 +37,7 @@ from tds_jax.tasks import NOTE
 BLOCK_ROWS = 65_536  # of the source: 10 MB at 16 channels and 20 joints
 MAX_FACTOR = 1000  # of the ratio of two rates: 2222.22 Hz -> 2000 Hz is 9/10
 RATIO_RTOL = 1e-4  # by which the ratio may miss the rate asked for
+SAME_RATE = 1e-3  # by which prepared rates may differ: each misses what was asked by RATIO_RTOL
 LOST_SHARE = 0.1  # of the labels, that a line tells of: rows beside failed ones are fewer
 HALF_TAPS = 10  # of the filter that scipy's resample_poly designs, per max(up, down)
 
@@ -67,7 +68,7 @@ def prepare(
 
     Returns the number of files written, of files that an earlier call had written, and one line for
     each that was skipped, or whose labels were interpolated or lost. A file appears when whole, so
-    the same call goes on where it was killed.
+    the same call goes on where it was killed. UserError for a folder prepared at another rate.
     """
     names = session_files(str(source), "--input")
     if target.resolve() == source.resolve() or (target.exists() and not target.is_dir()):
@@ -78,6 +79,7 @@ def prepare(
     there = [path.name for path in target.iterdir() if path.suffix in HDF5]
     require_known(target, there, map(stored_name, names))
     files = SessionFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20, chunk_cache_preemption=1.0)
+    _require_rate(files, [target / name for name in there], group, rate_hz)
     written, kept, skipped = 0, 0, []
     for done, name in enumerate(names):
         progress(done, len(names), name)
@@ -96,6 +98,21 @@ def prepare(
         with whole_file(target / FILE) as temporary:
             shutil.copyfile(source / FILE, temporary)
     return written, kept, skipped
+
+
+def _require_rate(files: RowFiles, prepared: Sequence[Path], group: str, rate_hz: float) -> None:
+    """UserError for a folder of recordings at another rate: a run may be trained on them."""
+    for path in prepared:
+        try:
+            attributes = files.header(str(path), group, DATASET).attributes
+        except UserError:  # damaged, and written again
+            continue
+        rate = attributes.get("sample_rate")
+        if ORIGIN in attributes and isinstance(rate, float) and abs(rate / rate_hz - 1) > SAME_RATE:
+            raise UserError(
+                f"--output={path.parent} holds recordings at {rate:g} Hz, which --rate_hz="
+                f"{rate_hz:g} would replace; name another --output, or remove that folder first"
+            )
 
 
 def _require_apart(source: Path, names: Sequence[str]) -> None:

@@ -8,11 +8,13 @@ import numpy as np
 
 from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
-from tds_jax.data.index import FolderIndex, index_folder
+from tds_jax.data.index import FolderIndex, index_folder, index_given
 from tds_jax.data.scan import Runs, contradiction
 from tds_jax.errors import UserError, some
+from tds_jax.pose.folds import split_by_fold, ungeneralized
 from tds_jax.pose.labels import bridged, label_step, radians_per_unit, reach, seem_degrees
 from tds_jax.pose.metadata import Metadata, junk, read_metadata, session_files
+from tds_jax.pose.own_recordings import OwnRecordings
 from tds_jax.pose.parts import have_room, in_parts
 from tds_jax.pose.selection import Selection, joint_numbers, require_side, sampled
 from tds_jax.pose.splits import GAP_SECONDS, split_by_hash
@@ -29,6 +31,7 @@ def load_sessions(
     window: int,
     split_by: str,
     split_ratio: Sequence[float],
+    fold: str,
     angle_unit: str,
     max_bad_sessions: int,
     selection: Selection,
@@ -44,19 +47,24 @@ def load_sessions(
     subsample keeps. Splits come from metadata.csv when the folder has one (columns filename, split
     and any of GROUPS; files it does not name are left out), otherwise whole sessions, or users, are
     dealt by split_ratio (see `split_by_hash`), or each recording is cut in time (see `parts`), as
-    are those of fewer sessions than splits. angle_unit: see `labels.radians_per_unit`. Unusable
-    files are skipped with a warning, more than max_bad_sessions of them are a UserError.
+    are those of fewer sessions than splits; a fold (see `folds`) wins over all of these.
+    angle_unit: see `labels.radians_per_unit`. Unusable files are skipped with a warning, more than
+    max_bad_sessions of them are a UserError.
     """
-    names = session_files(path, "data.path")
-    metadata = read_metadata(path, names)
+    own = files if isinstance(files, OwnRecordings) else None
+    names = own.names if own else session_files(path, "data.path")
+    metadata = own.metadata() if own else read_metadata(path, names)
     if metadata and metadata.problems:
         raise UserError(metadata.problems[0])
     named = [name for name in names if metadata is None or name in metadata.rows]
     chosen = [n for n in named if metadata is None or selection.admits(metadata.rows[n])]
-    index, warnings = index_folder(
-        path, chosen, layout(group, selection.channels), files, cache_dir, progress
-    )
-    warnings += junk(path) + (metadata.notes if metadata else [])
+    inside = layout(group, selection.channels)
+    warnings = list(metadata.notes) if metadata else []
+    if own:
+        index = index_given(path, chosen, inside, files, progress)
+    else:
+        index, said = index_folder(path, chosen, inside, files, cache_dir, progress)
+        warnings = said + junk(path) + warnings
     if len(named) < len(names):
         extra = next(name for name in names if name not in named)
         warnings.append(
@@ -86,7 +94,7 @@ def load_sessions(
     warnings += _sparse_warnings(table)
     warnings += _rate_warnings(index, kept, table)
     warnings += _unit_warnings(table)
-    table, said = _split(table, metadata, split_by, split_ratio, window)
+    table, said = _split(table, metadata, split_by, split_ratio, fold, window)
     warnings += said
     warnings += [
         f"{path}: the {name} split has no session"
@@ -188,9 +196,14 @@ def _split(
     metadata: Metadata | None,
     split_by: str,
     ratio: Sequence[float],
+    fold: str,
     window: int,
 ) -> tuple[SessionTable, list[str]]:
     """The table with its splits, and a line where they are other than asked for."""
+    if fold:
+        line = f"{table.root}: splits are those of data.fold={fold}, not of metadata.csv"
+        split = split_by_fold(table, fold, split_by)
+        return dataclasses.replace(ungeneralized(table), split=split), [line] * bool(metadata)
     names = [os.fsdecode(name) for name in table.names.tolist()]
     if metadata is not None:
         given = [SPLITS.index(metadata.rows[name]["split"]) for name in names]

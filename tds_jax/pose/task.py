@@ -31,6 +31,7 @@ from tds_jax.pose.metrics import DEGREES, landmark_stride
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.networks import AnyModel, make_network
 from tds_jax.pose.own import own_metrics, row_loss
+from tds_jax.pose.own_recordings import OwnRecordings
 from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
@@ -53,8 +54,10 @@ class PoseTask:
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
         self.config = config
         data = config.data
-        self.files = SessionFiles(
-            data.max_open_files, data.chunk_cache_bytes, data.chunk_cache_preemption
+        cache = data.max_open_files, data.chunk_cache_bytes, data.chunk_cache_preemption
+        offered = dataclasses.asdict(data) | {"seed": config.seed}
+        self.files = (
+            OwnRecordings(data.source, offered, *cache) if data.source else SessionFiles(*cache)
         )
         self.recorded = PoseInputs(**inputs) if inputs else self._inputs_of_data()
         grid = nnx.eval_shape(lambda: self.init(nnx.Rngs(0)))
@@ -77,7 +80,8 @@ class PoseTask:
     def _opened(self) -> tuple[SessionTable, list[str]]:
         data = self.config.data
         cache = generated.cache_root(data.cache_dir)
-        path = data.path or generated.stand_in(cache, _simulation(self.config), "recordings")
+        path = data.source or data.path
+        path = path or generated.stand_in(cache, _simulation(self.config), "recordings")
         with progress_bar("reading the index") as progress:
             return load_sessions(
                 path,
@@ -85,6 +89,7 @@ class PoseTask:
                 window=data.window,
                 split_by=data.split_by,
                 split_ratio=data.split_ratio,
+                fold=data.fold,
                 angle_unit=data.angle_unit,
                 max_bad_sessions=data.max_bad_sessions,
                 selection=data.selection,
@@ -100,7 +105,7 @@ class PoseTask:
         return self._opened[0]
 
     def _inputs_of_data(self) -> PoseInputs:
-        if not self.config.data.path:  # known before the recordings are generated
+        if self.config.data.generated:  # known before the recordings are generated
             made = _simulation(self.config)
             channels = len(self.config.data.channels) or made.num_channels
             return PoseInputs(channels, gestures.NUM_JOINTS, made.sample_rate)
@@ -147,7 +152,7 @@ class PoseTask:
 
     def data_files(self) -> dict[str, str]:
         """The recordings in use; metadata.csv shows in `digest`."""
-        if not self.config.data.path:
+        if not self.config.data.in_files:
             return {}
         names = [os.fsdecode(name) for name in self.table.names.tolist()]
         return {name: os.path.join(self.table.root, name) for name in names}
@@ -163,7 +168,7 @@ class PoseTask:
             f"{len(table)} sessions{of} ({', '.join(splits)}), {hours:.3g} h at "
             f"{table.rate_hz:g} Hz, {table.channels} channels, {table.joints} joint angles"
         )
-        return DataAbout(table.root, words, not self.config.data.path)
+        return DataAbout(table.root, words, self.config.data.generated)
 
     def init(self, rngs: nnx.Rngs) -> AnyModel:
         """A fresh model for the recordings' channels, joints and rate."""

@@ -1,14 +1,16 @@
 """Windows and blocks of rows read from the sessions of a table."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Runs
-from tds_jax.data.statistics import spread_slices, streamed_moments
+from tds_jax.data.statistics import Moments, spread_slices, streamed_moments
 from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
+from tds_jax.engine import processes
 from tds_jax.errors import UserError, some
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.table import SessionTable
@@ -183,14 +185,17 @@ def fit_normalizer(
     """{'mean', 'scale'}: (C,) f32 of the EMG of a table's sessions; give the train split.
 
     max_samples 0 reads every row, otherwise that many rows spread over the sessions. Rows with
-    NaN or Inf are left out, rows without a valid label count: the model sees their EMG.
+    NaN or Inf are left out, rows without a valid label count: the model sees their EMG. Processes
+    read a part each.
     """
+    limit = max_samples or int(table.samples.sum())
+    own = processes.share(spread_slices(table.samples, limit))
 
     def blocks() -> Iterator[np.ndarray]:
-        limit = max_samples or int(table.samples.sum())
-        for session, begin, end in spread_slices(table.samples, limit):
+        for session, begin, end in own:
             for start in range(begin, end, block_rows):
                 yield table.emg(files, session, start, min(start + block_rows, end))
 
-    moments = streamed_moments(blocks())
+    parts = processes.gather(streamed_moments(blocks()) if own else None)
+    moments = functools.reduce(Moments.merge, (part for part in parts if part))
     return {"mean": moments.mean.astype(np.float32), "scale": moments.scale().astype(np.float32)}

@@ -5,13 +5,14 @@ import math
 from dataclasses import field
 from typing import Any
 
-from tds_jax.config import Config, EvalConfig, LoaderConfig
+from tds_jax.config import Config, EvalConfig, SourceConfig
 from tds_jax.fields import (
     FREE,
     Settings,
     at_least,
     between,
     one_of,
+    one_of_or_own,
     require,
     require_between,
     require_shares,
@@ -29,10 +30,11 @@ class VoxelModelConfig(Settings, group="model"):
     """The autoencoder, and for the generators what works on its latents.
 
     name: 'vae' and 'vqvae' learn volumes; 'diffusion' learns latents of a trained one, given the
-    radar; 'consistency' learns to do so in few steps from a trained diffusion.
+    radar; 'consistency' learns to do so in few steps from a trained diffusion;
+    'package.module:Name', a network of one's own, learns the target's volume from the radar's.
     """
 
-    name: str = field(metadata=one_of(*AUTOENCODERS, *GENERATORS))
+    name: str = field(metadata=one_of_or_own(*AUTOENCODERS, *GENERATORS))
     base: int = field(metadata=at_least(1))
     multipliers: tuple[int, ...]
     blocks: int = field(metadata=between(0, 2))
@@ -108,10 +110,9 @@ class VoxelModelConfig(Settings, group="model"):
 
 
 @dataclasses.dataclass(frozen=True)
-class VoxelDataConfig(LoaderConfig):
+class VoxelDataConfig(SourceConfig):
     """Where the volumes are, and the grid they come to. ranges: x0, x1, y0, y1, z0, z1 metres."""
 
-    path: str
     cache_dir: str = field(metadata=FREE)
     grid: str = field(metadata=one_of(*MODES))
     shape: tuple[int, ...]
@@ -220,7 +221,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
     model = values["model"]
     heads = {"unet_heads": 1 if model["name"] in GENERATORS else ATTENTION_HEADS}
-    data = {"max_bad_files": 0} | values["data"]
+    data = {"max_bad_files": 0, "source": ""} | values["data"]
     return values | {"memory": memory, "model": heads | model, "data": data}
 
 

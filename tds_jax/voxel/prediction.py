@@ -1,6 +1,7 @@
 """Predictions for volumes and clouds: sparse volumes, or points in metres."""
 
 import dataclasses
+import itertools
 import sys
 import zlib
 from pathlib import Path
@@ -12,6 +13,7 @@ from flax import nnx
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.seeds import key_data
 from tds_jax.data.whole_file import whole_file
+from tds_jax.engine import processes
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError, some
@@ -82,21 +84,24 @@ class Predict:
         answer = Answering(task, model, workdir)
         written = []
         with progress_bar("predicting") as progress:
-            for done, (name, place, goal) in enumerate(samples):
-                progress(done, len(samples), name)
+            own, left_out = processes.share(samples), []
+            for done, (name, place, goal) in enumerate(own):
+                progress(done, len(own), name)
                 try:
                     volume = how.read(place)
                 except UserError as error:
                     if total == 1:
                         raise
                     _say_left_out(error)
-                    lost.append(name)
+                    left_out.append(name)
                 else:
                     _write(goal, answer(volume))
                     written.append(goal)
         how.volumes.close()
         for line in how.points.lines():
             print(f"note: {line}", file=sys.stderr)
+        written = list(itertools.chain.from_iterable(processes.gather(written)))
+        lost += itertools.chain.from_iterable(processes.gather(left_out))
         if lost:
             raise UserError(
                 f"--output={target} has {len(written)} of {total} predictions; left out, see "
@@ -168,13 +173,16 @@ class Found(NamedTuple):
     """What a model sees in a volume: its voxels above the threshold.
 
     coords (N, 3) integers (x, y, z); features (N, 4) f32 in the files' units, channel 0 the
-    occupancy's probability; shape (X, Y, Z) of the grid; points (N, 3) f64 metres, their centres.
+    occupancy's probability; shape (X, Y, Z) of the grid; points (N, 3) f64 metres, their centres;
+    origin (3,) metres of the grid's lowest corner and voxel_size (3,) metres, in the order x, y, z.
     """
 
     coords: np.ndarray
     features: np.ndarray
     shape: tuple[int, int, int]
     points: np.ndarray
+    origin: np.ndarray
+    voxel_size: np.ndarray
 
 
 class Answering:
@@ -196,8 +204,10 @@ class Answering:
         full = (made[..., 0] > self._threshold) & (self._weight > 0)
         z, x, y = np.nonzero(full)
         d, h, w = made.shape[:3]
-        points = task.data.geometry.points(full)
-        return Found(np.stack([x, y, z], axis=1), made[z, x, y], (h, w, d), points)
+        geometry = task.data.geometry
+        place = (np.roll(values, -1) for values in (geometry.lower, geometry.size))  # z is last
+        coords = np.stack([x, y, z], axis=1)
+        return Found(coords, made[z, x, y], (h, w, d), geometry.points(full), *place)
 
 
 def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
@@ -219,4 +229,8 @@ def _write(place: Path, found: Found) -> None:
         with whole_file(place) as temporary:
             temporary.write_bytes(encoded(columns))
         return
-    write_npz(place, Volume(found.coords, found.features, found.shape))
+    write_npz(
+        place,
+        Volume(found.coords, found.features, found.shape),
+        place_m={"origin_m": found.origin, "voxel_size_m": found.voxel_size},
+    )

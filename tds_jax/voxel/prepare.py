@@ -33,7 +33,7 @@ from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.ground import without_ground
 from tds_jax.voxel.data.known import KNOWN, data_set_of
 from tds_jax.voxel.data.naming import require_apart
-from tds_jax.voxel.data.pairing import Pair, far_apart, left_alone, pair_clouds
+from tds_jax.voxel.data.pairing import Pair, far_apart, left_alone, pair_clouds, read_as
 from tds_jax.voxel.data.stores import origin_of, write_store
 from tds_jax.voxel.data.volumes import (
     KINDS,
@@ -172,7 +172,12 @@ class Prepare:
         total, done = sum(map(len, scenes.values())), 0
         written, kept = 0, 0
         points = PointCounts()
-        skipped, notes = skipped + self._left_out(source), []
+        skipped = skipped + self._left_out(source)
+        notes = []
+        if self.radar_layout == Prepare.radar_layout and not self.radar_columns:
+            notes += read_as(0, scenes, self.radar_layout)
+        if self.lidar_layout == Prepare.lidar_layout and not self.lidar_columns:
+            notes += read_as(1, scenes, self.lidar_layout)
         for folder, pairs in scenes.items():
             notes += left_alone(folder, self.radar, self.lidar, pairs) + far_apart(folder, pairs)
             place = target / folder.name

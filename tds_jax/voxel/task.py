@@ -15,6 +15,7 @@ from tds_jax.config import Config
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.fields import require
+from tds_jax.own import is_own
 from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import ATTENTION_HEADS, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
@@ -23,6 +24,7 @@ from tds_jax.voxel.methods import build
 from tds_jax.voxel.methods.autoencoding import Autoencoding
 from tds_jax.voxel.methods.distillation import Distillation
 from tds_jax.voxel.methods.generation import Diffusion
+from tds_jax.voxel.methods.own import Answering
 from tds_jax.voxel.networks import torch_names, unet_names
 
 
@@ -69,7 +71,7 @@ class VoxelTask:
 
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
         self.config = config
-        self.method = METHODS[config.model.name](config)  # type: ignore[call-arg]
+        self.method = _method(config)
         self.data = VoxelData(config, inputs)
         cells = build.divisor(config.model)
         require(
@@ -81,13 +83,18 @@ class VoxelTask:
     @property
     def generates(self) -> bool:
         """True for methods that answer to a radar volume; others reconstruct targets."""
+        return self.latent or is_own(self.config.model.name)
+
+    @property
+    def latent(self) -> bool:
+        """True for methods that learn latents of targets."""
         return self.config.model.name in GENERATORS
 
     def under(self, config: Config) -> Self:
         """See `tasks.Task.under`."""
         other = copy.copy(self)
         other.config = config
-        other.method = METHODS[config.model.name](config)  # type: ignore[call-arg]
+        other.method = _method(config)
         return other
 
     def inputs(self) -> dict[str, Any]:
@@ -120,7 +127,7 @@ class VoxelTask:
     def source(self, split: str) -> Examples:
         """The examples of a split, with stored latents where the method wants them."""
         latents = self.method.latents(self.data, split)
-        augment = self.data.augment(radar_only=self.generates) if split == "train" else None
+        augment = self.data.augment(radar_only=self.latent) if split == "train" else None
         return Examples(self.data.pairs(split, augment), self.method.leaves, latents)
 
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
@@ -132,7 +139,7 @@ class VoxelTask:
         }
         leaves = {name: leaf for name, leaf in leaves.items() if name in self.method.leaves}
         leaves["weight"] = (grid, jnp.float32)
-        if self.generates:
+        if self.latent:
             model = self.config.model
             cells = build.cells_per_latent(model)
             small = tuple(n // m for n, m in zip(grid, cells, strict=True))
@@ -143,8 +150,11 @@ class VoxelTask:
         return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
-        """Recomputation of what `model.span` names, and of the U-Net's residual blocks."""
-        return {"remat": ("none", "names", "full")}
+        """Recomputation of what `model.span` names, and of the U-Net's residual blocks.
+
+        Of a network of one's own nothing is known.
+        """
+        return {} if is_own(self.config.model.name) else {"remat": ("none", "names", "full")}
 
     def fit_statistics(self) -> dict[str, Any]:
         """Units of the data, and frozen models of other runs."""
@@ -177,12 +187,20 @@ class VoxelTask:
                 f"{ATTENTION_HEADS}, which no weight tells; use {ATTENTION_HEADS}",
             )
             return params | {"unet": unet_names.import_params(params["unet"], tensors)}, rest
+        if is_own(name):
+            raise UserError(f"model.name={name!r} is no network of the original's; import has none")
         if name == "consistency":
             raise UserError("model.name='consistency' learns changes of a teacher; import that")
         network, codes = torch_names.import_params(
             params["network"], rest.get("network", {}), tensors
         )
         return params | {"network": network}, rest | ({"network": codes} if codes else {})
+
+
+def _method(config: Config) -> Method:
+    name = config.model.name
+    cls: Any = Answering if is_own(name) else METHODS[name]
+    return cls(config)
 
 
 def inputs_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -69,3 +69,23 @@ def test_the_meter_remembers_a_peak_that_is_gone():
 
 def test_the_cpu_keeps_no_device_peak():
     assert memory.device_peak() is None
+
+
+def test_each_work_is_told_its_own_peak_or_that_it_took_no_more(monkeypatch):
+    peaks = iter([10, 90, 90, 90, 95, 95])
+    monkeypatch.setattr(memory, "device_peak", lambda: next(peaks))
+    meter = memory.DeviceMeter()
+    for work in ("compiling", "stepping", "evaluating", "stepping", "evaluating"):
+        meter.note(work)
+    assert meter.found == {
+        "compiling": (90, True), "stepping": (95, True), "evaluating": (90, False),
+    }  # fmt: skip
+    assert meter.own("stepping") == 95
+    assert meter.own("evaluating") is None
+    assert meter.own("predicting") is None
+
+
+def test_a_device_that_keeps_no_peak_is_told_nothing_of():
+    meter = memory.DeviceMeter()
+    meter.note("stepping")
+    assert meter.found == {}

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tds_jax.data import hdf5
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.stored_rows import ContiguousRows, HDF5Rows, Wanted, stretches
 from tds_jax.errors import UserError
@@ -20,8 +21,9 @@ def make_files(max_open_files=3):
     return RowFiles(max_open_files, 1 << 20, 0.75)
 
 
-def write_many(folder, count):
-    return [write_rows(folder / f"f{i}.hdf5", make_rows(50, seed=i)) for i in range(count)]
+def write_many(folder, count, **storage):
+    rows = [make_rows(50, seed=i) for i in range(count)]
+    return [write_rows(folder / f"f{i}.hdf5", one, **storage) for i, one in enumerate(rows)]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_every_storage_gives_the_same_float32_rows(tmp_path, dtype, storage):
 
 
 def test_open_handles_stay_bounded_and_the_oldest_goes_first(tmp_path):
-    files, paths = make_files(3), write_many(tmp_path, 5)
+    files, paths = make_files(3), write_many(tmp_path, 5, chunks=(7,))
     opened = len(os.listdir("/proc/self/fd"))
     for path in [*paths, paths[2], paths[0]]:
         files.rows(path, *WHERE, 0, 2, ("emg",))
@@ -55,6 +57,21 @@ def test_open_handles_stay_bounded_and_the_oldest_goes_first(tmp_path):
     files.close()
     assert len(os.listdir("/proc/self/fd")) == opened
     assert files.rows(paths[0], *WHERE, 0, 2, ("emg",))[0].shape == (2, 4)
+
+
+def test_contiguous_files_stay_open_beyond_that_within_a_bound_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "PLAIN", 4)
+    files, paths = make_files(1), write_many(tmp_path, 6)
+    opened = []
+    monkeypatch.setattr(
+        hdf5, "ContiguousRows", lambda *of: opened.append(of) or ContiguousRows(*of)
+    )
+    for path in 3 * paths[:4]:
+        files.rows(path, *WHERE, 0, 2, ("emg",))
+    assert len(opened) == 4 + 3  # found, the last of them held; opened to stay; and then neither
+    for path in 2 * paths:
+        files.rows(path, *WHERE, 0, 2, ("emg",))
+        assert files.open_files <= 1 + 4
 
 
 def test_a_pickle_holds_no_handle_and_reads_again(tmp_path):
@@ -85,7 +102,7 @@ def test_a_forked_process_opens_its_own_handles(tmp_path):
 
 
 def test_threads_reading_more_files_than_may_be_open_get_their_own_rows(tmp_path):
-    files, paths = make_files(2), write_many(tmp_path, 6)
+    files, paths = make_files(2), write_many(tmp_path, 6, chunks=(7,))
     wrong = []
 
     def read(first):
@@ -191,7 +208,7 @@ def test_windows_of_many_files_are_their_rows_wherever_they_are_asked_for(tmp_pa
             np.testing.assert_array_equal(wanted[0].into[n], rows["emg"])
             np.testing.assert_array_equal(wanted[1].into[n], rows["emg"][:, [2, 0]])
             np.testing.assert_array_equal(wanted[2].into[n], rows["joint_angles"][labels])
-        assert files.open_files <= 2
+        assert len(files._open.held()) <= 2
 
 
 def test_windows_share_reads_where_they_share_chunks_and_within_a_bound():

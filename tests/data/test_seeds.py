@@ -18,3 +18,13 @@ def test_generators_are_numpys_own():
     for rng, index in zip(seeds.generators(7, np.array(2), indices), indices.tolist(), strict=True):
         own = np.random.default_rng((7, 2, index))
         assert [rng.integers(1000), rng.random()] == [own.integers(1000), own.random()]
+
+
+def test_generators_and_keys_drawn_together_are_those_drawn_alone():
+    indices = np.array([0, 5, 2**31 - 1])
+    of = 7, np.array([2, 2, 3]), indices
+    rngs, keys = seeds.generators_and_keys(*of)
+    np.testing.assert_array_equal(keys, seeds.keys(*of))
+    np.testing.assert_array_equal(keys, seeds.words(2, *of, 1))
+    for found, alone in zip(rngs, seeds.generators(*of), strict=True):
+        assert found.random() == alone.random()

@@ -65,6 +65,20 @@ def test_the_same_seed_again_is_no_other_sample(tmp_path):
     assert (grid.columns, dict(grid.rows)["mse"]) == (["a", "b"], ["1", "2"])
 
 
+def test_folds_are_one_column_and_each_setting_of_a_sweep_another(tmp_path):
+    for steps in (10, 20):
+        for fold, mse in (("1/3", 1.0), ("2/3", 3.0)):
+            name = f"steps={steps}_fold{fold.replace('/', 'of')}_seed0"
+            data = {"fold": fold, "path": "x"}
+            begun(tmp_path / name, 0, steps, mse * steps, identity=fold, data=data)
+    assert comparison.notes(columns(tmp_path), "test") == [], "another fold is no other data"
+    grid = comparison.grid(columns(tmp_path))
+    assert grid.columns == ["steps=10", "steps=20"]
+    rows = dict(grid.rows)
+    assert (rows["runs"], rows["mse"]) == (["2", "2"], ["20 ± 14", "40 ± 28"])
+    assert [name for name in rows if "." in name] == ["optim.steps"]
+
+
 def test_a_run_without_a_report_is_said_and_a_folder_without_runs_refused(tmp_path):
     found = columns(begun(tmp_path / "young"))
     assert comparison.notes(found, "test") == [f"{tmp_path}/young has no report on test"]

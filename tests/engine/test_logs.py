@@ -1,5 +1,6 @@
 """metrics.jsonl survives kills, and holds what a repeated run would write."""
 
+import importlib
 import json
 import os
 import re
@@ -10,7 +11,9 @@ import time
 
 import pytest
 
-from tds_jax.engine import curves, logs
+from tds_jax.config import LOGGERS
+from tds_jax.engine import curves, loggers, logs
+from tds_jax.errors import UserError
 from tests.doors import ROOT
 from tests.engine import toy
 
@@ -94,13 +97,52 @@ def test_every_line_is_on_disk_once_written_and_shown(tmp_path, capsys):
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
     pytest.importorskip("tensorboardX")
-    with logs.Log(tmp_path, toy.config(log__tensorboard=True), lambda line: "") as log:
+    with logs.Log(tmp_path, toy.config(log__to=("tensorboard",)), lambda line: "") as log:
         log.begin(0)
         log.write(LINES[0] | {"nan": float("nan"), "skipped": 3})
     files = list((tmp_path / "tensorboard").iterdir())
     assert b"train/loss" in files[0].read_bytes()
     assert b"train/skipped" in files[0].read_bytes()
     assert b"train/nan" not in files[0].read_bytes()
+
+
+def test_wandb_goes_on_offline_in_the_workdir_with_the_same_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for line in LINES[:2]:
+        with logs.Log(tmp_path, toy.config(log__to=("wandb",)), lambda line: "") as log:
+            log.begin(0)
+            log.write(line | {"nan": float("nan")})
+    found = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    number = json.loads((tmp_path / "logged.json").read_text())["wandb"]
+    assert {name.name.rpartition("-")[2] for name in found} == {number}, "parts of one run"
+    text = b"".join(path.read_bytes() for path in found[0].glob("*.wandb"))
+    assert b"train/loss" in text
+    assert b"nan" not in text
+
+
+def test_mlflow_goes_on_in_the_workdir_with_the_same_numbers(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for line in LINES[:2]:
+        with logs.Log(tmp_path, toy.config(log__to=("mlflow",)), lambda line: "") as log:
+            log.begin(0)
+            log.write(line | {"nan": float("nan")})
+    client = mlflow.MlflowClient((tmp_path / "mlflow").as_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("tds_jax").experiment_id])
+    assert run.data.params["optim.steps"] == str(toy.config().optim.steps)
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    expected = [(line["step"], line["loss"]) for line in LINES[:2]]
+    assert [(point.step, point.value) for point in history] == expected
+    assert "train/nan" not in run.data.metrics
+
+
+def test_a_logger_that_is_not_installed_is_one_line_that_names_its_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in LOGGERS:
+        with pytest.raises(UserError, match=rf"pip install 'tds_jax\[{name}\]'"):
+            loggers.require_installed((name,))
+    assert set(LOGGERS) == set(loggers.PACKAGES)
 
 
 def test_series_leave_out_positions_machines_and_gaps():
@@ -115,6 +157,33 @@ def test_curves_are_drawn_once_there_are_lines(tmp_path):
     picture = curves.draw_curves(tmp_path)
     assert picture.read_bytes().startswith(b"\x89PNG")
     shutil.rmtree(picture.parent)
+
+
+def test_curves_show_the_best_step_units_and_what_baselines_reach(tmp_path, monkeypatch):
+    lines = [
+        {"step": n, "examples": 4 * n, "split": split, "mae_rad": value}
+        for n, split, value in [
+            (1, "train", 3.0),
+            (1, "val", 2.0),
+            (2, "val", 1.0),
+            (3, "val", 1.5),
+        ]
+    ]
+    written(tmp_path, lines)
+    (tmp_path / "config.json").write_text('{"eval": {"metric": "mae_rad", "mode": "min"}}')
+    baselines = {"ridge": {"mae_rad": 0.5, "other": None}, "zero": {"other": 1.0}}
+    report = {"splits": {"test": {"model": {}, "baselines": baselines}}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    drawn = []
+    monkeypatch.setattr(curves, "save", lambda figure, path: drawn.append(figure))
+    curves.draw_curves(tmp_path)
+    (axis,) = drawn[0].axes
+    found = {line.get_label(): line for line in axis.get_lines()}
+    assert set(found) == {"ridge on test", "best", "train", "val"}
+    assert list(found["best"].get_xdata()) == [2, 2]
+    assert list(found["ridge on test"].get_ydata()) == [0.5, 0.5]
+    assert (axis.get_title(), axis.get_ylabel()) == ("mae_rad", "rad")
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == list(found)
 
 
 PIPED = """

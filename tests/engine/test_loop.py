@@ -1,5 +1,7 @@
 """A run is its config and data: interruptions, signals and restarts leave no trace in it."""
 
+import gzip
+import json
 import signal
 import threading
 import types
@@ -444,3 +446,19 @@ def test_who_goes_on_is_told_what_is_left_to_train(done, words):
     run = types.SimpleNamespace(config=config)
     progress = types.SimpleNamespace(position=done * config.optim.batch_size)
     assert loop.Run._resuming(run, progress, 20) == words
+
+
+def test_a_traced_run_is_the_same_and_leaves_a_trace_of_its_updates(calm, tmp_path):
+    config = toy.config(log__profile=2)
+    loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
+    assert_same(final(config, tmp_path), calm)
+    (trace,) = (tmp_path / "profile").rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    numbers = [e["args"]["step_num"] for e in events if e.get("name") == "update"]
+    assert sorted(numbers, key=int) == ["1"] * 4 + ["2"] * 4  # an update is 4 calls
+
+
+def test_a_trace_that_the_runs_end_cuts_is_written(tmp_path):
+    config = toy.config(log__profile=9, optim__steps=2)
+    loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))

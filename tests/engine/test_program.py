@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tds_jax.budget import needs
 from tds_jax.engine import sharding
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.program import Program
@@ -121,3 +122,15 @@ def test_an_emptied_window_is_zero_and_where_the_step_wants_it():
     emptied = program.emptied(state.window)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(emptied))
     program.train_step(dataclasses.replace(state, window=emptied), next(batches_of(program, 2)))
+
+
+def test_predictions_are_of_all_that_is_on_the_device_at_a_time():
+    program = made()
+    batch = needs.tree_bytes(program.blueprint.call_spec) // program.mesh.size
+    assert program.needs() == {"stepping": program.predicted.total + 2 * batch}
+    assert program.eval_step  # compiled when asked for
+    found, step = program.needs()["evaluating"], program.evaluation
+    state = needs.tree_bytes(program.blueprint.shapes)
+    examples = needs.tree_bytes(program.blueprint.eval_spec(program.mesh)) // program.mesh.size
+    own = step.temporaries + step.scratch + step.outputs
+    assert found == state + 2 * batch + 2 * examples + own

@@ -112,7 +112,12 @@ def blueprint(
     many: micro-batches that a call takes.
     """
     task = SimpleNamespace(init=net, loss=loss, batch_spec=lambda examples, train=True: spec(size))
-    settings = SimpleNamespace(optim=optim_config(**changes), seed=0, micro_batches_per_call=many)
+    settings = SimpleNamespace(
+        optim=optim_config(**changes),
+        memory=SimpleNamespace(shard="none"),
+        seed=0,
+        micro_batches_per_call=many,
+    )
     return Blueprint(task, settings)
 
 
@@ -140,6 +145,8 @@ def config(**changes: Any) -> Config:
             "allow_bfloat16": False,
             "compile_cache": "off",
             "call": "micro_batch",
+            "shard": "none",
+            "deterministic": "card",
             "remat": "none",
             "dtype": "float32",
             "matmul_precision": "default",
@@ -155,7 +162,7 @@ def config(**changes: Any) -> Config:
             "patience": 0,
         },
         "checkpoint": {"every": 1, "keep": 2},
-        "log": {"every": 1, "tensorboard": False, "plots": False},
+        "log": {"every": 1, "to": (), "plots": False, "profile": 0},
         "data": {"workers": 0, "threads": 0, "prefetch": 1, "persistent_workers": True},
         "model": {},
         "loss": {},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tds_jax.nn.conv import _banded, _native, width_conv1d
+from tds_jax.nn.conv import banded, native, width_conv1d
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.linear import matmul
 from tds_jax.nn.lstm import LSTM, update_cell
@@ -36,18 +36,18 @@ def direct_width_conv(x, kernel, width):
 
 # T below, at and above multiples of the block of 16, kernels shorter and longer than it.
 @pytest.mark.parametrize(("length", "size"), [(7, 7), (36, 21), (37, 21), (38, 21), (100, 5)])
-@pytest.mark.parametrize("form", [width_conv1d, _banded, _native])
+@pytest.mark.parametrize("form", [width_conv1d, banded, native])
 def test_every_form_of_the_width_convolution_is_its_definition(form, length, size):
     x, kernel = normal(2, length, 12), normal(size, 3, 5, seed=1)
     # sums of at most 63 products of order 1 in f32: 63 * 6e-8 * a few
     np.testing.assert_allclose(form(x, kernel), direct_width_conv(x, kernel, 4), atol=3e-5)
 
 
-@pytest.mark.parametrize("form", [width_conv1d, _banded])
-def test_width_convolution_has_the_gradients_of_the_native_one(form):
+@pytest.mark.parametrize("form", [width_conv1d, banded])
+def test_width_convolution_has_the_gradients_of_thenative_one(form):
     x, kernel, g = normal(3, 50, 12), normal(21, 3, 3, seed=1), normal(3, 30, 12, seed=2)
     ours = jax.jit(lambda: jax.vjp(form, x, kernel)[1](g))()
-    theirs = jax.vjp(_native, x, kernel)[1](g)
+    theirs = jax.vjp(native, x, kernel)[1](g)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)  # 3 * 30 * 4 products of order 1
 

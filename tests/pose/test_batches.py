@@ -74,7 +74,7 @@ def load(folder, files, **changes):
     return load_sessions(
         str(folder), files=files, selection=Selection((), (), (), 1.0, **chosen), seed=0,
         group="emg2pose", window=40, split_by="time", split_ratio=(0.6, 0.2, 0.2),
-        angle_unit="auto", max_bad_sessions=0, cache_dir=None,
+        fold="", angle_unit="auto", max_bad_sessions=0, cache_dir=None,
     )[0]  # fmt: skip
 
 

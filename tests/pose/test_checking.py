@@ -1,5 +1,6 @@
 """The check of a folder says of every fault which file has it, and nothing of a sound folder."""
 
+import itertools
 import json
 import re
 import tracemalloc
@@ -11,6 +12,7 @@ import pytest
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import scan_file
 from tds_jax.errors import UserError
+from tds_jax.pose import reading
 from tds_jax.pose.checking import Check
 from tds_jax.pose.quality import Quality
 from tds_jax.pose.table import layout
@@ -267,3 +269,21 @@ def test_memory_does_not_grow_with_the_rows_of_a_file(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_compressed_files_that_a_card_would_wait_for_are_said_with_their_speed(folder, monkeypatch):
+    with h5py.File(folder / "s1.hdf5", "r+") as file:
+        rows = file["emg2pose/timeseries"][:]
+        del file["emg2pose/timeseries"]
+        made = {"data": rows, "chunks": (100,), "compression": "gzip"}
+        file["emg2pose"].create_dataset("timeseries", **made)
+    clock = itertools.count(0, 0.25)  # two looks at it for each block that is read
+    monkeypatch.setattr(reading.time, "process_time", lambda: next(clock))
+    assert "reading" not in checked(folder).findings  # too few rows to say
+    monkeypatch.setattr(reading, "LEAST_ROWS", 500)
+    (line,) = checked(folder).findings["reading"]
+    assert line.startswith(
+        "chunks of 100 rows, gzip compression: one core reads 2,000 rows a second"
+    )
+    monkeypatch.setattr(reading, "WANTED", 2000)
+    assert "reading" not in checked(folder).findings

@@ -1,7 +1,10 @@
 """Laws of live prediction: a played recording is the predicted file, a pipe gives its poses."""
 
 import csv
+import json
 import os
+import socket
+import sys
 import threading
 import time
 
@@ -11,7 +14,7 @@ import pytest
 from flax import nnx
 
 from tds_jax.errors import UserError
-from tds_jax.pose import live, prediction
+from tds_jax.pose import leaving, live, prediction
 from tds_jax.pose.recording import FileRecording
 from tests.data.sessions import make_rows, write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
@@ -130,6 +133,87 @@ def test_what_cannot_be_streamed_is_one_line_and_leaves_nothing(
         play(task, model, source, tmp_path / "o", initial_pose=pose)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_emg_in_another_unit_ends_a_stream_with_one_line(base, tmp_path, monkeypatch):
+    """After a second of it, or where it ends before."""
+    task, model = task_and_model(base)
+    for rows in (ROWS["emg"] * 1000, ROWS["emg"][:60] / 1000):
+        with pytest.raises(UserError, match=r"--input=-: the spread of its EMG is .*; bring it to"):
+            piped(monkeypatch, task, model, tmp_path / "o.csv", [rows.astype("<f4").tobytes()])
+    loud = np.concatenate([ROWS["emg"][:200], 1e4 * ROWS["emg"][200:]]).astype("<f4")
+    assert len(piped(monkeypatch, task, model, tmp_path / "o.csv", [loud.tobytes()])) == 82
+
+
+def test_a_stream_of_lsl_comes_out_as_one_with_the_times_of_its_samples(base):
+    """Through a real outlet and inlet; the last samples may be cut off where the sender goes."""
+    lsl = pytest.importorskip("pylsl")
+    task, model = task_and_model(base)
+    emg, first = ROWS["emg"], 5000.0
+    source, target = f"tds_jax test emg {os.getpid()}", f"tds_jax test poses {os.getpid()}"
+    sender = [lsl.StreamOutlet(lsl.StreamInfo(source, "EMG", 4, 100, "float32", source))]
+    found = []
+
+    def answer():
+        (info,) = lsl.resolve_byprop("name", target, 1, 20.0)
+        inlet = lsl.StreamInlet(info, recover=False)
+        inlet.open_stream(timeout=10.0)
+        assert sender[0].wait_for_consumers(10.0)
+        for start in range(0, len(emg), 37):
+            stop = min(start + 37, len(emg))
+            for row in range(start, stop):
+                sender[0].push_sample(emg[row].tolist(), first + row / 100)
+        while len(found) < 82:
+            pose, stamp = inlet.pull_sample(timeout=10.0)
+            assert pose is not None, len(found)
+            found.append((stamp, pose))
+        label = inlet.info().desc().child("channels").child("channel").child_value("label")
+        found.append(label)
+        sender.clear()
+
+    other = threading.Thread(target=answer)
+    other.start()
+    line = play(task, model, f"lsl:{source}", f"lsl:{target}")
+    other.join()
+    assert found.pop() == "joint_0"
+    expected = np.asarray(model(emg[None], None)[0])
+    np.testing.assert_allclose([pose for _, pose in found], expected, atol=1e-5)
+    at = first + (8 + 4 * np.arange(82)) / 100
+    np.testing.assert_allclose([stamp for stamp, _ in found], at, atol=1e-6)
+    assert "82 poses" in line
+
+
+def test_poses_go_out_as_lines_and_datagrams_of_json(tmp_path):
+    pose = np.array([0.25, -1.0], np.float32)
+    expected = {"time": 0.08, "joint_angles": [0.25, -1.0]}
+    with leaving.opened(str(tmp_path / "o.jsonl"), ("a", "b"), 25.0) as out:
+        out.write(0.08, None, pose)
+    assert json.loads((tmp_path / "o.jsonl").read_text()) == expected
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+        port.bind(("127.0.0.1", 0))
+        port.settimeout(5.0)
+        target = f"udp:127.0.0.1:{port.getsockname()[1]}"
+        with leaving.opened(target, ("a", "b"), 25.0) as out:
+            out.write(0.08, None, pose)
+        assert json.loads(port.recv(1 << 16)) == expected
+    with leaving.opened(target, ("a", "b"), 25.0) as out:
+        for _ in range(3):
+            out.write(0.08, None, pose)  # nobody listens any more
+
+
+def test_streams_that_are_not_there_are_one_line(base, tmp_path, monkeypatch):
+    task, model = task_and_model(base)
+    for target, text in (
+        ("udp:9000", "must be udp:HOST:PORT, such as udp:localhost:9000"),
+        (str(tmp_path / "o.h5"), "ends in .h5, but what is written is .csv or .txt or .jsonl"),
+    ):
+        with pytest.raises(UserError, match=text):
+            play(task, model, "-", target)
+    with pytest.raises(UserError, match="lsl:poses needs --input=- or lsl:NAME; a recording is"):
+        play(task, model, base / "x.hdf5", "lsl:poses")
+    monkeypatch.setitem(sys.modules, "pylsl", None)
+    with pytest.raises(UserError, match=r"lsl: needs pylsl .*; pip install 'tds_jax\[lsl\]'"):
+        play(task, model, "lsl:emg", "-")
 
 
 def test_percentiles_are_those_of_the_sorted_list():

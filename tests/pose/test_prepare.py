@@ -116,8 +116,10 @@ def test_the_same_call_goes_on_where_it_stopped(tmp_path, monkeypatch):
     os.utime(changed, (time, time))
     os.utime(tmp_path / "in" / "s0.hdf5", (0, 0))  # touched, the same
     assert prepare(tmp_path / "in", tmp_path / "out", 50.0, "emg2pose", quiet) == (1, 2, [])
-    assert prepare(tmp_path / "in", tmp_path / "out", 25.0, "emg2pose", quiet) == (3, 0, [])
-    assert len(read(tmp_path / "out", "s2.hdf5")[0]) == 26
+    with pytest.raises(UserError, match=r"holds recordings at 50 Hz, which --rate_hz=25 would"):
+        prepare(tmp_path / "in", tmp_path / "out", 25.0, "emg2pose", quiet)
+    assert prepare(tmp_path / "in", tmp_path / "out", 50.0, "emg2pose", quiet) == (0, 3, [])
+    assert len(read(tmp_path / "out", "s2.hdf5")[0]) == 51
     (tmp_path / "in" / "s0.hdf5").unlink()
     with pytest.raises(UserError, match=r"holds s0.hdf5, which --input does not lead to"):
         prepare(tmp_path / "in", tmp_path / "out", 25.0, "emg2pose", quiet)
@@ -188,12 +190,13 @@ def test_sparse_labels_come_out_at_every_rate_and_lone_ones_are_refused(tmp_path
     rows["joint_angles"] = np.where((np.arange(400) % 4 == 1)[:, None], line, np.nan)
     write_rows(tmp_path / "in" / "a.hdf5", rows)
     for rate in (125.0, 100.0, 50.0):
-        written = prepare(tmp_path / "in", tmp_path / "out", rate, "emg2pose", quiet)
+        out = tmp_path / f"out{rate:g}"
+        written = prepare(tmp_path / "in", out, rate, "emg2pose", quiet)
         assert written[:2] == (1, 0)
         assert written[2] == [
             f"note: {tmp_path}/in/a.hdf5: its labels are sparse, those between are interpolated"
         ]
-        found, _ = read(tmp_path / "out", "a.hdf5")
+        found, _ = read(out, "a.hdf5")
         # From the first label, at row 1, to the last, at row 397.
         inside = (found["time"] >= 0.0101) & (found["time"] <= 3.9699)
         np.testing.assert_array_equal(valid_rows(found["joint_angles"])[inside], True)

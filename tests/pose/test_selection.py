@@ -50,6 +50,7 @@ def load(path, files, *, cache_dir=None, seed=0, progress=silent, **changes):
         window=60,
         split_by="session",
         split_ratio=(0.6, 0.2, 0.2),
+        fold="",
         angle_unit="auto",
         max_bad_sessions=0,
         selection=Selection(**(values | changes)),

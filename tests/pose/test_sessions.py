@@ -9,6 +9,7 @@ from tds_jax.config import SPLITS
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.errors import UserError
+from tds_jax.pose.folds import require_fold
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.selection import Selection
 from tds_jax.pose.sessions import load_sessions
@@ -35,6 +36,7 @@ def load(folder, files, **changes):
         "window": 40,
         "split_by": "session",
         "split_ratio": (0.6, 0.2, 0.2),
+        "fold": "",
         "angle_unit": "auto",
         "max_bad_sessions": 0,
         "cache_dir": None,
@@ -654,3 +656,45 @@ def test_labels_and_broken_rows_stay_where_they_are_when_a_recording_is_cut(tmp_
     table, _ = load(tmp_path, files)
     assert [table.valid.of(i).tolist() for i in range(3)] == [[[0, 550]], [[100, 200]], [[0, 200]]]
     assert [table.broken.of(i).tolist() for i in range(3)] == [[], [], [[10, 11]]]
+
+
+def folded(tmp_path, files, fold, **changes):
+    table, warnings = load(tmp_path, files, fold=fold, **changes)
+    return [SPLITS[i] for i in table.split], warnings, table
+
+
+def test_each_recording_is_the_test_of_one_fold_and_chooses_in_another(tmp_path, files):
+    users = ("ann", "ann", "bob", "cleo", "", "dora", "dora")
+    for i, user in enumerate(users):
+        attributes = {"sample_rate": 100.0, "session": f"r{i}", "user": user}
+        write_rows(tmp_path / f"s{i}.hdf5", make_rows(50, seed=i), attributes=attributes)
+    of = [folded(tmp_path, files, f"{n}/3")[0] for n in (1, 2, 3)]
+    for i in range(len(users)):
+        assert sorted(split[i] for split in of) == ["test", "train", "val"]
+    assert sorted(split.count("test") for split in of) == [2, 2, 3]
+    by_user, warnings, table = folded(tmp_path, files, "1/5", split_by="user")
+    assert warnings == []
+    assert len(set(zip(table.group_of("user"), by_user, strict=True))) == 5, "no user is in two"
+    assert set(by_user) == set(SPLITS)
+    rest = ["train"] * 3
+    assert folded(tmp_path, files, "user=bob")[0] == ["train", "train", "test", "val", *rest]
+    assert folded(tmp_path, files, "user=dora")[0] == ["val", "val", *rest, "test", "test"]
+    (tmp_path / "metadata.csv").write_text(
+        "filename,split,generalization\n" + "".join(f"s{i},train,user\n" for i in range(7))
+    )
+    split, warnings, table = folded(tmp_path, files, "1/3")
+    assert set(table.group_of("generalization")) == {""}, "that of the other splits"
+    assert split == of[0]
+    assert "splits are those of data.fold=1/3, not of metadata.csv" in warnings[0]
+    for fold, words in (
+        ("1/9", "data.fold='1/9' needs 9 sessions or more, the data have 7"),
+        ("user=eve", "data.fold has 'eve', which is not there; known here: ann, bob"),
+    ):
+        with pytest.raises(UserError, match=words):
+            load(tmp_path, files, fold=fold)
+
+
+@pytest.mark.parametrize("fold", ["2", "0/5", "6/5", "1/2", "a/b"])
+def test_what_is_no_fold_is_one_line(fold):
+    with pytest.raises(UserError, match="must be a part of 3 or more, such as '2/5'"):
+        require_fold(fold)

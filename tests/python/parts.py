@@ -1,7 +1,13 @@
 """Parts of one's own, as a user writes them."""
 
+import csv
+from pathlib import Path
+
+import h5py
 import jax
 import jax.numpy as jnp
+import numpy as np
+import xarray as xr
 from flax import nnx
 
 
@@ -69,3 +75,71 @@ def biased(prediction, target):
     """(B, L, H, W) squared error, too much counting twice."""
     error = prediction - target
     return jnp.where(error > 0, 2.0, 1.0) * jax.lax.square(error)
+
+
+class Recordings:
+    """The recordings of a folder of s0.hdf5 …, and the splits that its metadata.csv says."""
+
+    def __init__(self, path):
+        self.folder = Path(path)
+        self.rows = list(csv.DictReader((self.folder / "metadata.csv").read_text().splitlines()))
+        self.unpicklable = lambda: None
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        with h5py.File(self.folder / f"{self.rows[number]['filename']}.hdf5") as file:
+            rows = file["emg2pose/timeseries"][:]
+        arrays = {name: rows[name] for name in ("emg", "joint_angles")}
+        return arrays | {"sample_rate": 100.0, "user": f"u{number % 2}"} | self.rows[number]
+
+
+class Broken(Recordings):
+    def __getitem__(self, number):
+        return {"emg": np.zeros((400, 4), "f4"), "sample_rate": 100.0, "split": "training"}
+
+
+class Failing(Recordings):
+    def __getitem__(self, number):
+        raise OSError("the disk is gone")
+
+
+def fields(path):
+    """The dataset of a file, whose values are read when needed."""
+    return xr.open_dataset(path)
+
+
+class Volumes:
+    """The pairs of a folder of scenes: sparse radar, dense target."""
+
+    def __init__(self, path):
+        self.radar = sorted(Path(path).glob("*/radar_voxel/*.npz"))
+
+    def __len__(self):
+        return len(self.radar)
+
+    def scene(self, number):
+        return self.radar[number].parts[-3]
+
+    def __getitem__(self, number):
+        place = self.radar[number]
+        radar, target = (
+            dict(np.load(p)) for p in (place, place.parents[1] / "target_voxel" / place.name)
+        )
+        dense = np.zeros(target["shape"], "f4")
+        dense[tuple(target["coords"].T)] = target["features"]
+        return {"radar": radar, "target": dense}
+
+
+class Cells(nnx.Module):
+    """(B, D, H, W, 4) -> the same: what a cell and the one above say of it."""
+
+    def __init__(self, num_channels, base, rngs):
+        self.see = nnx.Linear(2 * num_channels, base, rngs=rngs)
+        self.say = nnx.Linear(base, num_channels, rngs=rngs)
+
+    def __call__(self, radar, keys):
+        del keys
+        both = jnp.concatenate([radar, jnp.roll(radar, -1, axis=1)], axis=-1)
+        return self.say(nnx.relu(self.see(both)))

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import types
 
 import h5py
 import jax
@@ -37,6 +38,13 @@ def test_importing_the_package_imports_neither_jax_nor_numpy():
     assert set(tds_jax.__all__) <= set(dir(tds_jax))
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         _ = tds_jax.trian
+
+
+def test_the_function_train_is_not_hidden_by_the_door_of_that_name():
+    """What `import tds_jax.train` ends with is an assignment to the package."""
+    tds_jax.train = types.ModuleType("tds_jax.train")
+    assert tds_jax.train.__module__ == "tds_jax.run"
+    assert callable(tds_jax.train)
 
 
 def test_a_prediction_is_what_the_door_writes_bit_for_bit(tds, tmp_path, monkeypatch):

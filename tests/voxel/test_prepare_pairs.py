@@ -213,3 +213,13 @@ def test_a_scene_whose_clouds_cannot_be_told_is_left_out_and_the_others_are_writ
         (tmp_path / "in" / name / "livox_lidar").mkdir()
     with pytest.raises(UserError, match=r"a.livox_lidar: no cloud"):
         JOB.run(tmp_path / "in", tmp_path / "other", quiet)
+
+
+def test_files_that_tell_no_columns_say_in_which_they_were_read(tmp_path, capsys):
+    write_vod(tmp_path / "in" / "a", frames=2)
+    job = dataclasses.replace(VOD, lidar_layout=JOB.lidar_layout)
+    job.run(tmp_path / "in", tmp_path / "out", quiet)
+    assert (
+        "note: 2 lidar files (.bin) do not say what their columns are: taken to be 4, x, y, z, "
+        "intensity; if they are others, give --lidar_layout or --lidar_columns"
+    ) in capsys.readouterr().err.splitlines()

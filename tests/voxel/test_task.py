@@ -202,7 +202,9 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint").write(tmp_path)
     source, target = folder / "000000.npz", tmp_path / "one.npz"
     with np.load(prediction.Predict().run(task, model, source, target, tmp_path)[0]) as one:
-        assert set(one) == {"coords", "features", "shape"}
+        assert set(one) == {"coords", "features", "shape", "origin_m", "voxel_size_m"}
+        z, x, y = task.data.geometry.size
+        np.testing.assert_array_equal(one["voxel_size_m"], (x, y, z))
         assert len(one["coords"]) >= len(made.coords)
     assert "thresholds.json was calibrated for other weights" in capsys.readouterr().err
 

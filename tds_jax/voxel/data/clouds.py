@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tds_jax.data.hdf5 import opening, reason
+from tds_jax.data.unreadable import opening, reason
 from tds_jax.errors import UserError
 from tds_jax.fields import require, require_choice
 from tds_jax.voxel.data import las, pcd, ply

@@ -19,6 +19,7 @@ from tds_jax.voxel.config import VoxelDataConfig
 from tds_jax.voxel.data import synthetic
 from tds_jax.voxel.data.augment import Augment
 from tds_jax.voxel.data.looking import usable
+from tds_jax.voxel.data.own_volumes import OwnVolumes
 from tds_jax.voxel.data.resize import Geometry, Grid, Shape
 from tds_jax.voxel.data.source import (
     Split,
@@ -50,7 +51,10 @@ class VoxelData:
     def __init__(self, config: Config, inputs: dict[str, Any] | None) -> None:
         data: VoxelDataConfig = config.data
         self._data = data
-        self._files = VolumeFiles(data.max_open_files, data.chunk_cache_bytes)
+        cache, offered = (data.max_open_files, data.chunk_cache_bytes), dataclasses.asdict(data)
+        offered["seed"] = config.seed
+        self._own = OwnVolumes(data.source, offered, *cache) if data.source else None
+        self._files = self._own or VolumeFiles(*cache)
         self._grid = Grid(data.grid, _shape(data.shape), _shape(data.multiple))
         self.recorded = _plain(VoxelInputs(**inputs)) if inputs else self._inputs_of_data()
         self.shape = self._grid.result(self.volume_shape)
@@ -79,9 +83,8 @@ class VoxelData:
     @functools.cached_property
     def _opened(self) -> tuple[str, Split, list[str]]:
         data = self._data
-        root = data.path or stand_in(self.cache, self._simulation(), "volumes")
-        scenes, warnings = self._usable(root, find_scenes(root))
-        warnings += half_scenes(root)
+        root = data.source or data.path or stand_in(self.cache, self._simulation(), "volumes")
+        scenes, warnings = self._scenes(root)
         chosen = {split: getattr(data, f"{split}_scenes") for split in SPLITS}
         parts, said = split_frames(scenes, chosen, data.split_ratio)
         warnings += said
@@ -92,6 +95,12 @@ class VoxelData:
                     f"({scene.unpaired[0]} is the first); they are left out"
                 )
         return root, parts, warnings
+
+    def _scenes(self, root: str) -> tuple[list[Scene], list[str]]:
+        if self._own:
+            return self._own.scenes(), []
+        scenes, warnings = self._usable(root, find_scenes(root))
+        return scenes, warnings + half_scenes(root)
 
     def _usable(self, root: str | Path, scenes: list[Scene]) -> tuple[list[Scene], list[str]]:
         """Scenes without what cannot be read, and lines on that; generated ones are whole."""
@@ -117,7 +126,7 @@ class VoxelData:
             f"{len(scenes)} scenes, {sum(map(len, parts.values()))} frames ({splits}) of "
             f"{x} x {y} x {z} voxels (X, Y, Z), for the model {b} x {c} x {a}"
         )
-        return DataAbout(root, words, not self._data.path)
+        return DataAbout(root, words, self._data.generated)
 
     @property
     def cache(self) -> Path:
@@ -131,7 +140,7 @@ class VoxelData:
         return synthetic.Simulation(**given, depth=depth, height=height, width=width)
 
     def _inputs_of_data(self) -> VoxelInputs:
-        if not self._data.path:  # known before the volumes are generated
+        if self._data.generated:  # known before the volumes are generated
             z, x, y = self._data.synthetic_shape
             found = Geometry.of(self._data.ranges, (x, y, z))
         else:
@@ -159,7 +168,7 @@ class VoxelData:
     def data_files(self) -> dict[str, str]:
         """Name -> path of the frames' files and of geometry.json; {} for generated volumes."""
         root, parts, _ = self._opened
-        if not self._data.path:
+        if not self._data.in_files:
             return {}
         frames = [frame for split in parts.values() for frame in split]
         used = {place.path for frame in frames for place in (frame.radar, frame.target)}
@@ -171,6 +180,8 @@ class VoxelData:
         """Changes with the content of any file of the split's targets, and with their order."""
         root, parts, _ = self._opened
         places = [frame.target for frame in parts[split]]
+        if self._own:
+            return self._own.contents(places)
         files = {os.path.relpath(place.path, root): place.path for place in places}
         spans = [(os.path.relpath(p.path, root), p.start, p.stop) for p in places]
         return fingerprint(files, spans)

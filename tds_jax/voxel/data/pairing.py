@@ -2,14 +2,16 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tds_jax.errors import UserError, some
-from tds_jax.voxel.data.clouds import ENDINGS
+from tds_jax.voxel.data.clouds import ENDINGS, names_of
 from tds_jax.voxel.data.naming import frames_of, numbers_in
+
+BARE = ".bin"
 
 # Milli-, micro- and nanoseconds since 1970, by their number of digits; anywhere in a name.
 EPOCH_DIGITS = {13: 1e-3, 16: 1e-6, 19: 1e-9}
@@ -186,3 +188,20 @@ def _natural(text: str) -> int:
     if int(text) < 0:
         raise ValueError(f"{text} is negative")
     return int(text)
+
+
+def read_as(side: int, scenes: Mapping[Path, Sequence[Pair]], layout: str) -> list[str]:
+    """A line if .bin files of a side (0: radar, 1: LiDAR) are read in a layout nobody asked for.
+
+    They tell neither names nor number of their columns.
+    """
+    clouds = (pair[side] for pairs in scenes.values() for pair in pairs)
+    count = sum(cloud is not None and cloud.suffix.lower() == BARE for cloud in clouds)
+    sensor = ("radar", "lidar")[side]
+    names = names_of(layout)
+    line = (
+        f"{count} {sensor} files ({BARE}) do not say what their columns are: taken to be "
+        f"{len(names)}, {', '.join(names)}; if they are others, give --{sensor}_layout or "
+        f"--{sensor}_columns"
+    )
+    return [line] * bool(count)

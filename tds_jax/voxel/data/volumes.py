@@ -6,15 +6,17 @@ are (D, H, W, C) = (Z, X, Y, C), float32.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tds_jax.data.hdf5 import RowFiles, naming, opening
+from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.order import by_number
 from tds_jax.data.prepared import ORIGIN
+from tds_jax.data.unreadable import naming, opening
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.naming import frames_of, require_apart
@@ -155,15 +157,22 @@ def _require_finite(where: str, features: np.ndarray) -> None:
         raise UserError(f"{where}: features hold NaN or Inf; clean the points and voxelise again")
 
 
-def write_npz(path: str | Path, volume: Volume, origin: str = "") -> None:
+def write_npz(
+    path: str | Path,
+    volume: Volume,
+    origin: str = "",
+    place_m: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
     """Writes the sparse layout, compressed; the file appears under its name only when whole.
 
-    origin: what it was made from, '' = untold; see `data.prepared`.
+    origin: what it was made from, '' = untold; see `data.prepared`. place_m: where it lies, arrays
+    in metres in the order x, y, z, by their names.
     """
     arrays: dict[str, Any] = {
         "coords": volume.coords.astype(np.int64),
         "features": volume.features.astype(np.float32),
         "shape": np.array([*volume.shape, CHANNELS], np.int64),
+        **place_m,
     }
     if origin:
         arrays[ORIGIN] = np.array(origin)

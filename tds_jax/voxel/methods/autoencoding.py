@@ -76,21 +76,33 @@ class Autoencoding:
             output, codes = model.network(inside, batch["key"] if train else None)
             charges = {"codes": (1.0, model.network.quantization_loss(codes))}
         charges |= reconstruction(model, output, target, cells, self._config.loss)
-        weight = jnp.max(cells, axis=(1, 2, 3))
-        total = sum((part * value for part, value in charges.values()), jnp.zeros_like(weight))
-        states: dict[str, Any] = {
-            name: metrics.Mean(jnp.sum(weight * value), jnp.sum(weight))
-            for name, (_, value) in charges.items()
-        }
+        objective, states = charged(charges, model.outside(output)[..., 0], target, cells)
         if codes is not None:
             used = jax.vmap(lambda one: usage(one, model.network.codebook.size))(codes.indices)
+            weight = jnp.max(cells, axis=(1, 2, 3))
             states["perplexity"] = Usage(jnp.sum(weight[:, None] * used, axis=0))
-        states["iou"] = _iou(model.outside(output)[..., 0], target, cells)
-        return Objective(jnp.sum(weight * total), jnp.sum(weight)), states
+        return objective, states
 
     def volumes(self, model: ScaledAutoencoder, batch: Batch) -> dict[str, jax.Array]:
         """{'model': the target after encoding and decoding}, raw values."""
         return {MODEL: model.decode(model.latent(batch["target"]))}
+
+
+def charged(
+    charges: Charges, occupancy: jax.Array, target: jax.Array, cells: jax.Array
+) -> tuple[Objective, dict[str, Any]]:
+    """Objective of all charges, each example's weight 1 if any of its cells counts; and states.
+
+    occupancy: (B, D, H, W) probabilities, for the IoU.
+    """
+    weight = jnp.max(cells, axis=(1, 2, 3))
+    total = sum((part * value for part, value in charges.values()), jnp.zeros_like(weight))
+    states: dict[str, Any] = {
+        name: metrics.Mean(jnp.sum(weight * value), jnp.sum(weight))
+        for name, (_, value) in charges.items()
+    }
+    states["iou"] = _iou(occupancy, target, cells)
+    return Objective(jnp.sum(weight * total), jnp.sum(weight)), states
 
 
 def reconstruction(

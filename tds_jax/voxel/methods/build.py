@@ -7,6 +7,7 @@ from flax import nnx
 
 from tds_jax.config import Config
 from tds_jax.nn.precision import compute_dtype
+from tds_jax.own import is_own
 from tds_jax.voxel.config import GENERATORS, VoxelModelConfig
 from tds_jax.voxel.data.resize import Shape
 from tds_jax.voxel.data.volumes import CHANNELS
@@ -28,7 +29,10 @@ def cells_per_latent(model: VoxelModelConfig) -> Shape:
 
 
 def divisor(model: VoxelModelConfig) -> Shape:
-    """By what D, H and W must be divisible; for a generator, down to its U-Net's deepest level."""
+    """By what D, H and W must be divisible; for a generator, down to its U-Net's deepest level; of
+    a network of one's own nothing is known."""
+    if is_own(model.name):
+        return ONE
     deep = 2 ** (len(model.unet_multipliers) - 1) if model.name in GENERATORS else 1
     d, h, w = (deep * n for n in cells_per_latent(model))
     return d, h, w
@@ -63,9 +67,14 @@ def autoencoder(config: Config, rngs: nnx.Rngs) -> ScaledAutoencoder:
         )
     else:
         network = VAE3D(*sizes, **given)
-    composite = loss.reconstruction == "composite" and model.name not in GENERATORS
-    features = FeatureNet(CHANNELS, dtype=dtype, rngs=rngs) if composite else None
+    features = perceptual_net(config, dtype, rngs)
     return ScaledAutoencoder(network, logits=logits, perceptual=features)
+
+
+def perceptual_net(config: Config, dtype: Any, rngs: nnx.Rngs) -> FeatureNet | None:
+    """What loss.reconstruction 'composite' needs beside a network; None without it."""
+    composite = config.loss.reconstruction == "composite" and config.model.name not in GENERATORS
+    return FeatureNet(CHANNELS, dtype=dtype, rngs=rngs) if composite else None
 
 
 def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:

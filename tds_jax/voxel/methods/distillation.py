@@ -58,7 +58,7 @@ class Distillation:
         sigma, lower = consistency.draw_pairs(keys, grid)
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
         charge = consistency.distillation(
-            self._jump(student, student.condition(batch["radar"])),
+            self.jump(student, student.condition(batch["radar"])),
             teacher.denoise(teacher.condition(batch["radar"])),
             clean,
             noise,
@@ -68,19 +68,20 @@ class Distillation:
         weight = batch["weight"]
         return Objective(jnp.sum(weight * charge), jnp.sum(weight)), {}
 
-    def _jump(self, student: LatentDenoiser, condition: jax.Array) -> diffusion.Denoise:
+    def jump(self, student: LatentDenoiser, condition: jax.Array) -> diffusion.Denoise:
+        """(x, sigma) -> the end of the path through x; x itself at the lowest level."""
         network, levels = student.network(condition), self._levels
 
-        def jump(x: jax.Array, sigma: jax.Array) -> jax.Array:
+        def end(x: jax.Array, sigma: jax.Array) -> jax.Array:
             by = diffusion.boundary_mix(sigma, levels.data, levels.lowest)
             return diffusion.apply(network, by, x)
 
-        return jump
+        return end
 
     def volumes(self, model: Distilled, batch: Batch) -> dict[str, jax.Array]:
         """Samples in each number of jumps ('model' the largest), and the teacher's; raw values."""
         student, jumps = model.student(), sorted(self._config.model.jumps)
-        jump = self._jump(student, student.condition(batch["radar"]))
+        jump = self.jump(student, student.condition(batch["radar"]))
         names = [f"{count}_step{'s' * (count > 1)}" for count in jumps[:-1]] + [MODEL, TEACHER]
         teacher = generation.sampler(self._config, model.teacher, batch)
 

@@ -1,0 +1,144 @@
+"""Several processes train one run as one would, stop together, and end when one of them dies."""
+
+import dataclasses
+import json
+import socket
+import threading
+
+import pytest
+
+from tds_jax.engine import loop, meeting, processes, sharding, workdir
+from tds_jax.engine.blueprint import Blueprint
+from tds_jax.errors import UserError
+from tests.engine import toy
+from tests.engine.together import SILENCE, ended, peers
+
+# f32 sums in another order, 6 updates of AdamW: each divides a mean by the root of its square,
+# which does not make relative errors larger; 2^-24 times a hundred terms.
+ROUNDING = 1e-5
+
+
+def trained(folder, **changes):
+    """Parameters of a run in a folder, which this process begins, or goes on with."""
+    blueprint = Blueprint(toy.ToyTask(), toy.config(**changes))
+    finished = loop.fit(blueprint, folder)
+    assert finished.complete
+    checkpoints = workdir.open_checkpoints(folder, blueprint.config)
+    restored, _ = workdir.resume(checkpoints, blueprint, sharding.all_devices(), print)
+    checkpoints.close()
+    return restored.state.params
+
+
+def scores(folder):
+    """What a run has logged of its evaluations, without what depends on the machine."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in line.items() if not name.startswith(("perf/", "split"))}
+        for line in found
+        if line["split"] == "val"
+    ]
+
+
+def test_two_processes_stopped_through_one_and_continued_by_one_equal_one(tmp_path):
+    whole = trained(tmp_path / "one")
+    both = tmp_path / "two"
+    found = ended(peers(both, 2, to=1, at=3, what="SIGTERM"))
+    assert [status for status, *_ in found] == [0, 0], found
+    assert '"signal": "SIGTERM", "steps": 3' in found[0][1]
+    assert [int(path.name) for path in sorted((both / "checkpoints").iterdir())] == [16, 24]
+    assert toy.relative(trained(both), whole) < ROUNDING
+    for ours, theirs in zip(scores(both), scores(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(theirs, rel=ROUNDING)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_process_that_is_killed_ends_the_others_with_a_line_that_names_it(tmp_path, dead):
+    found = ended(peers(tmp_path, 2, to=dead, at=3, what="SIGKILL"))
+    status, _, words = found[1 - dead]
+    (line,) = (line for line in words.splitlines() if line.startswith("error: "))
+    assert (status, line[: len("error: process 0 on")]) == (1, f"error: process {dead} on")
+    assert line.endswith("the same command goes on, also with fewer processes")
+    trained(tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_an_error_in_one_process_ends_the_others_with_its_words(tmp_path, wrong):
+    found = ended(peers(tmp_path, 2, to=wrong, at=3, what="error"))
+    assert [status for status, *_ in found] == [1, 1]
+    assert f"process {wrong} on" in found[1 - wrong][2]
+    assert "this process alone finds its input wrong" in found[1 - wrong][2]
+
+
+def met(count, comers, seconds=1.0):
+    """What each of some numbers of processes is told at a meeting."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    told = {}
+
+    def come(place, index, said):
+        try:
+            told[place] = meeting.meet(address, said, index, seconds, lambda: None)
+        except UserError as error:
+            told[place] = str(error)
+
+    threads = [
+        threading.Thread(target=come, args=(place, *comer)) for place, comer in enumerate(comers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [told[place] for place in range(len(comers))]
+
+
+def test_a_process_that_does_not_come_is_named_to_all_who_came():
+    told = met(4, [(0, 4), (2, 4)])
+    assert told[0] == told[1]
+    assert told[0].startswith("processes 1, 3 of 4 did not come to 127.0.0.1:")
+    assert "in 1 s" in told[0]
+
+
+def test_a_coordinator_that_does_not_come_is_named():
+    (told,) = met(2, [(1, 2)])
+    assert told.startswith("process 0 of 2 did not answer at 127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("comers", "text"),
+    [
+        ([(0, 3), (1, 3), (1, 3)], "two processes say --process=1"),
+        ([(0, 3), (1, 2)], "--processes=3 here, but 2 on"),
+    ],
+)
+def test_who_says_other_things_than_the_first_is_refused(comers, text):
+    told = met(3, comers, seconds=5.0)
+    assert all(text in words for words in told if not words.startswith("127."))
+    assert text in told[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (("node1:8476", None, None), "--coordinator needs --processes and --process beside it"),
+        ((None, 2, None), "--processes needs --coordinator and --process beside it"),
+        (("node1:8476", 2, 2), "--process=2 must be between 0 and --processes=2 less 1"),
+        (("node1", 2, 0), "--coordinator=node1 must be HOST:PORT"),
+    ],
+)
+def test_what_is_wrong_with_the_flags_is_said(given, text):
+    with pytest.raises(UserError) as error:
+        processes.start(*given)
+    assert text in str(error.value)
+
+
+def test_alone_a_process_decides_by_itself():
+    assert (processes.index(), processes.count(), processes.first()) == (0, 1, True)
+    assert (processes.agree(True), processes.agree(False)) == (True, False)
+    assert processes.by_first(lambda: 3) == processes.in_turn(lambda: 3) == 3
+    assert processes.share([1, 2, 3]) == [1, 2, 3]
+    left = processes.Left(0, "done")
+    processes.leave(left)
+    assert dataclasses.asdict(left)["signal"] == ""
+    assert SILENCE < processes.SILENCE
