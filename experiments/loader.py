@@ -54,14 +54,14 @@ def stored(source, target, kind):
 
 
 def multiplied(folder, target, copies):
-    """`copies` links to every recording, and a metadata.csv that names them all."""
+    """`copies` hard links (symbolic ones are left out) to each recording, and metadata.csv."""
     target.mkdir()
     lines = (folder / "metadata.csv").read_text().splitlines()
     table = [lines[0]]
     for copy in range(copies):
         for line in lines[1:]:
             name, _, rest = line.partition(",")
-            (target / f"{copy:02d}{name}.hdf5").symlink_to(folder / f"{name}.hdf5")
+            (target / f"{copy:02d}{name}.hdf5").hardlink_to(folder / f"{name}.hdf5")
             table.append(f"{copy:02d}{name},{rest}")
     (target / "metadata.csv").write_text("\n".join(table) + "\n")
 

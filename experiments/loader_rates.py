@@ -6,7 +6,7 @@ Windows of `low_memory`, micro-batches of 16, shuffled, one thread, files in the
 Plain: as many windows at random rows of the same contiguous files, mapped, copied into as large an
 array. Every case is a process of its own that answers in turn, a round of 20 micro-batches at a
 time; CPU seconds, so that other work on the machine counts only by its use of caches. against:
-another checkout, whose loader runs the same cases. Many files: links to the same few recordings of
+another checkout, whose loader runs the same cases. Many files: hard links to a few recordings of
 one window and a half each, contiguous, `first` when no file was read before, `again` when all were.
 """
 
