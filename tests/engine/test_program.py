@@ -124,7 +124,7 @@ def test_an_emptied_window_is_zero_and_where_the_step_wants_it():
 
 
 def test_windows_shorter_than_those_evaluation_was_compiled_for_give_what_they_give_padded():
-    """All recordings of a split may be shorter than its windows; sums of 100 f32 numbers at most."""
+    """All recordings of a split may be shorter than windows; sums of 100 f32 numbers at most."""
     program, whole = made(), toy.data(7, seed=1)
     rows = toy.TIME // 2
     short = {name: value[:, :rows] for name, value in whole.items()}
