@@ -36,6 +36,9 @@ def get_config() -> ConfigDict:
     config.model.layers = 2  # of the LSTM
     config.model.mlp_hidden = (256, 128)  # units of the layers of an 'mlp' decoder
     config.model.slope = 0.1  # of the LeakyReLU before the read-out
+    # 'scan' | 'fused' (one kernel for all steps of an 'lstm' on a CUDA card; hidden a multiple of
+    # 16 up to 256) | 'auto' (the faster one where it was measured: nowhere yet, so 'scan').
+    config.model.decoder_kernel = "auto"
     config.model.rollout_freq = 50.0  # decoder steps per second
     config.model.output = "position"  # 'position' | 'velocity' | 'hybrid'
     config.model.output_scale = 1.0  # what leaves the decoder is multiplied by it

@@ -3,8 +3,8 @@
     python -m experiments.launches [--configs low_memory,emg2pose_tracking] [--target h100]
 
 Needs the extra plan-gpu, and no card. Each preset as it stands (its micro-batches in calls of
-their own, and in one), and with its whole batch at once. Compiling costs what the distinct fusions
-do: each is code to be written.
+their own, and in one), with its whole batch at once, with a decoder that is one kernel, and a batch
+of its evaluation. Compiling costs what the distinct fusions do: each is code to be written.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from rich.table import Table
 from experiments.measuring import load, make_blueprint
 from tds_jax.budget import memory, targets
 from tds_jax.budget.launches import launches
+from tds_jax.pose.config import FUSED_HIDDEN
 from tds_jax.sizes import format_bytes
 
 PRESETS = "low_memory,quick_demo,emg2pose_tracking,forecast_air_temperature,voxel_ultra"
@@ -28,6 +29,8 @@ def ways(config):
     if config.optim.accumulate > 1:
         yield {"memory__call": "update"}
         yield {"optim__accumulate": 1}
+    if config.task == "pose" and config.model.hidden in FUSED_HIDDEN:
+        yield {"memory__call": "update", "model__decoder_kernel": "fused"}
 
 
 def distinct(program):
@@ -59,13 +62,25 @@ def anonymous(lines):
 def row(name, changes, target):
     config = load(name, **changes)
     traced = make_blueprint(config).trace_step(target.mesh(config.optim.micro_batch))
+    fused = ", fused" if "model__decoder_kernel" in changes else ""
+    batch = f"{config.optim.micro_batch} x {config.optim.accumulate}{fused}"
+    return counted(name, batch, config.calls_per_update, traced)
+
+
+def evaluation(name, target):
+    config = load(name)
+    traced = make_blueprint(config).trace_evaluation(target.mesh(config.eval.batch_size))
+    return counted(name, f"evaluation, {config.eval.batch_size}", 1, traced)
+
+
+def counted(name, batch, calls, traced):
     started = time.perf_counter()
     program = traced.lower().compile()
-    seconds, text, calls = time.perf_counter() - started, program.as_text(), config.calls_per_update
+    seconds, text = time.perf_counter() - started, program.as_text()
     kernels, (fusions, differ) = launches(text), distinct(text)
     return (
         name,
-        f"{config.optim.micro_batch} x {config.optim.accumulate}",
+        batch,
         f"{calls} x {kernels:,}",
         f"{calls * kernels:,}",
         f"{fusions} ({differ})",
@@ -95,6 +110,7 @@ def main():
     for name in options.configs.split(","):
         for changes in ways(load(name)):
             table.add_row(*row(name, changes, target))
+        table.add_row(*evaluation(name, target))
     Console(width=100).print(table)
 
 

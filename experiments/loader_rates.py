@@ -7,7 +7,7 @@ Plain: as many windows at random rows of the same contiguous files, mapped, copi
 array. Every case is a process of its own that answers in turn, a round of 20 micro-batches at a
 time; CPU seconds, so that other work on the machine counts only by its use of caches. against:
 another checkout, whose loader runs the same cases. Many files: links to the same few recordings of
-one window and a half each, `first` when no file was read before, `again` when all were.
+one window and a half each, contiguous, `first` when no file was read before, `again` when all were.
 """
 
 import argparse
@@ -90,12 +90,13 @@ def ask(process):
 
 def many(base, count):
     """A folder of so many short recordings."""
-    from experiments.loader import multiplied
+    from experiments.loader import multiplied, stored
     from tds_jax.data.generated import synthesize
     from tds_jax.pose.synthetic import Simulation
 
-    made, target = base / "short", base / "many"
-    synthesize(made, Simulation(users=2, sessions=3, seconds=1.5, seed=0))
+    packed, made, target = base / "packed", base / "short", base / "many"
+    synthesize(packed, Simulation(users=2, sessions=3, seconds=1.5, seed=0))
+    stored(packed, made, "contiguous")
     multiplied(made, target, -(-count // len(list(made.glob("*.hdf5")))))
     return target
 

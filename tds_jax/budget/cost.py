@@ -34,6 +34,10 @@ def seconds(jaxpr: core.Jaxpr, speed: Speed) -> float:
 
 
 def _seconds(eqn: core.JaxprEqn, speed: Speed) -> float:
+    if eqn.primitive.name == "pallas_call":  # one operation, of which every program runs all of it
+        programs = math.prod(eqn.params["grid_mapping"].grid)
+        inside = dataclasses.replace(speed, latency=0.0)
+        return programs * seconds(eqn.params["jaxpr"], inside) + speed.latency
     inner = [seconds(jaxpr, speed) for jaxpr in _inner(eqn.params)]
     if inner:  # of a `cond` one branch runs, of a loop the body `length` times
         return max(inner) * eqn.params.get("length", 1)

@@ -58,7 +58,7 @@ _MARGINS = {"cpu": (0.0, 20 * MIB), "gpu": (0.10, 20 * MIB), "tpu": (0.05, 20 * 
 # Data-sheet peaks of f32 products (TF32 on the H100, bf16 passes on the v5e) at the half of it that
 # products of these sizes reach, memory bandwidth, time to start one operation, and links to other
 # devices, one way: NVLink of the H100, the v5e's four of 50 GB/s.
-_H100 = Speed(flops=2e14, bandwidth=3.35e12, latency=4e-6, link=4.5e11)
+H100 = Speed(flops=2e14, bandwidth=3.35e12, latency=4e-6, link=4.5e11)
 _V5E = Speed(flops=3e13, bandwidth=8.2e11, latency=1e-6, link=2e11)
 _CORE = Speed(flops=3e10, bandwidth=1e10, latency=1e-5)
 
@@ -133,7 +133,7 @@ def find(name: str, devices: int | None = None) -> Target:
             target_config=_text(_H100_CONFIG),
             topology=f"1x{hosts}x{count // hosts}",
         )
-        return _described(name, topology.devices, _H100_BYTES, "gpu", _H100)
+        return _described(name, topology.devices, _H100_BYTES, "gpu", H100)
     if name == "v5e":
         _require("libtpu", name, "tpu")
         sizes = ", ".join(map(str, _V5E_SLICES))
@@ -170,7 +170,7 @@ def _present(name: str) -> Target:
         limit=stats.get("bytes_limit", host.available()),
         margin=margin,
         at_least=least,
-        speed={"cpu": cpu, "tpu": _V5E}.get(platform, _H100),
+        speed={"cpu": cpu, "tpu": _V5E}.get(platform, H100),
         on_host=platform == "cpu",
     )
 

@@ -2,11 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from tds_jax.data import json_file
 from tds_jax.drawing import new_figure, save
-from tds_jax.engine.logs import read_lines, series
+from tds_jax.engine.logs import Line, read_lines, series
 
+REPAIR = "restore it"
 REMEDY = "lower optim.learning_rate, or raise optim.warmup_steps"
+
+UNITS = {"_m_s": "m/s", "_mm": "mm", "_rad": "rad", "_deg": "°", "_m": "m"}  # by ends of names
+STYLES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
+SHOWN = 4  # baselines, in the report's order
 
 LEAST_LINES = 8  # fewer tell no trend
 
@@ -40,10 +47,44 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def _unit(name: str) -> str:
+    return next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
+
+
+def _best(workdir: Path, lines: Sequence[Line]) -> int | None:
+    """The step with the best score on `val`; None without scores."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return None
+    rule = json_file.read(path, REPAIR)["eval"]
+    name, sign = rule["metric"], 1 if rule["mode"] == "min" else -1
+    scores = [
+        (sign * line[name], line["step"])
+        for line in lines
+        if line["split"] == "val" and line.get(name) is not None
+    ]
+    return min(scores)[1] if scores else None
+
+
+def _baselines(workdir: Path) -> dict[str, dict[str, float]]:
+    """'ridge on test' -> metrics, of the report of one split, `val` where there is one."""
+    path = workdir / "report.json"
+    splits = json_file.read(path, REPAIR)["splits"] if path.exists() else {}
+    split = next((name for name in ("val", "test") if name in splits), None)
+    if split is None:
+        return {}
+    found = list(splits[split]["baselines"].items())[:SHOWN]
+    return {
+        f"{name} on {split}": {k: v for k, v in values.items() if v is not None}
+        for name, values in found
+    }
+
+
 def draw_curves(workdir: Path) -> Path | None:
     """metrics.jsonl -> plots/curves.png, one panel per number, splits overlaid.
 
-    Returns the picture's path, or None when nothing has been logged yet.
+    A line stands at the step that is best by eval.metric on `val`, and, once there is a report, at
+    what its baselines reach. Returns the picture's path, or None when nothing has been logged yet.
     """
     lines = read_lines(workdir / "metrics.jsonl")
     curves = {split: list(series(lines, split)) for split in ("train", "val")}
@@ -60,17 +101,27 @@ def draw_curves(workdir: Path) -> Path | None:
         return None
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = new_figure(4 * columns, 2.6 * rows)
+    figure = new_figure(4 * columns, 2.6 * rows + 0.6)
     axes = figure.subplots(rows, columns, squeeze=False)
+    shown: dict[str, Any] = {}
+    best, reached = _best(workdir, lines), _baselines(workdir)
     for axis, name in zip(axes.flat, names, strict=False):
+        for i, (baseline, known) in enumerate(reached.items()):
+            if name in known:
+                axis.axhline(known[name], label=baseline, color="0.4", lw=1, ls=STYLES[i])
+        if best is not None:
+            axis.axvline(best, color="C2", lw=1, alpha=0.7, label="best")
         for split, found in curves.items():
             for other, steps, values in found:
                 if other == name:
                     axis.plot(steps, values, label=split, marker="." if len(steps) < 30 else None)
-        axis.set(title=name, xlabel="step")
+        axis.set(title=name, xlabel="step", ylabel=_unit(name))
         axis.grid(alpha=0.3)
-        axis.legend()
+        shown |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
     for axis in list(axes.flat)[len(names) :]:
         axis.remove()
+    figure.legend(
+        shown.values(), shown, loc="outside lower center", ncols=2 * columns, frameon=False
+    )
     path = workdir / "plots" / "curves.png"
     return save(figure, path)

@@ -139,7 +139,9 @@ def _sample(task: ForecastTask, batch: Mapping[str, np.ndarray], prediction: np.
     """The first forecast of a batch."""
     truth = np.where(batch["weight"][0] > 0, batch["target"][0], np.nan)
     last = task.fields.days[batch["start"][0] + task.spec.input_days - 1]
-    return Sample(prediction[0], truth, str(last))
+    there = batch["present"][0, -1, ..., task.target] > 0
+    today = np.where(there, batch["fields"][0, -1, ..., task.target], np.nan)
+    return Sample(prediction[0], truth, today, str(last))
 
 
 def _draw(

@@ -23,11 +23,12 @@ COLOURS = {
 class Sample:
     """One forecast: prediction and truth (L, H, W) in the data's unit, the truth NaN where unknown.
 
-    title: the day it was made.
+    last: (H, W) of the day it was made, what persistence forecasts. title: that day.
     """
 
     prediction: np.ndarray
     truth: np.ndarray
+    last: np.ndarray
     title: str
 
 
@@ -40,12 +41,12 @@ class Canvas:
     variable: str
     unit: str
 
-    def draw(self, figure: Any, axis: Any, values: np.ndarray, **colours: Any) -> None:
-        """One map (H, W) with its colour bar; NaN stays blank."""
+    def draw(self, axis: Any, values: np.ndarray, **colours: Any) -> Any:
+        """One map (H, W), to be given a colour bar; NaN stays blank."""
         shown = np.ma.masked_invalid(values)
-        mesh = axis.pcolormesh(self.longitude, self.latitude, shown, shading="nearest", **colours)
-        figure.colorbar(mesh, ax=axis, shrink=0.8, label=self.unit)
         axis.set_facecolor("0.9")
+        axis.set(xlabel="longitude [°]", ylabel="latitude [°]")
+        return axis.pcolormesh(self.longitude, self.latitude, shown, shading="nearest", **colours)
 
 
 def draw_leads(path: Path, report: Report, split: str, unit: str) -> None:
@@ -76,32 +77,49 @@ def draw_leads(path: Path, report: Report, split: str, unit: str) -> None:
 
 
 def draw_maps(path: Path, sample: Sample, canvas: Canvas) -> None:
-    """Prediction, truth and their difference, for the first, a middle and the last lead."""
+    """Persistence, prediction, truth and what is wrong of both, for the first, a middle and the
+    last lead; colours span all values, and mean the same in all rows."""
     leads = len(sample.truth)
     rows = sorted({0, leads // 2, leads - 1})
-    figure = new_figure(14, 2.9 * len(rows))
-    axes = figure.subplots(len(rows), 3, squeeze=False)
+    figure = new_figure(19, 3.1 * len(rows) + 0.6)
+    axes = figure.subplots(len(rows), 5, squeeze=False, sharex=True, sharey=True)
     known = np.isfinite(sample.truth)
-    predicted = np.where(known, sample.prediction, np.nan)
-    low, high = np.nanpercentile(sample.truth, [1, 99]) if known.any() else (0.0, 1.0)
-    difference = predicted - sample.truth
-    most = float(np.nanpercentile(np.abs(difference), 99)) if known.any() else 1.0
+    fields = {
+        "persistence": np.broadcast_to(sample.last, sample.truth.shape),
+        "predicted": np.where(known, sample.prediction, np.nan),
+        "true": sample.truth,
+    }
+    wrong = {f"{name} - true": fields[name] - sample.truth for name in ("persistence", "predicted")}
+    low, high = _range(np.stack([*fields.values()])[:, rows])
+    most = max(map(abs, _range(np.stack([*wrong.values()])[:, rows])))
     for line, lead in zip(axes, rows, strict=True):
-        for axis, values in zip(line[:2], (predicted, sample.truth), strict=True):
-            canvas.draw(figure, axis, values[lead], vmin=low, vmax=high, cmap="viridis")
-        canvas.draw(figure, line[2], difference[lead], vmin=-most, vmax=most, cmap="RdBu_r")
-        line[0].set_ylabel(f"lead {lead + 1} d")
-    for axis, title in zip(axes[0], ("predicted", "true", "predicted - true"), strict=True):
+        for axis, values in zip(line, (*fields.values(), *wrong.values()), strict=True):
+            colours = {"vmin": low, "vmax": high, "cmap": "viridis"}
+            if axis in line[3:]:
+                colours = {"vmin": -most, "vmax": most, "cmap": "RdBu_r"}
+            mesh = canvas.draw(axis, values[lead], **colours)
+            axis.label_outer()
+            if axis in (line[2], line[4]):
+                label = canvas.variable if axis is line[2] else "difference"
+                figure.colorbar(mesh, ax=axis, label=f"{label} [{canvas.unit}]")
+        line[0].set_ylabel(f"lead {lead + 1} d\nlatitude [°]")
+    for axis, title in zip(axes[0], (*fields, *wrong), strict=True):
         axis.set_title(title)
     figure.suptitle(f"{canvas.variable}, forecast made after {sample.title}")
     save(figure, path)
 
 
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Lowest and highest of those known; 0 and 1 without any."""
+    known = values[np.isfinite(values)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
 def draw_error_map(path: Path, rmse: np.ndarray, canvas: Canvas, split: str) -> None:
-    """Where the errors are: RMSE (H, W) over all forecasts and leads, its top 5 % in one colour."""
-    figure = new_figure(8, 4)
+    """Where the errors are: RMSE (H, W) over all forecasts and leads."""
+    figure = new_figure(8, 4.4)
     axis = figure.subplots()
-    top = np.nanpercentile(rmse, 95) if np.isfinite(rmse).any() else 1.0
-    canvas.draw(figure, axis, rmse, vmin=0, vmax=top, cmap="magma_r")
+    mesh = canvas.draw(axis, rmse, vmin=0, vmax=_range(rmse)[1], cmap="YlOrRd")
+    figure.colorbar(mesh, ax=axis, label=f"RMSE [{canvas.unit}]")
     axis.set_title(f"{split}: RMSE of {canvas.variable}, all leads")
     save(figure, path)

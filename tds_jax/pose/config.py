@@ -21,6 +21,8 @@ from tds_jax.pose.labels import UNITS
 from tds_jax.pose.selection import Selection
 from tds_jax.pose.splits import SPLIT_BY
 
+# Tensor cores multiply by 16 rows at least; the weights of more are read too slowly: `pose.fused`.
+FUSED_HIDDEN = range(16, 256 + 1, 16)
 INITIAL_POSES = ("zeros", "learned", "given", "mixed")
 STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
 
@@ -51,6 +53,7 @@ class PoseModelConfig(Settings, group="model"):
     layers: int = field(metadata=at_least(1))
     mlp_hidden: tuple[int, ...]
     slope: float = field(metadata=between(0, 1))
+    decoder_kernel: str = field(metadata=FREE | one_of("auto", "scan", "fused"))
     rollout_freq: float
     output: str = field(metadata=one_of("position", "velocity", "hybrid"))
     output_scale: float
@@ -80,6 +83,13 @@ class PoseModelConfig(Settings, group="model"):
             self.name == "tds" or self.output_filter == "none",
             f"model.output_filter={self.output_filter!r} needs decoder steps, which model.name="
             f"{self.name!r} has not; use 'none'",
+        )
+        require(
+            self.decoder_kernel != "fused"
+            or (self.decoder == "lstm" and self.hidden in FUSED_HIDDEN),
+            f"model.decoder_kernel='fused' is not there for model.decoder={self.decoder!r} with "
+            f"model.hidden={self.hidden}; it needs 'lstm' and a multiple of {FUSED_HIDDEN.step} up "
+            f"to {FUSED_HIDDEN[-1]}, or use 'scan'",
         )
         for name in ("rollout_freq", "filter_cutoff", "filter_speed_cutoff"):
             value = getattr(self, name)
@@ -197,6 +207,7 @@ class PoseEvalConfig(EvalConfig):
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings: its labels were taken as they are, its splits were of sessions."""
     later: dict[str, dict[str, Any]] = {
+        "model": {"decoder_kernel": "auto"},
         "data": {"angle_unit": "rad", "split_by": "session", "source": "", "fold": ""},
         "loss": {"own": ""},
         "eval": {"own": ()},

@@ -1,5 +1,6 @@
 """Features -> joint angles, one step at a time, each step seeing the pose it made before."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from tds_jax.nn.module import Module
 from tds_jax.nn.norm import LayerNorm
 from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import in_chunks
+from tds_jax.pose import fused
 
 OUTPUTS = ("position", "velocity", "hybrid")
 DROPOUT_LAYER = 100  # the encoder's stages count from 0
@@ -153,6 +155,9 @@ class Decoder(Module, entries=("rollout", "step")):
     output 'position': pose = scale * out. 'velocity': pose = previous + scale * out. 'hybrid': out
     has both halves; position for the first `position_steps` steps, velocity afterwards.
     The previous pose is always the model's own (no teacher forcing). chunk: see `in_chunks`.
+    kernel: how `rollout` runs, with the same result: 'scan', a loop of products (`nn.deferred`), or
+    'fused', one kernel of a card (`pose.fused`). 'auto' is the faster one where both were measured.
+    That is nowhere yet: it is 'scan'.
     """
 
     def __init__(
@@ -165,6 +170,7 @@ class Decoder(Module, entries=("rollout", "step")):
         position_steps: int,
         chunk: int,
         dtype: jnp.dtype,
+        kernel: str = "auto",
     ) -> None:
         self.core = core
         self.num_joints = num_joints
@@ -173,6 +179,12 @@ class Decoder(Module, entries=("rollout", "step")):
         self.position_steps = position_steps
         self.chunk = chunk
         self.carry_dtype = at_least_f32(dtype)
+        self.form = self._fused() if kernel == "fused" else None
+
+    def _fused(self) -> fused.Form:
+        assert isinstance(self.core, LSTMCore)
+        lstm, given = self.core.lstm, (self.output, self.output_scale, self.core.slope)
+        return fused.Form(*given, self.position_steps, lstm.hidden, lstm.layers)
 
     def initial_carry(self, pose: jax.Array) -> Carry:
         """The carry before the first step, from pose (B, J) radians."""
@@ -195,13 +207,18 @@ class Decoder(Module, entries=("rollout", "step")):
         matrices = deferred.join(self.core.matrices())
         # Outside of the chunks in f32, so that their gradients add up over chunks in f32.
         wide = jax.tree.map(lambda m: m.astype(at_least_f32(m.dtype)), matrices)
+        scan = (
+            functools.partial(fused.rollout, self.form)
+            if self.form
+            else functools.partial(deferred.scan, self._step)
+        )
 
         # Gates are 16 times as wide as features: a chunk makes its own, and only features are kept.
         def run(carry: Carry, xs: tuple[jax.Array, list[jax.Array]]) -> tuple[Carry, jax.Array]:
             frames, masks = xs
             xs = (self.core.prepare(frames), masks)
             narrow = jax.tree.map(lambda w, m: w.astype(m.dtype), wide, matrices)
-            return deferred.scan(self._step, narrow, carry, xs)
+            return scan(narrow, carry, xs)
 
         masks = self.core.masks(keys, features.shape[1])
         frames = jnp.swapaxes(features, 0, 1)

@@ -15,7 +15,7 @@ from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.errors import some
 from tds_jax.own import names_of
-from tds_jax.pose import baselines, figures
+from tds_jax.pose import baselines, figures, hands
 from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers, joint_names
 from tds_jax.pose.kinematics import HAND_LENGTH
@@ -111,9 +111,19 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING)
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
-        figures.draw_angles(plots / f"{split}_angles.png", trace, rate, split)
+        place = _where(source.table, trace.session)
+        figures.draw_angles(plots / f"{split}_angles.png", trace, rate, f"{split}: {place}")
+        if task.hand is not None and trace.weight.any():
+            hands.draw_hands(plots, f"{split}_hand", trace, task.hand, rate)
         figures.draw_methods(plots / f"{split}_methods.png", report, split)
     return report
+
+
+def _where(table: SessionTable, number: int) -> str:
+    """'s3.hdf5, user ann' of a session by its number."""
+    i = table.number.tolist().index(number)
+    user = table.group_of("user")[i]
+    return Path(table.path(i)).name + (f", user {user}" if user else "")
 
 
 def _scales(task: PoseTask, model: nnx.Module, table: SessionTable) -> tuple[str, ...]:

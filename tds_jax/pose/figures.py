@@ -28,11 +28,12 @@ COLOURS = {
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """One window: poses and target (N, J) radians, weight (N,)."""
+    """One window: poses and target (N, J) radians, weight (N,); number of its session."""
 
     poses: np.ndarray
     target: np.ndarray
     weight: np.ndarray
+    session: int
 
     @classmethod
     def of(cls, batch: Mapping[str, np.ndarray], poses: np.ndarray) -> "Trace":
@@ -43,7 +44,7 @@ class Trace:
             for t, w in zip(target, weight, strict=True)
         ]
         i = int(np.argmax(moved))
-        return cls(poses[i], target[i], weight[i])
+        return cls(poses[i], target[i], weight[i], int(batch["session"][i]))
 
 
 def _chosen(trace: Trace) -> list[int]:
@@ -56,8 +57,8 @@ def _chosen(trace: Trace) -> list[int]:
     return list(range(min(PANELS, len(spread))))
 
 
-def draw_angles(path: Path, trace: Trace, rate_hz: float, split: str) -> None:
-    """Predicted over true angles in degrees; gaps where the label failed."""
+def draw_angles(path: Path, trace: Trace, rate_hz: float, where: str) -> None:
+    """Predicted over true angles in degrees, grey where no label is valid. where: of what."""
     joints = _chosen(trace)
     names = joint_names(trace.target.shape[1])
     seconds = np.arange(len(trace.target)) / rate_hz
@@ -67,11 +68,18 @@ def draw_angles(path: Path, trace: Trace, rate_hz: float, split: str) -> None:
     for axis, j in zip(axes[:, 0], joints, strict=True):
         axis.plot(seconds, np.degrees(truth[:, j]), color="0.2", lw=1.6, label="true")
         axis.plot(seconds, np.degrees(trace.poses[:, j]), color="C1", lw=1.2, label="predicted")
+        axis.fill_between(
+            seconds, 0, 1, where=trace.weight == 0, transform=axis.get_xaxis_transform(),
+            color="0.9", lw=0, label="no valid label",
+        )  # fmt: skip
         axis.set_ylabel(f"{names[j]}\n[°]")
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(loc="upper right", ncols=2)
-    axes[0, 0].set_title(f"joint angles, one window of {split}")
-    axes[-1, 0].set_xlabel("seconds")
+        axis.margins(x=0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    shown = slice(None) if (trace.weight == 0).any() else slice(2)
+    figure.legend(handles[shown], labels[shown], loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(f"joint angles, {where}")
+    axes[-1, 0].set_xlabel("seconds from the window's first label")
     save(figure, path)
 
 

@@ -71,6 +71,7 @@ class PoseModel(Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
         slope: float = 0.1,
+        decoder_kernel: str = "auto",
         alignment: str = "fixed",
         tracking_share: float = 1.0,
         output_filter: SpeedAdaptiveFilter | None = None,
@@ -118,6 +119,7 @@ class PoseModel(Module):
             position_steps=round(POSITION_SECONDS * rollout_freq),
             chunk=decoder_chunk,
             dtype=dtype,
+            kernel=decoder_kernel,
         )
         if initial_pose in ("learned", "mixed"):
             self.start = nnx.Param(jnp.zeros((num_joints,), jnp.float32))

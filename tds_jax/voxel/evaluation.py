@@ -11,7 +11,7 @@ from tds_jax.data import json_file
 from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, Report, Row
-from tds_jax.voxel import figures
+from tds_jax.voxel import figures, space
 from tds_jax.voxel.config import settings
 from tds_jax.voxel.data.source import Statistics, VoxelPairs
 from tds_jax.voxel.methods.latents import fingerprint
@@ -94,7 +94,9 @@ def evaluate(task: VoxelTask, model: nnx.Module, split: str, workdir: Path | Non
             states = compare(volume, frame["target"], frame["weight"], task.data.geometry, at)
             found[name] = metrics.merge(found[name], states) if name in found else states
         if workdir and i in drawn:
-            _draw(task, workdir, f"{split}_{i:04d}", frame, volumes, thresholds)
+            seen = source.frames[i]
+            title = f"{split}, frame {i}: {seen.scene} {seen.name}"
+            _draw(task, workdir / "plots" / f"{split}_{i:04d}", title, frame, volumes, thresholds)
     count = len(source)
     rows = [row for name, states in found.items() for row in _rows(split, name, states, count)]
     return Report(rows, HEADLINE, SHOWN_GROUPS, notes=_notes(thresholds))
@@ -160,20 +162,20 @@ def _rows(split: str, method: str, states: States, count: int) -> list[Row]:
 
 def _draw(
     task: VoxelTask,
-    workdir: Path,
-    name: str,
+    place: Path,
+    title: str,
     frame: Frame,
     volumes: Volumes,
     thresholds: Thresholds,
 ) -> None:
-    plots = workdir / "plots"
     shown = {method: volumes[method] for method in (RADAR, MODEL)}
     rows = {
         method: cut(volume, frame["weight"], thresholds.of(method))
         for method, volume in shown.items()
     }
     rows["truth"] = frame["target"]
-    figures.draw_frames(plots / f"{name}.png", rows, task.data.geometry, name.replace("_", " "))
+    figures.draw_frames(place.with_suffix(".png"), rows, task.data.geometry, title)
+    space.write_space(place.with_suffix(".html"), rows, task.data.geometry, title)
 
 
 def _notes(thresholds: Thresholds) -> tuple[str, ...]:

@@ -15,9 +15,10 @@ VIEWS = (
     "from above: highest voxel",
     "slice at z = {level:.2g} m",
     "from the left: voxels in line",
-    "in space",
-    "mean Doppler from above",
+    "in space, z up [m]",
+    "from above: mean Doppler",
 )
+COUNTS = (1, 2, 5, 10, 20, 50, 100)  # that a colour bar names
 _SKY = "#f4f4f1"
 
 
@@ -38,6 +39,8 @@ def draw_frames(
     figure = new_figure(19, height * rows + 0.7)
     grid = figure.add_gridspec(rows, len(VIEWS), width_ratios=(1, 1, 1.2, 1.25, 1))
     fastest, brightest = (_largest(volumes, channel) for channel in (2, 1))
+    darkest = min(float(v[v[..., 0] > 0][:, 1].min(initial=0.0)) for v in volumes.values())
+    deepest = max(1, *(int((v[..., 0] > 0).sum(axis=2).max()) for v in volumes.values()))
     layer = int((list(volumes.values())[-1][..., 0] > 0).sum(axis=(1, 2)).argmax())
     level = geometry.lower[0] + (layer + 0.5) * geometry.size[0]
     for i, (name, volume) in enumerate(volumes.items()):
@@ -45,20 +48,27 @@ def draw_frames(
         axes = [figure.add_subplot(grid[i, k]) for k in (0, 1, 2)]
         axes.append(figure.add_subplot(grid[i, 3], projection="3d", computed_zorder=False))
         axes.append(figure.add_subplot(grid[i, 4]))
+        span = darkest, brightest
         images = {
             "height [m]": (axes[0], _draw_above(axes[0], occupied, geometry)),
-            "intensity": (axes[1], _draw_slice(axes[1], volume, layer, geometry, brightest)),
+            "intensity": (
+                axes[1],
+                _draw_slice(axes[1], volume, layer, geometry, span),
+            ),
             "Doppler [m/s]": (axes[4], _draw_doppler(axes[4], volume, geometry, fastest)),
         }
-        _draw_side(axes[2], occupied, geometry)
+        side = _draw_side(axes[2], occupied, geometry, deepest)
+        bar = figure.colorbar(side, ax=axes[2], label="voxels in line", shrink=0.8)
+        counts = [n for n in COUNTS if n <= deepest]
+        bar.set_ticks(np.log1p(counts), labels=[str(n) for n in counts])
         _draw_space(axes[3], occupied, geometry)
         for label, (axis, image) in images.items():
             figure.colorbar(image, ax=axis, label=label, shrink=0.8)
         axes[0].set_ylabel(f"{name}\n{int(occupied.sum()):,} voxels\n\nx forward [m]")
         for axis, text in zip(axes, VIEWS if i == 0 else (), strict=False):
-            axis.set_title(text.format(level=level), fontsize=10)
-    figure.suptitle(title)
-    save(figure, path, dpi=80)
+            axis.set_title(text.format(level=level))
+    figure.suptitle(title, fontsize="x-large")
+    save(figure, path, dpi=100)
 
 
 def _upper(geometry: Geometry) -> list[float]:
@@ -77,10 +87,10 @@ def _draw_above(axis: Any, occupied: np.ndarray, geometry: Geometry) -> Any:
 
 
 def _draw_slice(
-    axis: Any, volume: np.ndarray, layer: int, geometry: Geometry, brightest: float
+    axis: Any, volume: np.ndarray, layer: int, geometry: Geometry, span: tuple[float, float]
 ) -> Any:
     values = np.where(volume[layer, ..., 0] > 0, volume[layer, ..., 1], np.nan)
-    return _map(axis, values, geometry, vmin=0, vmax=brightest, cmap="plasma_r")
+    return _map(axis, values, geometry, vmin=span[0], vmax=span[1], cmap="plasma_r")
 
 
 def _draw_doppler(axis: Any, volume: np.ndarray, geometry: Geometry, fastest: float) -> Any:
@@ -110,19 +120,20 @@ def _map(
     return image
 
 
-def _draw_side(axis: Any, occupied: np.ndarray, geometry: Geometry) -> None:
+def _draw_side(axis: Any, occupied: np.ndarray, geometry: Geometry, deepest: int) -> Any:
     counts = occupied.sum(axis=2).astype(np.float64)
     coarse, factor = _coarse(np.where(counts > 0, np.log1p(counts), np.nan), np.positive)
     top = geometry.lower[0] + geometry.size[0] * factor * coarse.shape[0]
     right = geometry.lower[1] + geometry.size[1] * factor * coarse.shape[1]
-    axis.imshow(
+    image = axis.imshow(
         coarse, origin="lower", extent=(geometry.lower[1], right, geometry.lower[0], top),
         aspect="auto", interpolation="nearest", cmap="magma_r",
-        vmin=0, vmax=np.log1p(occupied.shape[2] / 4),
+        vmin=0, vmax=np.log1p(deepest),
     )  # fmt: skip
     axis.set_facecolor(_SKY)
     axis.set_xlabel("x forward [m]")
-    axis.set_ylabel("z [m]")
+    axis.set_ylabel("z up [m]")
+    return image
 
 
 def _coarse(values: np.ndarray, by: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
@@ -151,7 +162,8 @@ def _draw_space(axis: Any, occupied: np.ndarray, geometry: Geometry) -> None:
     # Heights drawn twice as tall: a street is flat.
     axis.set_box_aspect((high[1] - low[1], high[2] - low[2], 2 * (high[0] - low[0])))
     axis.view_init(elev=32, azim=-155)
-    axis.tick_params(labelsize=7)
+    axis.set_xlabel("x forward [m]")
+    axis.set_ylabel("y left [m]")
 
 
 def _largest(volumes: Mapping[str, np.ndarray], channel: int) -> float:

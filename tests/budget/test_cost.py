@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas as pl
 
 from tds_jax.budget import cost
 from tds_jax.budget.cost import Speed
@@ -63,3 +64,17 @@ def test_recomputing_the_forward_pass_is_paid_for():
 def test_moving_bytes_limits_what_has_few_operations():
     slow = Speed(flops=1e30, bandwidth=1.0, latency=0.0)
     assert estimate(jnp.matmul, slow, X, W) == 4 * (8 * 16 + 16 * 16 + 8 * 16)
+
+
+def test_a_kernel_of_our_own_is_one_operation_that_does_the_work_of_all_its_programs():
+    def kernel(x, w, y):
+        y[:, :] = jax.lax.fori_loop(0, 10, lambda _, c: jnp.tanh(c @ w[:, :]), x[:, :])
+
+    def fused(x, w):
+        rows, whole = pl.BlockSpec((2, 16), lambda n: (n, 0)), pl.BlockSpec((16, 16))
+        out = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        specs = {"grid": (4,), "in_specs": [rows, whole], "out_specs": rows}
+        return pl.pallas_call(kernel, out_shape=out, interpret=True, **specs)(x, w)
+
+    assert estimate(fused, FLOPS, X, W) == estimate(loop, FLOPS, X, W)
+    assert (estimate(fused, CALLS, X, W), estimate(loop, CALLS, X, W)) == (1, 10)

@@ -156,3 +156,12 @@ def test_what_a_compiler_refuses_is_passed_over(config, monkeypatch):
     plan = found.choose(GIB, None)
     assert plan.chosen.config.optim.micro_batch == 16
     assert [row.origin for row in plan.rows][:3] == ["refused", "refused", "compiled"]
+
+
+def test_a_card_of_many_bytes_takes_the_whole_batch_at_once(config):
+    """Four micro-batches of work that takes no time start four times the kernels."""
+    card = dataclasses.replace(TARGET, speed=targets.H100, limit=64 * GIB, on_host=False)
+    found = Planner(build, config, card, say=lambda words: None)
+    plan = found.choose(card.limit, host_budget=None)
+    assert (config.optim.accumulate, plan.config.optim.accumulate) == (4, 1)
+    assert plan.baseline / plan.chosen.seconds > 2

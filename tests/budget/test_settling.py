@@ -42,7 +42,7 @@ def crowded(monkeypatch):
 
         def limited(self, blueprint):
             original(self, blueprint)
-            train_step, evaluate = self.train_step, self._eval_step
+            train_step, evaluate = self.train_step, self.eval_step
 
             def step(state, batch):
                 count["steps"] += 1
@@ -56,7 +56,7 @@ def crowded(monkeypatch):
                     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
                 return evaluate(params, rest, batch)
 
-            self.train_step, self._eval_step = step, look
+            self.train_step, self.eval_step = step, look
 
         monkeypatch.setattr(Program, "__init__", limited)
 

@@ -159,6 +159,33 @@ def test_curves_are_drawn_once_there_are_lines(tmp_path):
     shutil.rmtree(picture.parent)
 
 
+def test_curves_show_the_best_step_units_and_what_baselines_reach(tmp_path, monkeypatch):
+    lines = [
+        {"step": n, "examples": 4 * n, "split": split, "mae_rad": value}
+        for n, split, value in [
+            (1, "train", 3.0),
+            (1, "val", 2.0),
+            (2, "val", 1.0),
+            (3, "val", 1.5),
+        ]
+    ]
+    written(tmp_path, lines)
+    (tmp_path / "config.json").write_text('{"eval": {"metric": "mae_rad", "mode": "min"}}')
+    baselines = {"ridge": {"mae_rad": 0.5, "other": None}, "zero": {"other": 1.0}}
+    report = {"splits": {"test": {"model": {}, "baselines": baselines}}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    drawn = []
+    monkeypatch.setattr(curves, "save", lambda figure, path: drawn.append(figure))
+    curves.draw_curves(tmp_path)
+    (axis,) = drawn[0].axes
+    found = {line.get_label(): line for line in axis.get_lines()}
+    assert set(found) == {"ridge on test", "best", "train", "val"}
+    assert list(found["best"].get_xdata()) == [2, 2]
+    assert list(found["ridge on test"].get_ydata()) == [0.5, 0.5]
+    assert (axis.get_title(), axis.get_ylabel()) == ("mae_rad", "rad")
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == list(found)
+
+
 PIPED = """
 import time
 from pathlib import Path

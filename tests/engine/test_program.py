@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tds_jax.budget import needs
 from tds_jax.engine import sharding
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.program import Program
@@ -133,3 +134,15 @@ def test_windows_shorter_than_those_evaluation_was_compiled_for_give_what_they_g
     found, expected = (program.evaluate(state, toy.Examples(v)) for v in (short, padded))
     assert found == pytest.approx(expected, rel=1e-5)
     assert found != pytest.approx(program.evaluate(state, toy.Examples(whole)), rel=1e-2)
+
+
+def test_predictions_are_of_all_that_is_on_the_device_at_a_time():
+    program = made()
+    batch = needs.tree_bytes(program.blueprint.call_spec) // program.mesh.size
+    assert program.needs() == {"stepping": program.predicted.total + 2 * batch}
+    assert program.eval_step  # compiled when asked for
+    found, step = program.needs()["evaluating"], program.evaluation
+    state = needs.tree_bytes(program.blueprint.shapes)
+    examples = needs.tree_bytes(program.blueprint.eval_spec(program.mesh)) // program.mesh.size
+    own = step.temporaries + step.scratch + step.outputs
+    assert found == state + 2 * batch + 2 * examples + own

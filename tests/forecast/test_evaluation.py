@@ -124,7 +124,9 @@ def test_pictures_and_notes_show_what_the_rows_hold(evaluated):
 def test_a_map_of_nothing_is_drawn_too(tmp_path):
     canvas = figures.Canvas(np.array([1.0, 0.0]), np.array([0.0, 1.0]), "x", "1")
     nothing = np.full((3, 2, 2), np.nan)
-    figures.draw_maps(tmp_path / "a.png", figures.Sample(nothing, nothing, "never"), canvas)
+    figures.draw_maps(
+        tmp_path / "a.png", figures.Sample(nothing, nothing, nothing[0], "never"), canvas
+    )
     figures.draw_error_map(tmp_path / "b.png", nothing[0], canvas, "test")
     assert (tmp_path / "b.png").exists()
 

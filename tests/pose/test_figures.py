@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tds_jax.engine.report import Report, Row
-from tds_jax.pose import figures
+from tds_jax.pose import figures, hands
 from tds_jax.pose.figures import Trace
+from tds_jax.pose.kinematics import default_hand
 
 PNG = b"\x89PNG"
 
@@ -15,7 +16,8 @@ def batch(joints, windows=3, steps=40):
     size = 0.1 * np.arange(1, windows + 1)[:, None, None]
     target = (size * rng.normal(size=(windows, steps, joints))).astype(np.float32)
     weight = np.ones((windows, steps), np.float32)
-    return {"joint_angles": target, "weight": weight}, target + 0.01
+    session = np.arange(windows)
+    return {"joint_angles": target, "weight": weight, "session": session}, target + 0.01
 
 
 def test_the_trace_is_the_window_with_most_movement_in_counted_rows():
@@ -115,3 +117,25 @@ def test_without_users_generalizations_or_landmarks_pooled_values_are_drawn(
     assert seen["ticks"] == ["all"]
     assert seen["title"] == "test: all rows pooled"
     np.testing.assert_array_equal(seen["heights"], [[3, np.nan, 9]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_hand_is_drawn_at_labelled_moments_with_the_distance_of_its_landmarks(
+    tmp_path, monkeypatch
+):
+    found, _ = batch(20)
+    found["weight"][2, :30] = 0
+    poses = found["joint_angles"].copy()
+    poses[2, 30:35] += np.float32(0.2)
+    said, draw = [], hands._strip
+    monkeypatch.setattr(hands, "FRAMES", 2)
+    monkeypatch.setattr(hands, "_strip", lambda *given: (said.append(given), draw(*given)))
+    hands.draw_hands(tmp_path, "a", Trace.of(found, poses), default_hand(), 10.0)
+    ((_, seen, _, titles, _),) = said
+    assert titles[0].startswith("3.00 s\n"), "the first row with a label"
+    assert titles[1] == "3.90 s\n0 mm apart"
+    assert int(titles[0].split()[2]) > 5
+    gap = np.abs(seen[hands.TRUE] - seen[hands.PREDICTED]).max(axis=(1, 2))
+    assert gap[0] > 5 > 0 == gap[1]  # mm
+    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+    assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF8")

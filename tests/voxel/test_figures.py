@@ -1,9 +1,12 @@
 """Renders show every volume in its place, alike coloured, and never fail on an empty one."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
-from tds_jax.voxel import figures
+from tds_jax.voxel import figures, space
 from tds_jax.voxel.data.resize import Geometry
 
 SHAPE = (4, 6, 8)
@@ -83,3 +86,23 @@ def test_a_scatter_has_a_bounded_number_of_points(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "MAX_POINTS", 50)
     rows = drawn(tmp_path, monkeypatch, {"all": np.ones((*SHAPE, 4), np.float32)})
     assert 25 <= len(rows[0][3].collections[0]._offsets3d[0]) <= 50
+
+
+def test_values_below_zero_and_counts_of_all_rows_are_inside_the_colours(tmp_path, monkeypatch):
+    dark = volume((1, 2, 7), (1, 2, 6), (1, 2, 5))
+    dark[..., 1] = -25 * dark[..., 0]
+    rows = drawn(tmp_path, monkeypatch, {"radar": dark, "truth": volume((1, 2, 7))})
+    for row in rows:
+        assert row[1].get_images()[0].get_clim() == (-25, 30)
+        assert row[2].get_images()[0].get_clim() == (0, np.log1p(3))
+
+
+def test_a_page_to_turn_has_every_voxels_place_and_needs_nothing_else(tmp_path):
+    volumes = {"radar & <b>": volume((3, 5, 0)), "truth": volume((1, 2, 7), (1, 0, 7))}
+    text = space.write_space(tmp_path / "a.html", volumes, GEOMETRY, "frame <1>").read_text()
+    shown = json.loads(re.search(r"const volumes = (\[.*?\]);", text)[1])
+    assert [one["points"] for one in shown] == [[11, -7, 5], [1, 7, 1, 5, 7, 1]]
+    assert json.loads(re.search(r"const box = (\[.*?\]);", text)[1]) == [0, 12, -8, 8, -2, 6, 2]
+    assert "radar &amp; &lt;b&gt;, 1 voxels" in text
+    assert "<title>frame &lt;1&gt;</title>" in text
+    assert not re.search(r"https?://|src=|href=|import\(|fetch\(", text)
