@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -64,6 +65,12 @@ class Program:
         self.device.note(memory.COMPILING)
         return compiled
 
+    def _evaluating(self, batch: Batch) -> Callable[..., dict[str, Any]]:
+        """`eval_step`, or one of the batch's own shapes: recordings may be shorter than windows."""
+        spec = self.blueprint.eval_spec(self.mesh)
+        fits = jax.tree.map(jnp.shape, batch) == jax.tree.map(lambda leaf: leaf.shape, spec)
+        return self.eval_step if fits else self.blueprint.eval_step
+
     def needs(self) -> dict[str, int]:
         """Predicted device bytes of stepping, and of evaluating once that has been done: with all
         that stays on the device meanwhile, and the batches that wait."""
@@ -93,7 +100,6 @@ class Program:
     def evaluate(self, state: TrainState, source: Source) -> dict[str, float]:
         """Values over all examples of a source, merged on the host in float64."""
 
-        step = self.eval_step
         self.device.note(memory.STEPPING)
 
         weights = state.weights
@@ -101,7 +107,7 @@ class Program:
             weights = sharding.everywhere(weights, self.mesh)
 
         def run(batch: Batch) -> dict[str, Any]:
-            return step(weights, state.rest, batch)
+            return self._evaluating(batch)(weights, state.rest, batch)
 
         config = self.blueprint.config
         states = (found for _, found in evaluation.over(source, run, config, self.mesh, False))

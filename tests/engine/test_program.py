@@ -124,6 +124,18 @@ def test_an_emptied_window_is_zero_and_where_the_step_wants_it():
     program.train_step(dataclasses.replace(state, window=emptied), next(batches_of(program, 2)))
 
 
+def test_windows_shorter_than_those_evaluation_was_compiled_for_give_what_they_give_padded():
+    """All recordings of a split may be shorter than windows; sums of 100 f32 numbers at most."""
+    program, whole = made(), toy.data(7, seed=1)
+    rows = toy.TIME // 2
+    short = {name: value[:, :rows] for name, value in whole.items()}
+    padded = whole | {"weight": np.where(np.arange(toy.TIME) < rows, whole["weight"], 0)}
+    state = program.fresh({})
+    found, expected = (program.evaluate(state, toy.Examples(v)) for v in (short, padded))
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found != pytest.approx(program.evaluate(state, toy.Examples(whole)), rel=1e-2)
+
+
 def test_predictions_are_of_all_that_is_on_the_device_at_a_time():
     program = made()
     batch = needs.tree_bytes(program.blueprint.call_spec) // program.mesh.size
