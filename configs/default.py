@@ -109,7 +109,10 @@ def get_config() -> ConfigDict:
     # Columns of the files' EMG, in the order the model gets them; () = all. (0, 2, …, 14): every
     # second electrode of 16. predict and evaluate apply the same to their files.
     config.data.channels = ()
-    # Joints (pose/joints.py) whose angles change sign for left hands, labels and predictions alike.
+    # What reports, figures and predictions call the joint angles, in the order of the files; () =
+    # emg2pose's names for 20, joint_0, joint_1 … for others. Those named after a finger are its.
+    config.data.joint_names = ()
+    # Joints, by these names, whose angles change sign for left hands, labels and predictions alike.
     # emg2pose is said to flip signs of left hands; which ones, and whether its files have it done
     # already, our sources do not say: none.
     config.data.flip_left = ()

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.model.tds_blocks = (2,)
     config.model.hidden = 64
     config.model.layers = 1
+    config.data.joint_names = ("thumb", "index", "middle", "ring", "pinky")
     config.data.window = 1000  # 4 s
     config.data.stride = 250
     config.data.eval_window = 4000

@@ -75,7 +75,14 @@ def test_training_leaves_config_metrics_checkpoints_plots_and_report(trained):
     assert begun["plan"].startswith("micro-batch")
     assert (ended["how"], ended["steps"]) == ("complete", 4)
     names = {path.name for path in (run / "plots").iterdir()}
-    assert names == {"curves.png", "test_angles.png", "test_methods.png"}
+    assert names == {
+        "curves.png",
+        "test_angles.png",
+        "test_methods.png",
+        "test_hand.png",
+        "test_hand.gif",
+    }
+    names.remove("test_hand.gif")
     assert all((run / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in names)
     assert not list(run.glob("*.tmp"))
     for text in ("host peak", "device peak", "predicted", "mae_deg", "ridge", "report.json"):
@@ -161,6 +168,7 @@ def test_predict_answers_for_every_row_of_a_recording(trained, base):
     assert not blank[blank.sum() :].any()
 
 
+@pytest.mark.long
 def test_plan_counts_the_bytes_of_the_step_that_trains(trained, base):
     _, run = trained
     done = door("plan", *[f for f in train_flags(base) if "--workdir" not in f],

@@ -103,8 +103,10 @@ def run(base):
 def resolved(base, **changes):
     values = emg2pose_tracking.get_config()
     for name, value in (settings(base) | changes).items():
-        group, field = name.split(".")
-        values[group][field] = str(value) if isinstance(value, Path) else value
+        group, _, field = name.rpartition(".")
+        (values[group] if group else values)[field] = (
+            str(value) if isinstance(value, Path) else value
+        )
     return configuration.resolve(values.to_dict(), tasks.groups("pose"))
 
 
@@ -177,9 +179,8 @@ def test_other_settings_than_data_may_not_change_before_training(base, tmp_path)
 
 def test_a_folder_with_checkpoints_is_left_alone(run, base):
     before = (run / "config.json").read_text()
-    done = imported(base, run, "--config.seed=3")
-    assert done.returncode == 2
-    assert "has checkpoints already; name a new folder" in done.stderr
+    with pytest.raises(UserError, match="has checkpoints already; name a new folder"):
+        import_torch.import_checkpoint(resolved(base, seed=3), tensors_of(base), run)
     assert (run / "config.json").read_text() == before
 
 

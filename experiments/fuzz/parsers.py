@@ -220,7 +220,9 @@ def _run(folder: Path) -> Path:
     (folder / "run").mkdir()
     config = {
         "task": "pose",
+        "model": {},
         "optim": {"steps": 10},
+        "log": {},
         "data": {"group": GROUP},
         "memory": {},
         "loss": {},

@@ -122,6 +122,7 @@ class PoseDataConfig(SourceConfig):
     sides: tuple[str, ...]
     subsample: float
     channels: tuple[int, ...]
+    joint_names: tuple[str, ...]
     flip_left: tuple[str, ...]
     angle_unit: str = field(metadata=one_of(*UNITS))
     split_by: str = field(metadata=one_of(*SPLIT_BY))
@@ -158,6 +159,10 @@ class PoseDataConfig(SourceConfig):
         require(
             min(self.channels, default=0) >= 0 and len(set(self.channels)) == len(self.channels),
             f"data.channels={self.channels} must name each electrode once, numbered from 0",
+        )
+        require(
+            all(self.joint_names) and len(set(self.joint_names)) == len(self.joint_names),
+            f"data.joint_names={self.joint_names} must name each joint angle once",
         )
         require_shares("data.split_ratio", self.split_ratio)
         require_fold(self.fold)
@@ -208,7 +213,13 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings: its labels were taken as they are, its splits were of sessions."""
     later: dict[str, dict[str, Any]] = {
         "model": {"decoder_kernel": "auto"},
-        "data": {"angle_unit": "rad", "split_by": "session", "source": "", "fold": ""},
+        "data": {
+            "angle_unit": "rad",
+            "split_by": "session",
+            "source": "",
+            "fold": "",
+            "joint_names": (),
+        },
         "loss": {"own": ""},
         "eval": {"own": ()},
     }

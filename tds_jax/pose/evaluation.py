@@ -17,7 +17,7 @@ from tds_jax.errors import some
 from tds_jax.own import names_of
 from tds_jax.pose import baselines, figures, hands
 from tds_jax.pose.baselines import Fitted
-from tds_jax.pose.joints import fingers, joint_names
+from tds_jax.pose.joints import fingers
 from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.metrics import States, make_compare
@@ -103,8 +103,12 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
             states = metrics.to_host(compare(values, batch["joint_angles"], batch["weight"]))
             _merge(found.setdefault(name, {}), batch, states)
         trace = trace or figures.Trace.of(batch, poses[MODEL])
-    rows = _rows(split, found, source.table)
-    notes = _notes(task, fitted) + _still(found[MODEL]) + _scales(task, model, source.table)
+    rows = _rows(split, found, source.table, task.joint_names)
+    notes = (
+        _notes(task, fitted)
+        + _still(found[MODEL], task.joint_names)
+        + _scales(task, model, source.table)
+    )
     kinds = set(source.table.group_of("generalization"))
     whole = EASIEST if kinds - set(SEEN) else ALL
     headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
@@ -112,7 +116,9 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
         place = _where(source.table, trace.session)
-        figures.draw_angles(plots / f"{split}_angles.png", trace, rate, f"{split}: {place}")
+        figures.draw_angles(
+            plots / f"{split}_angles.png", trace, task.joint_names, rate, f"{split}: {place}"
+        )
         if task.hand is not None and trace.weight.any():
             hands.draw_hands(plots, f"{split}_hand", trace, task.hand, rate)
         figures.draw_methods(plots / f"{split}_methods.png", report, split)
@@ -151,10 +157,10 @@ def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _still(sessions: Sessions) -> tuple[str, ...]:
+def _still(sessions: Sessions, joints: Sequence[str]) -> tuple[str, ...]:
     """A note if joints never move: an error there is none of R²."""
     moves = functools.reduce(metrics.merge, sessions.values())["angle"].moves
-    names = [name for name, one in zip(joint_names(len(moves)), moves, strict=True) if not one]
+    names = [name for name, one in zip(joints, moves, strict=True) if not one]
     if not names:
         return ()
     return (f"{len(names)} of {len(moves)} joints do not move, R2 is without: {some(names)}",)
@@ -211,7 +217,9 @@ def _merge(sessions: Sessions, batch: Mapping[str, np.ndarray], new: States) -> 
             sessions[session] = one if old is None else metrics.merge(old, one)
 
 
-def _rows(split: str, found: dict[str, Sessions], table: SessionTable) -> list[Row]:
+def _rows(
+    split: str, found: dict[str, Sessions], table: SessionTable, joints: Sequence[str]
+) -> list[Row]:
     """Rows of every group and method, the headline first; of sessions and joints at the end."""
     users = dict(zip(table.number.tolist(), table.group_of("user"), strict=True))
     members = _members(table, found[MODEL])
@@ -226,7 +234,7 @@ def _rows(split: str, found: dict[str, Sessions], table: SessionTable) -> list[R
     rows += [
         row
         for method, sessions in found.items()
-        for row in _joint_rows(split, method, [sessions[n] for n in members[ALL]])
+        for row in _joint_rows(split, method, joints, [sessions[n] for n in members[ALL]])
     ]
     # Of the model alone: an emg2pose test split has 6,167 sessions.
     for i, number in enumerate(table.number.tolist()):
@@ -286,11 +294,10 @@ def _spread_rows(split: str, group: str, method: str, states: list[States]) -> l
     return rows
 
 
-def _joint_rows(split: str, method: str, states: list[States]) -> list[Row]:
+def _joint_rows(split: str, method: str, joints: Sequence[str], states: list[States]) -> list[Row]:
     pooled = functools.reduce(metrics.merge, states)["angle"]
-    joints = len(pooled.weight)
     parts = {f"finger/{name}": part for name, part in fingers(joints).items()}
-    parts |= {f"joint/{name}": [j] for j, name in enumerate(joint_names(joints))}
+    parts |= {f"joint/{name}": [j] for j, name in enumerate(joints)}
     rows = []
     for group, part in parts.items():
         one = jax.tree.map(lambda leaf, part=part: leaf[part], pooled)

@@ -1,14 +1,14 @@
 """Pictures of predicted joint angles."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tds_jax.drawing import new_figure, save
 from tds_jax.engine.report import ALL, MODEL, Report
-from tds_jax.pose.joints import fingers, joint_names
+from tds_jax.pose.joints import fingers
 
 PANELS = 6
 PANEL_LABELS = {
@@ -47,20 +47,20 @@ class Trace:
         return cls(poses[i], target[i], weight[i], int(batch["session"][i]))
 
 
-def _chosen(trace: Trace) -> list[int]:
+def _chosen(trace: Trace, names: Sequence[str]) -> list[int]:
     """The joint that moves most of each finger, or the first few joints."""
     counted = trace.weight > 0
     spread = trace.target[counted if counted.any() else slice(None)].std(axis=0)
-    parts = fingers(len(spread))
+    parts = fingers(names)
     if parts:
         return [max(part, key=lambda j: spread[j]) for part in parts.values()]
     return list(range(min(PANELS, len(spread))))
 
 
-def draw_angles(path: Path, trace: Trace, rate_hz: float, where: str) -> None:
-    """Predicted over true angles in degrees, grey where no label is valid. where: of what."""
-    joints = _chosen(trace)
-    names = joint_names(trace.target.shape[1])
+def draw_angles(path: Path, trace: Trace, names: Sequence[str], rate_hz: float, where: str) -> None:
+    """Predicted over true angles in degrees, grey where no label is valid. names: of the
+    joints. where: of what."""
+    joints = _chosen(trace, names)
     seconds = np.arange(len(trace.target)) / rate_hz
     truth = np.where(trace.weight[:, None] > 0, trace.target, np.nan)
     figure = new_figure(9, 1.5 * len(joints))

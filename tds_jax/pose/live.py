@@ -16,7 +16,6 @@ from tds_jax.errors import UserError
 from tds_jax.fields import option, require_ending
 from tds_jax.pose import arriving, leaving, prediction
 from tds_jax.pose.arrays import start_of
-from tds_jax.pose.joints import joint_names
 from tds_jax.pose.metadata import SUFFIXES
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.recording import Recording, finite_emg
@@ -145,7 +144,7 @@ def play_live(
     """
     stream = Stream(model)
     start = _initial(stream.model, initial)
-    names = joint_names(task.recorded.num_joints)
+    names = task.joint_names
     with leaving.opened(target, names, task.recorded.sample_rate / stream.model.step) as out:
         chunks = arriving.chunks(task, source)
         live = Live(task, stream, start, _gauge(task, stream.model, source))

@@ -14,7 +14,7 @@ import numpy as np
 
 from tds_jax.engine.metrics import Additive, Regression, divide
 from tds_jax.pose import kinematics
-from tds_jax.pose.joints import fingers, segments
+from tds_jax.pose.joints import fingers, joint_names, segments
 from tds_jax.pose.kinematics import HandModel
 from tds_jax.pose.own import own_metrics
 
@@ -37,9 +37,11 @@ class AngleError(Regression):
     """A Regression that also speaks of degrees, fingers and segments."""
 
     def compute(self, name: str) -> dict[str, float]:
-        """As a Regression in rad, and mae_deg, mae_<finger>_deg, mae_{proximal,mid,distal}_deg."""
+        """As a Regression in rad, and mae_deg; of emg2pose's 20 angles also mae_<finger>_deg and
+        mae_{proximal,mid,distal}_deg."""
         mae = self.per_output()["mae"] * DEGREES
-        parts = fingers(len(mae)) | segments(len(mae))
+        names = joint_names(len(mae))
+        parts = fingers(names) | segments(names)
         return {
             "mae_deg": float(mae.mean()),
             **super().compute("rad"),

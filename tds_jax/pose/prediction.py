@@ -18,7 +18,6 @@ from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.fields import require_ending
 from tds_jax.pose.decoders import Carry
-from tds_jax.pose.joints import joint_names
 from tds_jax.pose.metadata import SUFFIXES, is_none, junk, stored_name
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.networks import AnyModel
@@ -86,7 +85,7 @@ def predict_file(task: PoseTask, model: AnyModel, run: Run, recording: Path, pla
     require_scale(task, model, read)
     blocks = angles(model, run, read)
     make_folder_for(place)
-    write_prediction(place, read.rows, joint_names(task.recorded.num_joints), blocks)
+    write_prediction(place, read.rows, task.joint_names, blocks)
 
 
 def angles(

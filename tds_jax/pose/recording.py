@@ -110,7 +110,7 @@ class FileRecording:
                 "cut the file to begin earlier or later"
             )
         side = str(header.attributes.get("side", ""))
-        return flip(angles, joint_numbers(data.flip_left, angles.shape[1]), side, self.name)
+        return flip(angles, joint_numbers(data.flip_left, self._task.joint_names), side, self.name)
 
 
 class ArrayRecording:

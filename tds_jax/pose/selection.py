@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from tds_jax.errors import UserError
-from tds_jax.pose.joints import joint_names
 
 # A setting of `data` and the group column it filters.
 FILTERS = {"users": "user", "stages": "stage", "sides": "side"}
@@ -20,8 +19,9 @@ class Selection:
     """Settings of `data` of the same names; () stands for everything.
 
     users, stages, sides: sessions that count. subsample: share of the train sessions that is used.
-    channels: columns of the files' EMG, in the order in which the model gets them. flip_left:
-    names of joints whose angles change sign in recordings of left hands.
+    channels: columns of the files' EMG, in the order in which the model gets them.
+    joint_names: of the angles, in the order of the files. flip_left: names of joints whose angles
+    change sign in recordings of left hands.
     """
 
     users: tuple[str, ...]
@@ -29,6 +29,7 @@ class Selection:
     sides: tuple[str, ...]
     subsample: float
     channels: tuple[int, ...]
+    joint_names: tuple[str, ...]
     flip_left: tuple[str, ...]
 
     def wanted(self) -> dict[str, tuple[str, ...]]:
@@ -81,9 +82,8 @@ def select_channels(emg: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:
     return emg[:, list(channels)] if channels else emg
 
 
-def joint_numbers(names: Sequence[str], count: int) -> tuple[int, ...]:
-    """Columns of the named joints (`pose.joints.joint_names`) among `count` angles."""
-    known = joint_names(count)
+def joint_numbers(names: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
+    """Columns of the named joints among the known ones."""
     for name in names:
         require_name("data.flip_left", name, known)
     return tuple(known.index(name) for name in names)

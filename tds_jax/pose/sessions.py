@@ -12,6 +12,7 @@ from tds_jax.data.index import FolderIndex, index_folder, index_given
 from tds_jax.data.scan import Runs, contradiction
 from tds_jax.errors import UserError, some
 from tds_jax.pose.folds import split_by_fold, ungeneralized
+from tds_jax.pose.joints import joint_names
 from tds_jax.pose.labels import bridged, label_step, radians_per_unit, reach, seem_degrees
 from tds_jax.pose.metadata import Metadata, junk, read_metadata, session_files
 from tds_jax.pose.own_recordings import OwnRecordings
@@ -295,7 +296,7 @@ def _table(
         label_step=np.array(steps, np.int64),
         broken=index.broken.take(kept),
         electrodes=electrodes,
-        flipped=joint_numbers(selection.flip_left, joints),
+        flipped=joint_numbers(selection.flip_left, joint_names(joints, selection.joint_names)),
     )
 
 

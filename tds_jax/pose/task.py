@@ -25,6 +25,7 @@ from tds_jax.nn.resample import upsample
 from tds_jax.own import is_own
 from tds_jax.pose import gestures, kinematics, synthetic, torch_names
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
+from tds_jax.pose.joints import joint_names
 from tds_jax.pose.kinematics import HandModel
 from tds_jax.pose.labels import FAILURE_ATOL
 from tds_jax.pose.metrics import DEGREES, landmark_stride
@@ -112,6 +113,11 @@ class PoseTask:
         table = self.table
         # Rates taken from time stamps carry their rounding.
         return PoseInputs(table.channels, table.joints, float(f"{table.rate_hz:.4g}"))
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Of the angles, in their order."""
+        return joint_names(self.recorded.num_joints, self.config.data.joint_names)
 
     def under(self, config: Config) -> Self:
         """See `tasks.Task.under`."""

@@ -90,7 +90,9 @@ def test_f32_has_the_gradients_of_f64():
         assert relative_error(a, b, largest if nothing else 0.0) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["cnn3d_lstm", "cnn3d_lstm_lite"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("cnn3d_lstm", marks=pytest.mark.long), "cnn3d_lstm_lite"]
+)
 def test_recurrent_weights_of_the_reverse_direction_have_no_gradient(name):
     gradients = trained(name, np.float32)[1]
     assert not np.any(gradients["lstm"]["reverse"]["wh"])

@@ -70,7 +70,7 @@ def read_alone(source, files, index):
 
 
 def load(folder, files, **changes):
-    chosen = {"channels": (2, 0), "flip_left": ()} | changes
+    chosen = {"channels": (2, 0), "flip_left": (), "joint_names": ()} | changes
     return load_sessions(
         str(folder), files=files, selection=Selection((), (), (), 1.0, **chosen), seed=0,
         group="emg2pose", window=40, split_by="time", split_ratio=(0.6, 0.2, 0.2),

@@ -103,7 +103,7 @@ def test_hybrid_is_position_for_its_first_steps_and_velocity_after():
 
 
 @pytest.mark.parametrize("kind", ["lstm", "mlp"])
-@pytest.mark.parametrize("chunk", [2, 3])
+@pytest.mark.parametrize("chunk", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_chunks_change_no_gradient_with_dropout_on(kind, chunk):
     keys = jnp.arange(2 * BATCH, dtype=jnp.uint32).reshape(BATCH, 2)
 

@@ -24,6 +24,7 @@ from tests.pose.test_kinematics import document
 
 EMG_HANDS = Path(__file__).parents[3] / "shared" / "data" / "emg_hands"
 STEP, CONTEXT, WINDOW = 4, 8, 100
+JOINTS = ("wrist", "index_mcp", "index_pip")
 
 
 def tiles(length):
@@ -59,7 +60,8 @@ def run(tmp_path_factory):
         "user": ("a", "b", "a", "a", "a", "c", "b"),
     }
     made = write_recordings(base / "data", (*LENGTHS, 240), (*SPLITS, "test"), columns)
-    task = small_task(base / "data", base, model__dropout=0.3, eval__batch_size=3)
+    changes = {"model__dropout": 0.3, "eval__batch_size": 3, "data__joint_names": JOINTS}
+    task = small_task(base / "data", base, **changes)
     model = task.init(nnx.Rngs(0))
     report = evaluation.evaluate(task, model, "test", base)
     return task, model, made, report, base / "plots"
@@ -111,9 +113,11 @@ def test_groups_and_joints_pool_rows_not_sessions(run):
         found = report.value("mae_rad", group=group)
         assert found == pytest.approx(np.abs(error).mean(), rel=1e-5), group
     error = np.abs(each[4][1] - each[4][2]).mean(0)
-    for joint in range(3):
-        found = report.value("mae_rad", group=f"joint/joint_{joint}")
-        assert found == pytest.approx(error[joint], rel=1e-5)
+    for name, expected in zip(JOINTS, error, strict=True):
+        found = report.value("mae_rad", group=f"joint/{name}")
+        assert found == pytest.approx(expected, rel=1e-5)
+    found = report.value("mae_rad", group="finger/index")
+    assert found == pytest.approx(error[1:].mean(), rel=1e-5)
 
 
 def test_the_headline_is_of_seen_users_and_stages(run):
@@ -301,7 +305,8 @@ def source_rows(task, index):
 def test_predictions_and_report_do_not_depend_on_the_evaluation_batch(run, tmp_path):
     task, model, _, report, _ = run
     for size in (1, 7):
-        other = small_task(task.table.root, tmp_path, model__dropout=0.3, eval__batch_size=size)
+        changes = {"eval__batch_size": size, "data__joint_names": JOINTS}
+        other = small_task(task.table.root, tmp_path, model__dropout=0.3, **changes)
         again = evaluation.evaluate(other, model, "test", None)
         for a, b in zip(report.rows, again.rows, strict=True):
             assert (a.group, a.method, a.metric, a.count) == (b.group, b.method, b.metric, b.count)

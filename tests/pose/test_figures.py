@@ -6,6 +6,7 @@ import pytest
 from tds_jax.engine.report import Report, Row
 from tds_jax.pose import figures, hands
 from tds_jax.pose.figures import Trace
+from tds_jax.pose.joints import FINGERS, TWENTY
 from tds_jax.pose.kinematics import default_hand
 
 PNG = b"\x89PNG"
@@ -33,10 +34,10 @@ def test_one_joint_per_finger_is_shown_the_one_that_moves_most():
     found, poses = batch(20)
     for j in (1, 7, 8, 14, 19):
         found["joint_angles"][2, :, j] *= 30
-    assert figures._chosen(Trace.of(found, poses)) == [1, 7, 8, 14, 19]
-    assert figures._chosen(Trace.of(*batch(5))) == [0, 1, 2, 3, 4]
-    assert figures._chosen(Trace.of(*batch(3))) == [0, 1, 2]
-    assert figures._chosen(Trace.of(*batch(9))) == list(range(6))
+    assert figures._chosen(Trace.of(found, poses), TWENTY) == [1, 7, 8, 14, 19]
+    assert figures._chosen(Trace.of(*batch(5)), FINGERS) == [0, 1, 2, 3, 4]
+    assert figures._chosen(Trace.of(*batch(3)), "abc") == [0, 1, 2]
+    assert figures._chosen(Trace.of(*batch(9)), "abcdefghi") == list(range(6))
 
 
 @pytest.mark.filterwarnings("error")
@@ -45,7 +46,7 @@ def test_one_joint_per_finger_is_shown_the_one_that_moves_most():
 def test_angles_are_drawn_whatever_the_mask(tmp_path, joints, counted):
     found, poses = batch(joints)
     found["weight"][:, counted:] = 0
-    figures.draw_angles(tmp_path / "a.png", Trace.of(found, poses), 50.0, "test")
+    figures.draw_angles(tmp_path / "a.png", Trace.of(found, poses), TWENTY[:joints], 50.0, "test")
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
 
 
@@ -61,7 +62,7 @@ def test_true_angles_have_gaps_where_the_label_failed(tmp_path, monkeypatch):
         save(figure, path, **options)
 
     monkeypatch.setattr(figures, "save", look)
-    figures.draw_angles(tmp_path / "a.png", Trace.of(found, poses), 50.0, "test")
+    figures.draw_angles(tmp_path / "a.png", Trace.of(found, poses), TWENTY[:3], 50.0, "test")
     assert np.flatnonzero(np.isnan(drawn["true"][:, 1])).tolist() == list(range(10, 20))
     assert np.isfinite(drawn["predicted"]).all()
     np.testing.assert_allclose(drawn["true"][1, 0], 0.02)  # seconds at 50 Hz

@@ -286,6 +286,16 @@ def test_an_interrupted_prediction_leaves_what_was_there(base, tmp_path, monkeyp
     assert [path.name for path in target.parent.iterdir()] == ["x.hdf5"]
 
 
+def test_a_prediction_calls_the_joints_as_the_run_does(base, tmp_path):
+    for given, said in (
+        ((), ["joint_0", "joint_1", "joint_2"]),
+        (("a", "b", "c"), ["a", "b", "c"]),
+    ):
+        predict(base, tmp_path, make_rows(100), data__joint_names=given)
+        with h5py.File(tmp_path / "out" / "x.hdf5") as file:
+            assert list(file["prediction/joint_angles"].attrs["joint_names"]) == said
+
+
 def test_a_prediction_says_its_units_and_joints(tmp_path):
     block = (np.zeros(3), np.zeros((3, 2), np.float32))
     write_prediction(tmp_path / "o.hdf5", 3, ("a", "b"), [block])

@@ -43,6 +43,7 @@ def folder(tmp_path_factory):
 def load(path, files, *, cache_dir=None, seed=0, progress=silent, **changes):
     values = {
         "users": (), "stages": (), "sides": (), "subsample": 1.0, "channels": (), "flip_left": (),
+        "joint_names": (),
     }  # fmt: skip
     return load_sessions(
         str(path),

@@ -25,7 +25,7 @@ def files():
     made.close()
 
 
-EVERYTHING = Selection((), (), (), 1.0, (), ())
+EVERYTHING = Selection((), (), (), 1.0, (), (), ())
 
 
 def load(folder, files, **changes):

@@ -47,9 +47,11 @@ class Brighter(Blurred):
 
     def volumes(self, model, batch):
         sums = batch["target"].sum((1, 2, 3, 4))
-        known = jnp.isclose(sums[:, None], jnp.stack(self._known), rtol=1e-6).any(1)
+        known = jnp.isclose(sums[:, None], jnp.stack(self._known)[None], rtol=1e-6).any(1)
         (volume,) = super().volumes(model, batch).values()
-        return {"model": volume.at[..., 0].add(0.5 * known[:, None, None, None])}
+        return {
+            "model": volume.at[..., 0].add(0.5 * known.astype(jnp.float32)[:, None, None, None])
+        }
 
 
 def test_thresholds_are_chosen_on_validation_and_nowhere_else(task, tmp_path):

@@ -26,7 +26,8 @@ from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.stores import write_store
 from tds_jax.voxel.data.volumes import VolumeFiles, read_volume, write_npz
 from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored
-from tds_jax.voxel.methods import generation, trained
+from tds_jax.voxel.methods import build, generation, trained
+from tds_jax.voxel.methods import diffusion as levels_of
 from tds_jax.voxel.methods.autoencoding import Usage
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.prepare import Prepare
@@ -426,3 +427,81 @@ def test_it_says_where_its_data_are_and_how_much_of_what_they_hold(place):
         "4 scenes, 12 frames (train 6, val 3, test 3) of 8 x 8 x 4 voxels (X, Y, Z), for the model "
         "8 x 8 x 4"
     )
+
+
+def objective(task, model, batch):
+    graphdef, state = nnx.split(model)
+    run = jax.jit(lambda state, batch: task.loss(nnx.merge(graphdef, state), batch, train=True)[0])
+    return float(run(state, batch).sum)
+
+
+def silenced(module):
+    """A copy whose weights are all 0."""
+    graphdef, state = nnx.split(module)
+    return nnx.merge(graphdef, jax.tree.map(jnp.zeros_like, state))
+
+
+def without_radar(batch):
+    return batch | {"radar": jnp.zeros_like(batch["radar"])}
+
+
+def test_a_denoiser_learns_from_what_the_radar_saw(diffusion):
+    task, model = diffusion
+    batch = batch_of(task, range(3))
+    assert (np.asarray(batch["radar"])[..., 0] > 0).any()
+    assert objective(task, model, batch) != objective(task, model, without_radar(batch))
+
+
+def test_a_silent_network_is_charged_what_the_levels_weigh(diffusion):
+    """Its estimate is skip * noisy: the charge is known by hand, levels and noise by the keys."""
+    task, model = diffusion
+    graphdef, state = nnx.split(model)
+    model = nnx.merge(graphdef, state)
+    model.unet = silenced(model.unet)
+    batch = batch_of(task, range(3))
+    clean = np.asarray(model.scaled(batch["latent"]), np.float64)
+    sigma = np.asarray(build.levels(task.config.model).draw(batch["key"]), np.float64)
+    noise = levels_of.noise(batch["key"], levels_of.NOISE_DRAW, clean.shape[1:])
+    at = sigma[:, None, None, None, None]
+    data = task.config.model.sigma_data
+    estimate = data**2 / (at**2 + data**2) * (clean + at * np.asarray(noise, np.float64))
+    error = np.mean((estimate - clean) ** 2, axis=(1, 2, 3, 4))
+    charge = (sigma**2 + data**2) / (sigma * data) ** 2 * error
+    # f32 means of some hundred squares
+    np.testing.assert_allclose(objective(task, model, batch), charge.sum(), rtol=1e-5)
+
+
+def test_a_students_answer_at_the_lowest_level_is_the_point_itself(consistency):
+    task, model = consistency
+    student, batch = model.student(), batch_of(task, range(3))
+    jump = task.method.jump(student, student.condition(batch["radar"]))
+    x = model.teacher.scaled(batch["latent"]) * 3
+    lowest = jnp.full((3,), build.levels(task.config.model).lowest, jnp.float32)
+    np.testing.assert_array_equal(jump(x, lowest), x)
+    assert not np.allclose(jump(x, lowest * 100), x, rtol=1e-3)
+
+
+def test_the_teacher_is_asked_with_the_radar(consistency):
+    """A student that sees nothing of the radar is charged by it all the same."""
+    task, model = consistency
+    graphdef, state = nnx.split(model)
+    model = nnx.merge(graphdef, state)
+    blind = jax.tree.map(jnp.negative, nnx.to_pure_dict(nnx.state(model.teacher.encoder)))
+    nnx.update(model.change.encoder, blind)
+    batch = batch_of(task, range(3))
+    condition = model.student().condition
+    np.testing.assert_array_equal(condition(batch["radar"]), 0)
+    assert objective(task, model, batch) != objective(task, model, without_radar(batch))
+
+
+def test_a_student_learns_from_what_the_radar_saw(consistency):
+    """Its teacher being blind."""
+    task, model = consistency
+    graphdef, state = nnx.split(model)
+    model = nnx.merge(graphdef, state)
+    weights = nnx.to_pure_dict(nnx.state(model.teacher.encoder))
+    model.teacher.encoder = silenced(model.teacher.encoder)
+    nnx.update(model.change.encoder, weights)
+    batch = batch_of(task, range(3))
+    np.testing.assert_array_equal(model.teacher.condition(batch["radar"]), 0)
+    assert objective(task, model, batch) != objective(task, model, without_radar(batch))
