@@ -165,6 +165,7 @@ def test_no_valid_row_is_an_error_of_the_users_data(one):
         one.result()
 
 
+@pytest.mark.long
 def test_ridge_reads_the_default_generated_data_but_leaves_room():
     """R² on unseen sessions of seen users between .6 and .8 with the defaults."""
     simulation = synthetic.Simulation()

@@ -167,6 +167,7 @@ def test_the_training_step_carries_the_statistics_and_a_bad_batch_leaves_them(fo
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.rest), kept)
 
 
+@pytest.mark.long  # that they are trained and kept, other tests say; here a whole run
 def test_statistics_survive_checkpoints_and_come_back_for_evaluation(folder, tmp_path):
     changes = {"optim__steps": 3, "eval__every": 3, "log__plots": False, **SETTINGS}
     task = small_task(folder, tmp_path, **changes)
