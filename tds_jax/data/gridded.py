@@ -186,7 +186,9 @@ def _axis(data: xr.Dataset, path: str, axis: str) -> xr.DataArray:
     if name is None:
         raise UserError(
             f"{path}: no {axis} axis (a one-dimensional variable named "
-            f"{' or '.join(NAMES[axis])}); the file has {', '.join(map(str, data.variables))}"
+            f"{' or '.join(NAMES[axis])}); the file has {', '.join(map(str, data.variables))}; "
+            "rename what it is (ncrename, xarray), or bring a grid in metres onto degrees (cdo "
+            "remapbil)"
         )
     return data[name]
 

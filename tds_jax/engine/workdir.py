@@ -142,6 +142,20 @@ def trained_on(workdir: Path, task: tasks.Task) -> bool:
     )
 
 
+def learned_from(workdir: Path, digest: str, files: Mapping[str, str]) -> bool:
+    """Whether a run that another builds on has the data, name -> path, that the other has.
+
+    digest: of the data alone, with which a task's begins. True of imported models, which know none.
+    """
+    known = _read_inputs(workdir)
+    if not known["digest"]:
+        return True
+    before = known["files"]
+    return known["digest"].startswith(digest) and not identity.differences(
+        before, identity.of_files(files, before)
+    )
+
+
 def _changed_inputs(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """What differs; what an older run did not record cannot."""
     known = {name: value for name, value in now.items() if name in before}

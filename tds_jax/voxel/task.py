@@ -20,7 +20,7 @@ from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import ATTENTION_HEADS, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
-from tds_jax.voxel.methods import build
+from tds_jax.voxel.methods import build, trained
 from tds_jax.voxel.methods.autoencoding import Autoencoding
 from tds_jax.voxel.methods.distillation import Distillation
 from tds_jax.voxel.methods.generation import Diffusion
@@ -161,10 +161,11 @@ class VoxelTask:
         return self.method.statistics(self.data)
 
     def warnings(self) -> list[str]:
-        """What was left out of the data, and what frames have nothing in them."""
+        """What was left out, frames with nothing in them, a model that has seen other data."""
         empty = self.data.statistics.empty
         frames = [f"{empty} frames of the train split have an empty radar or target"]
-        return self.data.warnings() + frames * bool(empty)
+        others = trained.of_other_data(self.config, self.data)
+        return self.data.warnings() + frames * bool(empty) + others
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, and IoU at the uncalibrated threshold where there is one."""

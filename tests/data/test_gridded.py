@@ -159,7 +159,7 @@ def _repeated(data):
 FAULTS = {
     "latitude neither rises nor falls": lambda d: d.isel(latitude=[0, 2, 1]),
     "no time axis": lambda d: d.isel(valid_time=0, drop=True),
-    "no latitude axis": lambda d: d.rename(latitude="row"),
+    "no latitude axis .*; rename what it is": lambda d: d.rename(latitude="row"),
     "is not a time": lambda d: d.assign_coords(valid_time=np.arange(48.0)),
     "runs backwards at step 2": _unsorted,
     "repeats at step 2": _repeated,

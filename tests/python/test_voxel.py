@@ -86,7 +86,11 @@ def test_what_does_not_fit_is_one_line(radar, run, columns):
     grid = radar[0].data.volume_shape
     for x, options, text in (
         (np.zeros((5, 5)), {}, "x: its columns have no names; give layout"),
-        (np.zeros((5, 5)), {"layout": "kitti"}, r"x: array \(5, 5\) .* choose another of"),
+        (
+            np.zeros((5, 5)),
+            {"layout": "kitti"},
+            r"x: array \(5, 5\) .* choose another of .*, or x,y,z",
+        ),
         (np.zeros(5), {}, r"x: shape \(5,\), expected \(X, Y, Z, 4\)"),
         (np.zeros((*(n + 1 for n in grid), 4)), {}, "the model was trained on"),
         ({"x": [0.0], "y": [0.0]}, {}, "x: field 'z' is missing, the file has x, y"),

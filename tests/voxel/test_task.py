@@ -379,6 +379,26 @@ def test_another_architecture_than_the_autoencoders_is_refused(place, vae):
         small_task(place, **wrong).source("train")
 
 
+@pytest.mark.parametrize("kind", ["diffusion", "consistency"])
+def test_what_a_generator_learns_from_has_seen_the_same_data_or_it_is_said(
+    kind, place, tmp_path, request
+):
+    request.getfixturevalue("diffusion")
+    chosen = on_vae(place) if kind == "diffusion" else on_diffusion(place)
+    setting = {"diffusion": "autoencoder", "consistency": "teacher"}[kind]
+    said = f"model.{setting}={chosen[f'model__{setting}']} was trained on other data"
+
+    def warned(**changes):
+        return [w for w in small_task(place, **chosen, **changes).warnings() if said in w]
+
+    assert not warned()
+    turned = {"val": ("street00",), "test": ("street01",), "train": ("street02", "street03")}
+    assert warned(**{f"data__{split}_scenes": scenes for split, scenes in turned.items()})
+    for number in range(4):  # of the same names
+        write_scene(tmp_path, f"street{number:02}", frames=3, shape=(8, 8, 4))
+    assert warned(data__path=str(tmp_path))
+
+
 def test_a_grid_that_does_not_divide_is_refused_with_the_way_out(tmp_path):
     changes = {"model__name": "diffusion", "model__autoencoder": "x", "data__multiple": (1, 1, 1)}
     with pytest.raises(UserError, match=r"\(4, 8, 6\) is not divisible by \(2, 4, 4\).*'pad'"):

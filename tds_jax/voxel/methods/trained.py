@@ -14,6 +14,7 @@ from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.fields import require
 from tds_jax.voxel.config import AUTOENCODERS
+from tds_jax.voxel.data.dataset import VoxelData
 from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
 
 AUTOENCODER_SETTINGS = ("base", "multipliers", "blocks", "attention", "latent_channels", "codes")
@@ -40,6 +41,20 @@ def denoiser(config: Config, folder: Path) -> LatentDenoiser:
     """The diffusion of a workdir; its architecture must be the config's."""
     settings = tuple(f"model.{name}" for name in AUTOENCODER_SETTINGS + UNET_SETTINGS)
     return _load(config, folder, "model.teacher", ("diffusion",), settings)
+
+
+def of_other_data(config: Config, data: VoxelData) -> list[str]:
+    """A line if the trained model that a run learns from has seen other data than the run's."""
+    setting = {"diffusion": "autoencoder", "consistency": "teacher"}.get(config.model.name)
+    folder = Path(getattr(config.model, setting)) if setting else None
+    if folder is None or not workdir.has_checkpoint(folder):
+        return []
+    if workdir.learned_from(folder, data.digest(), data.data_files()):
+        return []
+    return [
+        f"model.{setting}={folder} was trained on other data, or on these split otherwise: it may "
+        "have seen what tests this run, and suit these data less; train one on these"
+    ]
 
 
 def leaves(model: nnx.Module) -> dict[str, Any]:
