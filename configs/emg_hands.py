@@ -1,6 +1,7 @@
 """Five finger flexions from an 8-channel, 250 Hz band: a real, small data set.
 
-    python -m tds_jax.train --config=configs/emg_hands.py --config.data.path=DIR
+    python -m tds_jax.train --config=configs/emg_hands.py --config.data.path=DIR \\
+        --config.data.joint_names="('thumb', 'index', 'middle', 'ring', 'pinky')"
 
 2 CPU cores, 1.4 minutes of CPU time; predicted 81 MiB on the device, measured 661 MiB on the host.
 8 training, 2 validation and 1 test run of one person: MAE 0.360 ± 0.011 rad (constant median 0.526,
@@ -23,7 +24,6 @@ def get_config() -> ConfigDict:
     config.model.tds_blocks = (2,)
     config.model.hidden = 64
     config.model.layers = 1
-    config.data.joint_names = ("thumb", "index", "middle", "ring", "pinky")
     config.data.window = 1000  # 4 s
     config.data.stride = 250
     config.data.eval_window = 4000
