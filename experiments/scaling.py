@@ -37,7 +37,7 @@ SMALL = {
     "pose": ("quick_demo", "synthetic_users=2 synthetic_sessions=4 synthetic_seconds=8.0"),
     "forecast": (
         "forecast_soil_moisture",
-        "synthetic_months=6 synthetic_missing_month= synthetic_grid=(8,8)",
+        "synthetic_months=14 synthetic_missing_month= synthetic_grid=(8,8)",
     ),
     "voxel": ("voxel_ultra", "synthetic_scenes=4 synthetic_frames=8 synthetic_shape=(8,16,16)"),
 }
