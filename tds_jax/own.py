@@ -1,5 +1,6 @@
 """Parts of a run that are not this project's: named 'package.module:Name' in its settings."""
 
+import functools
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -60,32 +61,43 @@ def made(setting: str, name: str, offered: Mapping[str, Any]) -> Any:
     return part(**{one.name: offered[one.name] for one in named if one.name in offered})
 
 
-def sequence(setting: str, name: str, offered: Mapping[str, Any]) -> Sequence[Any]:
-    """The source that the named class or function makes; UserError unless it gives by number."""
-    source = made(setting, name, offered)
-    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
-        raise UserError(
-            f"{setting}={name!r} makes a {type(source).__name__}; make what has a length and gives "
-            "by number"
-        )
-    if not len(source):
-        raise UserError(f"{setting}={name!r} is empty; give at least one")
-    return source
+class Given:
+    """A source of one's own, which the named class or function makes of those of `offered` that it
+    names: when first read, and by every process for itself, for it need not be picklable."""
 
+    def __init__(self, setting: str, name: str, offered: Mapping[str, Any]) -> None:
+        self.name, self._setting, self._offered = name, setting, offered
 
-def item(setting: str, name: str, source: Sequence[Any], number: int) -> Mapping[str, Any]:
-    """What a source gives by a number; UserError, naming both, where that is no mapping."""
-    try:
-        found = source[number]
-    except Exception as error:  # a source is a program, in which anything may go wrong
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{setting}={name!r} gives no number {number} ({reason})") from error
-    if not isinstance(found, Mapping):
-        raise UserError(
-            f"{setting}={name!r} gives a {type(found).__name__} as number {number}; give a mapping "
-            "of arrays by name"
-        )
-    return found
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "source"}
+
+    @functools.cached_property
+    def source(self) -> Sequence[Any]:
+        """What is made; UserError unless it gives by number, and something."""
+        source = made(self._setting, self.name, self._offered)
+        if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+            raise UserError(
+                f"{self._setting}={self.name!r} makes a {type(source).__name__}; make what has a "
+                "length and gives by number"
+            )
+        if not len(source):
+            raise UserError(f"{self._setting}={self.name!r} is empty; give at least one")
+        return source
+
+    def item(self, number: int) -> Mapping[str, Any]:
+        """What the source gives by a number; UserError, naming both, where that is no mapping."""
+        where, source = f"{self._setting}={self.name!r}", self.source
+        try:
+            found = source[number]
+        except Exception as error:  # a source is a program, in which anything may go wrong
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{where} gives no number {number} ({reason})") from error
+        if not isinstance(found, Mapping):
+            raise UserError(
+                f"{where} gives a {type(found).__name__} as number {number}; give a mapping of "
+                "arrays by name"
+            )
+        return found
 
 
 def _arguments(part: Any) -> list[inspect.Parameter]:

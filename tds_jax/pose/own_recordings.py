@@ -1,7 +1,6 @@
 """Recordings that a source of one's own gives, read as if they were files."""
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,21 +28,12 @@ class OwnRecordings(SessionFiles):
 
     def __init__(self, name: str, offered: Mapping[str, Any], *cache: Any) -> None:
         super().__init__(*cache)
-        self.root, self._offered = name, offered
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Workers make a source of their own, which need not be picklable."""
-        return {name: value for name, value in vars(self).items() if name != "source"}
-
-    @functools.cached_property
-    def source(self) -> Sequence[Mapping[str, Any]]:
-        """What the setting names, made; UserError if it gives nothing."""
-        return own.sequence(SETTING, self.root, self._offered)
+        self.root, self._given = name, own.Given(SETTING, name, offered)
 
     @property
     def names(self) -> list[str]:
         """Of the recordings: their numbers."""
-        return [str(number) for number in range(len(self.source))]
+        return [str(number) for number in range(len(self._given.source))]
 
     def metadata(self) -> Metadata | None:
         """The recordings' texts, where they say their split; None where none of them does."""
@@ -79,7 +69,7 @@ class OwnRecordings(SessionFiles):
         return f"{self.root}/{name}"
 
     def _recording(self, name: str) -> Mapping[str, Any]:
-        return own.item(SETTING, self.root, self.source, int(name))
+        return self._given.item(int(name))
 
 
 def _texts(recording: Mapping[str, Any]) -> dict[str, str]:

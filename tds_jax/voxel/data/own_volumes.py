@@ -1,6 +1,5 @@
 """Pairs of volumes that a source of one's own gives, as if they lay in files."""
 
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,29 +34,20 @@ class OwnVolumes(VolumeFiles):
 
     def __init__(self, name: str, offered: Mapping[str, Any], *cache: Any) -> None:
         super().__init__(*cache)
-        self.name, self._offered = name, offered
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Workers make a source of their own, which need not be picklable."""
-        return {name: value for name, value in vars(self).items() if name != "source"}
-
-    @functools.cached_property
-    def source(self) -> Sequence[Mapping[str, Any]]:
-        """What the setting names, made; UserError if it gives nothing."""
-        return own.sequence(SETTING, self.name, self._offered)
+        self.name, self._given = name, own.Given(SETTING, name, offered)
 
     def scenes(self) -> list[Scene]:
         """Each with its frames in the order of the source."""
         frames: dict[str, list[Frame]] = {}
-        scene_of = getattr(self.source, SCENE, lambda number: SCENE)
-        for number in range(len(self.source)):
+        scene_of = getattr(self._given.source, SCENE, lambda number: SCENE)
+        for number in range(len(self._given.source)):
             scene, place = str(scene_of(number)), Place(self.name, number)
             frames.setdefault(scene, []).append(Frame(scene, f"{number:06d}", place, place))
         return [Scene(name, tuple(found), ()) for name, found in frames.items()]
 
     def read(self, place: Place, kind: str) -> Volume:
         """See `VolumeFiles.read`."""
-        pair = own.item(SETTING, self.name, self.source, place.start)
+        pair = self._given.item(place.start)
         where = f"{self.name}[{place.start}]"
         if kind not in pair:
             raise UserError(f"{where} has {', '.join(pair)}; give {' and '.join(KINDS)}")
