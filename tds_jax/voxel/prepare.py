@@ -37,6 +37,7 @@ from tds_jax.voxel.data.pairing import Pair, far_apart, left_alone, pair_clouds,
 from tds_jax.voxel.data.stores import origin_of, write_store
 from tds_jax.voxel.data.volumes import (
     KINDS,
+    SETTINGS,
     Volume,
     frames_in,
     write_npz,
@@ -49,7 +50,7 @@ from tds_jax.voxel.data.voxelise import (
     write_geometry,
 )
 
-SETTINGS, NAMES = "prepared.json", "frames.csv"
+NAMES = "frames.csv"
 NTU_RANGES = (0.0, 120.0, -20.0, 20.0, -6.0, 10.0)
 
 

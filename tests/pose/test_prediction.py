@@ -296,20 +296,22 @@ def test_a_prediction_calls_the_joints_as_the_run_does(base, tmp_path):
             assert list(file["prediction/joint_angles"].attrs["joint_names"]) == said
 
 
-def test_a_prediction_says_its_units_and_joints(tmp_path):
+def test_a_prediction_says_its_units_joints_and_model(tmp_path):
     block = (np.zeros(3), np.zeros((3, 2), np.float32))
-    write_prediction(tmp_path / "o.hdf5", 3, ("a", "b"), [block])
+    made = {"run": "a", "step": 7, "version": "tds_jax 0"}
+    write_prediction(tmp_path / "o.hdf5", 3, ("a", "b"), [block], made)
     with h5py.File(tmp_path / "o.hdf5") as file:
         angles = file["prediction/joint_angles"]
         assert angles.attrs["units"] == "rad"
         assert list(angles.attrs["joint_names"]) == ["a", "b"]
         assert file["prediction/time"].attrs["units"] == "s"
+        assert dict(file["prediction"].attrs) == made
 
 
 def test_a_prediction_with_rows_missing_is_not_a_file(tmp_path):
     block = (np.zeros(3), np.zeros((3, 2), np.float32))
     with pytest.raises(ValueError, match="blocks hold 3 rows, expected 5"):
-        write_prediction(tmp_path / "o.hdf5", 5, ("a", "b"), [block])
+        write_prediction(tmp_path / "o.hdf5", 5, ("a", "b"), [block], {})
     assert not list(tmp_path.iterdir())
 
 
