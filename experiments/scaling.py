@@ -3,7 +3,8 @@
     python -m experiments.scaling runs  [--tasks pose,forecast,voxel]
         [--ways 1x1,1x8,2x2,4x1,killed]
     python -m experiments.scaling bytes [--configs voxel_standard,…] [--target cpu|h100|v5e]
-        [--devices 1,2,4,8,64,256] [--base 320] [--dtype float32]
+        [--devices 1,2,4,8,64,256] [--shards none,fsdp] [--base 320] [--dtype float32]
+        [--shape 16,64,64]
 
 runs: 20 updates of each task from the command line, by processes x devices of each; killed: two
 processes of which one is killed in the midst, gone on by one alone. Verdict: parameters differ from
@@ -152,7 +153,7 @@ def _score(report):
     return f"{name} {value:.6g}"
 
 
-def bytes_table(names, target, devices, wide):
+def bytes_table(names, target, devices, shards, wide):
     """What one device holds and moves, of compiled steps."""
     from tds_jax.budget import targets
 
@@ -170,7 +171,7 @@ def bytes_table(names, target, devices, wide):
     table = Table(*head, "step", "collective bytes an update")
     for name in names:
         for count in devices:
-            for shard in ("none", "fsdp")[: 1 + (count > 1)]:
+            for shard in shards if count > 1 else ("none",):
                 changes = {"optim__batch_size": count, "optim__accumulate": 1}
                 config = load(name, **wide, **changes, memory__shard=shard)
                 blueprint = make_blueprint(
@@ -199,14 +200,20 @@ def main():
     parser.add_argument("--configs", default="emg2pose_tracking,voxel_standard")
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--devices", default="1,2,4,8")
+    parser.add_argument("--shards", default="none,fsdp")
     parser.add_argument("--base", type=int)
+    parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))))
     parser.add_argument("--dtype")
     args = parser.parse_args()
     if args.what == "bytes":
         devices = [int(count) for count in args.devices.split(",")]
-        asked = {"model__base": args.base, "memory__dtype": args.dtype}
+        asked = {
+            "model__base": args.base,
+            "memory__dtype": args.dtype,
+            "data__shape": args.shape,
+        }
         wide = {name: value for name, value in asked.items() if value}
-        bytes_table(args.configs.split(","), args.target, devices, wide)
+        bytes_table(args.configs.split(","), args.target, devices, args.shards.split(","), wide)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)

@@ -44,6 +44,7 @@ from tds_jax.voxel.data.volumes import (
 )
 from tds_jax.voxel.data.voxelise import (
     VoxelGrid,
+    need_words,
     radar_volume,
     stored,
     target_volume,
@@ -159,7 +160,7 @@ class Prepare:
             raise UserError(f"--output={target} must be a folder other than --input")
         job, notes = self._of_data_set(source)
         written, kept, skipped, more = job._all_scenes(source, target, progress)
-        for line in notes + more:
+        for line in notes + more + need_words(job.grid.shape):
             print(f"note: {line}", file=sys.stderr)
         return written, kept, skipped
 
