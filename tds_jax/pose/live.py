@@ -161,18 +161,13 @@ def play_live(
     names, rate_hz = task.joint_names, task.recorded.sample_rate / stream.model.step
     with leaving.opened(target, names, rate_hz, made) as out:
         chunks = arriving.chunks(task, source)
-        live = Live(task, stream, start, _gauge(task, stream.model, source))
+        live = Live(task, stream, start, arriving.Gauge(f"--input={source}", task, stream.model))
         try:
             live.run(chunks, out)
         except StopError:
             print(live.summary(), file=sys.stderr)
             raise
         return live.summary()
-
-
-def _gauge(task: PoseTask, model: PoseModel, source: str) -> arriving.Gauge:
-    scale = np.asarray(model.normalizer.scale[...]) if task.config.data.normalize else None
-    return arriving.Gauge(source, scale, task.recorded.sample_rate)
 
 
 def _initial(model: PoseModel, initial: Sequence[float] | None) -> np.ndarray | None:
