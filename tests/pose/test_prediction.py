@@ -9,9 +9,11 @@ import pytest
 from flax import nnx
 
 from tds_jax.data.hdf5_write import write_prediction
+from tds_jax.engine import processes
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
 from tests.data.sessions import make_rows, write_rows
+from tests.engine.together import OneOf
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 
 
@@ -263,6 +265,17 @@ def test_emg_in_another_unit_than_the_runs_is_refused(base, tmp_path):
             prediction.predict(task, model, tmp_path / "x.hdf5", tmp_path / "y.hdf5")
         assert (tmp_path / "y.hdf5").exists() == (not text)
         (tmp_path / "y.hdf5").unlink(missing_ok=True)
+
+
+def test_processes_share_the_files_of_a_folder(base, tmp_path, monkeypatch):
+    task, model = task_and_model(base)
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        write_rows(tmp_path / "in" / f"{name}.hdf5", make_rows(60))
+    for index, names in enumerate((["a.hdf5", "c.hdf5"], ["b.hdf5"])):
+        monkeypatch.setattr(processes, "_peers", OneOf(index, 2))
+        prediction.predict(task, model, tmp_path / "in", tmp_path / str(index))
+        assert sorted(path.name for path in (tmp_path / str(index)).iterdir()) == names
 
 
 def test_an_interrupted_prediction_leaves_what_was_there(base, tmp_path, monkeypatch):
