@@ -14,10 +14,11 @@ from configs import emg_hands
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.errors import UserError
-from tds_jax.pose import evaluation
+from tds_jax.pose import baselines, evaluation
 from tds_jax.pose.kinematics import default_hand, distances
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.task import PoseTask
+from tds_jax.pose.windows import session_blocks
 from tests.data.sessions import write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 from tests.pose.test_kinematics import document
@@ -313,6 +314,23 @@ def test_baselines_are_fitted_once_and_anew_for_other_recordings(tmp_path, monke
     assert not np.array_equal(evaluation.fitted_baselines(other, tmp_path).mean, first.mean)
     assert evaluation.fitted_baselines(other, None).digest == other.digest() != first.digest
     assert len(fits) == 3
+
+
+def test_linear_is_fitted_to_train_and_chosen_on_val(tmp_path, monkeypatch):
+    write_recordings(tmp_path / "data", LENGTHS, SPLITS)
+    task = small_task(tmp_path / "data", tmp_path)
+    seen, result = [], baselines.LinearFit.result
+    monkeypatch.setattr(baselines.LinearFit, "result", lambda fit: seen.append(fit) or result(fit))
+    evaluation.fit_baselines(task)
+    (fit,) = seen
+    for sums, split in ((fit.train, "train"), (fit.val, "val")):
+        table = task.table.select(split)
+        one = baselines.LinearFit(table.channels, table.joints, table.rate_hz).train
+        for session in range(len(table)):
+            for block in session_blocks(table, task.files, session, 10_000):
+                one.update(block.emg, block.joint_angles, block.valid)
+        assert one.count > 30
+        np.testing.assert_array_equal(sums.gram, one.gram)
 
 
 def test_recordings_without_a_train_split_get_kept_baselines_or_none(tmp_path):
