@@ -30,9 +30,9 @@ def pair_files(
     found = sorted(visible, key=lambda path: by_number(path.name))
     if not found:
         raise UserError(f"--input={source} holds no {' or '.join(endings)} file")
-    require_folder("--output", target)
     if target.exists() and (not target.is_dir() or target.resolve() == source.resolve()):
         raise UserError(f"--output={target} must be another folder, since --input is a folder")
+    require_folder("--output", target)
     pairs = [(path, target / (path.stem + ending if ending else path.name)) for path in found]
     places = {place: path for path, place in reversed(pairs)}
     for path, place in pairs:
