@@ -20,6 +20,16 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "tds"  # 'tds' | 'neuropose' (see configs/neuropose.py)
+    # Causal filters of the EMG, part of the model: windows, whole files and streams get the same.
+    # They see filter_seconds of EMG, which a window needs besides. 1 Hz takes an offset and its
+    # drift off, 20 Hz what moves the electrodes, a notch the hum of the mains. 0 and () = none.
+    config.model.highpass_hz = 0.0
+    config.model.lowpass_hz = 0.0
+    config.model.notch_hz = ()  # (50.0,) or (60.0,)
+    config.model.filter_seconds = 0.2  # at least a period of the lowest of these frequencies
+    # The log of each electrode's RMS over so many samples in place of the waveform; 0 = waveform.
+    config.model.rms_samples = 0
+    config.model.rms_stride = 1  # samples from one RMS to the next, as conv_strides
     # One entry per TDS stage. Input of 2000 Hz -> 1000 Hz -> 500 Hz.
     config.model.conv_kernels = (5, 5)
     config.model.conv_strides = (2, 2)  # samples per frame, multiplied over the stages
@@ -95,6 +105,10 @@ def get_config() -> ConfigDict:
     config.data.eval_window = 16000  # 8 s: the start-up of the decoder weighs less
     config.data.jitter = True  # random phase of each training window
     config.data.rotation = 0  # training windows are rolled by up to so many electrodes; 0 = off
+    # Training windows as other sessions might be, in units of each electrode's spread; 0 = off.
+    config.data.noise = 0.0  # standard deviation of white noise
+    config.data.gain_spread = 0.0  # of the log of a gain per electrode and window: 0.3 = ±35 %
+    config.data.channel_drop = 0.0  # probability that an electrode is silent for a window
     # Rows whose label failed, in training windows (evaluation always masks, over the same rows):
     # 'mask' = weight 0, nothing is lost | 'blocks' = windows inside runs of valid rows only |
     # 'reference' = as emg2pose cuts such runs, which loses the last 2 samples of each.

@@ -50,6 +50,10 @@ TOO_SMALL = {
     "checkpoint__keep": 0,
     "log__every": 0,
     "data__rotation": -1,
+    "data__noise": -0.1,
+    "data__gain_spread": -0.1,
+    "model__highpass_hz": -1.0,
+    "model__rms_stride": 0,
 }
 OUTSIDE = {
     "seed": (-1, 2**32),
@@ -59,6 +63,7 @@ OUTSIDE = {
     "data__threads": (-1, 257),
     "data__prefetch": (0, 1025),
     "model__tracking_share": (-0.1, 1.1),
+    "data__channel_drop": (-0.1, 1.0),
 }
 CHOICES = {
     "optim__optimizer": "adam, adamw, sgd",

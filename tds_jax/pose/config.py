@@ -16,6 +16,7 @@ from tds_jax.fields import (
     require,
     require_shares,
 )
+from tds_jax.pose.augment import Augmentation
 from tds_jax.pose.folds import require_fold
 from tds_jax.pose.labels import UNITS
 from tds_jax.pose.selection import Selection
@@ -38,6 +39,12 @@ class PoseModelConfig(Settings, group="model"):
     """
 
     name: str = field(metadata=one_of_or_own("tds", "neuropose"))
+    highpass_hz: float = field(metadata=at_least(0))
+    lowpass_hz: float = field(metadata=at_least(0))
+    notch_hz: tuple[float, ...]
+    filter_seconds: float
+    rms_samples: int = field(metadata=at_least(0))
+    rms_stride: int = field(metadata=at_least(1))
     conv_kernels: tuple[int, ...] = field(metadata=at_least(1))
     conv_strides: tuple[int, ...] = field(metadata=at_least(1))
     groups: tuple[int, ...] = field(metadata=at_least(1))
@@ -91,6 +98,22 @@ class PoseModelConfig(Settings, group="model"):
             f"model.hidden={self.hidden}; it needs 'lstm' and a multiple of {FUSED_HIDDEN.step} up "
             f"to {FUSED_HIDDEN[-1]}, or use 'scan'",
         )
+        for name in ("highpass_hz", "lowpass_hz", "notch_hz", "rms_samples"):
+            value = getattr(self, name)
+            require(
+                self.name != "neuropose" or not value,
+                f"model.{name}={value} acts before an encoder of model.name='tds', which "
+                "'neuropose' has not; leave it out",
+            )
+        require(
+            min(self.notch_hz, default=1) > 0,
+            f"model.notch_hz={self.notch_hz} must be above 0 Hz",
+        )
+        require(
+            not self.lowpass_hz or self.highpass_hz < self.lowpass_hz,
+            f"model.lowpass_hz={self.lowpass_hz} must be above model.highpass_hz="
+            f"{self.highpass_hz}; 0 = no such edge",
+        )
         for name in ("rollout_freq", "filter_cutoff", "filter_speed_cutoff"):
             value = getattr(self, name)
             require(value > 0, f"model.{name}={value} must be above 0 Hz")
@@ -116,6 +139,9 @@ class PoseDataConfig(SourceConfig):
     eval_window: int = field(metadata=at_least(1))
     jitter: bool
     rotation: int = field(metadata=at_least(0))
+    noise: float = field(metadata=at_least(0))
+    gain_spread: float = field(metadata=at_least(0))
+    channel_drop: float = field(metadata=between(0, 0.95))
     failures: str = field(metadata=one_of("mask", "blocks", "reference"))
     users: tuple[str, ...]
     stages: tuple[str, ...]
@@ -144,6 +170,11 @@ class PoseDataConfig(SourceConfig):
         """The settings that choose sessions, electrodes and signs."""
         names = [field.name for field in dataclasses.fields(Selection)]
         return Selection(**{name: getattr(self, name) for name in names})
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What training windows go through."""
+        return Augmentation(self.noise, self.gain_spread, self.channel_drop)
 
     @property
     def cache_bytes(self) -> int:
@@ -212,8 +243,19 @@ class PoseEvalConfig(EvalConfig):
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings: its labels were taken as they are, its splits were of sessions."""
     later: dict[str, dict[str, Any]] = {
-        "model": {"decoder_kernel": "auto"},
+        "model": {
+            "decoder_kernel": "auto",
+            "highpass_hz": 0.0,
+            "lowpass_hz": 0.0,
+            "notch_hz": (),
+            "filter_seconds": 0.2,
+            "rms_samples": 0,
+            "rms_stride": 1,
+        },
         "data": {
+            "noise": 0.0,
+            "gain_spread": 0.0,
+            "channel_drop": 0.0,
             "angle_unit": "rad",
             "split_by": "session",
             "source": "",

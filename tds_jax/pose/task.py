@@ -191,7 +191,10 @@ class PoseTask:
         kind = self.config.model.initial_pose
         given = kind == "given" or (kind == "mixed" and (train or tracking))
         initial = batch["joint_angles"][:, 0] if given else None
-        poses = model(batch["emg"], initial, batch["key"] if train else None)
+        emg = batch["emg"]
+        if train:
+            emg = self.config.data.augmentation(emg, cast(AnyModel, model).normalizer, batch["key"])
+        poses = model(emg, initial, batch["key"] if train else None)
         rows = batch["joint_angles"].shape[1]
         # Models that answer at every sample (reference_rate) have step 1: nothing to spread.
         return upsample(poses, self.step, rows) if self._label_step < self.step else poses

@@ -17,6 +17,7 @@ from tds_jax.nn.linear import Linear, add_bias, uniform
 from tds_jax.nn.module import Module
 from tds_jax.nn.norm import LayerNorm
 from tds_jax.nn.remat import checkpoint, keep
+from tds_jax.pose.front import WAVEFORM, Front
 
 NORM_ORDERS = ("norm_relu", "relu_norm")
 
@@ -103,7 +104,8 @@ class TDSNetwork(Module):
 
     Frame n depends on samples [n * stride, n * stride + left_context] and on no other. The six
     tuples have one entry per stage; stage i makes groups[i] * widths[i] channels. `out_features`
-    adds a linear layer per frame (None: none). norm_order is 'norm_relu' or 'relu_norm'.
+    adds a linear layer per frame (None: none). front: what comes before the stages.
+    norm_order is 'norm_relu' or 'relu_norm'.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class TDSNetwork(Module):
         norm_order: str = "norm_relu",
         conv_bias: bool = False,
         out_features: int | None = None,
+        front: Front = WAVEFORM,
         remat: str,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -128,8 +131,9 @@ class TDSNetwork(Module):
         _check_stages(shapes, norm_order)
         self.stages = len(groups)
         self.remat = remat
+        self.front = front.layers
         self.left_context, self.stride = receptive_field(
-            conv_kernels, conv_strides, tds_kernels, tds_blocks
+            conv_kernels, conv_strides, tds_kernels, tds_blocks, front.left_context, front.stride
         )
         size = num_channels
         for n, (kernel, stride, group, width, tds_kernel, blocks) in enumerate(
@@ -161,6 +165,8 @@ class TDSNetwork(Module):
         return max(0, (length - 1 - self.left_context) // self.stride + 1)
 
     def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        for layer in self.front:
+            x = layer(x)
         for n in range(self.stages):
             stage = getattr(self, f"stage_{n}")
             x = checkpoint(lambda x, keys, stage=stage, n=n: stage(x, keys, n), self.remat)(x, keys)
@@ -171,6 +177,8 @@ class TDSNetwork(Module):
 
         The number is kernel - stride: negative where inputs between two outputs are not read.
         """
+        for layer in self.front:
+            yield layer, layer.overlap
         for n in range(self.stages):
             stage: TDSStage = getattr(self, f"stage_{n}")
             yield stage.front, stage.conv.kernel.shape[0] - stage.conv.stride
@@ -186,9 +194,13 @@ def receptive_field(
     conv_strides: Sequence[int],
     tds_kernels: Sequence[int],
     tds_blocks: Sequence[int],
+    context: int = 0,
+    rate: int = 1,
 ) -> tuple[int, int]:
-    """(samples before its newest that a frame depends on, samples between two frames)."""
-    context, rate = 0, 1
+    """(samples before its newest that a frame depends on, samples between two frames).
+
+    context, rate: the same of what goes in.
+    """
     for kernel, stride, tds_kernel, blocks in zip(
         conv_kernels, conv_strides, tds_kernels, tds_blocks, strict=True
     ):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tds_jax.errors import UserError
 from tds_jax.pose.filters import SpeedAdaptiveFilter
+from tds_jax.pose.front import make_front
 from tds_jax.pose.stream import Stream
 from tests.pose.test_models import small
 
@@ -34,6 +35,7 @@ GRIDS = {
     "velocity": {"output": "velocity", "output_scale": 0.1},
     "hybrid": {"output": "hybrid", "rollout_freq": 50.0},
     "mlp": {"decoder": "mlp", "mlp_hidden": (8,)},
+    "band, notch and powers": {"front": make_front(200.0, (5.0, 80.0), (50.0,), 0.2, (6, 2))},
     "filtered": {"output_filter": SpeedAdaptiveFilter(1.0, 0.5, 1.0, 25.0)},
 }  # fmt: skip
 
