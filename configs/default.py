@@ -27,9 +27,11 @@ def get_config() -> ConfigDict:
     config.model.lowpass_hz = 0.0
     config.model.notch_hz = ()  # (50.0,) or (60.0,)
     config.model.filter_seconds = 0.2  # at least a period of the lowest of these frequencies
-    # The log of each electrode's RMS over so many samples in place of the waveform; 0 = waveform.
-    config.model.rms_samples = 0
-    config.model.rms_stride = 1  # samples from one RMS to the next, as conv_strides
+    # In the waveform's place: 'none' | 'rms' = the log of each electrode's RMS | 'covariance' =
+    # that and the correlation of every pair of electrodes (C + C (C - 1) / 2 numbers).
+    config.model.powers = "none"
+    config.model.power_samples = (50,)  # lengths of the stretches; one or more, multiples of
+    config.model.power_stride = 10  # samples from one such power to the next, before conv_strides
     # One entry per TDS stage. Input of 2000 Hz -> 1000 Hz -> 500 Hz.
     config.model.conv_kernels = (5, 5)
     config.model.conv_strides = (2, 2)  # samples per frame, multiplied over the stages
@@ -37,6 +39,13 @@ def get_config() -> ConfigDict:
     config.model.widths = (4, 8)  # columns, which convolutions treat alike
     config.model.tds_kernels = (21, 11)  # along time
     config.model.tds_blocks = (2, 2)  # per stage
+    # 'tds' | 'conformer' (attention and a convolution per channel; groups are heads, widths their
+    # channels, tds_kernels and tds_blocks those of its blocks).
+    config.model.encoder = "tds"
+    # Frames before its own that a frame of a 'conformer' block sees: each block adds them to what a
+    # window needs before its first pose, and a stream keeps their keys and values.
+    config.model.attention_frames = 25
+    config.model.expansion = 2  # channels inside a 'conformer' feed-forward / outside
     config.model.norm_order = "norm_relu"  # after each strided convolution; or 'relu_norm'
     config.model.conv_bias = False  # of the strided convolutions
     config.model.out_features = 0  # a last linear layer per frame; 0 = none

@@ -53,7 +53,7 @@ TOO_SMALL = {
     "data__noise": -0.1,
     "data__gain_spread": -0.1,
     "model__highpass_hz": -1.0,
-    "model__rms_stride": 0,
+    "model__power_stride": 0,
 }
 OUTSIDE = {
     "seed": (-1, 2**32),
@@ -75,6 +75,7 @@ CHOICES = {
     "data__failures": "mask, blocks, reference",
     "model__name": "tds, neuropose",
     "model__alignment": "fixed, reference",
+    "model__powers": "none, rms, covariance",
     "model__initial_pose": "zeros, learned, given, mixed",
     "task": "pose",
 }

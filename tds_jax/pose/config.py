@@ -24,6 +24,7 @@ from tds_jax.pose.splits import SPLIT_BY
 
 # Tensor cores multiply by 16 rows at least; the weights of more are read too slowly: `pose.fused`.
 FUSED_HIDDEN = range(16, 256 + 1, 16)
+POWERS = ("none", "rms", "covariance")
 INITIAL_POSES = ("zeros", "learned", "given", "mixed")
 STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
 
@@ -43,14 +44,18 @@ class PoseModelConfig(Settings, group="model"):
     lowpass_hz: float = field(metadata=at_least(0))
     notch_hz: tuple[float, ...]
     filter_seconds: float
-    rms_samples: int = field(metadata=at_least(0))
-    rms_stride: int = field(metadata=at_least(1))
+    powers: str = field(metadata=one_of(*POWERS))
+    power_samples: tuple[int, ...] = field(metadata=at_least(1))
+    power_stride: int = field(metadata=at_least(1))
     conv_kernels: tuple[int, ...] = field(metadata=at_least(1))
     conv_strides: tuple[int, ...] = field(metadata=at_least(1))
     groups: tuple[int, ...] = field(metadata=at_least(1))
     widths: tuple[int, ...] = field(metadata=at_least(1))
     tds_kernels: tuple[int, ...] = field(metadata=at_least(1))
     tds_blocks: tuple[int, ...] = field(metadata=at_least(0))
+    encoder: str = field(metadata=one_of("tds", "conformer"))
+    attention_frames: int = field(metadata=at_least(1))
+    expansion: int = field(metadata=at_least(1))
     norm_order: str = field(metadata=one_of("norm_relu", "relu_norm"))
     conv_bias: bool
     out_features: int = field(metadata=at_least(0))
@@ -98,13 +103,23 @@ class PoseModelConfig(Settings, group="model"):
             f"model.hidden={self.hidden}; it needs 'lstm' and a multiple of {FUSED_HIDDEN.step} up "
             f"to {FUSED_HIDDEN[-1]}, or use 'scan'",
         )
-        for name in ("highpass_hz", "lowpass_hz", "notch_hz", "rms_samples"):
+        require(
+            self.encoder == "tds" or not self.reference_rate,
+            "model.reference_rate=True repeats a defect of a TDS encoder; use "
+            f"model.encoder='tds' with it instead of {self.encoder!r}",
+        )
+        for name in ("highpass_hz", "lowpass_hz", "notch_hz", "powers", "encoder"):
             value = getattr(self, name)
             require(
-                self.name != "neuropose" or not value,
-                f"model.{name}={value} acts before an encoder of model.name='tds', which "
+                self.name != "neuropose" or value in (0, (), "none", "tds"),
+                f"model.{name}={value!r} acts before an encoder of model.name='tds', which "
                 "'neuropose' has not; leave it out",
             )
+        require(
+            bool(self.power_samples) and not any(n % self.power_stride for n in self.power_samples),
+            f"model.power_samples={self.power_samples} must be multiples of model.power_stride="
+            f"{self.power_stride}, one or more",
+        )
         require(
             min(self.notch_hz, default=1) > 0,
             f"model.notch_hz={self.notch_hz} must be above 0 Hz",
@@ -249,8 +264,12 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "lowpass_hz": 0.0,
             "notch_hz": (),
             "filter_seconds": 0.2,
-            "rms_samples": 0,
-            "rms_stride": 1,
+            "encoder": "tds",
+            "attention_frames": 25,
+            "expansion": 2,
+            "powers": "none",
+            "power_samples": (50,),
+            "power_stride": 10,
         },
         "data": {
             "noise": 0.0,

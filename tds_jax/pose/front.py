@@ -55,19 +55,19 @@ def make_front(
     band: tuple[float, float],
     notch: tuple[float, ...],
     seconds: float,
-    rms: tuple[int, int],
+    powers: tuple[str, tuple[int, ...], int],
 ) -> "Front":
     """The layers that the settings ask for.
 
     band: (high-pass, low-pass) in Hz, notch: Hz, both seeing `seconds` of EMG; see `causal_filter`.
-    rms: (samples, stride) of `LogRms`, samples 0 = the waveform.
+    powers: kind, samples and stride of `Powers`; kind 'none' = the waveform.
     """
-    layers: tuple[SignalFilter | LogRms, ...] = ()
+    layers: tuple[SignalFilter | Powers, ...] = ()
     if any(band) or notch:
         weights = _weights(rate_hz, band, notch, seconds)
         layers += (SignalFilter(tuple(weights.tolist())),)
-    if rms[0]:
-        layers += (LogRms(*rms),)
+    if powers[0] != "none":
+        layers += (Powers(*powers),)
     return Front(layers)
 
 
@@ -108,21 +108,50 @@ class SignalFilter:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogRms:
-    """(B, T, C) -> (B, N, C): log of each channel's RMS over `samples`, every `stride`."""
+class Powers:
+    """(B, T, C) -> (B, N, F): how strong the electrodes are, and how alike, every `stride` samples.
 
-    samples: int
+    samples: lengths of the stretches looked at, all with the same end, multiples of stride; one
+    after the other in F. kind 'rms': the log of each channel's RMS. 'covariance': the same, and the
+    correlation of every pair, C + C (C - 1) / 2 in all: of the same muscle's units two electrodes
+    hear the same spikes. T / stride · C² numbers are held for it.
+    """
+
+    kind: str
+    samples: tuple[int, ...]
     stride: int
 
     @property
     def overlap(self) -> int:
         """Inputs that the next output reads again."""
-        return self.samples - self.stride
+        return max(self.samples) - self.stride
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        window, strides = (1, self.samples, 1), (1, self.stride, 1)
-        total = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, window, strides, "VALID")
-        return 0.5 * jnp.log(total / self.samples + FLOOR)
+        whole = x[:, : x.shape[1] // self.stride * self.stride]
+        blocks = whole.reshape(x.shape[0], -1, self.stride, x.shape[2])
+        if self.kind == "rms":
+            moments = jnp.sum(blocks * blocks, axis=2)
+        else:
+            moments = jnp.einsum("bnsc,bnsd->bncd", blocks, blocks)
+        return jnp.concatenate([self._features(moments, length) for length in self.samples], axis=2)
+
+    def _features(self, moments: jax.Array, length: int) -> jax.Array:
+        later = (max(self.samples) - length) // self.stride
+        window = (1, length // self.stride, *[1] * (moments.ndim - 2))
+        ones = (1,) * moments.ndim
+        total = jax.lax.reduce_window(moments[:, later:], 0.0, jax.lax.add, window, ones, "VALID")
+        mean = total / length
+        if self.kind == "rms":
+            return 0.5 * jnp.log(mean + FLOOR)
+        power = jnp.diagonal(mean, axis1=2, axis2=3) + FLOOR
+        first, second = np.triu_indices(mean.shape[2], 1)
+        alike = mean[:, :, first, second] / jnp.sqrt(power[:, :, first] * power[:, :, second])
+        return jnp.concatenate([0.5 * jnp.log(power), alike], axis=2)
+
+    def features(self, channels: int) -> int:
+        """F for C channels."""
+        pairs = channels * (channels - 1) // 2 if self.kind == "covariance" else 0
+        return len(self.samples) * (channels + pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +161,7 @@ class Front:
     A result depends on `left_context` + 1 samples; `stride` samples are between two.
     """
 
-    layers: tuple[SignalFilter | LogRms, ...] = ()
+    layers: tuple[SignalFilter | Powers, ...] = ()
 
     @property
     def stride(self) -> int:
@@ -143,6 +172,11 @@ class Front:
     def left_context(self) -> int:
         """Samples before its newest that a result depends on."""
         return sum(layer.overlap + layer.stride - 1 for layer in self.layers)
+
+    def features(self, channels: int) -> int:
+        """What comes out for C channels."""
+        last = self.layers[-1] if self.layers else None
+        return last.features(channels) if isinstance(last, Powers) else channels
 
 
 WAVEFORM = Front()

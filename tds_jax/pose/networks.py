@@ -46,8 +46,8 @@ def make_network(
     )
     band = settings.pop("highpass_hz"), settings.pop("lowpass_hz")
     heard = settings.pop("notch_hz"), settings.pop("filter_seconds")
-    rms = settings.pop("rms_samples"), settings.pop("rms_stride")
-    settings["front"] = make_front(recorded.sample_rate, band, *heard, rms)
+    powers = tuple(settings.pop(name) for name in ("powers", "power_samples", "power_stride"))
+    settings["front"] = make_front(recorded.sample_rate, band, *heard, powers)
     del settings["name"]
     return PoseModel(
         **dataclasses.asdict(recorded),

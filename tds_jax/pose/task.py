@@ -294,6 +294,11 @@ class PoseTask:
         self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(params, rest) from a PyTorch checkpoint; see `pose.torch_names`."""
+        require(
+            self.config.model.encoder == "tds",
+            f"model.encoder={self.config.model.encoder!r} has no counterpart in PyTorch; import "
+            "into a config with model.encoder='tds'",
+        )
         return torch_names.import_params(params, rest, tensors)
 
     def fit_statistics(self) -> dict[str, Any]:

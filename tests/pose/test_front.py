@@ -11,6 +11,8 @@ from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 from tests.pose.test_models import run, small
 
 RATE = 250.0
+NO_FILTER = ((0.0, 0.0), (), 0.2)
+NONE = ("none", (50,), 10)
 
 
 def response(weights, hz, rate=RATE):
@@ -45,13 +47,13 @@ def test_a_filter_stops_what_it_names_and_passes_the_rest_as_butterworth_does(ba
 def test_a_filter_delays_by_less_than_half_its_length():
     step = np.r_[np.zeros(200), np.ones(200)]
     weights = causal_filter(RATE, 0.0, 40.0, (), 50)
-    found = through(make_front(RATE, (0.0, 40.0), (), 0.2, (0, 1)), step[:, None])[:, 0]
+    found = through(make_front(RATE, (0.0, 40.0), (), 0.2, NONE), step[:, None])[:, 0]
     half = int(np.argmax(found > 0.5)) + len(weights) - 1 - 200
     assert 0 <= half < 5, "a filter of linear phase would take 25 samples"
 
 
 def test_a_result_sees_its_left_context_and_nothing_else():
-    front = make_front(RATE, (20.0, 0.0), (60.0,), 0.1, (10, 5))
+    front = make_front(RATE, (20.0, 0.0), (60.0,), 0.1, ("covariance", (10, 25), 5))
     x = np.random.default_rng(0).normal(size=(200, 2))
     plain = through(front, x)
     assert len(plain) == (200 - 1 - front.left_context) // front.stride + 1
@@ -64,19 +66,27 @@ def test_a_result_sees_its_left_context_and_nothing_else():
         assert (through(front, other)[n] != plain[n]).any() == sees
 
 
-def test_powers_are_the_log_of_the_root_of_the_mean_square_of_a_channel():
-    x = np.random.default_rng(0).normal(size=(30, 2))
-    found = through(make_front(RATE, (0.0, 0.0), (), 0.2, (10, 5)), x)
-    for n, start in enumerate(range(0, 21, 5)):
-        rms = np.sqrt(np.mean(x[start : start + 10] ** 2, axis=0))
-        # The floor of 1e-6 in power moves the log by 5e-7; f32 the rest.
-        np.testing.assert_allclose(found[n], np.log(rms), atol=1e-5)
-    assert np.isfinite(through(make_front(RATE, (0, 0), (), 0.2, (10, 5)), np.zeros((30, 2)))).all()
+def test_powers_are_logs_of_rms_and_correlations_of_stretches_with_one_end():
+    x = np.random.default_rng(0).normal(size=(40, 3)) * [1, 5, 0.1]
+    found = through(make_front(RATE, *NO_FILTER, ("covariance", (10, 20), 5)), x)
+    assert found.shape == ((40 - 20) // 5 + 1, 2 * (3 + 3))
+    for n, row in enumerate(found):
+        end, parts = 20 + 5 * n, []
+        for length in (10, 20):
+            moments = x[end - length : end].T @ x[end - length : end] / length
+            rms = np.sqrt(np.diagonal(moments))
+            parts += [np.log(rms), (moments / np.outer(rms, rms))[np.triu_indices(3, 1)]]
+        # The floor of 1e-6 in power moves the log of 0.1's by 5e-5; f32 the rest.
+        np.testing.assert_allclose(row, np.concatenate(parts), atol=2e-4)
+    only = through(make_front(RATE, *NO_FILTER, ("rms", (10, 20), 5)), x)
+    np.testing.assert_allclose(only, found[:, [0, 1, 2, 6, 7, 8]], atol=1e-6)  # f32, same sums
+    silent = through(make_front(RATE, *NO_FILTER, ("covariance", (10,), 5)), 0 * x)
+    assert np.isfinite(silent).all()
 
 
 def test_a_model_with_a_highpass_does_not_see_an_offset():
     x = np.random.default_rng(0).normal(size=(1, 200, 3)).astype(np.float32)
-    deaf = small(front=make_front(200.0, (5.0, 0.0), (), 0.3, (0, 1)))
+    deaf = small(front=make_front(200.0, (5.0, 0.0), (), 0.3, NONE))
     plain, moved = (np.asarray(run(deaf.features, jnp.asarray(x + by))) for by in (0, 3))
     # An offset of 3 is 0 up to f32: eps 6e-8 · 3 · 60 weights, through layers of gain ~10.
     assert np.abs(plain - moved).max() < 1e-4
@@ -89,6 +99,7 @@ def test_a_model_with_a_highpass_does_not_see_an_offset():
         ({"model__notch_hz": (60.0,)}, "model.notch_hz has 60 Hz, which recordings of 100 Hz do"),
         ({"model__lowpass_hz": 50.0}, "model.lowpass_hz has 50 Hz, which recordings of 100 Hz do"),
         ({"model__highpass_hz": 1.0}, "model.filter_seconds=0.2 is less than a period of 1 Hz"),
+        ({"model__power_samples": (25,)}, "must be multiples of model.power_stride=10"),
         ({"model__notch_hz": (-1.0,)}, "must be above 0 Hz"),
         ({"model__highpass_hz": 9.0, "model__lowpass_hz": 8.0}, "must be above model.highpass_hz"),
         ({"model__name": "neuropose", "model__highpass_hz": 9.0}, "model.highpass_hz=9.0 acts"),
