@@ -9,6 +9,7 @@ import pytest
 
 from tds_jax.engine import loop, meeting, processes, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.peers import Left
 from tds_jax.errors import UserError
 from tests.engine import toy
 from tests.engine.together import SILENCE, ended, peers
@@ -138,7 +139,7 @@ def test_alone_a_process_decides_by_itself():
     assert (processes.agree(True), processes.agree(False)) == (True, False)
     assert processes.by_first(lambda: 3) == processes.in_turn(lambda: 3) == 3
     assert processes.share([1, 2, 3]) == [1, 2, 3]
-    left = processes.Left(0, "done")
+    left = Left(0, "done")
     processes.leave(left)
     assert dataclasses.asdict(left)["signal"] == ""
     assert SILENCE < processes.SILENCE

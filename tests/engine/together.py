@@ -46,15 +46,16 @@ def main():
     from absl import flags
 
     from tds_jax import cli
-    from tds_jax.engine import loop, processes
+    from tds_jax.engine import loop, peers, processes
     from tds_jax.engine.blueprint import Blueprint
+    from tds_jax.engine.peers import Left
     from tds_jax.errors import UserError
     from tests.engine import toy
 
     asked = json.loads(sys.argv[1])
     folder = Path(asked["folder"])
     processes.SILENCE, processes.GATHERING = SILENCE, asked.get("gathering", 60.0)
-    processes.BEAT = 0.5
+    peers.BEAT = 0.5
 
     class Harm(loop.Callback):
         """What happens in the midst of a run."""
@@ -74,7 +75,7 @@ def main():
         del stop
         print(json.dumps(vars(finished)))
         if finished.signal:
-            processes.leave(processes.Left(0, "stopped", finished.signal))
+            processes.leave(Left(0, "stopped", finished.signal))
             cli.leave(0)
 
     flags.FLAGS(["together"])
