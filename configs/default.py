@@ -50,6 +50,9 @@ def get_config() -> ConfigDict:
     config.model.conv_bias = False  # of the strided convolutions
     config.model.out_features = 0  # a last linear layer per frame; 0 = none
     config.model.dropout = 0.1  # after strided convolutions and between layers of the decoder
+    # Numbers that tell users apart, made of a calibration recording (no labels, no gradient steps),
+    # which scale and shift the encoder's features; 0 = none. predict --calibrate=FILE.
+    config.model.user_embedding = 0
     config.model.decoder = "lstm"  # 'lstm' | 'mlp'
     config.model.hidden = 128  # units of a layer of the decoder's LSTM
     config.model.layers = 2  # of the LSTM
@@ -118,6 +121,8 @@ def get_config() -> ConfigDict:
     config.data.noise = 0.0  # standard deviation of white noise
     config.data.gain_spread = 0.0  # of the log of a gain per electrode and window: 0.3 = ±35 %
     config.data.channel_drop = 0.0  # probability that an electrode is silent for a window
+    # Of EMG that tells whose a window is: of another session of the user, for user_embedding.
+    config.data.calibration_seconds = 30.0
     # Rows whose label failed, in training windows (evaluation always masks, over the same rows):
     # 'mask' = weight 0, nothing is lost | 'blocks' = windows inside runs of valid rows only |
     # 'reference' = as emg2pose cuts such runs, which loses the last 2 samples of each.

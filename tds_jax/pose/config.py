@@ -61,6 +61,7 @@ class PoseModelConfig(Settings, group="model"):
     out_features: int = field(metadata=at_least(0))
     dropout: float = field(metadata=between(0, 0.95))
     decoder: str = field(metadata=one_of("lstm", "mlp"))
+    user_embedding: int = field(metadata=at_least(0))
     hidden: int = field(metadata=at_least(1))
     layers: int = field(metadata=at_least(1))
     mlp_hidden: tuple[int, ...]
@@ -108,7 +109,14 @@ class PoseModelConfig(Settings, group="model"):
             "model.reference_rate=True repeats a defect of a TDS encoder; use "
             f"model.encoder='tds' with it instead of {self.encoder!r}",
         )
-        for name in ("highpass_hz", "lowpass_hz", "notch_hz", "powers", "encoder"):
+        for name in (
+            "highpass_hz",
+            "lowpass_hz",
+            "notch_hz",
+            "powers",
+            "encoder",
+            "user_embedding",
+        ):
             value = getattr(self, name)
             require(
                 self.name != "neuropose" or value in (0, (), "none", "tds"),
@@ -157,6 +165,7 @@ class PoseDataConfig(SourceConfig):
     noise: float = field(metadata=at_least(0))
     gain_spread: float = field(metadata=at_least(0))
     channel_drop: float = field(metadata=between(0, 0.95))
+    calibration_seconds: float
     failures: str = field(metadata=one_of("mask", "blocks", "reference"))
     users: tuple[str, ...]
     stages: tuple[str, ...]
@@ -209,6 +218,10 @@ class PoseDataConfig(SourceConfig):
         require(
             all(self.joint_names) and len(set(self.joint_names)) == len(self.joint_names),
             f"data.joint_names={self.joint_names} must name each joint angle once",
+        )
+        require(
+            self.calibration_seconds >= 1,
+            f"data.calibration_seconds={self.calibration_seconds} tells nothing; use 1 or more",
         )
         require_shares("data.split_ratio", self.split_ratio)
         require_fold(self.fold)
@@ -264,6 +277,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "lowpass_hz": 0.0,
             "notch_hz": (),
             "filter_seconds": 0.2,
+            "user_embedding": 0,
             "encoder": "tds",
             "attention_frames": 25,
             "expansion": 2,
@@ -272,6 +286,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "power_stride": 10,
         },
         "data": {
+            "calibration_seconds": 30.0,
             "noise": 0.0,
             "gain_spread": 0.0,
             "channel_drop": 0.0,
