@@ -54,6 +54,8 @@ TOO_SMALL = {
     "data__gain_spread": -0.1,
     "model__highpass_hz": -1.0,
     "model__power_stride": 0,
+    "model__attention_frames": 0,
+    "model__user_embedding": -1,
 }
 OUTSIDE = {
     "seed": (-1, 2**32),
@@ -75,6 +77,7 @@ CHOICES = {
     "data__failures": "mask, blocks, reference",
     "model__name": "tds, neuropose",
     "model__alignment": "fixed, reference",
+    "model__encoder": "tds, conformer",
     "model__powers": "none, rms, covariance",
     "model__initial_pose": "zeros, learned, given, mixed",
     "task": "pose",

@@ -156,7 +156,8 @@ class PoseModel(Module):
         if self.frames_per_step * stride != self.step * self.steps_per_frame:
             raise UserError(
                 f"model.rollout_freq={rollout_freq} gives a step of {self.step} samples at "
-                f"{sample_rate} Hz, which does not fit model.conv_strides with product {stride}; "
+                f"{sample_rate} Hz, which does not fit model.conv_strides with product {stride} "
+                "(power_stride of model.powers included); "
                 f"make one a multiple of the other, for example rollout_freq={sample_rate / stride}"
             )
         self.left_context = self.encoder.left_context + (self.frames_per_step - 1) * stride

@@ -77,7 +77,9 @@ class Seen:
 
 def test_only_training_is_augmented(tmp_path):
     write_recordings(tmp_path / "data", LENGTHS, SPLITS)
-    task = small_task(tmp_path / "data", tmp_path, data__channel_drop=0.5)
+    changes = {"data__noise": 0.1, "data__gain_spread": 0.2, "data__channel_drop": 0.5}
+    task = small_task(tmp_path / "data", tmp_path, **changes)
+    assert task.config.data.augmentation == Augmentation(0.1, 0.2, 0.5)
     source, keys = task.source("train"), seeds.keys(0, 0, np.arange(2))
     batch = {name: jnp.asarray(leaf) for name, leaf in source.examples([0, 1], None).items()}
     batch |= {"key": jnp.asarray(keys)}

@@ -3,10 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import signal
 
 from tds_jax.errors import UserError
-from tds_jax.pose.front import causal_filter, make_front
+from tds_jax.pose.front import Powers, causal_filter, make_front
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 from tests.pose.test_models import run, small
 
@@ -91,6 +92,17 @@ def test_a_model_with_a_highpass_does_not_see_an_offset():
     # An offset of 3 is 0 up to f32: eps 6e-8 · 3 · 60 weights, through layers of gain ~10.
     assert np.abs(plain - moved).max() < 1e-4
     assert plain.std() > 0.1
+
+
+def test_a_config_gets_the_layers_it_names(tmp_path):
+    write_recordings(tmp_path / "data", LENGTHS, SPLITS)
+    powers = {"powers": "covariance", "power_samples": (8, 4), "power_stride": 2}
+    band = {"highpass_hz": 5.0, "lowpass_hz": 45.0, "notch_hz": (20.0,), "filter_seconds": 0.3}
+    asked = {f"model__{name}": value for name, value in (powers | band).items()}
+    task = small_task(tmp_path / "data", tmp_path, **asked, model__conv_strides=(1,))
+    first, second = task.init(nnx.Rngs(0)).encoder.front
+    assert first.weights == tuple(causal_filter(100.0, 5.0, 45.0, (20.0,), 30))
+    assert second == Powers("covariance", (8, 4), 2)
 
 
 @pytest.mark.parametrize(
