@@ -26,8 +26,8 @@ def calibrated(
     """
     if not isinstance(model, PoseModel) or model.film is None:
         raise UserError(
-            "a calibration needs a model that was trained with model.user_embedding above 0; this "
-            "run has none: train one, or fine-tune it by optim.init_from"
+            "a calibration needs a model that was trained with model.user_embedding above 0, which "
+            "this run was not; train with it, or leave the calibration out"
         )
     recording = _opened(task, emg, rate_hz)
     prediction.require_scale(task, model, recording)

@@ -11,6 +11,7 @@ from tds_jax.errors import UserError
 from tds_jax.pose import calibration
 from tds_jax.pose.calibrating import calibrated
 from tds_jax.pose.stream import Stream
+from tds_jax.run import Run
 from tests.pose.small import small_task, write_recordings
 from tests.pose.test_models import run, small
 
@@ -91,6 +92,21 @@ def test_a_calibrated_model_remembers_what_a_batch_would_bring(trained):
         # The same f32 operations compiled apart.
         np.testing.assert_allclose(run(one, window), expected, atol=1e-5)
     assert np.abs(run(model, window) - expected).max() > 1e-4, "the model given stays"
+
+
+def test_a_run_gives_a_run_of_its_users_own(trained):
+    task, model, rows = trained
+    mine = Run.__new__(Run)  # of a folder that is not there
+    mine.config, mine._task, mine.model = task.config, task, model
+    mine.__dict__["answer"] = "compiled for the average user"
+    own = mine.calibrate(rows[4]["emg"], rate_hz=100.0)
+    assert np.abs(own.model.film.user[...]).max() > 0.1
+    assert np.abs(mine.model.film.user[...]).max() == 0
+    assert ("answer" in own.__dict__, "answer" in mine.__dict__) == (False, True)
+    with pytest.raises(UserError, match="calibrate needs rate_hz"):
+        mine.calibrate(rows[4]["emg"])
+    with pytest.raises(UserError, match="calibrate of task 'pose' takes emg, rate_hz"):
+        mine.calibrate(rows[4]["emg"], rate=100.0)
 
 
 def test_a_stream_of_a_calibrated_model_is_its_prediction():
