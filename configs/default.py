@@ -21,16 +21,16 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "tds"  # 'tds' | 'neuropose' (see configs/neuropose.py)
     # Causal filters of the EMG, part of the model: windows, whole files and streams get the same.
-    # They see filter_seconds of EMG, which a window needs besides. 1 Hz takes an offset and its
-    # drift off, 20 Hz what moves the electrodes, a notch the hum of the mains. 0 and () = none.
+    # Hz; slower parts are taken off, 0 = none: 1 for an offset and its drift, 20 for motion.
     config.model.highpass_hz = 0.0
-    config.model.lowpass_hz = 0.0
-    config.model.notch_hz = ()  # (50.0,) or (60.0,)
-    config.model.filter_seconds = 0.2  # at least a period of the lowest of these frequencies
+    config.model.lowpass_hz = 0.0  # Hz; faster parts are taken off, 0 = none
+    config.model.notch_hz = ()  # Hz, of the hum of the mains: (50.0,) or (60.0,)
+    # Of EMG that these filters see, and a window needs besides; a period of the lowest, or more.
+    config.model.filter_seconds = 0.2
     # In the waveform's place: 'none' | 'rms' = the log of each electrode's RMS | 'covariance' =
     # that and the correlation of every pair of electrodes (C + C (C - 1) / 2 numbers).
     config.model.powers = "none"
-    config.model.power_samples = (50,)  # lengths of the stretches; one or more, multiples of
+    config.model.power_samples = (50,)  # lengths of the stretches, multiples of power_stride
     config.model.power_stride = 10  # samples from one such power to the next, before conv_strides
     # One entry per TDS stage. Input of 2000 Hz -> 1000 Hz -> 500 Hz.
     config.model.conv_kernels = (5, 5)
