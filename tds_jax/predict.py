@@ -37,6 +37,7 @@ def main() -> None:
         if not tasks.offers("calibrate", config.task):
             raise UserError(f"--calibrate is not offered for task {config.task!r}; leave it out")
         model = tasks.job("calibrate", config.task)(task, model, flags.FLAGS.calibrate)
+        made = {**made, "calibrated_on": Path(flags.FLAGS.calibrate).name}
     if flags.FLAGS.stream:
         print(job(task, model, source, target, made), file=sys.stderr)
         return
