@@ -65,7 +65,7 @@ def measure(command):
     return peak, later, time.perf_counter() - started
 
 
-# Sessions per user (the fifth is held-out poses) and seconds each.
+# Sessions per user (the fifth is of the held-out stage) and seconds each.
 SHAPES = {"1x": (4, 20.0), "16x longer": (4, 320.0), "16x files": (78, 20.0)}
 
 
