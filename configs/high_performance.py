@@ -3,7 +3,7 @@
     python -m tds_jax.train --config=configs/high_performance.py [--config.data.path=DIR]
 
 For a GPU, not trained here since a step keeps less (before, once, on 2 CPU cores: R2 0.860 on
-unseen sessions of recordings of 13 poses, as they were generated then, in 16 minutes, 3.7 GiB on
+unseen sessions of generated recordings of 13 poses in 16 minutes, 3.7 GiB on
 the host). Predicted on a CPU: 1.65 GiB on the device.
 """
 

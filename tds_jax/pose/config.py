@@ -184,6 +184,7 @@ class PoseDataConfig(SourceConfig):
     chunk_cache_bytes: int = field(metadata=FREE | at_least(0))
     chunk_cache_preemption: float = field(metadata=FREE | between(0, 1))
     max_open_files: int = field(metadata=FREE | at_least(1))
+    synthetic_motion: str = field(metadata=one_of("poses", "freedoms"))
     synthetic_users: int = field(metadata=at_least(1))
     synthetic_sessions: int = field(metadata=at_least(3))
     synthetic_seconds: float = field(metadata=at_least(5))
@@ -286,6 +287,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "power_stride": 10,
         },
         "data": {
+            "synthetic_motion": "poses",
             "calibration_seconds": 30.0,
             "noise": 0.0,
             "gain_spread": 0.0,

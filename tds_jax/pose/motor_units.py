@@ -5,11 +5,10 @@ The pool (thresholds, rates, interspike intervals) follows Fuglevand, Winter & P
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
-
-from tds_jax.pose.muscles import Compartment
 
 _RECRUITMENT_RANGE = 30.0
 _MIN_RATE, _PEAK_RATE, _PEAK_RATE_DROP = 8.0, 35.0, 10.0  # firings per second
@@ -21,6 +20,15 @@ _ANISOTROPY = 4.4  # conductivity along over across the fibres
 _ELECTRODE_DISTANCE = 10.0  # mm between the two poles of a bipolar channel
 _SNIPPET_SECONDS = 0.03
 _MICROVOLTS = 45.0  # per unit of the formula: ~15 µV RMS on a channel over a strong muscle
+
+
+class Compartment(Protocol):
+    """A part of a muscle: degrees round the wrist, 0 = volar; mm below skin and fat."""
+
+    @property
+    def angle_deg(self) -> float: ...
+    @property
+    def depth_mm(self) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +48,27 @@ class Wrist:
 
 
 def random_wrist(
-    compartments: Sequence[Compartment], units: int, rng: np.random.Generator
+    compartments: Sequence[Compartment],
+    units: int,
+    fat_mm: tuple[float, float],
+    scatter_deg: float,
+    rng: np.random.Generator,
 ) -> Wrist:
-    """Draws a wrist with `units` motor units in each compartment."""
+    """Draws a wrist with `units` motor units in each compartment.
+
+    fat_mm: least and most under the skin. scatter_deg: SD of the units' angles about their
+    compartment's.
+    """
     count = len(compartments) * units
     radius = 27.0 + 2.0 * rng.uniform(-1, 1)
-    fat = rng.uniform(0.5, 2.5)
+    fat = rng.uniform(*fat_mm)
     angles = np.repeat([np.deg2rad(c.angle_deg) for c in compartments], units)
     depths = np.repeat([float(c.depth_mm) for c in compartments], units)
     depths = np.maximum(depths + rng.normal(0, 1.5, count), 1.0) + fat
     return Wrist(
         units=units,
         radius_mm=radius,
-        angles=angles + np.deg2rad(rng.normal(0, 4, count)),
+        angles=angles + np.deg2rad(rng.normal(0, scatter_deg, count)),
         radii_mm=np.maximum(radius - depths, 0.0),
         velocities=1000.0 * rng.normal(4.0, 0.4, count).clip(2.5, 5.5),
         offsets_mm=rng.uniform(-4, 4, count),

@@ -1,11 +1,11 @@
-"""What the muscles of the forearm do to move the freedoms of a generated hand."""
+"""What the muscles of the forearm do to move the freedoms of a generated hand (`freedoms`)."""
 
 import dataclasses
 
 import numpy as np
 
-from tds_jax.pose import gestures
-from tds_jax.pose.gestures import Motion
+from tds_jax.pose import freedoms
+from tds_jax.pose.freedoms import Motion
 from tds_jax.pose.joints import FINGERS
 
 ELECTROMECHANICAL_DELAY = 0.05  # seconds by which muscles lead the movement
@@ -54,7 +54,7 @@ COMPARTMENTS: tuple[Compartment, ...] = (
     Compartment(114, 4, {"wrist_flexion": -0.4, "wrist_deviation": 0.4}),  # extensor … radialis
     Compartment(-106, 4, {"wrist_flexion": -0.4, "wrist_deviation": -0.4}),  # … ulnaris
 )
-_PULLS = np.array([[c.pulls.get(name, 0.0) for name in gestures.NAMES] for c in COMPARTMENTS])
+_PULLS = np.array([[c.pulls.get(name, 0.0) for name in freedoms.NAMES] for c in COMPARTMENTS])
 
 
 def muscle_drive(motion: Motion, time: np.ndarray) -> np.ndarray:

@@ -1,29 +1,31 @@
 """A data set of generated EMG and hand poses in the file format of the real recordings.
 
-Fingers and wrist move by themselves, all the time; users, bands and sessions differ. Errors on it
-say nothing about how well a model reads real EMG (no force, fatigue or effects of the forearm's
-posture); they show that training works, and which of two models reads more of it.
+Users, bands and sessions differ. Errors on it say nothing about how well a model reads real EMG (no
+force, fatigue or effects of the forearm's posture): those between 'poses' are far below, and show
+that training works; of 'freedoms', which move by themselves, they show which of two models reads
+more.
 """
 
 import csv
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from scipy import signal
 
 from tds_jax.data.generated import synthesize
 from tds_jax.data.hdf5_write import write_session
-from tds_jax.fields import option, require, require_at_least
-from tds_jax.pose import gestures, motor_units, muscles
+from tds_jax.fields import option, require, require_at_least, require_choice
+from tds_jax.pose import freedoms, gestures, motor_units, muscles
+from tds_jax.pose.joints import TWENTY
+from tds_jax.pose.motor_units import Compartment
 from tds_jax.pose.table import GROUP
 from tds_jax.progress import Progress
 
-_CONTROL_RATE = 250.0  # Hz at which muscle drive and firing rates are evaluated
 _HIGH_PASS = 40.0  # Hz, of the amplifier
 _HUM = 60.0  # Hz
 _LABEL_ROWS = 65_536  # × 20 × 8 B = 10 MB per temporary
@@ -43,6 +45,59 @@ _COLUMNS = (
 _MOST_THREADS = 8  # each holds a session: about .4 kB per sample of it at the peak
 
 
+class Motion(Protocol):
+    """A session's movement."""
+
+    def angles_and_velocities(self, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(T, 20) rad and (T, 20) rad/s at (T,) seconds."""
+
+
+class Movement(NamedTuple):
+    """How hands move, and what the wrist shows of it.
+
+    free, held_out: stages. random: (stage, seconds, rng) -> a Motion. drive: (a Motion, (T,)
+    seconds) -> (T, M) of every compartment. control_rate: Hz at which drive and firing rates are
+    evaluated. fat_mm, scatter_deg: see `motor_units.random_wrist`. rotation_deg: of the band from
+    session to session, at most.
+    """
+
+    free: str
+    held_out: str
+    random: Callable[[str, float, np.random.Generator], Any]
+    drive: Callable[[Any, np.ndarray], np.ndarray]
+    compartments: Sequence[Compartment]
+    control_rate: float
+    fat_mm: tuple[float, float]
+    scatter_deg: float
+    rotation_deg: float
+
+
+_MOVEMENTS = {
+    "poses": Movement(
+        free=gestures.FREE,
+        held_out=gestures.HELD_OUT,
+        random=gestures.random_motion,
+        drive=gestures.muscle_drive,
+        compartments=gestures.COMPARTMENTS,
+        control_rate=500.0,
+        fat_mm=(1.0, 4.0),
+        scatter_deg=6.0,
+        rotation_deg=5.0,
+    ),
+    "freedoms": Movement(
+        free=freedoms.FREE,
+        held_out=freedoms.HELD_OUT,
+        random=freedoms.random_motion,
+        drive=muscles.muscle_drive,
+        compartments=muscles.COMPARTMENTS,
+        control_rate=250.0,
+        fat_mm=(0.5, 2.5),
+        scatter_deg=4.0,
+        rotation_deg=2.0,
+    ),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Simulation:
     """Everything the generated data depend on; also the options of `synthesize`."""
@@ -50,6 +105,7 @@ class Simulation:
     kind: ClassVar[str] = "synthetic_pose"
     version: ClassVar[int] = 2
 
+    motion: str = option("poses", "Moves between 13 'poses', or of 'freedoms', each by itself.")
     users: int = option(3, "Users seen in training.")
     sessions: int = option(7, "Sessions per user: the last for test, the one before for val.")
     seconds: float = option(40.0, "Seconds per session.")
@@ -59,11 +115,14 @@ class Simulation:
     units: int = option(30, "Motor units per muscle compartment.")
     noise_uv: float = option(2.46, "RMS of the white noise; becomes about 1 in the files.")
     user_rotation_deg: float = option(12.0, "Largest rotation of a user's band.")
-    session_rotation_deg: float = option(2.0, "Largest rotation from session to session.")
+    session_rotation_deg: float = option(
+        -1.0, "The same from session to session; below 0: 5 of poses, 2 of freedoms."
+    )
     user_gain: float = option(0.3, "SD of the log of each channel's gain among users.")
     session_gain: float = option(0.05, "The same from session to session.")
 
     def __post_init__(self) -> None:
+        require_choice("synthetic motion", self.motion, tuple(_MOVEMENTS))
         for name in ("users", "seconds", "num_channels", "units"):
             require_at_least(f"synthetic {name}", getattr(self, name), 1)
         require_at_least("synthetic sessions", self.sessions, 3)
@@ -72,6 +131,11 @@ class Simulation:
             self.sample_rate > 200,
             f"synthetic sample_rate={self.sample_rate} Hz cannot carry EMG; use more than 200",
         )
+
+    @property
+    def movement(self) -> Movement:
+        """How its hands move."""
+        return _MOVEMENTS[self.motion]
 
     def run(self, target: Path, progress: Progress) -> Path:
         """The door `synthesize`."""
@@ -121,15 +185,16 @@ def sessions(simulation: Simulation) -> list[Session]:
     """
     table = []
     last = simulation.sessions - 1
+    free, held_out = simulation.movement.free, simulation.movement.held_out
     for user in range(simulation.users):
         for k in range(simulation.sessions):
             split = {last: "test", last - 1: "val"}.get(k, "train")
             group = "none" if split == "train" else "session"
-            table.append(Session(user, k, gestures.FREE, split, group))
-        table.append(Session(user, simulation.sessions, gestures.HELD_OUT, "test", "stage"))
+            table.append(Session(user, k, free, split, group))
+        table.append(Session(user, simulation.sessions, held_out, "test", "stage"))
     unseen = simulation.users
-    table.append(Session(unseen, 0, gestures.FREE, "test", "user"))
-    table.append(Session(unseen, 1, gestures.HELD_OUT, "test", "user_stage"))
+    table.append(Session(unseen, 0, free, "test", "user"))
+    table.append(Session(unseen, 1, held_out, "test", "user_stage"))
     return table
 
 
@@ -141,10 +206,10 @@ def record(simulation: Simulation, session: Session) -> tuple[np.ndarray, np.nda
     """
     rng = np.random.default_rng((simulation.seed, session.user, session.session, 1))
     samples = round(simulation.seconds * simulation.sample_rate)
-    motion = gestures.random_motion(session.stage, simulation.seconds, rng)
+    motion = simulation.movement.random(session.stage, simulation.seconds, rng)
     emg = _emg(simulation, session.user, motion, samples, rng)
     time = np.arange(samples) / simulation.sample_rate
-    angles = np.empty((samples, gestures.NUM_JOINTS), np.float32)
+    angles = np.empty((samples, len(TWENTY)), np.float32)
     for start in range(0, samples, _LABEL_ROWS):
         part = slice(start, start + _LABEL_ROWS)
         angles[part] = motion.angles_and_velocities(time[part])[0]
@@ -156,20 +221,22 @@ def record(simulation: Simulation, session: Session) -> tuple[np.ndarray, np.nda
 def _emg(
     simulation: Simulation,
     user: int,
-    motion: gestures.Motion,
+    motion: Motion,
     samples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
     rate, channels = simulation.sample_rate, simulation.num_channels
     person = np.random.default_rng((simulation.seed, user, 0, 0))
-    wrist = motor_units.random_wrist(muscles.COMPARTMENTS, simulation.units, person)
+    how, units = simulation.movement, simulation.units
+    geometry = (how.compartments, units, how.fat_mm, how.scatter_deg)
+    wrist = motor_units.random_wrist(*geometry, person)
     rotation = simulation.user_rotation_deg * person.uniform(-1, 1)
-    rotation += simulation.session_rotation_deg * rng.uniform(-1, 1)
+    turned = simulation.session_rotation_deg
+    rotation += (how.rotation_deg if turned < 0 else turned) * rng.uniform(-1, 1)
     gain = np.exp(person.normal(0, simulation.user_gain, channels))
     gain *= np.exp(rng.normal(0, simulation.session_gain, channels))
-    control = np.arange(0.0, samples / rate, 1 / _CONTROL_RATE)
-    drive = muscles.muscle_drive(motion, control)
-    spikes = motor_units.spike_trains(drive, simulation.units, _CONTROL_RATE, samples, rate, rng)
+    drive = how.drive(motion, np.arange(0.0, samples / rate, 1 / how.control_rate))
+    spikes = motor_units.spike_trains(drive, units, how.control_rate, samples, rate, rng)
     waves = motor_units.action_potentials(wrist, channels, np.deg2rad(rotation), rate)
     emg = motor_units.superpose(spikes, waves, block=2048)
     emg *= gain.astype(np.float32)
@@ -207,7 +274,7 @@ def _metadata(simulation: Simulation, session: Session) -> dict[str, str | bool]
         "side": "right",
         "moving_hand": "right",
         "held_out_user": session.user >= simulation.users,
-        "held_out_stage": session.stage == gestures.HELD_OUT,
+        "held_out_stage": session.stage == simulation.movement.held_out,
         "split": session.split,
         "generalization": session.generalization,
     }

@@ -23,10 +23,10 @@ from tds_jax.errors import UserError
 from tds_jax.fields import require
 from tds_jax.nn.resample import upsample
 from tds_jax.own import is_own
-from tds_jax.pose import calibration, gestures, kinematics, synthetic, torch_names
+from tds_jax.pose import calibration, kinematics, synthetic, torch_names
 from tds_jax.pose.calibration import Calibrations
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
-from tds_jax.pose.joints import joint_names
+from tds_jax.pose.joints import TWENTY, joint_names
 from tds_jax.pose.kinematics import HandModel
 from tds_jax.pose.labels import FAILURE_ATOL
 from tds_jax.pose.metrics import DEGREES, landmark_stride
@@ -110,7 +110,7 @@ class PoseTask:
         if self.config.data.generated:  # known before the recordings are generated
             made = _simulation(self.config)
             channels = len(self.config.data.channels) or made.num_channels
-            return PoseInputs(channels, gestures.NUM_JOINTS, made.sample_rate)
+            return PoseInputs(channels, len(TWENTY), made.sample_rate)
         table = self.table
         # Rates taken from time stamps carry their rounding.
         return PoseInputs(table.channels, table.joints, float(f"{table.rate_hz:.4g}"))
@@ -190,8 +190,8 @@ class PoseTask:
         tracking: begin at the true pose where the model can do both ('mixed').
         """
         kind = self.config.model.initial_pose
-        given = kind == "given" or (kind == "mixed" and (train or tracking))
-        initial = batch["joint_angles"][:, 0] if given else None
+        told = kind == "given" or (kind == "mixed" and (train or tracking))
+        initial = batch["joint_angles"][:, 0] if told else None
         emg = batch["emg"]
         if train:
             emg = self.config.data.augmentation(emg, cast(AnyModel, model).normalizer, batch["key"])
