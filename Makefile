@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-CONFIG ?= configs/low_memory.py
+CONFIG ?= configs/powers.py
 
 .PHONY: train test lint clean
 
