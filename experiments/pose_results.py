@@ -26,7 +26,7 @@ from scipy.cluster import vq
 
 from tds_jax.pose import synthetic
 
-GENERATED, REAL = "generated", "emg_hands"
+POSES, FREEDOMS, REAL = "poses", "freedoms", "emg_hands"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Case:
     """One row: a config, what is set beside it, its data, and what it gave before (R², MAE)."""
 
     config: str
-    data: str = GENERATED
+    data: str = FREEDOMS
     settings: tuple[str, ...] = ()
     before: str = ""
 
@@ -52,6 +52,7 @@ CASES = {
     "high_performance, small": Case(
         "high_performance", settings=(*SMALL, "data.workers=0"), before="0.860, -"
     ),
+    "quick_demo, poses": Case("quick_demo", POSES, before="0.883 ± 0.009, 0.075 ± 0.003"),
     "emg_hands": Case("emg_hands", REAL, before="-, 0.360 ± 0.011 (ridge 0.450)"),
 }
 OLDER = (
@@ -97,8 +98,10 @@ def train(case, seed, folder, options):
     settings = [*case.settings, f"seed={seed}"]
     if case.data == REAL:
         settings += [f"data.path={options.emg_hands}", f"data.joint_names={FINGERS}"]
+    else:
+        settings.append(f"data.synthetic_motion={case.data}")
     if options.quick:
-        settings += [*TRY, *(TRY_GENERATED if case.data == GENERATED else ())]
+        settings += [*TRY, *(() if case.data == REAL else TRY_GENERATED)]
     if options.cache_dir:
         settings.append(f"data.cache_dir={options.cache_dir}")
     command = [sys.executable, "-m", "tds_jax.train", f"--config=configs/{case.config}.py"]
@@ -163,9 +166,10 @@ def main():
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     console = Console(width=200)
-    simulation = synthetic.Simulation(**({"seconds": 6.0} if options.quick else {}))
-    found = what_the_data_are(simulation)
-    console.print(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    for motion in (POSES, FREEDOMS):
+        seconds = {"seconds": 6.0} if options.quick else {}
+        found = what_the_data_are(synthetic.Simulation(motion=motion, **seconds))
+        console.print(f"{motion}: {', '.join(f'{n} {value:.3f}' for n, value in found.items())}")
     console.print(f"before: {OLDER}")
     table = Table(title="unseen sessions of seen users")
     for name in COLUMNS:

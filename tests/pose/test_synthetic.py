@@ -11,7 +11,7 @@ from scipy.cluster import vq
 from tds_jax.data import generated
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.errors import UserError
-from tds_jax.pose import gestures, motor_units, muscles, synthetic
+from tds_jax.pose import freedoms, gestures, motor_units, muscles, synthetic
 from tds_jax.pose.synthetic import Simulation
 
 SMALL = Simulation(
@@ -29,9 +29,35 @@ def metadata(folder):
         return list(csv.DictReader(file))
 
 
+MOTIONS = ("poses", "freedoms")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return generated.synthesize(tmp_path_factory.mktemp("data") / "small", SMALL)
+
+
+def test_each_motion_gives_recordings_of_its_own():
+    found = []
+    for motion in MOTIONS:
+        simulation = dataclasses.replace(SMALL, motion=motion)
+        session = synthetic.sessions(simulation)[-1]
+        assert session.stage == {"poses": "held_out_poses", "freedoms": "fast_fingers"}[motion]
+        found.append(synthetic.record(simulation, session))
+        for a, b in zip(found[-1], synthetic.record(simulation, session), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert abs(np.corrcoef(found[0][0].ravel(), found[1][0].ravel())[0, 1]) < 0.1
+
+
+def test_a_band_turns_from_session_to_session_as_far_as_its_motion_says():
+    """Below 0 the motion's own, of poses 5 degrees."""
+    session = synthetic.sessions(SMALL)[0]
+    own, five, two = (
+        synthetic.record(dataclasses.replace(SMALL, session_rotation_deg=turn), session)[0]
+        for turn in (-1.0, 5.0, 2.0)
+    )
+    np.testing.assert_array_equal(own, five)
+    assert not np.array_equal(own, two)
 
 
 def test_files_have_the_layout_of_the_real_recordings(folder):
@@ -98,7 +124,7 @@ def labels():
     """(N, 20) of a few free sessions to learn from, of another one, and of a held-out stage."""
     time = np.arange(0, 60, 1 / LABELS)
     stages = (*(5 * ["free"]), "fast_fingers")
-    motions = [gestures.random_motion(stage, 60.0, np.random.default_rng(k))
+    motions = [freedoms.random_motion(stage, 60.0, np.random.default_rng(k))
                for k, stage in enumerate(stages)]  # fmt: skip
     each = [motion.angles_and_velocities(time)[0] for motion in motions]
     return np.concatenate(each[:4]), *each[4:]
@@ -125,15 +151,15 @@ def test_five_components_hold_less_than_four_fifths_of_the_angles(labels):
 
 def correlations(stage):
     """(F, F) of the freedoms in ten minutes of a stage, 0 with themselves."""
-    controls, _ = gestures.random_motion(stage, 600.0, np.random.default_rng(0)).controls(
+    controls, _ = freedoms.random_motion(stage, 600.0, np.random.default_rng(0)).controls(
         np.arange(0, 600, 0.1)
     )
     assert (np.ptp(controls, axis=0) > 1.9).all()
-    return np.corrcoef(controls.T) - np.eye(len(gestures.NAMES))
+    return np.corrcoef(controls.T) - np.eye(len(freedoms.NAMES))
 
 
 def test_freedoms_move_by_themselves_but_for_the_curls_of_a_hand_that_closes():
-    curls = [gestures.NAMES.index(name) for name in gestures.CURLS]
+    curls = [freedoms.NAMES.index(name) for name in freedoms.CURLS]
     free, held_out = correlations("free"), correlations("fast_fingers")
     among = np.ix_(curls, curls)
     assert free[among][np.triu_indices(5, 1)].min() > 0.2
@@ -146,22 +172,24 @@ def test_freedoms_move_by_themselves_but_for_the_curls_of_a_hand_that_closes():
 def test_the_held_out_stage_is_another_movement():
     """Faster and stiffer, each beyond what free sessions vary by."""
     time, found = np.arange(0, 60, 0.02), {}
-    for stage in gestures.STAGES:
+    for stage in freedoms.STAGES:
         for seed in range(4):
-            motion = gestures.random_motion(stage, 60.0, np.random.default_rng(seed))
+            motion = freedoms.random_motion(stage, 60.0, np.random.default_rng(seed))
             speed = np.abs(motion.controls(time)[1]).mean()
             found.setdefault(stage, []).append((speed, motion.stiffness.at(time)[0].mean()))
     free, held_out = np.array(found["free"]), np.array(found["fast_fingers"])
     assert (held_out.min(axis=0) > free.max(axis=0)).all()
 
 
-@pytest.mark.parametrize("name", gestures.NAMES)
+@pytest.mark.parametrize("name", freedoms.NAMES)
 def test_every_freedom_leaves_its_trace_in_the_emg(name):
     """Moved alone to either end, it changes the expected power of a channel by a fifth at least."""
-    ends = np.zeros((3, len(gestures.NAMES)))
-    ends[1:, gestures.NAMES.index(name)] = (-1, 1)
+    ends = np.zeros((3, len(freedoms.NAMES)))
+    ends[1:, freedoms.NAMES.index(name)] = (-1, 1)
     drive = np.stack([muscles.muscle_drive(still(end), np.zeros(1))[0] for end in ends])
-    wrist = motor_units.random_wrist(muscles.COMPARTMENTS, 10, np.random.default_rng(0))
+    wrist = motor_units.random_wrist(
+        muscles.COMPARTMENTS, 10, (0.5, 2.5), 4.0, np.random.default_rng(0)
+    )
     waves = motor_units.action_potentials(wrist, 16, 0.0, 1000.0)
     energy = np.square(waves).sum(axis=1) / 1000.0  # µV² of a firing per second
     rates = [motor_units.firing_rates(drive[:, m], 10) for m in range(drive.shape[1])]
@@ -171,9 +199,9 @@ def test_every_freedom_leaves_its_trace_in_the_emg(name):
 
 def still(controls):
     """A motion that holds the freedoms where they are."""
-    moves = [gestures.Moves(np.array([at, at]), np.array([9.0]), np.array([1.0]))
+    moves = [freedoms.Moves(np.array([at, at]), np.array([9.0]), np.array([1.0]))
              for at in (*controls, 0.0)]  # fmt: skip
-    return gestures.Motion(tuple(moves[:-1]), moves[-1])
+    return freedoms.Motion(tuple(moves[:-1]), moves[-1])
 
 
 def test_a_recording_depends_on_seed_user_and_session_alone(folder, tmp_path, monkeypatch):
@@ -217,8 +245,9 @@ def test_the_noise_floor_is_one():
     np.testing.assert_allclose(emg[200:].std(axis=0), np.sqrt(0.92), rtol=0.04)
 
 
-def test_velocity_is_the_derivative_of_the_angles():
-    motion = gestures.random_motion("free", 10.0, np.random.default_rng(0))
+@pytest.mark.parametrize("how", [gestures, freedoms])
+def test_velocity_is_the_derivative_of_the_angles(how):
+    motion = how.random_motion("free", 10.0, np.random.default_rng(0))
     time = np.arange(0, 10, 1e-3)
     angles, velocities = motion.angles_and_velocities(time)
     middle = (angles[2:] - angles[:-2]) / 2e-3
@@ -228,12 +257,33 @@ def test_velocity_is_the_derivative_of_the_angles():
     assert np.abs(velocities).max() > 1
 
 
-def test_muscles_lead_the_movement_and_holding_costs_effort():
+def test_no_held_out_pose_is_a_scaled_free_pose():
+    free, held_out = np.stack(gestures.STAGES["free"]), np.stack(gestures.STAGES["held_out_poses"])
+    free = free[1:]  # the first is the open hand, all zero
+    for pose in held_out:
+        lengths = np.linalg.norm(free, axis=1) * np.linalg.norm(pose)
+        assert (free @ pose / lengths).max() < 0.95
+
+
+def test_muscles_lead_a_move_between_poses_and_holding_costs_effort():
+    fist, rest = gestures.STAGES["free"][1], gestures.STAGES["free"][0]
+    motion = gestures.Motion(np.stack([rest, fist]), np.array([1.0]), np.array([0.5]))
+    drive = gestures.muscle_drive(motion, np.array([0.9, 0.98, 1.25, 3.0]))
+    flexors, extensors = slice(0, 8), slice(8, 12)
+    assert (drive[1, flexors] > drive[0, flexors]).all()  # 20 ms before the movement starts
+    assert (drive[2, flexors] > drive[3, flexors]).all()  # moving costs more than holding
+    assert (drive[3, flexors] > drive[0, flexors] + 0.1).all()
+    assert (drive[0, extensors] > drive[3, extensors]).all()
+    assert drive.min() >= 0
+    assert drive.max() <= 1
+
+
+def test_muscles_lead_a_freedom_and_holding_costs_effort():
     """The index curls from straight to bent between 1 and 1.5 s; all else rests."""
-    index = gestures.NAMES.index("index_curl")
-    motion = still(np.zeros(len(gestures.NAMES)))
+    index = freedoms.NAMES.index("index_curl")
+    motion = still(np.zeros(len(freedoms.NAMES)))
     moves = list(motion.freedoms)
-    moves[index] = gestures.Moves(np.array([-1.0, 1.0]), np.array([1.0]), np.array([0.5]))
+    moves[index] = freedoms.Moves(np.array([-1.0, 1.0]), np.array([1.0]), np.array([0.5]))
     motion = dataclasses.replace(motion, freedoms=tuple(moves))
     drive = muscles.muscle_drive(motion, np.array([0.9, 0.98, 1.25, 3.0]))
     pulls = np.array([c.pulls.get("index_curl", 0) for c in muscles.COMPARTMENTS])
@@ -291,7 +341,9 @@ def test_superposition_is_convolution_whatever_the_block(block):
 
 
 def test_turning_the_band_by_one_electrode_moves_the_channels_by_one():
-    wrist = motor_units.random_wrist(muscles.COMPARTMENTS, 2, np.random.default_rng(0))
+    wrist = motor_units.random_wrist(
+        muscles.COMPARTMENTS, 2, (1.0, 4.0), 6.0, np.random.default_rng(0)
+    )
     straight = motor_units.action_potentials(wrist, 16, 0.0, 2000.0)
     turned = motor_units.action_potentials(wrist, 16, 2 * np.pi / 16, 2000.0)
     scale = np.abs(straight).max()
