@@ -9,6 +9,7 @@ from flax import nnx
 from tds_jax.errors import UserError
 from tds_jax.pose import conformer, stream, tds
 from tds_jax.pose.conformer import LEAST_BLOCK, look_back
+from tds_jax.pose.front import make_front
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 from tests.pose.test_models import small as small_model
 from tests.pose.test_tds import emg, small
@@ -70,6 +71,20 @@ def test_a_stream_keeps_the_keys_and_values_of_as_many_frames_as_are_looked_back
     # Of 4 channels: a sample of 3 electrodes, frames with their queries, keys and values, and the
     # kernel's frames but one.
     assert sum(leaf.size for leaf in memory["histories"]) == 1 * 3 + 5 * 4 * 4 + 3 * 4
+
+
+def test_layers_take_batches_of_any_size_as_an_exported_model_does():
+    (batch,) = jax.export.symbolic_shape("B")
+    front = make_front(200.0, (5.0, 0.0), (50.0,), 0.2, ("covariance", (4, 2), 2))
+    model = small_model(**SMALL, front=front, user_embedding=2)
+
+    def stepped(samples):
+        return stream.advance(model, stream.initial_memory(model, samples.shape[0], None), samples)
+
+    whole = jax.eval_shape(model, jax.ShapeDtypeStruct((batch, 400, 3), jnp.float32))
+    assert whole.shape == (batch, model.num_steps(400), 2)
+    _, pose = jax.eval_shape(stepped, jax.ShapeDtypeStruct((batch, model.step, 3), jnp.float32))
+    assert pose.shape == (batch, 2)
 
 
 @pytest.mark.parametrize(
