@@ -44,11 +44,11 @@ def test_every_draw_of_dropout_has_a_number_of_its_own(monkeypatch):
 
     monkeypatch.setattr(conformer, "dropout", note)
     monkeypatch.setattr(tds, "dropout", note)
-    net = small(**SMALL)
-    jax.eval_shape(lambda x: net(x, jnp.zeros((1, 2), jnp.uint32)), emg(400))
+    jax.eval_shape(lambda x: small(**SMALL)(x, jnp.zeros((1, 2), jnp.uint32)), emg(400))
     assert len(drawn) == len(set(drawn)) == 2 + 3 * (2 + 1)  # two stages, of two blocks and one
 
 
+@pytest.mark.long
 def test_recomputation_changes_no_gradient_with_dropout_on():
     shape = {"conv_kernels": (5,), "conv_strides": (2,), "groups": (3,), "widths": (2,)}
     shape |= {"tds_kernels": (4,), "tds_blocks": (1,)}
