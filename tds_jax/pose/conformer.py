@@ -129,6 +129,6 @@ def look_back(q: jax.Array, k: jax.Array, v: jax.Array, distance: jax.Array) -> 
     apart = np.arange(block + back) - np.arange(block)[:, None]
     seen = (apart >= 0) & (apart <= back)
     scores = scores + spread(distance[:, np.clip(apart, 0, back)][None, None], scores)
-    scores = jnp.where(np.broadcast_to(seen, scores.shape), scores, -jnp.inf)
+    scores = jnp.where(jnp.broadcast_to(jnp.asarray(seen), scores.shape), scores, -jnp.inf)
     found = jnp.einsum("bnhqk,bnkhd->bnqhd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
     return found.reshape(batch, blocks * block, heads, size)[:, :count]

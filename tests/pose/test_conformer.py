@@ -9,6 +9,7 @@ from flax import nnx
 from tds_jax.errors import UserError
 from tds_jax.pose import conformer, stream, tds
 from tds_jax.pose.conformer import LEAST_BLOCK, look_back
+from tds_jax.pose.front import make_front
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 from tests.pose.test_models import small as small_model
 from tests.pose.test_tds import emg, small
@@ -43,11 +44,11 @@ def test_every_draw_of_dropout_has_a_number_of_its_own(monkeypatch):
 
     monkeypatch.setattr(conformer, "dropout", note)
     monkeypatch.setattr(tds, "dropout", note)
-    net = small(**SMALL)
-    jax.eval_shape(lambda x: net(x, jnp.zeros((1, 2), jnp.uint32)), emg(400))
+    jax.eval_shape(lambda x: small(**SMALL)(x, jnp.zeros((1, 2), jnp.uint32)), emg(400))
     assert len(drawn) == len(set(drawn)) == 2 + 3 * (2 + 1)  # two stages, of two blocks and one
 
 
+@pytest.mark.long
 def test_recomputation_changes_no_gradient_with_dropout_on():
     shape = {"conv_kernels": (5,), "conv_strides": (2,), "groups": (3,), "widths": (2,)}
     shape |= {"tds_kernels": (4,), "tds_blocks": (1,)}
@@ -70,6 +71,20 @@ def test_a_stream_keeps_the_keys_and_values_of_as_many_frames_as_are_looked_back
     # Of 4 channels: a sample of 3 electrodes, frames with their queries, keys and values, and the
     # kernel's frames but one.
     assert sum(leaf.size for leaf in memory["histories"]) == 1 * 3 + 5 * 4 * 4 + 3 * 4
+
+
+def test_layers_take_batches_of_any_size_as_an_exported_model_does():
+    (batch,) = jax.export.symbolic_shape("B")
+    front = make_front(200.0, (5.0, 0.0), (50.0,), 0.2, ("covariance", (4, 2), 2))
+    model = small_model(**SMALL, front=front, user_embedding=2)
+
+    def stepped(samples):
+        return stream.advance(model, stream.initial_memory(model, samples.shape[0], None), samples)
+
+    whole = jax.eval_shape(model, jax.ShapeDtypeStruct((batch, 400, 3), jnp.float32))
+    assert whole.shape == (batch, model.num_steps(400), 2)
+    _, pose = jax.eval_shape(stepped, jax.ShapeDtypeStruct((batch, model.step, 3), jnp.float32))
+    assert pose.shape == (batch, 2)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,10 @@ GRIDS = {
     "velocity": {"output": "velocity", "output_scale": 0.1},
     "hybrid": {"output": "hybrid", "rollout_freq": 50.0},
     "mlp": {"decoder": "mlp", "mlp_hidden": (8,)},
-    "band, notch and powers": {"front": make_front(200.0, (5.0, 80.0), (50.0,), 0.2, POWERS)},
-    "conformer": {"encoder": "conformer", "attention_frames": 20, "expansion": 2},
+    "band, notch, powers and a conformer": {
+        "front": make_front(200.0, (5.0, 80.0), (50.0,), 0.2, POWERS),
+        "encoder": "conformer", "attention_frames": 20, "expansion": 2,
+    },
     "filtered": {"output_filter": SpeedAdaptiveFilter(1.0, 0.5, 1.0, 25.0)},
 }  # fmt: skip
 
