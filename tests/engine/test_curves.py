@@ -46,11 +46,10 @@ def test_a_loss_that_ends_above_its_beginning_or_thrice_its_lowest_has_diverged(
 def test_a_loss_that_was_large_from_its_first_line_is_told_by_the_baselines(tmp_path, own, words):
     line = {"split": "train", "step": 10, "examples": 80, "loss": 1e25}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    rule = {"eval": {"metric": "mae_rad", "mode": "min"}}
-    (tmp_path / "config.json").write_text(json.dumps(rule))
-    baselines = {"zero": {"mae_rad": 0.5}, "ridge": {"mae_rad": 0.2}, "other": {"r2": 9.0}}
-    test = {"model": {"mae_rad": own}, "baselines": baselines}
-    (tmp_path / "report.json").write_text(json.dumps({"splits": {"test": test}}))
+    baselines = {"zero": {"mae_rad": 0.5}, "ridge": {"mae_rad": 0.2}, "other": {"iou": 0.01}}
+    test = {"model": {"iou": 0.9, "mae_rad": own}, "baselines": baselines}
+    report = {"splits": {"test": test}, "shown": {"test": {"headline": ["iou", "mae_rad"]}}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
     found = curves.diverged(tmp_path)
     assert words in found
     assert bool(words) == bool(found)

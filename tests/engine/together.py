@@ -45,7 +45,7 @@ def peers(folder, count, devices=1, **options):
     ]  # fmt: skip
 
 
-def ended(started, seconds=100):
+def ended(started, seconds=300):
     """(exit status, stdout, stderr) of each."""
     try:
         found = [process.communicate(timeout=seconds) for process in started]

@@ -10,6 +10,7 @@ import pytest
 from tds_jax.errors import UserError
 from tds_jax.voxel.data.calibration import NTU_ROTATION, read_calibration
 from tds_jax.voxel.data.pairing import far_apart, nearest_pairs, pair_clouds
+from tds_jax.voxel.prepare import NTU_RANGES
 from tests.voxel.raw import JOB, VOD, pairs_of, quiet, write_ntu, write_vod
 
 
@@ -177,7 +178,12 @@ def test_what_calibration_is_used_unasked_is_said(tmp_path, capsys):
     assert "note: radar to LiDAR: no calibration is given" in capsys.readouterr().err
     write_ntu(tmp_path / "ntu" / "a")
     JOB.run(tmp_path / "ntu", tmp_path / "out2", quiet)
-    assert "note: radar to LiDAR: the calibration of NTU4DRadLM" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "note: radar to LiDAR: the calibration of NTU4DRadLM" in said
+    assert "voxels is large" not in said
+    fine = dataclasses.replace(JOB, ranges=NTU_RANGES, resolution=0.2)
+    fine.run(tmp_path / "ntu", tmp_path / "out3", quiet)
+    assert "note: a grid of 600 x 200 x 80 voxels is large" in capsys.readouterr().err
 
 
 def test_view_of_delft_is_known_by_its_folders(tmp_path, capsys):

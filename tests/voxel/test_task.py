@@ -253,6 +253,12 @@ def test_clouds_are_predicted_as_their_volumes_and_a_bad_file_is_left_out(
     assert np.isfinite(made.doppler).all()
 
 
+def test_a_run_on_a_large_grid_begins_by_saying_what_that_needs(place):
+    large = small_task(place, data__grid="resize", data__shape=(64, 128, 128))
+    assert large.warnings()[-1].startswith("a grid of 64 x 128 x 128 voxels is large: voxel_light")
+    assert small_task(place).warnings() == []
+
+
 def test_folders_of_one_sensor_are_found_in_scenes(tmp_path):
     names = ("radar_voxel", "radar/training/velodyne")
     for scene in ("2", "10"):
