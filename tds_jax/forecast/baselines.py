@@ -1,4 +1,4 @@
-"""What a forecast must beat: the last day, the usual value, and the damped mixture of the two."""
+"""What a forecast must beat: the last day, the usual value, mixtures of them, and linear maps."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,19 +10,43 @@ import numpy as np
 from tds_jax.data import identity
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
+from tds_jax.forecast import linear
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season
+from tds_jax.forecast.day_of_year import at_phase, fit_day_of_year
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.linear import DAYS, KERNEL, PerCell, Shared, cell_map, shared_map
 from tds_jax.forecast.model import waves
 
-NAMES = ("persistence", "climatology", "damped_persistence")
+LINEAR, LINEAR_INPUTS = "linear", "linear_inputs"
+NAMES = (
+    "persistence",
+    "climatology",
+    "day_of_year",
+    "damped_persistence",
+    "linear_cell",
+    LINEAR,
+    LINEAR_INPUTS,
+)
 
 
 class Fitted(NamedTuple):
-    """digest: of the fields and days. coefficients (1 + 2K, H, W), damping (L, H, W), both f32."""
+    """What baselines have learnt, f32.
+
+    digest: of the fields and days. days: the first and the last of them, ISO. coefficients
+    (1 + 2K, H, W, C) and scale (C,): climatology of all variables. damping (L, H, W).
+    day_of_year (bins, H, W). linear (k, k, DAYS, L), linear_inputs (k, k, DAYS C, L), or nothing of
+    one variable, linear_cell (H, W, k² DAYS, L): weights of maps of anomalies.
+    """
 
     digest: str
+    days: tuple[str, str]
     coefficients: np.ndarray
+    scale: np.ndarray
     damping: np.ndarray
+    day_of_year: np.ndarray
+    linear: np.ndarray
+    linear_inputs: np.ndarray
+    linear_cell: np.ndarray
 
     def write(self, path: Path) -> None:
         """As .npz, which appears whole."""
@@ -31,47 +55,108 @@ class Fitted(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> "Fitted | None":
-        """From .npz; None if there is no such file."""
+        """From .npz; None if there is no such file, or one of a version that knew fewer."""
         if not path.exists():
             return None
         with np.load(path) as file:
-            return cls(str(file["digest"]), file["coefficients"], file["damping"])
+            if set(file) != set(cls._fields):
+                return None
+            found = {name: file[name] for name in cls._fields}
+        first, last = found["days"].tolist()
+        return cls(**found | {"digest": str(found["digest"]), "days": (first, last)})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The baselines there are: of one variable, all inputs are the target."""
+        return NAMES if self.linear_inputs.size else NAMES[:-1]
 
 
-def fit(fields: Fields, days: range, leads: int, harmonics: int) -> Fitted:
-    """Harmonic climatology and damping of the target, in two passes over `days` (indices)."""
+def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool) -> Fitted:
+    """All baselines of the target, in four passes over `days` (indices).
+
+    periodic: whether the linear maps go around the globe.
+    """
     usual = fit_climatology(fields, days, "anomaly", harmonics)
-    usual = usual.of([fields.variables.index(fields.target)])
-    damping = fit_damping(fields, days, usual, leads)
-    coefficients = usual.coefficients[..., 0].astype(np.float32)
-    return Fitted(digest(fields, days), coefficients, damping.astype(np.float32))
+    target = fields.variables.index(fields.target)
+    damping = fit_damping(fields, days, usual.of([target]), leads)
+    cells, count = damping.shape[1:], len(fields.variables)
+    shared, of_cell = Shared(1, leads, periodic), PerCell(cells, leads, periodic)
+    several = Shared(count, leads, periodic) if count > 1 else None
+    for sample in linear.samples(fields, days, usual, damping):
+        shared.add(sample, slice(target, target + 1))
+        of_cell.add(sample, slice(target, target + 1))
+        if several:
+            several.add(sample, slice(None))
+    first, last = (str(fields.days[i]) for i in (days.start, days.stop - 1))
+    return Fitted(
+        digest(fields, days, periodic),
+        (first, last),
+        usual.coefficients.astype(np.float32),
+        usual.scale.reshape(-1).astype(np.float32),
+        damping.astype(np.float32),
+        fit_day_of_year(fields, days),
+        shared.solve(),
+        several.solve() if several else np.zeros((KERNEL, KERNEL, 0, leads), np.float32),
+        of_cell.solve(),
+    )
 
 
-def digest(fields: Fields, days: range) -> str:
+def digest(fields: Fields, days: range, periodic: bool) -> str:
     """What `Fitted` depends on."""
     contents = identity.fingerprint(identity.below(fields.paths))
     kind = "means " if lacks_season(fields.days[days.start : days.stop]) else ""
-    return f"{fields.digest()} {contents} {kind}{days.start}..{days.stop}"
+    around = "around " if periodic else ""
+    return f"{fields.digest()} {contents} {kind}{around}{days.start}..{days.stop}"
 
 
-def forecasts(fitted: Fitted, batch: Batch, target: int) -> dict[str, jax.Array]:
+def forecasts(fitted: Fitted, batch: Batch, target: int, periodic: bool) -> dict[str, jax.Array]:
     """Forecasts (B, L, H, W) of every baseline, in the data's unit, for whole-grid examples.
 
-    persistence repeats the last day. climatology: mean and harmonics of each cell. damped: the
-    climatology plus the last day's anomaly times the damping of lead and cell. A cell that the last
-    day lacks gets the climatology from all three.
+    persistence repeats the last day. climatology: mean and harmonics of each cell; day_of_year: the
+    smoothed mean of each time of the year. damped: the climatology plus the last day's anomaly
+    times the damping of lead and cell. The linear ones add to it a map of the anomalies of the last
+    days around a cell, the same for all cells, of the target or of all inputs, or each cell's own.
+    A cell that the last day lacks gets the climatology from the first four.
     """
     days = batch["fields"].shape[1]
+    coming = batch["phase"][:, days:]
     last = batch["fields"][:, -1:, ..., target]
     known = batch["present"][:, -1:, ..., target] > 0
-    usual = _usual(fitted.coefficients, batch["phase"][:, days:])
-    anomaly = last - _usual(fitted.coefficients, batch["phase"][:, days - 1 : days])
-    damping = jnp.asarray(fitted.damping)[None]
-    return {
+    coefficients, scale = fitted.coefficients[..., target], fitted.scale[target]
+    usual = _usual(coefficients, coming)
+    recent = _anomalies(fitted, batch)
+    own = recent[..., target : target + 1]
+    damped = usual + jnp.asarray(fitted.damping)[None] * own[:, -1:, ..., 0] * scale
+    found = {
         "persistence": jnp.where(known, last, usual),
         "climatology": usual,
-        "damped_persistence": usual + jnp.where(known, damping * anomaly, 0),
+        "day_of_year": at_phase(jnp.asarray(fitted.day_of_year), coming),
+        "damped_persistence": damped,
     }
+    maps = {
+        "linear_cell": (cell_map, own, fitted.linear_cell),
+        LINEAR: (shared_map, own, fitted.linear),
+        LINEAR_INPUTS: (shared_map, recent, fitted.linear_inputs),
+    }
+    for name, (apply, inputs, weights) in maps.items():
+        if name in fitted.names:
+            flat = jnp.moveaxis(inputs, 1, 3).reshape(*inputs.shape[:1], *inputs.shape[2:4], -1)
+            found[name] = damped + scale * apply(flat, jnp.asarray(weights), periodic)
+    return found
+
+
+def _anomalies(fitted: Fitted, batch: Batch) -> jax.Array:
+    """(B, DAYS, H, W, C) of the last days, in units of each variable's scale, 0 where missing."""
+    days = batch["fields"].shape[1]
+    last = slice(max(days - DAYS, 0), days)
+    phase = batch["phase"][:, last]
+    centre = [_usual(c, phase) for c in np.moveaxis(fitted.coefficients, -1, 0)]
+    away = (batch["fields"][:, last] - jnp.stack(centre, axis=-1)) / fitted.scale.reshape(
+        1, 1, 1, 1, -1
+    )
+    known = jnp.where(batch["present"][:, last] > 0, away, 0)
+    # Of a model that sees fewer days, those before are as usual.
+    return jnp.pad(known, ((0, 0), (DAYS - known.shape[1], 0), (0, 0), (0, 0), (0, 0)))
 
 
 def _usual(coefficients: np.ndarray, phase: jax.Array) -> jax.Array:

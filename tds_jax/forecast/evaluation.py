@@ -1,5 +1,6 @@
 """A forecast model beside its baselines, lead by lead; memory does not grow with the days."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tds_jax.engine import intervals
 from tds_jax.engine import metrics as states_of
 from tds_jax.engine.evaluation import Evaluator
-from tds_jax.engine.report import ALL, MODEL, Report, Row
+from tds_jax.engine.intervals import Resampled
+from tds_jax.engine.report import AGAINST_MODEL, ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.forecast import baselines, figures, metrics
 from tds_jax.forecast.baselines import Fitted
 from tds_jax.forecast.climatology import lacks_season, season_gap
 from tds_jax.forecast.figures import LEAD, Canvas, Sample
-from tds_jax.forecast.metrics import AREA, States
+from tds_jax.forecast.metrics import AREA, Scores, States
 from tds_jax.forecast.task import ForecastTask
 
 # Skill against each baseline, under names that fit a table.
@@ -25,7 +28,9 @@ SKILLS = {
     "persistence": "skill_pers",
     "climatology": "skill_clim",
     "damped_persistence": "skill_damp",
+    baselines.LINEAR: "skill_lin",
 }
+JUDGED = {"rmse": False, f"rmse{AREA}": False, "acc": True}  # -> whether more is better
 HEADLINE = ("rmse", f"rmse{AREA}", "ubrmse", "acc", *SKILLS.values())
 
 
@@ -42,45 +47,91 @@ def fitted_baselines(task: ForecastTask, split: str, workdir: Path | None) -> Fi
     days = days_before(task, split)
     path = workdir / f"baselines_{split}.npz" if workdir else None
     kept = Fitted.read(path) if path else None
-    if kept and kept.digest == baselines.digest(task.fields, days):
+    model = task.config.model
+    if kept and kept.digest == baselines.digest(task.fields, days, model.periodic):
         return kept
-    fitted = baselines.fit(task.fields, days, task.spec.lead_days, task.config.model.harmonics)
+    leads = task.spec.lead_days
+    fitted = baselines.fit(task.fields, days, leads, model.harmonics, model.periodic)
     if path:
         fitted.write(path)
     return fitted
 
 
 def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-    """Report of model and baselines on a split, all windows; figures go to the workdir."""
+    """Report of model and baselines on a split, all windows; figures go to the workdir.
+
+    Intervals are over blocks of forecasts whose windows begin in the same days, as many as a window
+    has: what two blocks share is less than one of them.
+    """
     fitted = fitted_baselines(task, split, workdir)
     area = metrics.row_area(task.fields.lat)
     found: dict[str, States] = {}
+    blocks: dict[str, dict[int, Scores]] = {name: {} for name in (MODEL, *fitted.names)}
     sample: Sample | None = None
     score = functools.partial(compared, task, fitted, jnp.asarray(area, jnp.float32))
     run = Evaluator(model, score, task.config)
-    for batch, (prediction, states) in run.over(task.source(split)):
-        for method in (MODEL, *baselines.NAMES):
-            new = states_of.to_host(states[method])
+    for batch, (prediction, states, scores) in run.over(task.source(split)):
+        for method, own in blocks.items():
+            new, each = states_of.to_host((states[method], scores[method]))
+            metrics.add_to_blocks(own, each, batch["start"], task.spec.length)
             found[method] = states_of.merge(found[method], new) if method in found else new
         sample = sample or _sample(task, batch, prediction)
-    notes = (*_season_note(task, split), *_notes(task, found, area))
-    report = Report(_rows(split, found, area), HEADLINE, ("lead",), notes=notes)
+    drawn = _resampled(blocks)
+    rows = _with_ends(_rows(split, found, area), drawn)
+    report = Report(
+        rows,
+        HEADLINE,
+        ("lead",),
+        notes=(*_season_note(task, split), *_notes(task, found, area, drawn)),
+        verdict=intervals.verdict(rows, JUDGED),
+        drawn=f"{len(blocks[MODEL])} blocks of forecasts of {task.spec.length} days",
+    )
     if workdir is not None and sample is not None:
         _draw(task, workdir / "plots", report, split, sample, found[MODEL]["cells"].rmse())
     return report
 
 
+def _resampled(blocks: Mapping[str, Mapping[int, Scores]]) -> Resampled:
+    """Draws of the blocks, in the same order for every method."""
+    order = sorted(blocks[MODEL])
+    each = {name: [{"scores": own[n]} for n in order] for name, own in blocks.items()}
+    return Resampled.of(each, lambda states: states["scores"].values())
+
+
+def _with_ends(rows: list[Row], drawn: Resampled) -> list[Row]:
+    """Rows of everything and of each lead with their intervals, and baselines minus the model.
+
+    The latter of each lead are of groups AGAINST_MODEL/lead/n.
+    """
+    model = {(row.group, row.metric): row.value for row in rows if row.method == MODEL}
+    apart = []
+    for i, row in enumerate(rows):
+        if not row.group.startswith(LEAD):
+            continue
+        metric = f"{row.metric}/{row.group.removeprefix(LEAD)}"
+        low, high = drawn.interval(row.method, metric) or (None, None)
+        rows[i] = dataclasses.replace(row, low=low, high=high)
+        if row.method != MODEL and (ends := drawn.interval(row.method, metric, MODEL)):
+            group, value = f"{AGAINST_MODEL}/{row.group}", row.value - model[row.group, row.metric]
+            apart.append(Row(row.split, group, row.method, row.metric, value, None, row.count,
+                             *ends))  # fmt: skip
+    return [*drawn.rows(rows), *apart]
+
+
 def compared(
     task: ForecastTask, fitted: Fitted, area: jax.Array, model: nnx.Module, batch: Batch
-) -> tuple[jax.Array, dict[str, States]]:
-    """The model's forecast (B, L, H, W), and states of all methods. area: (H,) weights of rows."""
+) -> tuple[jax.Array, dict[str, States], dict[str, Scores]]:
+    """The model's forecast (B, L, H, W), states of all methods, and scores of their forecasts.
+
+    area: (H,) weights of rows.
+    """
     prediction = model(batch, False)
-    others = baselines.forecasts(fitted, batch, task.target)
-    usual, target, weight = others["climatology"], batch["target"], batch["weight"]
-    return prediction, {
-        name: metrics.compare(forecast, target, usual, weight, area)
-        for name, forecast in ({MODEL: prediction} | others).items()
-    }
+    others = baselines.forecasts(fitted, batch, task.target, task.config.model.periodic)
+    beside = batch["target"], others["climatology"], batch["weight"], area
+    every = {MODEL: prediction} | others
+    states = {name: metrics.compare(forecast, *beside) for name, forecast in every.items()}
+    scores = {name: metrics.scores(forecast, *beside) for name, forecast in every.items()}
+    return prediction, states, scores
 
 
 def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row]:
@@ -115,8 +166,10 @@ def _season_note(task: ForecastTask, split: str) -> list[str]:
     ]
 
 
-def _notes(task: ForecastTask, found: Mapping[str, States], area: np.ndarray) -> tuple[str, ...]:
-    """RMSE of every method at every lead, a line each."""
+def _notes(
+    task: ForecastTask, found: Mapping[str, States], area: np.ndarray, drawn: Resampled
+) -> tuple[str, ...]:
+    """RMSE of every method at every lead, a line each, and what the linear map's is above ours."""
     target = task.fields.target
     unit = unit_of(task)
     lines = [
@@ -127,6 +180,11 @@ def _notes(task: ForecastTask, found: Mapping[str, States], area: np.ndarray) ->
         leads = len(states["plain"].weight)
         each = [f"{metrics.values(states, area, lead)['rmse']:.4g}" for lead in range(leads)]
         lines.append(f"rmse by lead, {name}: {' '.join(each)}")
+    count = len(found[MODEL]["plain"].weight)
+    ends = [drawn.interval(baselines.LINEAR, f"rmse/{n + 1}", MODEL) for n in range(count)]
+    spans = [f"{low:.2g}..{high:.2g}" for low, high in (pair for pair in ends if pair)]
+    if spans:
+        lines.append(f"rmse by lead, {baselines.LINEAR} above the model: {' '.join(spans)}")
     return tuple(lines)
 
 

@@ -65,6 +65,48 @@ class Correlation(metrics.Additive):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Scores(metrics.Additive):
+    """Sums over cells by lead, (..., L): weight and weight·error², with every cell alike and by
+    area; anomaly correlations and how many there were. Enough for the intervals of these."""
+
+    weight: Any
+    squared: Any
+    weight_area: Any
+    squared_area: Any
+    acc: Any
+    acc_count: Any
+
+    def values(self) -> dict[str, float]:
+        """rmse, rmse_area and acc over all leads, and 'rmse/n' … of each lead n from 1."""
+        found = self._of(slice(None), "")
+        for lead in range(len(self.weight)):
+            found |= self._of(slice(lead, lead + 1), f"/{lead + 1}")
+        return found
+
+    def _of(self, leads: slice, suffix: str) -> dict[str, float]:
+        sums = {name: float(each[leads].sum()) for name, each in vars(self).items()}
+        return {
+            f"rmse{suffix}": math.sqrt(metrics.divide(sums["squared"], sums["weight"])),
+            f"rmse{AREA}{suffix}": math.sqrt(
+                metrics.divide(sums["squared_area"], sums["weight_area"])
+            ),
+            f"acc{suffix}": metrics.divide(sums["acc"], sums["acc_count"]),
+        }
+
+
+def add_to_blocks(blocks: dict[int, Scores], scores: Scores, starts: np.ndarray, days: int) -> None:
+    """Adds (B, L) scores of forecasts, on the host, to those of their blocks.
+
+    starts: (B,) indices of the windows' first days. Forecasts whose first days lie in the same
+    `days` days are one block.
+    """
+    for block in np.unique(starts // days):
+        mine = jax.tree.map(lambda leaf, own=starts // days == block: leaf[own].sum(axis=0), scores)
+        blocks[int(block)] = blocks[int(block)].merge(mine) if block in blocks else mine
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Errors(metrics.Additive):
     """Sums of a log line, in the data's unit: of the forecast, and where the last day is known of
     it and of persistence, to be compared."""
@@ -126,10 +168,12 @@ def compare(
         jnp.sum(weight * error, axis=0, dtype=jnp.float32),
         jnp.sum(weight * error**2, axis=0, dtype=jnp.float32),
     )
+    by_area = weight * spread
+    each = scores(prediction, target, climatology, weight, area)
     return {
         "plain": _regression(prediction, target, weight),
-        "area": _regression(prediction, target, weight * spread),
-        "acc": _correlation(prediction - climatology, target - climatology, weight * spread),
+        "area": _regression(prediction, target, by_area),
+        "acc": Correlation(*(jnp.sum(a, axis=0) for a in (each.acc, each.acc_count))),
         "cells": cells,
     }
 
@@ -143,16 +187,31 @@ def _regression(prediction: jax.Array, target: jax.Array, weight: jax.Array) -> 
     return jax.tree.map(lambda leaf: leaf.reshape(batch, leads), states).pool()
 
 
-def _correlation(forecast: jax.Array, truth: jax.Array, weight: jax.Array) -> Correlation:
-    def total(product: jax.Array) -> jax.Array:
-        return jnp.sum(weight * product, axis=(2, 3), dtype=jnp.float32)
+def scores(
+    prediction: jax.Array,
+    target: jax.Array,
+    climatology: jax.Array,
+    weight: jax.Array,
+    area: jax.Array,
+) -> Scores:
+    """Of single forecasts, (B, L); arguments as of `compare`."""
 
-    variance = total(forecast**2) * total(truth**2)
+    def total(values: jax.Array) -> jax.Array:
+        return jnp.sum(values, axis=(2, 3), dtype=jnp.float32)
+
+    by_area = weight * jnp.broadcast_to(area[None, None, :, None], weight.shape)
+    squared = (prediction - target) ** 2
+    forecast, truth = prediction - climatology, target - climatology
+    variance = total(by_area * forecast**2) * total(by_area * truth**2)
     known = variance > 0
-    value = total(forecast * truth) * jax.lax.rsqrt(jnp.where(known, variance, 1))
-    return Correlation(
-        jnp.sum(jnp.where(known, value, 0), axis=0, dtype=jnp.float32),
-        jnp.sum(known, axis=0, dtype=jnp.float32),
+    acc = total(by_area * forecast * truth) * jax.lax.rsqrt(jnp.where(known, variance, 1))
+    return Scores(
+        weight=total(weight),
+        squared=total(weight * squared),
+        weight_area=total(by_area),
+        squared_area=total(by_area * squared),
+        acc=jnp.where(known, acc, 0),
+        acc_count=known.astype(jnp.float32),
     )
 
 

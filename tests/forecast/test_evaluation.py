@@ -68,7 +68,8 @@ def test_the_report_has_every_method_at_every_lead(evaluated):
         assert set(group["baselines"]) == set(baselines.NAMES)
     names = ("rmse", "mae", "bias", "ubrmse", "r2", *evaluation.SKILLS.values())
     wanted = {name + suffix for name in names for suffix in ("", "_area")} | {"acc"}
-    assert set(stored["model"]) == wanted
+    drawn = {f"{n}_{end}" for n in ("rmse", "rmse_area", "acc") for end in ("low", "high")}
+    assert set(stored["model"]) == wanted | drawn
     assert stored["baselines"]["persistence"]["skill_pers"] == 0
     assert stored["baselines"]["climatology"]["acc"] is None  # it has no anomalies
     counted = {row.count for row in report.rows if row.group == "all"}
@@ -88,7 +89,7 @@ def test_all_leads_together_are_the_mean_square_of_each(evaluated):
 def test_baselines_are_fitted_on_the_days_before_a_split_and_kept(evaluated, monkeypatch):
     task, _, _, workdir = evaluated
     kept = evaluation.fitted_baselines(task, "test", workdir)
-    before = baselines.fit(task.fields, range(task.split["test"].start), 3, 1)
+    before = baselines.fit(task.fields, range(task.split["test"].start), 3, 1, False)
     np.testing.assert_array_equal(kept.coefficients, before.coefficients)
     np.testing.assert_array_equal(kept.damping, before.damping)
     monkeypatch.setattr(baselines, "fit", lambda *_: pytest.fail("fitted again"))
@@ -141,5 +142,5 @@ def test_baselines_know_the_units_and_values_of_the_files(tmp_path):
         data.to_netcdf(path, engine="h5netcdf")
         task = small_task(path, tmp_path)
         assert task.data_files() == {"record.nc": str(path)}
-        found.add(baselines.digest(task.fields, range(10)))
+        found.add(baselines.digest(task.fields, range(10), False))
     assert len(found) == 3

@@ -89,8 +89,8 @@ def test_data_to_evaluate_on_are_brought_to_units_and_longitudes_of_the_run(path
 def test_a_silent_network_leaves_the_damped_persistence_baseline(path, tmp_path):
     task = small_task(path, tmp_path)
     batch = batch_of(task.source("test"), range(4))
-    fitted = baselines.fit(task.fields, task.split["train"], 3, 1)
-    expected = baselines.forecasts(fitted, jax.tree.map(jnp.asarray, batch), 0)
+    fitted = baselines.fit(task.fields, task.split["train"], 3, 1, False)
+    expected = baselines.forecasts(fitted, jax.tree.map(jnp.asarray, batch), 0, False)
     found = forecast(silent(task), batch)
     # f32 near 0.3, two orders of summing the same terms.
     np.testing.assert_allclose(found, expected["damped_persistence"], atol=1e-6)
