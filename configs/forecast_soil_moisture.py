@@ -66,7 +66,8 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # file, folder or pattern of NetCDF or HDF5, or Zarr; '' = generated
     # Data of one's own instead of files, 'package.module:Name', see docs/own_parts.md; '' = none.
     config.data.source = ""
-    config.data.variables = ("swvl1", "ro", "e", "tp")  # channels, in this order
+    # Channels, in this order; also an hour of the day, as 'swvl1@18' for 18 UTC.
+    config.data.variables = ("swvl1", "ro", "e", "tp")
     config.data.target = "swvl1"  # the variable to forecast, one of them
     # Totals, whose days are not the mean of their hours. 'tp': of the kind that its values show;
     # or 'tp=running' (from 00 UTC, as ERA5-Land) | 'tp=step' (of each step, as ERA5) |

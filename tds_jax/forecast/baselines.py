@@ -14,7 +14,17 @@ from tds_jax.forecast import linear
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season
 from tds_jax.forecast.day_of_year import at_phase, fit_day_of_year
 from tds_jax.forecast.gridded_days import Fields
-from tds_jax.forecast.linear import DAYS, KERNEL, PerCell, Shared, cell_map, shared_map
+from tds_jax.forecast.linear import (
+    DAYS,
+    KERNEL,
+    RIDGE,
+    PerCell,
+    Shared,
+    cell_map,
+    flat,
+    leads_first,
+    shared_map,
+)
 from tds_jax.forecast.model import waves
 
 LINEAR, LINEAR_INPUTS = "linear", "linear_inputs"
@@ -80,13 +90,16 @@ def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool)
     target = fields.variables.index(fields.target)
     damping = fit_damping(fields, days, usual.of([target]), leads)
     cells, count = damping.shape[1:], len(fields.variables)
-    shared, of_cell = Shared(1, leads, periodic), PerCell(cells, leads, periodic)
-    several = Shared(count, leads, periodic) if count > 1 else None
-    for sample in linear.samples(fields, days, usual, damping):
-        shared.add(sample, slice(target, target + 1))
-        of_cell.add(sample, slice(target, target + 1))
+    alike = np.ones((*cells, 1))
+    shared = Shared(KERNEL, DAYS, leads, alike, periodic)
+    several = Shared(KERNEL, DAYS * count, leads, alike, periodic) if count > 1 else None
+    of_cell = PerCell(cells, leads, periodic)
+    for sample in linear.samples(fields, days, usual, damping, DAYS):
+        own = sample.last(DAYS, slice(target, target + 1))
+        shared.add(own, sample)
+        of_cell.add(own, sample)
         if several:
-            several.add(sample, slice(None))
+            several.add(sample.last(DAYS, slice(None)), sample)
     first, last = (str(fields.days[i]) for i in (days.start, days.stop - 1))
     return Fitted(
         digest(fields, days, periodic),
@@ -95,8 +108,8 @@ def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool)
         usual.scale.reshape(-1).astype(np.float32),
         damping.astype(np.float32),
         fit_day_of_year(fields, days),
-        shared.solve(),
-        several.solve() if several else np.zeros((KERNEL, KERNEL, 0, leads), np.float32),
+        shared.solve(RIDGE)[..., 0, :],
+        several.solve(RIDGE)[..., 0, :] if several else np.zeros((0,), np.float32),
         of_cell.solve(),
     )
 
@@ -134,15 +147,13 @@ def forecasts(fitted: Fitted, batch: Batch, target: int, periodic: bool) -> dict
         "damped_persistence": damped,
     }
     maps = {
-        "linear_cell": (cell_map, own, fitted.linear_cell),
-        LINEAR: (shared_map, own, fitted.linear),
-        LINEAR_INPUTS: (shared_map, recent, fitted.linear_inputs),
+        "linear_cell": cell_map(flat(own), jnp.asarray(fitted.linear_cell), periodic),
+        LINEAR: leads_first(shared_map(flat(own), jnp.asarray(fitted.linear), periodic)),
     }
-    for name, (apply, inputs, weights) in maps.items():
-        if name in fitted.names:
-            flat = jnp.moveaxis(inputs, 1, 3).reshape(*inputs.shape[:1], *inputs.shape[2:4], -1)
-            found[name] = damped + scale * apply(flat, jnp.asarray(weights), periodic)
-    return found
+    if LINEAR_INPUTS in fitted.names:
+        every = shared_map(flat(recent), jnp.asarray(fitted.linear_inputs), periodic)
+        maps[LINEAR_INPUTS] = leads_first(every)
+    return found | {name: damped + scale * correction for name, correction in maps.items()}
 
 
 def _anomalies(fitted: Fitted, batch: Batch) -> jax.Array:

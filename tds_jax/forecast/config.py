@@ -17,6 +17,7 @@ from tds_jax.fields import (
     require_choice,
     require_shares,
 )
+from tds_jax.forecast.hours import hour_of
 
 NETWORKS = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
 WHOLE_WINDOW = -1
@@ -128,6 +129,8 @@ class ForecastDataConfig(SourceConfig):
             f"data.variables={self.variables} must name each variable once",
         )
         require_choice("data.target", self.target, self.variables)
+        for name in self.variables:
+            hour_of(name)
 
 
 @dataclasses.dataclass(frozen=True)

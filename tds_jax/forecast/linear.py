@@ -16,8 +16,9 @@ import numpy as np
 from tds_jax.forecast.climatology import Climatology, blocks
 from tds_jax.forecast.days import DAY
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.nn.conv_nd import encircled
 
-KERNEL = 5  # cells per side of the square that a map reads
+KERNEL = 5  # cells per side of the square that a baseline reads
 DAYS = 2  # the last ones, that it reads
 # Added to the squares of each input, as a share of them. One map has thousands of days of cells for
 # each of its inputs; a cell's own has a few: chosen on blocks of train days left out (air
@@ -29,42 +30,47 @@ ROWS = 2**15  # cells whose inputs are gathered at once
 
 
 class Sample(NamedTuple):
-    """A day and those that follow. recent: (H, W, DAYS, C) anomalies of the last days, 0 where
+    """A day and those that follow. recent: (H, W, days, C) anomalies of the last days, 0 where
     missing, newest last. coming: (L, H, W) what is to be explained; known: where it is."""
 
     recent: np.ndarray
     coming: np.ndarray
     known: np.ndarray
 
+    def last(self, days: int, channels: slice) -> np.ndarray:
+        """(H, W, days * C) the last days of some channels."""
+        chosen = self.recent[:, :, -days:, channels]
+        return chosen.reshape(*chosen.shape[:2], -1)
+
 
 def samples(
-    fields: Fields, days: range, usual: Climatology, damping: np.ndarray
+    fields: Fields, days: range, usual: Climatology, damping: np.ndarray, before: int
 ) -> Iterator[Sample]:
-    """One for every day that has DAYS - 1 days before it and all leads after it; one pass.
+    """One for every day that ends `before` of them and has all leads after it; one pass.
 
     usual: of all variables. Anomalies are in units of its scale. damping: (L, H, W) of the target.
     """
     leads, target = len(damping), fields.variables.index(fields.target)
-    window: deque[np.ndarray] = deque(maxlen=DAYS + leads)
-    before = None
+    window: deque[np.ndarray] = deque(maxlen=before + leads)
+    yesterday = None
     for indices, block in blocks(fields, days):
         dates = fields.days[indices]
-        anomalies = (block - usual.at(dates)) / usual.scale
+        anomalies = ((block - usual.at(dates)) / usual.scale).astype(np.float32)
         for date, anomaly in zip(dates, anomalies, strict=True):
-            if before is not None and date - before != DAY:
+            if yesterday is not None and date - yesterday != DAY:
                 window.clear()
             window.append(anomaly)
-            before = date
-            if len(window) == DAYS + leads:
+            yesterday = date
+            if len(window) == before + leads:
                 yield _sample([*window], damping, target)
 
 
 def _sample(window: Sequence[np.ndarray], damping: np.ndarray, target: int) -> Sample:
-    recent = np.nan_to_num(np.stack(window[:DAYS], axis=2))
-    last = recent[:, :, -1, target]
-    coming = np.stack([day[..., target] for day in window[DAYS:]])
+    leads = len(damping)
+    recent = np.nan_to_num(np.stack(window[:-leads], axis=2))
+    coming = np.stack([day[..., target] for day in window[-leads:]])
     known = np.isfinite(coming)
-    return Sample(recent, np.where(known, coming - damping * last, 0), known)
+    return Sample(recent, np.where(known, coming - damping * recent[:, :, -1, target], 0), known)
 
 
 def patches(maps: np.ndarray, kernel: int, periodic: bool) -> np.ndarray:
@@ -81,22 +87,24 @@ def patches(maps: np.ndarray, kernel: int, periodic: bool) -> np.ndarray:
 
 
 class Shared:
-    """Normal equations of one map for all cells: Σ xxᵀ (L, F, F) and Σ xy (L, F) in f64."""
+    """Normal equations of one map for all cells: Σ xxᵀ (L, F, F) and Σ xy (L, F) in f64.
 
-    def __init__(self, channels: int, leads: int, periodic: bool) -> None:
-        self._shape = KERNEL, KERNEL, DAYS * channels, leads
-        size = int(np.prod(self._shape[:3]))
+    It reads `inputs` maps in a square of `kernel` cells. varied: (H, W, S) maps, the first of ones:
+    the weights are Σ_s varied_s · weights_s, so that they may change over the grid as these do.
+    """
+
+    def __init__(
+        self, kernel: int, inputs: int, leads: int, varied: np.ndarray, periodic: bool
+    ) -> None:
+        self._kernel, self._periodic, self._varied = kernel, periodic, varied
+        self._shape = kernel, kernel, inputs, varied.shape[-1], leads
+        size = int(np.prod(self._shape[:-1]))
         self._gram = np.zeros((leads, size, size))
         self._product = np.zeros((leads, size))
-        self._periodic = periodic
 
-    def add(self, sample: Sample, channels: slice) -> None:
-        """Every cell whose target is known counts, at each lead at which it is."""
-        rows, columns = np.nonzero(sample.known.any(axis=0))
-        around = patches(_flat(sample, channels), KERNEL, self._periodic)
-        for first in range(0, len(rows), ROWS):
-            place = rows[first : first + ROWS], columns[first : first + ROWS]
-            x = around[place].reshape(len(place[0]), -1)
+    def add(self, maps: np.ndarray, sample: Sample) -> None:
+        """maps (H, W, inputs). Every cell whose target is known counts, at the leads it is at."""
+        for place, x in self._gathered(maps, np.asarray(sample.known.any(axis=0))):
             known, y = sample.known[:, *place], sample.coming[:, *place]
             if known.all():
                 self._gram += x.T @ x
@@ -105,10 +113,30 @@ class Shared:
                     self._gram[lead] += x[there].T @ x[there]
             self._product += y @ x  # 0 where unknown
 
-    def solve(self) -> np.ndarray:
-        """(KERNEL, KERNEL, DAYS * C, L) f32 weights."""
-        weights = _ridge(self._gram, self._product[..., None], RIDGE)[..., 0]
+    def _gathered(
+        self, maps: np.ndarray, cells: np.ndarray
+    ) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
+        """(rows, columns) of ROWS of the cells at most, and their inputs (n, F) in f64."""
+        rows, columns = np.nonzero(cells)
+        around = patches(maps, self._kernel, self._periodic)
+        for first in range(0, len(rows), ROWS):
+            place = rows[first : first + ROWS], columns[first : first + ROWS]
+            seen, varied = around[place].astype(np.float64), self._varied[place]
+            x = seen[..., None] * varied[:, None, None, None]
+            yield place, x.reshape(len(x), -1)
+
+    def solve(self, ridge: float) -> np.ndarray:
+        """(kernel, kernel, inputs, S, L) f32 weights. ridge: share of the inputs' mean square."""
+        weights = _ridge(self._gram, self._product[..., None], ridge)[..., 0]
         return weights.T.reshape(self._shape).astype(np.float32)
+
+    def apply(self, weights: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        """(L, H, W) f64: what such weights make of maps (H, W, inputs)."""
+        found = np.zeros((self._shape[-1], *maps.shape[:2]))
+        matrix = weights.reshape(-1, self._shape[-1]).astype(np.float64)
+        for place, x in self._gathered(maps, np.ones(maps.shape[:2], bool)):
+            found[:, *place] = (x @ matrix).T
+        return found
 
 
 class PerCell:
@@ -125,24 +153,20 @@ class PerCell:
         self._gram = np.zeros((cells[0] * cells[1], size, size))
         self._product = np.zeros((cells[0] * cells[1], size, leads))
 
-    def add(self, sample: Sample, channels: slice) -> None:
-        """Every cell, where all leads are known."""
-        around = patches(_flat(sample, channels), self.kernel, self._periodic)
-        x = around.reshape(len(self._gram), -1) * sample.known.all(axis=0).reshape(-1, 1)
+    def add(self, maps: np.ndarray, sample: Sample) -> None:
+        """maps (H, W, DAYS). Every cell, where all leads are known."""
+        around = patches(maps, self.kernel, self._periodic)
+        x = around.reshape(len(self._gram), -1).astype(np.float64) * sample.known.all(
+            axis=0
+        ).reshape(-1, 1)
         y = sample.coming.reshape(len(sample.coming), -1).T
         self._gram += x[:, :, None] * x[:, None, :]
         self._product += x[:, :, None] * y[:, None, :]
 
     def solve(self) -> np.ndarray:
-        """(H, W, kernel² DAYS, L) f32 weights; 0 for a cell without a day."""
+        """(H, W, kernel² DAYS, L) f32 weights with CELL_RIDGE; 0 for a cell without a day."""
         weights = _ridge(self._gram, self._product, CELL_RIDGE)
         return weights.reshape(*self._cells, *weights.shape[1:]).astype(np.float32)
-
-
-def _flat(sample: Sample, channels: slice) -> np.ndarray:
-    """(H, W, DAYS * C) recent days of some channels."""
-    chosen = sample.recent[..., channels]
-    return chosen.reshape(*chosen.shape[:2], -1)
 
 
 def _fits(cells: tuple[int, int], kernel: int) -> bool:
@@ -160,18 +184,38 @@ def _ridge(gram: np.ndarray, product: np.ndarray, share: float) -> np.ndarray:
     return np.linalg.solve(gram + floor[:, None, None] * np.eye(size), product)
 
 
+def flat(days: jax.Array) -> jax.Array:
+    """(B, T, H, W, C) -> (B, H, W, T * C), as `Sample.last` puts them."""
+    return jnp.moveaxis(days, 1, 3).reshape(days.shape[0], *days.shape[2:4], -1)
+
+
+def leads_first(maps: jax.Array) -> jax.Array:
+    """(B, H, W, L) -> (B, L, H, W)."""
+    return jnp.moveaxis(maps, -1, 1)
+
+
 def shared_map(recent: jax.Array, weights: jax.Array, periodic: bool) -> jax.Array:
-    """(B, L, H, W): `Shared` weights (k, k, F, L) applied to (B, H, W, F)."""
+    """(B, H, W, O): weights (k, k, F, O) of all cells applied to (B, H, W, F)."""
     edge = weights.shape[0] // 2
-    if periodic:
-        wide = [(0, 0), (0, 0), (edge, edge), (0, 0)]
-        recent = jnp.pad(recent, wide, mode="wrap")
+    recent = encircled(recent, weights.shape[1]) if periodic else recent
     padding = [(edge, edge), (0, 0) if periodic else (edge, edge)]
     numbers = ("NHWC", "HWIO", "NHWC")
-    found = jax.lax.conv_general_dilated(
+    return jax.lax.conv_general_dilated(
         recent, weights, (1, 1), padding, dimension_numbers=numbers, precision="highest"
     )
-    return jnp.moveaxis(found, -1, 1)
+
+
+def varied_map(
+    recent: jax.Array, weights: jax.Array, varied: jax.Array, periodic: bool
+) -> jax.Array:
+    """(B, L, H, W): `Shared` weights (k, k, F, S, L) applied to (B, H, W, F).
+
+    varied: (B or 1, H, W, S).
+    """
+    *square, _, leads = weights.shape  # (k, k, F)
+    found = shared_map(recent, weights.reshape(*square, -1), periodic)
+    found = found.reshape(*found.shape[:3], -1, leads)
+    return leads_first(jnp.sum(found * varied[..., None], axis=3))
 
 
 def cell_map(recent: jax.Array, weights: jax.Array, periodic: bool) -> jax.Array:
@@ -181,4 +225,4 @@ def cell_map(recent: jax.Array, weights: jax.Array, periodic: bool) -> jax.Array
     # One weight of 1 for each cell of the square: a convolution that only gathers.
     gather = jnp.eye(size, dtype=recent.dtype).reshape(kernel, kernel, recent.shape[-1], size)
     around = shared_map(recent, gather, periodic)
-    return jnp.einsum("bfhw,hwfl->blhw", around, weights, precision="highest")
+    return jnp.einsum("bhwf,hwfl->blhw", around, weights, precision="highest")

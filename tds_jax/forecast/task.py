@@ -25,6 +25,7 @@ from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_sea
 from tds_jax.forecast.config import ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.fields import open_fields
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.hours import base_of
 from tds_jax.forecast.metrics import Errors, row_area
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
@@ -131,7 +132,10 @@ class ForecastTask:
             "variables": data.variables,
             "grid": grid_words(lat, lon),
             "land": int(land.sum()) if land_only else 0,
-            "units": [str(described.get(n, {}).get("units", "")) for n in data.variables],
+            "units": [
+                str(described.get(n, described.get(base_of(n), {})).get("units", ""))
+                for n in data.variables
+            ],
             "seen": packed(land),
         }
 

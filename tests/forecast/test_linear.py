@@ -72,19 +72,26 @@ def ridge(x, y, share):
 @pytest.mark.parametrize("periodic", PERIODIC)
 def test_maps_are_least_squares_over_the_days_that_follow_each_other(maps, periodic):
     """Shared over all known targets of a lead, each cell's own over its days; and both applied."""
-    samples = list(linear.samples(maps, range(len(maps.days)), USUAL, DAMPING))
-    both, own = slice(None), slice(0, 1)
-    shared, cell = linear.Shared(2, LEADS, periodic), linear.PerCell((H, W), LEADS, periodic)
+    samples = list(linear.samples(maps, range(len(maps.days)), USUAL, DAMPING, 2))
+    shared = linear.Shared(5, 4, LEADS, np.ones((H, W, 1)), periodic)
+    cell = linear.PerCell((H, W), LEADS, periodic)
     for sample in samples:
-        shared.add(sample, both)
-        cell.add(sample, own)
+        shared.add(sample.last(2, slice(None)), sample)
+        cell.add(sample.last(2, slice(0, 1)), sample)
+    weights = shared.solve(linear.RIDGE)
     x, y, _ = by_hand(maps, [0, 1], periodic)
     # f64 sums of some thousand rows, solved at a condition of 100; weights are stored as f32.
     close = {"rtol": 1e-5, "atol": 1e-6}
     for lead in range(LEADS):
         there = np.isfinite(y[:, lead])
         wanted = ridge(x[there], y[there, lead], linear.RIDGE)
-        np.testing.assert_allclose(shared.solve()[..., lead].ravel(), wanted, **close)
+        np.testing.assert_allclose(weights[..., lead].ravel(), wanted, **close)
+    newest = samples[7].last(2, slice(None))
+    # f32 sums of 100 products of about 1
+    found = linear.shared_map(jnp.asarray(newest[None]), jnp.asarray(weights[..., 0, :]), periodic)
+    wanted = shared.apply(weights, newest)
+    np.testing.assert_allclose(np.moveaxis(np.asarray(found[0]), -1, 0), wanted, atol=1e-5)
+
     x, y, cells = by_hand(maps, [0], periodic)
     weights = cell.solve()
     for place in (3, 2 * W + 3, H * W - 1):
@@ -92,17 +99,30 @@ def test_maps_are_least_squares_over_the_days_that_follow_each_other(maps, perio
         wanted = ridge(x[rows], y[rows], linear.CELL_RIDGE)
         np.testing.assert_allclose(weights[divmod(place, W)], wanted, **close)
     assert not weights[0, 0].any()  # at sea
+    newest = samples[7].last(2, slice(0, 1))
+    found = linear.cell_map(jnp.asarray(newest[None]), jnp.asarray(weights), periodic)
+    around = linear.patches(newest, linear.KERNEL, periodic).reshape(H, W, -1)
+    wanted = np.einsum("hwf,hwfl->lhw", around, weights)
+    np.testing.assert_allclose(np.asarray(found[0]), wanted, atol=1e-5)
 
-    recent = jnp.asarray(samples[7].recent[None, ..., :1].reshape(1, H, W, -1), jnp.float32)
-    found = np.asarray(linear.cell_map(recent, jnp.asarray(weights), periodic))
-    around = linear.patches(np.asarray(recent[0]), linear.KERNEL, periodic).reshape(H, W, -1)
-    # f32 sums of 50 products of about 1
-    np.testing.assert_allclose(found[0], np.einsum("hwf,hwfl->lhw", around, weights), atol=1e-5)
-    recent = jnp.asarray(samples[7].recent[None].reshape(1, H, W, -1), jnp.float32)
-    found = np.asarray(linear.shared_map(recent, jnp.asarray(shared.solve()), periodic))
-    around = linear.patches(np.asarray(recent[0]), linear.KERNEL, periodic).reshape(H, W, -1)
-    wanted = np.moveaxis(around @ shared.solve().reshape(-1, LEADS), -1, 0)
-    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+
+def test_a_map_that_varies_over_the_grid_finds_weights_that_do(maps):
+    """Targets made by weights a + b·s of the cell itself, s a map: found, and applied alike."""
+    rng = np.random.default_rng(1)
+    varied = np.stack([np.ones((H, W)), rng.normal(size=(H, W))], axis=-1)
+    fit = linear.Shared(1, 2, LEADS, varied, False)
+    true = rng.normal(size=(2, 2, LEADS))  # input, s, lead
+    for sample in linear.samples(maps, range(25), USUAL, DAMPING, 2):
+        newest = sample.last(1, slice(None))
+        coming = np.einsum("hwf,hws,fsl->lhw", newest.astype("f8"), varied, true)
+        fit.add(newest, sample._replace(coming=np.where(sample.known, coming, 0)))
+    weights = fit.solve(0.0)
+    np.testing.assert_allclose(weights[0, 0], true, rtol=1e-5, atol=1e-6)  # stored as f32
+    found = linear.varied_map(
+        jnp.asarray(newest[None]), jnp.asarray(weights), jnp.asarray(varied[None], "f4"), False
+    )
+    # f32 sums of four products of a few
+    np.testing.assert_allclose(np.asarray(found[0]), fit.apply(weights, newest), atol=1e-5)
 
 
 def test_cells_look_less_far_where_their_equations_would_not_fit(monkeypatch):
