@@ -1,5 +1,6 @@
 """What a forecast must beat: the last day, the usual value, mixtures of them, and linear maps."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +13,16 @@ from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
 from tds_jax.forecast import linear
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season
-from tds_jax.forecast.day_of_year import at_phase, fit_day_of_year
+from tds_jax.forecast.day_of_year import at_phase, fit_day_of_year, fit_season
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.linear import (
     DAYS,
     KERNEL,
     RIDGE,
     PerCell,
+    Sample,
     Shared,
+    applied,
     cell_map,
     flat,
     leads_first,
@@ -45,7 +48,9 @@ class Fitted(NamedTuple):
     digest: of the fields and days. days: the first and the last of them, ISO. coefficients
     (1 + 2K, H, W, C) and scale (C,): climatology of all variables. damping (L, H, W).
     day_of_year (bins, H, W). linear (k, k, DAYS, L), linear_inputs (k, k, DAYS C, L), or nothing of
-    one variable, linear_cell (H, W, k² DAYS, L): weights of maps of anomalies.
+    one variable, linear_cell (H, W, k² DAYS, L): weights of maps of anomalies. season (bins, H, W):
+    how far days are from the climatology, root mean square; spread_damped, spread_linear (L, H, W):
+    what these two leave, of the same days.
     """
 
     digest: str
@@ -57,6 +62,9 @@ class Fitted(NamedTuple):
     linear: np.ndarray
     linear_inputs: np.ndarray
     linear_cell: np.ndarray
+    season: np.ndarray
+    spread_damped: np.ndarray
+    spread_linear: np.ndarray
 
     def write(self, path: Path) -> None:
         """As .npz, which appears whole."""
@@ -82,7 +90,7 @@ class Fitted(NamedTuple):
 
 
 def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool) -> Fitted:
-    """All baselines of the target, in four passes over `days` (indices).
+    """All baselines of the target, in six passes over `days` (indices).
 
     periodic: whether the linear maps go around the globe.
     """
@@ -90,17 +98,21 @@ def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool)
     target = fields.variables.index(fields.target)
     damping = fit_damping(fields, days, usual.of([target]), leads)
     cells, count = damping.shape[1:], len(fields.variables)
-    alike = np.ones((*cells, 1))
-    shared = Shared(KERNEL, DAYS, leads, alike, periodic)
-    several = Shared(KERNEL, DAYS * count, leads, alike, periodic) if count > 1 else None
+    shared = Shared(KERNEL, DAYS, 0, leads, periodic)
+    several = Shared(KERNEL, DAYS * count, 0, leads, periodic) if count > 1 else None
     of_cell = PerCell(cells, leads, periodic)
     for sample in linear.samples(fields, days, usual, damping, DAYS):
         own = sample.last(DAYS, slice(target, target + 1))
-        shared.add(own, sample)
-        of_cell.add(own, sample)
+        shared.add(sample, own)
+        of_cell.add(sample, own)
         if several:
-            several.add(sample.last(DAYS, slice(None)), sample)
+            several.add(sample, sample.last(DAYS, slice(None)))
     first, last = (str(fields.days[i]) for i in (days.start, days.stop - 1))
+    alone = usual.of([target])
+    scale = float(alone.scale.reshape(()))
+    weights, _ = shared.solve(RIDGE)
+    again = linear.samples(fields, days, usual, damping, DAYS)
+    spreads = _spreads(again, weights, target, periodic)
     return Fitted(
         digest(fields, days, periodic),
         (first, last),
@@ -108,10 +120,30 @@ def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool)
         usual.scale.reshape(-1).astype(np.float32),
         damping.astype(np.float32),
         fit_day_of_year(fields, days),
-        shared.solve(RIDGE)[..., 0, :],
-        several.solve(RIDGE)[..., 0, :] if several else np.zeros((0,), np.float32),
+        weights,
+        several.solve(RIDGE)[0] if several else np.zeros((0,), np.float32),
         of_cell.solve(),
+        fit_season(fields, days, alone),
+        *((scale * spread).astype(np.float32) for spread in spreads),
     )
+
+
+def _spreads(
+    each: Iterable[Sample], weights: np.ndarray, target: int, periodic: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(L, H, W) root mean squares of what is left by damped persistence, and by the linear map."""
+    damped = rest = count = np.zeros(())
+    for sample in each:
+        own = sample.last(DAYS, slice(target, target + 1))
+        left = np.where(sample.known, sample.coming - applied(weights, own, periodic), 0)
+        damped, rest = damped + sample.coming**2, rest + left**2
+        count = count + sample.known
+    return _root(damped, count), _root(rest, count)
+
+
+def _root(squares: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Root of the mean; 1 where nothing was counted."""
+    return np.sqrt(np.where(count > 0, squares / np.maximum(count, 1), 1))
 
 
 def digest(fields: Fields, days: range, periodic: bool) -> str:
@@ -154,6 +186,23 @@ def forecasts(fitted: Fitted, batch: Batch, target: int, periodic: bool) -> dict
         every = shared_map(flat(recent), jnp.asarray(fitted.linear_inputs), periodic)
         maps[LINEAR_INPUTS] = leads_first(every)
     return found | {name: damped + scale * correction for name, correction in maps.items()}
+
+
+def spreads(fitted: Fitted, batch: Batch) -> dict[str, jax.Array]:
+    """(B, L, H, W) standard deviations of three baselines as ensembles, normal about them.
+
+    Of the climatology how far days at this time of the year are from it; of the others what they
+    leave at this lead, more in seasons in which days are further from the climatology.
+    """
+    coming = batch["phase"][:, batch["fields"].shape[1] :]
+    season = at_phase(jnp.asarray(fitted.season), coming)
+    usual = jnp.sqrt(jnp.mean(jnp.square(jnp.asarray(fitted.season)), axis=0))
+    share = season / jnp.where(usual > 0, usual, 1)[None, None]
+    return {
+        "climatology": season,
+        "damped_persistence": share * jnp.asarray(fitted.spread_damped)[None],
+        LINEAR: share * jnp.asarray(fitted.spread_linear)[None],
+    }
 
 
 def _anomalies(fitted: Fitted, batch: Batch) -> jax.Array:

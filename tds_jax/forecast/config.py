@@ -31,9 +31,12 @@ class ForecastModelConfig(Settings, group="model"):
     gets those of these settings that it asks for.
     normalize: what the network sees is (field - centre) / scale, centre being one mean per
     variable ('scalar'), one per cell ('cell') or the harmonic climatology of each cell ('anomaly').
-    prior: what its answer is added to: nothing, the last day, or the last day's anomaly damped as
-    train days damp it at each lead and cell. periodic: columns go around the globe. local_kernel,
-    local_days: a linear map from the last days around a cell to each lead, added too.
+    prior: what its answer is added to: nothing, the last day, the last day's anomaly damped as
+    train days damp it at each lead and cell, or that and a linear map fitted on train days, see
+    `forecast.prior`. periodic: columns go around the globe. local_kernel, local_days: a linear map
+    from the last days around a cell to each lead, added too; with prior 'linear' the fitted one.
+    local_means, local_ridge: of the latter. noise: fields of noise that make an
+    ensemble of the network's answer; 0 for one forecast.
     """
 
     name: str = field(metadata=one_of_or_own(*NETWORKS))
@@ -48,9 +51,12 @@ class ForecastModelConfig(Settings, group="model"):
     periodic: bool
     normalize: str = field(metadata=one_of("none", "scalar", "cell", "anomaly"))
     harmonics: int = field(metadata=at_least(1))
-    prior: str = field(metadata=one_of("none", "last", "damped"))
+    prior: str = field(metadata=one_of("none", "last", "damped", "linear"))
     local_kernel: int = field(metadata=at_least(0))
     local_days: int = field(metadata=at_least(0))
+    local_means: tuple[int, ...]
+    local_ridge: float = field(metadata=at_least(0))
+    noise: int = field(metadata=at_least(0))
     extra_inputs: tuple[str, ...] = field(
         metadata=one_of("land_mask", "day_of_year", "coordinates")
     )
@@ -66,9 +72,18 @@ class ForecastModelConfig(Settings, group="model"):
             "model.land_only=True needs an LSTM per pixel; use a cnn3d_lstm and layout='pixels'",
         )
         require(
-            self.prior != "damped" or self.normalize != "none",
-            "model.prior='damped' damps what differs from the usual, but model.normalize='none' "
-            "knows nothing usual; use 'anomaly'",
+            self.prior not in ("damped", "linear") or self.normalize != "none",
+            f"model.prior={self.prior!r} damps what differs from the usual, but model.normalize="
+            "'none' knows nothing usual; use 'anomaly'",
+        )
+        require(
+            self.noise == 0 or self.prior in ("damped", "linear"),
+            f"model.noise={self.noise} spreads as the prior errs, but model.prior={self.prior!r} "
+            "is none that is fitted; use 'damped' or 'linear'",
+        )
+        require(
+            self.prior != "linear" or self.local_days > 0,
+            "model.prior='linear' reads model.local_days=0 days; use 1 or more",
         )
 
 
@@ -135,22 +150,27 @@ class ForecastDataConfig(SourceConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ForecastLossConfig(Settings, group="loss"):
-    """loss = mse_weight * error² + mae_weight * |error|, errors in normalised units.
+    """loss = mse_weight * error² + mae_weight * |error| + crps_weight * CRPS, in normalised units.
 
-    area: cells count by their area instead of alike. own: 'package.module:function' of (prediction,
-    target), both (B, L, H, W) in those units, that gives as many: what each costs besides.
+    Errors are of the mean of `members` forecasts where model.noise makes several; CRPS is the fair
+    one of these, see `forecast.ensemble`. area: cells count by their area instead of alike. own:
+    'package.module:function' of (prediction, target), both (B, L, H, W) in those units, that gives
+    as many: what each costs besides.
     """
 
     mse_weight: float = field(metadata=at_least(0))
     mae_weight: float = field(metadata=at_least(0))
+    crps_weight: float = field(metadata=at_least(0))
+    members: int = field(metadata=at_least(2))
     area: bool
     own: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.mse_weight + self.mae_weight > 0 or bool(self.own),
-            "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
+            self.mse_weight + self.mae_weight + self.crps_weight > 0 or bool(self.own),
+            "loss.mse_weight=0, loss.mae_weight=0 and loss.crps_weight=0 leave nothing to learn; "
+            "raise one",
         )
 
 
@@ -168,9 +188,10 @@ class ForecastMemoryConfig(MemoryConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ForecastEvalConfig(EvalConfig):
-    """The engine's settings."""
+    """The engine's settings, and how many forecasts an ensemble of model.noise has."""
 
     metric: str = field(metadata={"rises": ("r2", "skill")})
+    members: int = field(metadata=at_least(2))
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
@@ -183,8 +204,14 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
         chunk, days = memory.pop("decoder_chunk"), values["model"]["name"] == "convlstm"
         memory |= {"day_chunk": chunk * days, "pixel_chunk": chunk * (not days)}
     later: dict[str, dict[str, Any]] = {
-        "model": {"periodic": False},
+        "model": {
+            "periodic": False,
+            "local_means": (),
+            "local_ridge": 0.0,
+            "noise": 0,
+        },
         "data": {"select": (), "source": ""},
-        "loss": {"own": ""},
+        "loss": {"own": "", "crps_weight": 0.0, "members": 2},
+        "eval": {"members": 2},
     }
     return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

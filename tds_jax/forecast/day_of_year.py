@@ -1,12 +1,12 @@
 """The usual value at each time of the year, without a wave's shape: smoothed means of days."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tds_jax.forecast.climatology import blocks
+from tds_jax.forecast.climatology import Climatology, blocks
 from tds_jax.forecast.days import year_fraction
 from tds_jax.forecast.gridded_days import Fields
 
@@ -16,17 +16,33 @@ HALF_DAY = 0.5 / 365.25  # of a year: phases are of the beginnings of days, bins
 REACH = 6
 
 
+Value = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(days (n,), the target then (n, H, W)) -> what is averaged, NaN where missing."""
+
+
 def fit_day_of_year(fields: Fields, days: Sequence[int] | range) -> np.ndarray:
     """(BINS, H, W) f32 means of the target, one pass; the cell's mean where no day is within REACH.
 
     Sums are kept: 16 BINS bytes a cell.
     """
+    return _means(fields, days, lambda dates, values: values)
+
+
+def fit_season(fields: Fields, days: Sequence[int] | range, usual: Climatology) -> np.ndarray:
+    """(BINS, H, W) f32 root mean square of the target about its climatology, likewise."""
+    found = _means(fields, days, lambda dates, values: np.square(values - usual.at(dates)[..., 0]))
+    return np.sqrt(found)
+
+
+def _means(fields: Fields, days: Sequence[int] | range, value: Value) -> np.ndarray:
     shape = BINS, len(fields.lat), len(fields.lon)
     total, count = np.zeros(shape), np.zeros(shape)
     for indices, block in blocks(fields, days, (fields.target,)):
-        known = np.isfinite(block[..., 0])
-        place = ((year_fraction(fields.days[indices]) + HALF_DAY) * BINS).astype(int)
-        np.add.at(total, place, np.where(known, block[..., 0], 0))
+        dates = fields.days[indices]
+        values = value(dates, block[..., 0])
+        known = np.isfinite(values)
+        place = ((year_fraction(dates) + HALF_DAY) * BINS).astype(int)
+        np.add.at(total, place, np.where(known, values, 0))
         np.add.at(count, place, known)
     mean = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1)
     total, count = _smoothed(total), _smoothed(count)

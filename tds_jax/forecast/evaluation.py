@@ -19,8 +19,10 @@ from tds_jax.engine.step import Batch
 from tds_jax.forecast import baselines, figures, metrics
 from tds_jax.forecast.baselines import Fitted
 from tds_jax.forecast.climatology import lacks_season, season_gap
+from tds_jax.forecast.ensemble import fair_crps, normal_crps, rank_counts
 from tds_jax.forecast.figures import LEAD, Canvas, Sample
-from tds_jax.forecast.metrics import AREA, Scores, States
+from tds_jax.forecast.metrics import AREA, Ensemble, Scores, States
+from tds_jax.forecast.model import Forecaster
 from tds_jax.forecast.task import ForecastTask
 
 # Skill against each baseline, under names that fit a table.
@@ -30,8 +32,9 @@ SKILLS = {
     "damped_persistence": "skill_damp",
     baselines.LINEAR: "skill_lin",
 }
-JUDGED = {"rmse": False, f"rmse{AREA}": False, "acc": True}  # -> whether more is better
-HEADLINE = ("rmse", f"rmse{AREA}", "ubrmse", "acc", *SKILLS.values())
+# -> whether more is better
+JUDGED = {"rmse": False, f"rmse{AREA}": False, "acc": True, "crps": False}
+HEADLINE = ("rmse", f"rmse{AREA}", "crps", "spread_skill", "ubrmse", "acc", *SKILLS.values())
 
 
 def days_before(task: ForecastTask, split: str) -> range:
@@ -87,7 +90,7 @@ def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | 
         drawn=f"{len(blocks[MODEL])} blocks of forecasts of {task.spec.length} days",
     )
     if workdir is not None and sample is not None:
-        _draw(task, workdir / "plots", report, split, sample, found[MODEL]["cells"].rmse())
+        _draw(task, workdir / "plots", report, split, sample, found[MODEL])
     return report
 
 
@@ -123,15 +126,32 @@ def compared(
 ) -> tuple[jax.Array, dict[str, States], dict[str, Scores]]:
     """The model's forecast (B, L, H, W), states of all methods, and scores of their forecasts.
 
-    area: (H,) weights of rows.
+    The forecast is the mean of its ensemble, where it is one; some baselines are then normal
+    distributions. area: (H,) weights of rows.
     """
-    prediction = model(batch, False)
+    assert isinstance(model, Forecaster)
+    target, weight = batch["target"], batch["weight"]
+    members = model.members(batch, False, task.ensemble)
     others = baselines.forecasts(fitted, batch, task.target, task.config.model.periodic)
-    beside = batch["target"], others["climatology"], batch["weight"], area
-    every = {MODEL: prediction} | others
+    every = {MODEL: members.mean(axis=1)} | others
+    errors = {name: forecast - target for name, forecast in every.items()}
+    crps, variance = {}, {}
+    if task.config.model.noise:
+        crps[MODEL], variance[MODEL] = fair_crps(members, target), members.var(axis=1, ddof=1)
+        for name, spread in baselines.spreads(fitted, batch).items():
+            # A cell without any day of training has no spread; it has no weight either.
+            crps[name] = normal_crps(errors[name], jnp.where(spread > 0, spread, 1))
+            variance[name] = spread**2
+    beside = target, others["climatology"], weight, area
     states = {name: metrics.compare(forecast, *beside) for name, forecast in every.items()}
-    scores = {name: metrics.scores(forecast, *beside) for name, forecast in every.items()}
-    return prediction, states, scores
+    for name, values in crps.items():
+        ranks = jnp.zeros((target.shape[1], 0))
+        ranks = rank_counts(members, target, weight) if name == MODEL else ranks
+        states[name]["ensemble"] = Ensemble.of(values, variance[name], errors[name], weight, ranks)
+    scores = {
+        name: metrics.scores(forecast, *beside, crps.get(name)) for name, forecast in every.items()
+    }
+    return every[MODEL], states, scores
 
 
 def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row]:
@@ -139,7 +159,11 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
     leads = len(found[MODEL]["plain"].weight)
     rows = []
     for lead in (None, *range(leads)):
-        values = {name: metrics.values(states, area, lead) for name, states in found.items()}
+        values = {
+            name: metrics.values(states, area, lead)
+            | (states["ensemble"].values(lead) if "ensemble" in states else {})
+            for name, states in found.items()
+        }
         group = ALL if lead is None else f"{LEAD}{lead + 1}"
         for name, own in values.items():
             count = found[name]["plain"].weight[slice(None) if lead is None else lead].sum()
@@ -203,10 +227,13 @@ def _sample(task: ForecastTask, batch: Mapping[str, np.ndarray], prediction: np.
 
 
 def _draw(
-    task: ForecastTask, folder: Path, report: Report, split: str, sample: Sample, rmse: np.ndarray
+    task: ForecastTask, folder: Path, report: Report, split: str, sample: Sample, states: States
 ) -> None:
     fields, unit = task.fields, unit_of(task)
     canvas = Canvas(fields.lat, fields.lon, fields.target, unit)
     figures.draw_leads(folder / f"{split}_leads.png", report, split, unit)
     figures.draw_maps(folder / f"{split}_maps.png", sample, canvas)
-    figures.draw_error_map(folder / f"{split}_rmse.png", rmse, canvas, split)
+    figures.draw_error_map(folder / f"{split}_rmse.png", states["cells"].rmse(), canvas, split)
+    if "ensemble" in states:
+        ranks = states["ensemble"].ranks
+        figures.draw_ensemble(folder / f"{split}_ensemble.png", report, split, unit, ranks)

@@ -89,22 +89,25 @@ def patches(maps: np.ndarray, kernel: int, periodic: bool) -> np.ndarray:
 class Shared:
     """Normal equations of one map for all cells: Σ xxᵀ (L, F, F) and Σ xy (L, F) in f64.
 
-    It reads `inputs` maps in a square of `kernel` cells. varied: (H, W, S) maps, the first of ones:
-    the weights are Σ_s varied_s · weights_s, so that they may change over the grid as these do.
+    It reads `around` maps in a square of `kernel` cells and `own` maps in the cell alone.
     """
 
-    def __init__(
-        self, kernel: int, inputs: int, leads: int, varied: np.ndarray, periodic: bool
-    ) -> None:
-        self._kernel, self._periodic, self._varied = kernel, periodic, varied
-        self._shape = kernel, kernel, inputs, varied.shape[-1], leads
-        size = int(np.prod(self._shape[:-1]))
+    def __init__(self, kernel: int, around: int, own: int, leads: int, periodic: bool) -> None:
+        self._shape = kernel, kernel, around
+        self._periodic = periodic
+        size = int(np.prod(self._shape)) + own
         self._gram = np.zeros((leads, size, size))
         self._product = np.zeros((leads, size))
 
-    def add(self, maps: np.ndarray, sample: Sample) -> None:
-        """maps (H, W, inputs). Every cell whose target is known counts, at the leads it is at."""
-        for place, x in self._gathered(maps, np.asarray(sample.known.any(axis=0))):
+    def add(self, sample: Sample, around: np.ndarray, own: np.ndarray | None = None) -> None:
+        """Maps (H, W, F). Every cell whose target is known counts, at the leads it is at."""
+        rows, columns = np.nonzero(sample.known.any(axis=0))
+        squares = patches(around, self._shape[0], self._periodic)
+        for first in range(0, len(rows), ROWS):
+            place = rows[first : first + ROWS], columns[first : first + ROWS]
+            x = squares[place].reshape(len(place[0]), -1).astype(np.float64)
+            if own is not None:
+                x = np.concatenate([x, own[place]], axis=1)
             known, y = sample.known[:, *place], sample.coming[:, *place]
             if known.all():
                 self._gram += x.T @ x
@@ -113,30 +116,20 @@ class Shared:
                     self._gram[lead] += x[there].T @ x[there]
             self._product += y @ x  # 0 where unknown
 
-    def _gathered(
-        self, maps: np.ndarray, cells: np.ndarray
-    ) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
-        """(rows, columns) of ROWS of the cells at most, and their inputs (n, F) in f64."""
-        rows, columns = np.nonzero(cells)
-        around = patches(maps, self._kernel, self._periodic)
-        for first in range(0, len(rows), ROWS):
-            place = rows[first : first + ROWS], columns[first : first + ROWS]
-            seen, varied = around[place].astype(np.float64), self._varied[place]
-            x = seen[..., None] * varied[:, None, None, None]
-            yield place, x.reshape(len(x), -1)
+    def solve(self, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+        """(kernel, kernel, around, L) and (own, L) f32 weights.
 
-    def solve(self, ridge: float) -> np.ndarray:
-        """(kernel, kernel, inputs, S, L) f32 weights. ridge: share of the inputs' mean square."""
-        weights = _ridge(self._gram, self._product[..., None], ridge)[..., 0]
-        return weights.T.reshape(self._shape).astype(np.float32)
+        ridge: share of the inputs' mean square, that is added to each.
+        """
+        weights = _ridge(self._gram, self._product[..., None], ridge)[..., 0].T.astype(np.float32)
+        size = int(np.prod(self._shape))
+        return weights[:size].reshape(*self._shape, -1), weights[size:]
 
-    def apply(self, weights: np.ndarray, maps: np.ndarray) -> np.ndarray:
-        """(L, H, W) f64: what such weights make of maps (H, W, inputs)."""
-        found = np.zeros((self._shape[-1], *maps.shape[:2]))
-        matrix = weights.reshape(-1, self._shape[-1]).astype(np.float64)
-        for place, x in self._gathered(maps, np.ones(maps.shape[:2], bool)):
-            found[:, *place] = (x @ matrix).T
-        return found
+
+def applied(weights: np.ndarray, maps: np.ndarray, periodic: bool) -> np.ndarray:
+    """(L, H, W) f64: what weights (k, k, F, L) of all cells make of maps (H, W, F)."""
+    around = patches(maps, len(weights), periodic)
+    return np.einsum("hwabf,abfl->lhw", around, weights.astype(np.float64), optimize=True)
 
 
 class PerCell:
@@ -153,7 +146,7 @@ class PerCell:
         self._gram = np.zeros((cells[0] * cells[1], size, size))
         self._product = np.zeros((cells[0] * cells[1], size, leads))
 
-    def add(self, maps: np.ndarray, sample: Sample) -> None:
+    def add(self, sample: Sample, maps: np.ndarray) -> None:
         """maps (H, W, DAYS). Every cell, where all leads are known."""
         around = patches(maps, self.kernel, self._periodic)
         x = around.reshape(len(self._gram), -1).astype(np.float64) * sample.known.all(
@@ -203,19 +196,6 @@ def shared_map(recent: jax.Array, weights: jax.Array, periodic: bool) -> jax.Arr
     return jax.lax.conv_general_dilated(
         recent, weights, (1, 1), padding, dimension_numbers=numbers, precision="highest"
     )
-
-
-def varied_map(
-    recent: jax.Array, weights: jax.Array, varied: jax.Array, periodic: bool
-) -> jax.Array:
-    """(B, L, H, W): `Shared` weights (k, k, F, S, L) applied to (B, H, W, F).
-
-    varied: (B or 1, H, W, S).
-    """
-    *square, _, leads = weights.shape  # (k, k, F)
-    found = shared_map(recent, weights.reshape(*square, -1), periodic)
-    found = found.reshape(*found.shape[:3], -1, leads)
-    return leads_first(jnp.sum(found * varied[..., None], axis=3))
 
 
 def cell_map(recent: jax.Array, weights: jax.Array, periodic: bool) -> jax.Array:

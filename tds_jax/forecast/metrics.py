@@ -67,7 +67,8 @@ class Correlation(metrics.Additive):
 @dataclasses.dataclass(frozen=True)
 class Scores(metrics.Additive):
     """Sums over cells by lead, (..., L): weight and weight·error², with every cell alike and by
-    area; anomaly correlations and how many there were. Enough for the intervals of these."""
+    area; anomaly correlations and how many there were; and of methods that give more than one value
+    weight·CRPS, else NaN. Enough for the intervals of these."""
 
     weight: Any
     squared: Any
@@ -75,9 +76,10 @@ class Scores(metrics.Additive):
     squared_area: Any
     acc: Any
     acc_count: Any
+    crps: Any
 
     def values(self) -> dict[str, float]:
-        """rmse, rmse_area and acc over all leads, and 'rmse/n' … of each lead n from 1."""
+        """rmse, rmse_area, acc and crps over all leads, and 'rmse/n' … of each lead n from 1."""
         found = self._of(slice(None), "")
         for lead in range(len(self.weight)):
             found |= self._of(slice(lead, lead + 1), f"/{lead + 1}")
@@ -91,6 +93,61 @@ class Scores(metrics.Additive):
                 metrics.divide(sums["squared_area"], sums["weight_area"])
             ),
             f"acc{suffix}": metrics.divide(sums["acc"], sums["acc_count"]),
+            f"crps{suffix}": metrics.divide(sums["crps"], sums["weight"]),
+        }
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Ensemble(metrics.Additive):
+    """Σ weight, weight·CRPS, weight·variance and weight·error² of the mean, (L,), and how often the
+    truth lay above so many of M members, (L, M + 1); (L, 0) without members."""
+
+    weight: Any
+    crps: Any
+    variance: Any
+    squared: Any
+    ranks: Any
+
+    @classmethod
+    def of(
+        cls,
+        crps: jax.Array,
+        variance: jax.Array,
+        error: jax.Array,
+        weight: jax.Array,
+        ranks: jax.Array,
+    ) -> Self:
+        """All but ranks are (B, L, H, W); error is of the mean."""
+
+        def total(values: jax.Array) -> jax.Array:
+            return jnp.sum(weight * values, axis=(0, 2, 3), dtype=jnp.float32)
+
+        return cls(
+            weight=total(jnp.ones_like(weight)),
+            crps=total(crps),
+            variance=total(variance),
+            squared=total(error**2),
+            ranks=ranks,
+        )
+
+    def values(self, lead: int | None = None) -> dict[str, float]:
+        """crps, spread and spread_skill of a lead or of all.
+
+        spread: root of the mean variance. spread_skill: it, with a member's share √((M + 1) / M),
+        over the RMSE of the mean; 1 where both tell the same of how far the truth may be.
+        """
+        leads = slice(None) if lead is None else slice(lead, lead + 1)
+        weight, crps, variance, squared = (
+            float(each[leads].sum())
+            for each in (self.weight, self.crps, self.variance, self.squared)
+        )
+        count = self.ranks.shape[-1] - 1
+        share = (count + 1) / count if count > 0 else 1.0
+        return {
+            "crps": metrics.divide(crps, weight),
+            "spread": math.sqrt(metrics.divide(variance, weight)),
+            "spread_skill": math.sqrt(metrics.divide(share * variance, squared)),
         }
 
 
@@ -169,7 +226,7 @@ def compare(
         jnp.sum(weight * error**2, axis=0, dtype=jnp.float32),
     )
     by_area = weight * spread
-    each = scores(prediction, target, climatology, weight, area)
+    each = scores(prediction, target, climatology, weight, area, None)
     return {
         "plain": _regression(prediction, target, weight),
         "area": _regression(prediction, target, by_area),
@@ -193,8 +250,9 @@ def scores(
     climatology: jax.Array,
     weight: jax.Array,
     area: jax.Array,
+    crps: jax.Array | None,
 ) -> Scores:
-    """Of single forecasts, (B, L); arguments as of `compare`."""
+    """Of single forecasts, (B, L); arguments as of `compare`, and the CRPS of each cell or None."""
 
     def total(values: jax.Array) -> jax.Array:
         return jnp.sum(values, axis=(2, 3), dtype=jnp.float32)
@@ -212,6 +270,7 @@ def scores(
         squared_area=total(by_area * squared),
         acc=jnp.where(known, acc, 0),
         acc_count=known.astype(jnp.float32),
+        crps=total(weight * (jnp.nan if crps is None else crps)),
     )
 
 

@@ -73,12 +73,12 @@ def ridge(x, y, share):
 def test_maps_are_least_squares_over_the_days_that_follow_each_other(maps, periodic):
     """Shared over all known targets of a lead, each cell's own over its days; and both applied."""
     samples = list(linear.samples(maps, range(len(maps.days)), USUAL, DAMPING, 2))
-    shared = linear.Shared(5, 4, LEADS, np.ones((H, W, 1)), periodic)
+    shared = linear.Shared(5, 4, 0, LEADS, periodic)
     cell = linear.PerCell((H, W), LEADS, periodic)
     for sample in samples:
-        shared.add(sample.last(2, slice(None)), sample)
-        cell.add(sample.last(2, slice(0, 1)), sample)
-    weights = shared.solve(linear.RIDGE)
+        shared.add(sample, sample.last(2, slice(None)))
+        cell.add(sample, sample.last(2, slice(0, 1)))
+    weights, _ = shared.solve(linear.RIDGE)
     x, y, _ = by_hand(maps, [0, 1], periodic)
     # f64 sums of some thousand rows, solved at a condition of 100; weights are stored as f32.
     close = {"rtol": 1e-5, "atol": 1e-6}
@@ -88,8 +88,8 @@ def test_maps_are_least_squares_over_the_days_that_follow_each_other(maps, perio
         np.testing.assert_allclose(weights[..., lead].ravel(), wanted, **close)
     newest = samples[7].last(2, slice(None))
     # f32 sums of 100 products of about 1
-    found = linear.shared_map(jnp.asarray(newest[None]), jnp.asarray(weights[..., 0, :]), periodic)
-    wanted = shared.apply(weights, newest)
+    found = linear.shared_map(jnp.asarray(newest[None]), jnp.asarray(weights), periodic)
+    wanted = linear.applied(weights, newest, periodic)
     np.testing.assert_allclose(np.moveaxis(np.asarray(found[0]), -1, 0), wanted, atol=1e-5)
 
     x, y, cells = by_hand(maps, [0], periodic)
@@ -104,25 +104,6 @@ def test_maps_are_least_squares_over_the_days_that_follow_each_other(maps, perio
     around = linear.patches(newest, linear.KERNEL, periodic).reshape(H, W, -1)
     wanted = np.einsum("hwf,hwfl->lhw", around, weights)
     np.testing.assert_allclose(np.asarray(found[0]), wanted, atol=1e-5)
-
-
-def test_a_map_that_varies_over_the_grid_finds_weights_that_do(maps):
-    """Targets made by weights a + b·s of the cell itself, s a map: found, and applied alike."""
-    rng = np.random.default_rng(1)
-    varied = np.stack([np.ones((H, W)), rng.normal(size=(H, W))], axis=-1)
-    fit = linear.Shared(1, 2, LEADS, varied, False)
-    true = rng.normal(size=(2, 2, LEADS))  # input, s, lead
-    for sample in linear.samples(maps, range(25), USUAL, DAMPING, 2):
-        newest = sample.last(1, slice(None))
-        coming = np.einsum("hwf,hws,fsl->lhw", newest.astype("f8"), varied, true)
-        fit.add(newest, sample._replace(coming=np.where(sample.known, coming, 0)))
-    weights = fit.solve(0.0)
-    np.testing.assert_allclose(weights[0, 0], true, rtol=1e-5, atol=1e-6)  # stored as f32
-    found = linear.varied_map(
-        jnp.asarray(newest[None]), jnp.asarray(weights), jnp.asarray(varied[None], "f4"), False
-    )
-    # f32 sums of four products of a few
-    np.testing.assert_allclose(np.asarray(found[0]), fit.apply(weights, newest), atol=1e-5)
 
 
 def test_cells_look_less_far_where_their_equations_would_not_fit(monkeypatch):
