@@ -21,9 +21,10 @@ def get_config() -> ConfigDict:
     config.task = "forecast"
 
     config.model = ConfigDict()
-    # 'convlstm' | 'cnn3d_lstm' | 'cnn3d_lstm_lite' | 'cnn3d_lstm_micro'.
+    # 'convlstm' | 'cnn3d_lstm' | 'cnn3d_lstm_lite' | 'cnn3d_lstm_micro'; with days as
+    # channels of maps 'unet' | 'simvp', each day on its own first.
     config.model.name = "cnn3d_lstm_micro"
-    config.model.hidden = 0  # 0 = as published: 16 | 64 | 32 | 16
+    config.model.hidden = 0  # 0 = as published: 16 | 64 | 32 | 16; 24 of maps
     config.model.lstm_hidden = 0  # 0 = as published: none | 32 | 16 | 8
     # 'pixels': the LSTM reads the days of one pixel. 'reference': as published, space and time
     # mixed up; for published weights and comparison only.

@@ -19,7 +19,9 @@ from tds_jax.fields import (
 )
 from tds_jax.forecast.hours import hour_of
 
-NETWORKS = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
+PUBLISHED = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
+MAPS = ("unet", "simvp")  # of maps alone: no LSTM, nothing published
+NETWORKS = (*PUBLISHED, *MAPS)
 WHOLE_WINDOW = -1
 
 
@@ -68,7 +70,11 @@ class ForecastModelConfig(Settings, group="model"):
             f"model.local_kernel={self.local_kernel} has no middle cell; use an odd number",
         )
         require(
-            not self.land_only or (self.name in NETWORKS[1:] and self.layout == "pixels"),
+            self.name not in MAPS or self.layout == "pixels",
+            f"model.layout='reference' is of published networks; {self.name} has layout='pixels'",
+        )
+        require(
+            not self.land_only or (self.name in PUBLISHED[1:] and self.layout == "pixels"),
             "model.land_only=True needs an LSTM per pixel; use a cnn3d_lstm and layout='pixels'",
         )
         require(

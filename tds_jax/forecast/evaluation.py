@@ -16,6 +16,8 @@ from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.intervals import Resampled
 from tds_jax.engine.report import AGAINST_MODEL, ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
+from tds_jax.engine.workdir import CONFIG
+from tds_jax.fields import require
 from tds_jax.forecast import baselines, figures, metrics
 from tds_jax.forecast.baselines import Fitted
 from tds_jax.forecast.climatology import lacks_season, season_gap
@@ -24,6 +26,7 @@ from tds_jax.forecast.figures import LEAD, Canvas, Sample
 from tds_jax.forecast.metrics import AREA, Ensemble, Scores, States
 from tds_jax.forecast.model import Forecaster
 from tds_jax.forecast.task import ForecastTask
+from tds_jax.forecast.windows import ForecastWindows, window_starts
 
 # Skill against each baseline, under names that fit a table.
 SKILLS = {
@@ -60,20 +63,55 @@ def fitted_baselines(task: ForecastTask, split: str, workdir: Path | None) -> Fi
     return fitted
 
 
+def elsewhere(task: ForecastTask, split: str, workdir: Path | None) -> Fitted | None:
+    """The run's baselines of a split, where the folder is one in it for data of another period.
+
+    Nothing is fitted on such data, the model has not been either. None for the run's own.
+    """
+    if workdir is None or not (workdir.parent / CONFIG).exists():
+        return None
+    kept = Fitted.read(workdir.parent / f"baselines_{split}.npz")
+    shape = task.spec.lead_days, task.recorded.height, task.recorded.width
+    require(
+        kept is not None and kept.damping.shape == shape,
+        f"{workdir.parent} has no baselines of {split} for other data; evaluate the run on its own "
+        f"data first (--split={split} without --data)",
+    )
+    return kept
+
+
+def windows_elsewhere(task: ForecastTask, fitted: Fitted) -> ForecastWindows:
+    """All windows of other data, whose targets are none of the days that baselines have learnt from."""
+    fields, spec = task.fields, task.spec
+    starts = window_starts(fields.days, spec, range(len(fields.days)), 0)
+    first, last = (np.datetime64(day, "D") for day in fitted.days)
+    after = fields.days[starts + spec.input_days] > last
+    before = fields.days[starts + spec.length - 1] < first
+    require(
+        bool((after | before).any()),
+        f"data.path={task.config.data.path} has no {spec.length} days in a row whose targets lie "
+        f"outside {first} to {last}, which the run has learnt from; give another period",
+    )
+    return ForecastWindows(fields, spec, starts[after | before])
+
+
 def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
     """Report of model and baselines on a split, all windows; figures go to the workdir.
 
     Intervals are over blocks of forecasts whose windows begin in the same days, as many as a window
-    has: what two blocks share is less than one of them.
+    has: what two blocks share is less than one of them. Of other data than the run's all of it is
+    looked at, beside the run's baselines, see `elsewhere`.
     """
-    fitted = fitted_baselines(task, split, workdir)
+    known = elsewhere(task, split, workdir)
+    fitted = known or fitted_baselines(task, split, workdir)
+    source = windows_elsewhere(task, fitted) if known else task.source(split)
     area = metrics.row_area(task.fields.lat)
     found: dict[str, States] = {}
     blocks: dict[str, dict[int, Scores]] = {name: {} for name in (MODEL, *fitted.names)}
     sample: Sample | None = None
     score = functools.partial(compared, task, fitted, jnp.asarray(area, jnp.float32))
     run = Evaluator(model, score, task.config)
-    for batch, (prediction, states, scores) in run.over(task.source(split)):
+    for batch, (prediction, states, scores) in run.over(source):
         for method, own in blocks.items():
             new, each = states_of.to_host((states[method], scores[method]))
             metrics.add_to_blocks(own, each, batch["start"], task.spec.length)
@@ -85,7 +123,10 @@ def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | 
         rows,
         HEADLINE,
         ("lead",),
-        notes=(*_season_note(task, split), *_notes(task, found, area, drawn)),
+        notes=(
+            *(_elsewhere_note(source, fitted) if known else _season_note(task, split)),
+            *_notes(task, found, area, drawn),
+        ),
         verdict=intervals.verdict(rows, JUDGED),
         drawn=f"{len(blocks[MODEL])} blocks of forecasts of {task.spec.length} days",
     )
@@ -177,6 +218,16 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
                 for metric, value in (own | skills).items()
             ]
     return rows
+
+
+def _elsewhere_note(source: ForecastWindows, fitted: Fitted) -> list[str]:
+    days, spec = source.fields.days, source.spec
+    first = days[source.starts[0] + spec.input_days]
+    last = days[source.starts[-1] + spec.length - 1]
+    return [
+        f"{len(source)} forecasts of {first} to {last}; baselines are the run's, fitted on "
+        f"{fitted.days[0]} to {fitted.days[1]}"
+    ]
 
 
 def _season_note(task: ForecastTask, split: str) -> list[str]:

@@ -21,7 +21,7 @@ from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
-from tds_jax.forecast.config import ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
+from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.ensemble import fair_crps
 from tds_jax.forecast.fields import open_fields
 from tds_jax.forecast.gridded_days import Fields
@@ -226,6 +226,7 @@ class ForecastTask:
             cast(ForecastMemoryConfig, self.config.memory),
             num_channels=around.inputs,
             leads=around.leads,
+            days=self.spec.input_days,
             cells=self.recorded.land if model.land_only else 0,
             rngs=rngs,
         )
@@ -298,11 +299,12 @@ class ForecastTask:
         return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
-        """Recomputation that pays here: of days (convlstm) or pixels in chunks, and of blocks."""
+        """Recomputation that pays: of days (convlstm) or pixels in chunks, and of blocks."""
         remat = {"remat": ("none", "names", "full")}
-        if is_own(self.config.model.name):  # nothing is known of it
-            return {}
-        if self.config.model.name == "convlstm":
+        name = self.config.model.name
+        if is_own(name) or name in MAPS:  # nothing is known of the former
+            return {} if is_own(name) else remat
+        if name == "convlstm":
             return {"day_chunk": (0, max(1, round(self.spec.input_days**0.5)))} | remat
         return {"pixel_chunk": (0, *PIXEL_CHUNKS)} | remat
 

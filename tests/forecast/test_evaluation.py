@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -11,7 +12,9 @@ from configs import forecast_air_temperature
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.engine import step
+from tds_jax.errors import UserError
 from tds_jax.forecast import baselines, evaluation, figures
+from tds_jax.forecast.days import year_fraction
 from tests.forecast.small import SEA, record, small_task, write_record
 
 RECORD = pathlib.Path(__file__).parents[3] / "shared/data/air_temperature/air_temperature.nc"
@@ -144,3 +147,38 @@ def test_baselines_know_the_units_and_values_of_the_files(tmp_path):
         assert task.data_files() == {"record.nc": str(path)}
         found.add(baselines.digest(task.fields, range(10), False))
     assert len(found) == 3
+
+
+def test_another_period_is_judged_whole_beside_what_the_run_has_learnt(evaluated, tmp_path):
+    task, model, _, workdir = evaluated
+    run = tmp_path / "run"
+    (run / "on_other").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    later = write_record(tmp_path / "later.nc", count=420, first="2019-06-01", seed=1)
+    other = small_task(later, tmp_path)
+    with pytest.raises(UserError, match="has no baselines of test for other data; evaluate the r"):
+        evaluation.evaluate(other, model, "test", run / "on_other")
+    (run / "baselines_test.npz").write_bytes((workdir / "baselines_test.npz").read_bytes())
+    learnt = baselines.Fitted.read(run / "baselines_test.npz")
+    days = task.fields.days
+    assert learnt.days == (str(days[0]), str(days[task.split["test"].start - 1]))
+
+    report = evaluation.evaluate(other, model, "test", run / "on_other")
+    assert not (run / "on_other" / "baselines_test.npz").exists()
+    after = other.fields.days > np.datetime64(learnt.days[1])
+    first, last = np.flatnonzero(after)[0], len(other.fields.days) - 1
+    counted = {row.count for row in report.rows if row.group == "lead/1"}
+    assert counted == {(last - first - 1) * (~SEA).sum()}  # three leads: two starts fewer than days
+    assert report.notes[0].startswith(f"{last - first - 1} forecasts of {other.fields.days[first]}")
+    truth = other.fields.read(first, last + 1, ("swvl1",))[..., 0]
+    phase = jnp.asarray(year_fraction(other.fields.days[first:])[None], jnp.float32)
+    usual = np.asarray(baselines._usual(learnt.coefficients[..., 0], phase))[0]
+    squares = [np.square(truth[n : len(truth) - 2 + n] - usual[n : len(truth) - 2 + n])[:, ~SEA]
+               for n in range(3)]  # fmt: skip
+    # f32 of values near 0.3, squared differences near 1e-3
+    wanted = np.sqrt(np.mean(squares))
+    assert report.value("rmse", "climatology") == pytest.approx(wanted, rel=1e-4)
+
+    early = small_task(write_record(tmp_path / "same.nc", count=300), tmp_path)
+    with pytest.raises(UserError, match="which the run has learnt from; give another period"):
+        evaluation.evaluate(early, model, "test", run / "on_other")
