@@ -81,7 +81,7 @@ def elsewhere(task: ForecastTask, split: str, workdir: Path | None) -> Fitted | 
 
 
 def windows_elsewhere(task: ForecastTask, fitted: Fitted) -> ForecastWindows:
-    """All windows of other data, whose targets are none of the days that baselines have learnt from."""
+    """Windows of other data whose targets are none of the days that the run has learnt from."""
     fields, spec = task.fields, task.spec
     starts = window_starts(fields.days, spec, range(len(fields.days)), 0)
     first, last = (np.datetime64(day, "D") for day in fitted.days)
