@@ -57,6 +57,9 @@ def get_config() -> ConfigDict:
     # member of an ensemble, spread as far as the prior errs on train days until training changes
     # that. 0 = one forecast. Needs prior 'damped' or 'linear'.
     config.model.noise = 0
+    # What the target is never below, in the run's unit, as (0.0,) for rain: forecasts below it are
+    # raised to it when they are used; training goes on where they would be. () = nothing.
+    config.model.floor = ()
     config.model.extra_inputs = ("land_mask", "day_of_year")  # also 'coordinates'
 
     # Redone together going backward instead of kept, 0 keeps all: days of convlstm; sequences

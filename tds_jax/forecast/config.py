@@ -38,7 +38,7 @@ class ForecastModelConfig(Settings, group="model"):
     `forecast.prior`. periodic: columns go around the globe. local_kernel, local_days: a linear map
     from the last days around a cell to each lead, added too; with prior 'linear' the fitted one.
     local_means, local_ridge: of the latter. noise: fields of noise that make an
-    ensemble of the network's answer; 0 for one forecast.
+    ensemble of the network's answer; 0 for one forecast. floor: what no forecast is below.
     """
 
     name: str = field(metadata=one_of_or_own(*NETWORKS))
@@ -59,6 +59,7 @@ class ForecastModelConfig(Settings, group="model"):
     local_means: tuple[int, ...]
     local_ridge: float = field(metadata=at_least(0))
     noise: int = field(metadata=at_least(0))
+    floor: tuple[float, ...]
     extra_inputs: tuple[str, ...] = field(
         metadata=one_of("land_mask", "day_of_year", "coordinates")
     )
@@ -81,6 +82,10 @@ class ForecastModelConfig(Settings, group="model"):
             self.prior not in ("damped", "linear") or self.normalize != "none",
             f"model.prior={self.prior!r} damps what differs from the usual, but model.normalize="
             "'none' knows nothing usual; use 'anomaly'",
+        )
+        require(
+            len(self.floor) < 2,
+            f"model.floor={self.floor} must be one number, such as (0.0,), or () for none",
         )
         require(
             self.noise == 0 or self.prior in ("damped", "linear"),
@@ -215,6 +220,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "local_means": (),
             "local_ridge": 0.0,
             "noise": 0,
+            "floor": (),
         },
         "data": {"select": (), "source": ""},
         "loss": {"own": "", "crps_weight": 0.0, "members": 2},

@@ -33,8 +33,9 @@ class Surroundings:
     grid: (H, W). channels, target: how many variables, and which of them is forecast. terms: of
     the centre, 1 + 2·harmonics or 1. per_cell: whether centre and scale differ between cells.
     prior: 'none', 'last', 'damped' or 'linear'. local: (kernel, days) of the linear map, days 0 for
-    none; means: see `prior.Inputs`. noise: fields of it that the network reads. static: maps added
-    to every day's input. season: whether sine and cosine of the year are.
+    none; means: see `prior.Inputs`. noise: fields of it that the network reads. floor: what no
+    forecast is below, or (). static: maps added to every day's input. season: whether sine and
+    cosine of the year are.
     periodic: whether the linear map goes around the globe, as the network then does.
     """
 
@@ -49,6 +50,7 @@ class Surroundings:
     local: tuple[int, int]
     means: tuple[int, ...]
     noise: int
+    floor: tuple[float, ...]
     static: int
     season: bool
     periodic: bool
@@ -106,7 +108,8 @@ class Forecaster(Module):
     def __call__(self, batch: Batch, train: bool) -> jax.Array:
         """(B, L, H, W) f32 in the data's unit, of `fields`, `present`, `phase`, `origin`, `key`."""
         x = self.normalized(batch)
-        return self._placed(self._answer(x, batch, train, batch.get("key"), None), x, batch)
+        answer = self._answer(x, batch, train, batch.get("key"), None)
+        return self._raised(self._placed(answer, x, batch), train)
 
     def members(self, batch: Batch, train: bool, count: int) -> jax.Array:
         """(B, count, L, H, W) as of `__call__`: an ensemble, each member of its own draw of noise.
@@ -131,7 +134,12 @@ class Forecaster(Module):
             answers = [*jax.lax.map(one, jnp.arange(count))]
         middle = self._placed(jnp.zeros_like(answers[0]), x, batch)
         scale = self.target_scale(batch)
-        return jnp.stack([middle + answer * scale for answer in answers], axis=1)
+        return self._raised(jnp.stack([middle + y * scale for y in answers], axis=1), train)
+
+    def _raised(self, forecasts: jax.Array, train: bool) -> jax.Array:
+        """No forecast below the floor; in training they are let be, for nothing is learnt there."""
+        below = self.around.floor and not train
+        return jnp.maximum(forecasts, self.around.floor[0]) if below else forecasts
 
     def _answer(
         self,

@@ -213,6 +213,7 @@ class ForecastTask:
             local=(model.local_kernel, model.local_days),
             means=model.local_means if model.prior == "linear" else (),
             noise=model.noise,
+            floor=model.floor,
             static=statics.count(extra, data.static),
             season="day_of_year" in extra,
             periodic=model.periodic,
@@ -283,8 +284,7 @@ class ForecastTask:
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of a batch: crops in training, if there are any, else whole grids."""
         crop = self.config.data.crop
-        grid = self.recorded.height, self.recorded.width
-        cells = crop if train and any(crop) else grid
+        cells = crop if train and any(crop) else (self.recorded.height, self.recorded.width)
         days, leads = self.spec.input_days, self.spec.lead_days
         channels = len(self.recorded.variables)
         leaves: dict[str, tuple[tuple[int, ...], Any]] = {

@@ -65,7 +65,8 @@ class UNet(Module):
     """Fields of past days (B, T, H, W, C) -> maps of coming days (B, L, H, W), f32.
 
     A block at full size, at a half and at a quarter, and back with what each size held: a cell sees
-    some 40 cells around it. Ronneberger et al. 2015. Maps of odd sizes are continued by a row.
+    some 40 cells around it. Ronneberger et al. 2015. Maps of odd sizes are continued by a row. The
+    fresh network answers 0.
 
     by_day: first, as in SimVP (Gao et al. 2022), a convolution that each day passes alone.
     """
@@ -107,6 +108,9 @@ class UNet(Module):
             setattr(self, f"join_{n}", conv(2 * hidden, hidden, KERNEL))
             setattr(self, f"up_{n}", block())
         self.out = LeadHead(hidden, leads, head, dtype=dtype, rngs=rngs)
+        # At first it says 0: what it is added to is the forecast from which training sets out.
+        self.out.linear.kernel[...] = jnp.zeros_like(self.out.linear.kernel[...])
+        self.out.linear.bias[...] = jnp.zeros_like(self.out.linear.bias[...])
 
     def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> jax.Array:
         """keys (B, 2): dropout, or None. train changes nothing else."""

@@ -250,3 +250,16 @@ def test_it_says_where_its_data_are_and_how_much_of_what_they_hold(path, tmp_pat
         "400 days 2019-01-01 to 2020-02-04 (train 240, val 80, test 80), 5 x 6 cells, lat 60..56, "
         "lon 0..5; swvl1, tp -> swvl1"
     )
+
+
+def test_no_forecast_is_below_the_floor_but_in_training(path, tmp_path):
+    task = small_task(path, tmp_path, model__floor=(0.31,), model__normalize="scalar",
+                      model__prior="last")  # fmt: skip
+    model = silent(task)
+    batch = jax.tree.map(jnp.asarray, batch_of(task.source("test"), (0, 5)))
+    free = np.asarray(model(batch, True))
+    raised = np.asarray(model(batch, False))
+    assert (free < 0.31).any()
+    assert (free > 0.31).any()
+    np.testing.assert_array_equal(raised, np.maximum(free, np.float32(0.31)))
+    np.testing.assert_array_equal(model.members(batch, False, 1)[:, 0], raised)

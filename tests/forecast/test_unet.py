@@ -27,7 +27,12 @@ KEYS = jnp.asarray(np.arange(4, dtype=np.uint32).reshape(2, 2))
 
 
 def network(**changes):
-    return UNet(**SETTINGS | changes, rngs=nnx.Rngs(0))
+    """One that has learnt something: fresh ones answer 0."""
+    net = UNet(**SETTINGS | changes, rngs=nnx.Rngs(0))
+    assert not np.asarray(net.out.linear.kernel[...]).any()
+    shape = net.out.linear.kernel[...].shape
+    net.out.linear.kernel[...] = jnp.asarray(np.random.default_rng(2).normal(size=shape), "f4")
+    return net
 
 
 @pytest.fixture(scope="module")
