@@ -11,7 +11,7 @@ from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.config import differences
 from tds_jax.errors import UserError
-from tds_jax.fields import require_ending, require_shares
+from tds_jax.fields import require_ending, require_folder, require_shares
 
 GROUPS = tasks.groups("pose")
 
@@ -265,6 +265,17 @@ def test_a_file_is_not_named_as_another_format(tmp_path):
     require_ending("--output", tmp_path / "folder.d", (".npz",))
     with pytest.raises(UserError, match=r"a.onnx ends in .onnx, but what is written is .npz; name"):
         require_ending("--output", tmp_path / "a.onnx", (".npz",))
+
+
+def test_a_folder_is_not_named_as_a_file(tmp_path):
+    for name in ("emg", "v1.2", "ECG.d"):
+        require_folder("--output", tmp_path / name)
+    (tmp_path / "old.csv").mkdir()
+    require_folder("--output", tmp_path / "old.csv")
+    with pytest.raises(
+        UserError, match=r"new\.zarr ends in \.zarr, but what is written is a folder"
+    ):
+        require_folder("--output", tmp_path / "new.zarr")
 
 
 @pytest.mark.parametrize("name", ["pose", "forecast", "voxel"])
