@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.optim.batch_size = 16
     config.optim.learning_rate = 1e-3
     config.optim.steps = 60
+    config.optim.ema_decay = 0.95
     config.eval.every = 0  # there is no val
     config.eval.batch_size = 16
     return config

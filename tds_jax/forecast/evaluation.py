@@ -167,17 +167,20 @@ def compared(
 ) -> tuple[jax.Array, dict[str, States], dict[str, Scores]]:
     """The model's forecast (B, L, H, W), states of all methods, and scores of their forecasts.
 
-    The forecast is the mean of its ensemble, where it is one; some baselines are then normal
-    distributions. area: (H,) weights of rows.
+    Of an ensemble it is the middle, without noise: the mean of a few members is further from the
+    truth by what these vary. Some baselines are then normal distributions. area: (H,) weights of
+    rows.
     """
     assert isinstance(model, Forecaster)
     target, weight = batch["target"], batch["weight"]
-    members = model.members(batch, False, task.ensemble)
     others = baselines.forecasts(fitted, batch, task.target, task.config.model.periodic)
-    every = {MODEL: members.mean(axis=1)} | others
+    every = {MODEL: model(batch, False)} | others
     errors = {name: forecast - target for name, forecast in every.items()}
     crps, variance = {}, {}
+    ranks = {name: jnp.zeros((target.shape[1], 0)) for name in every}
     if task.config.model.noise:
+        members = model.members(batch, False, task.ensemble)
+        ranks[MODEL] = rank_counts(members, target, weight)
         crps[MODEL], variance[MODEL] = fair_crps(members, target), members.var(axis=1, ddof=1)
         for name, spread in baselines.spreads(fitted, batch).items():
             # A cell without any day of training has no spread; it has no weight either.
@@ -186,9 +189,8 @@ def compared(
     beside = target, others["climatology"], weight, area
     states = {name: metrics.compare(forecast, *beside) for name, forecast in every.items()}
     for name, values in crps.items():
-        ranks = jnp.zeros((target.shape[1], 0))
-        ranks = rank_counts(members, target, weight) if name == MODEL else ranks
-        states[name]["ensemble"] = Ensemble.of(values, variance[name], errors[name], weight, ranks)
+        own = Ensemble.of(values, variance[name], errors[name], weight, ranks[name])
+        states[name]["ensemble"] = own
     scores = {
         name: metrics.scores(forecast, *beside, crps.get(name)) for name, forecast in every.items()
     }

@@ -100,8 +100,8 @@ class Scores(metrics.Additive):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Ensemble(metrics.Additive):
-    """Σ weight, weight·CRPS, weight·variance and weight·error² of the mean, (L,), and how often the
-    truth lay above so many of M members, (L, M + 1); (L, 0) without members."""
+    """Σ weight, weight·CRPS, weight·variance and weight·error² of the middle, (L,), and how often
+    the truth lay above so many of M members, (L, M + 1); (L, 0) without members."""
 
     weight: Any
     crps: Any
@@ -118,7 +118,7 @@ class Ensemble(metrics.Additive):
         weight: jax.Array,
         ranks: jax.Array,
     ) -> Self:
-        """All but ranks are (B, L, H, W); error is of the mean."""
+        """All but ranks are (B, L, H, W); error is of the middle."""
 
         def total(values: jax.Array) -> jax.Array:
             return jnp.sum(weight * values, axis=(0, 2, 3), dtype=jnp.float32)
@@ -134,20 +134,18 @@ class Ensemble(metrics.Additive):
     def values(self, lead: int | None = None) -> dict[str, float]:
         """crps, spread and spread_skill of a lead or of all.
 
-        spread: root of the mean variance. spread_skill: it, with a member's share √((M + 1) / M),
-        over the RMSE of the mean; 1 where both tell the same of how far the truth may be.
+        spread: root of the mean variance. spread_skill: it over the RMSE of the middle; 1 where
+        both tell the same of how far the truth may be.
         """
         leads = slice(None) if lead is None else slice(lead, lead + 1)
         weight, crps, variance, squared = (
             float(each[leads].sum())
             for each in (self.weight, self.crps, self.variance, self.squared)
         )
-        count = self.ranks.shape[-1] - 1
-        share = (count + 1) / count if count > 0 else 1.0
         return {
             "crps": metrics.divide(crps, weight),
             "spread": math.sqrt(metrics.divide(variance, weight)),
-            "spread_skill": math.sqrt(metrics.divide(share * variance, squared)),
+            "spread_skill": math.sqrt(metrics.divide(variance, squared)),
         }
 
 

@@ -151,5 +151,5 @@ def test_ranks_and_spread_count_what_they_say():
     variance, error = members.var(axis=1, ddof=1), members.mean(axis=1) - truth
     state = Ensemble.of(*map(jnp.asarray, (variance, variance, error, weight, ranks)))
     counts = weight > 0
-    wanted = np.sqrt(1.25 * variance[counts].mean() / np.square(error[counts]).mean())
+    wanted = np.sqrt(variance[counts].mean() / np.square(error[counts]).mean())
     assert state.values()["spread_skill"] == pytest.approx(wanted, rel=1e-5)
