@@ -80,20 +80,20 @@ class Scores(metrics.Additive):
 
     def values(self) -> dict[str, float]:
         """rmse, rmse_area, acc and crps over all leads, and 'rmse/n' … of each lead n from 1."""
-        found = self._of(slice(None), "")
-        for lead in range(len(self.weight)):
-            found |= self._of(slice(lead, lead + 1), f"/{lead + 1}")
-        return found
-
-    def _of(self, leads: slice, suffix: str) -> dict[str, float]:
-        sums = {name: float(each[leads].sum()) for name, each in vars(self).items()}
+        # All leads stand after the last.
+        sums = {name: np.append(each, each.sum()) for name, each in vars(self).items()}
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = {
+                "rmse": np.sqrt(sums["squared"] / sums["weight"]),
+                f"rmse{AREA}": np.sqrt(sums["squared_area"] / sums["weight_area"]),
+                "acc": sums["acc"] / sums["acc_count"],
+                "crps": sums["crps"] / sums["weight"],
+            }
+        names = [*(f"/{lead + 1}" for lead in range(len(self.weight))), ""]
         return {
-            f"rmse{suffix}": math.sqrt(metrics.divide(sums["squared"], sums["weight"])),
-            f"rmse{AREA}{suffix}": math.sqrt(
-                metrics.divide(sums["squared_area"], sums["weight_area"])
-            ),
-            f"acc{suffix}": metrics.divide(sums["acc"], sums["acc_count"]),
-            f"crps{suffix}": metrics.divide(sums["crps"], sums["weight"]),
+            f"{metric}{name}": value
+            for metric, values in found.items()
+            for name, value in zip(names, values.tolist(), strict=True)
         }
 
 

@@ -23,8 +23,14 @@ PUBLISHED = {
     "persistence": "2.580 3.608 4.008 4.338 4.514 4.611 4.749 4.903 5.061 5.140 4.414",
     "climatology": "3.641 3.655 3.669 3.688 3.708 3.722 3.735 3.753 3.783 3.810 3.717",
     "damped_persistence": "2.405 3.126 3.352 3.500 3.580 3.624 3.666 3.703 3.746 3.776 3.471",
+    "linear": "2.171 3.021 3.296 3.460 3.558 3.611 3.656 3.694 3.735 3.767 3.428",
 }
-BY_AREA = {"persistence": 3.962, "climatology": 3.338, "damped_persistence": 3.122}
+BY_AREA = {
+    "persistence": 3.962,
+    "climatology": 3.338,
+    "damped_persistence": 3.122,
+    "linear": 3.076,
+}
 
 
 def fresh(task):
@@ -37,6 +43,10 @@ def test_baselines_of_the_real_record_are_the_published_ones_to_three_decimals(t
         pytest.skip(f"{RECORD.name} is not beside this checkout")
     values = forecast_air_temperature.get_config()
     values.data.path = str(RECORD)
+    values.model.name, values.model.prior, values.model.noise = "cnn3d_lstm_micro", "none", 0
+    values.model.local_days, values.model.local_means = 0, ()
+    values.data.variables, values.data.input_days = ("air",), 10
+    values.loss.crps_weight, values.loss.mse_weight = 0.0, 1.0
     values.model.hidden, values.model.lstm_hidden, values.model.groups = 4, 1, 1
     values.eval.batch_size = 69
     task = tasks.get(configuration.resolve(values.to_dict(), tasks.groups("forecast")))
@@ -182,3 +192,19 @@ def test_another_period_is_judged_whole_beside_what_the_run_has_learnt(evaluated
     early = small_task(write_record(tmp_path / "same.nc", count=300), tmp_path)
     with pytest.raises(UserError, match="which the run has learnt from; give another period"):
         evaluation.evaluate(early, model, "test", run / "on_other")
+
+
+def test_intervals_are_of_blocks_as_long_as_a_window_and_stand_at_every_lead(evaluated):
+    task, _, report, _ = evaluated
+    starts = task.source("test").starts
+    count = len(set(starts // task.spec.length))
+    assert report.drawn == f"{count} blocks of forecasts of 7 days"
+    assert count < len(starts) / 5
+    rows = {(row.group, row.method, row.metric): row for row in report.rows}
+    for lead in (1, 2, 3):
+        own, other = (rows[f"lead/{lead}", method, "rmse"] for method in ("model", "linear"))
+        assert own.low < own.value < own.high
+        apart = rows[f"against_model/lead/{lead}", "linear", "rmse"]
+        assert apart.value == pytest.approx(other.value - own.value)
+        assert apart.low < apart.value < apart.high
+    assert any(line.startswith("rmse: ") for line in report.verdict)

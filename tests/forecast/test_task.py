@@ -10,7 +10,7 @@ from tds_jax import tasks
 from tds_jax.engine import step
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
-from tds_jax.forecast import baselines
+from tds_jax.forecast import baselines, linear
 from tds_jax.forecast.recorded import packed
 from tests.forecast.small import SEA, batch_of, record, small_config, small_task, write_record
 
@@ -94,6 +94,15 @@ def test_a_silent_network_leaves_the_damped_persistence_baseline(path, tmp_path)
     found = forecast(silent(task), batch)
     # f32 near 0.3, two orders of summing the same terms.
     np.testing.assert_allclose(found, expected["damped_persistence"], atol=1e-6)
+    # Weights of a condition of some hundreds, of f32 inputs, stored as f32; the spread is 0.02.
+    fit = {"model__prior": "linear", "model__local_days": 2, "model__local_ridge": linear.RIDGE}
+    found = forecast(silent(small_task(path, tmp_path, **fit)), batch)
+    np.testing.assert_allclose(found, expected["linear_inputs"], atol=1e-5)
+    assert np.abs(found - expected["damped_persistence"]).max() > 1e-3
+    alone = small_task(path, tmp_path, **fit, data__variables=("swvl1",))
+    one = batch_of(alone.source("test"), range(4))
+    np.testing.assert_allclose(forecast(silent(alone), one), expected["linear"], atol=1e-5)
+    found = forecast(silent(task), batch)
     last = silent(small_task(path, tmp_path, model__prior="last", model__normalize="scalar"))
     wanted = np.broadcast_to(batch["fields"][:, -1:, ..., 0], found.shape)
     known = np.broadcast_to(batch["present"][:, -1:, ..., 0] > 0, found.shape)
