@@ -44,7 +44,7 @@ def test_a_silent_networks_forecast_is_the_least_squares_of_train_days(task):
     waves = np.stack([np.ones_like(phase), np.sin(2 * np.pi * phase), np.cos(2 * np.pi * phase)])
     usual = np.einsum("kbn,khw->bnhw", waves, found["centre"][..., 0])
     damped = found["damping"][None] * x[:, -1, None, ..., 0]
-    rows, targets, places = [], [], []
+    rows, targets = [], []
     for example in range(len(source)):
         maps = np.concatenate([x[example, -2], x[example, -1]], axis=-1)  # older day first
         around = linear.patches(maps, 3, False).reshape(5, 6, -1)
