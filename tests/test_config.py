@@ -50,6 +50,12 @@ TOO_SMALL = {
     "checkpoint__keep": 0,
     "log__every": 0,
     "data__rotation": -1,
+    "data__noise": -0.1,
+    "data__gain_spread": -0.1,
+    "model__highpass_hz": -1.0,
+    "model__power_stride": 0,
+    "model__attention_frames": 0,
+    "model__user_embedding": -1,
 }
 OUTSIDE = {
     "seed": (-1, 2**32),
@@ -59,6 +65,7 @@ OUTSIDE = {
     "data__threads": (-1, 257),
     "data__prefetch": (0, 1025),
     "model__tracking_share": (-0.1, 1.1),
+    "data__channel_drop": (-0.1, 1.0),
 }
 CHOICES = {
     "optim__optimizer": "adam, adamw, sgd",
@@ -70,6 +77,8 @@ CHOICES = {
     "data__failures": "mask, blocks, reference",
     "model__name": "tds, neuropose",
     "model__alignment": "fixed, reference",
+    "model__encoder": "tds, conformer",
+    "model__powers": "none, rms, covariance",
     "model__initial_pose": "zeros, learned, given, mixed",
     "task": "pose",
 }
