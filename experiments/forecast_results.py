@@ -1,7 +1,7 @@
 """What forecasts are worth beside their baselines, with 95 % intervals: a run for each seed.
 
     python -m experiments.forecast_results --data=air_temperature.nc [--seeds=0,1,2]
-        [--config=configs/forecast_air_temperature.py] [--folder=DIR]
+        [--config=configs/forecast_air_ensemble.py] [--folder=DIR]
 
 Prints the tables of experiments/README.md: every method's RMSE and CRPS of the test split with its
 interval, by lead, and how far each baseline lies above the first seed's model. Runs that are in the
@@ -67,7 +67,7 @@ def table(reports: dict[int, Report], metric: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, evaluates, prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="forecast_air_temperature")
+    parser.add_argument("--config", default="forecast_air_ensemble")
     parser.add_argument("--data")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--folder")

@@ -51,6 +51,7 @@ def test_fair_crps_is_the_mean_over_pairs_of_different_members():
     np.testing.assert_allclose(found, wanted, atol=2e-6)  # f32 sums of a few numbers of about 1
 
 
+@pytest.mark.long
 def test_few_members_of_a_normal_forecast_score_as_the_whole_distribution():
     """Fair: on average, members drawn from N(1, 2²) score what its closed form says."""
     rng = np.random.default_rng(1)
@@ -79,6 +80,7 @@ def test_noise_is_normal_smooth_and_the_examples_own():
     assert np.abs(ensemble.smooth_noise(keys[:9], 1, 2, (4, 9)) - noise[:9]).max() > 1
 
 
+@pytest.mark.long
 def test_members_spread_as_the_prior_errs_before_any_training(task, model):
     """A network that answers 0: the members' spread is the train days' own, lead by lead."""
     graphdef, params, rest = split(model)

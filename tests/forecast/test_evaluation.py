@@ -43,10 +43,6 @@ def test_baselines_of_the_real_record_are_the_published_ones_to_three_decimals(t
         pytest.skip(f"{RECORD.name} is not beside this checkout")
     values = forecast_air_temperature.get_config()
     values.data.path = str(RECORD)
-    values.model.name, values.model.prior, values.model.noise = "cnn3d_lstm_micro", "none", 0
-    values.model.local_days, values.model.local_means = 0, ()
-    values.data.variables, values.data.input_days = ("air",), 10
-    values.loss.crps_weight, values.loss.mse_weight = 0.0, 1.0
     values.model.hidden, values.model.lstm_hidden, values.model.groups = 4, 1, 1
     values.eval.batch_size = 69
     task = tasks.get(configuration.resolve(values.to_dict(), tasks.groups("forecast")))

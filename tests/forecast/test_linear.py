@@ -11,7 +11,7 @@ from tds_jax.forecast.days import year_fraction
 from tests.forecast.files import dates
 
 H, W, LEADS = 4, 6, 2
-PERIODIC = [False, True]
+PERIODIC = [pytest.param(False, marks=pytest.mark.long), True]
 
 
 class Maps:

@@ -40,7 +40,7 @@ def x():
     return jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5, 7, 2)), jnp.float32)
 
 
-@pytest.mark.parametrize("by_day", [0, 3])
+@pytest.mark.parametrize("by_day", [pytest.param(0, marks=pytest.mark.long), 3])
 def test_every_day_reaches_every_lead_on_maps_of_odd_sizes(x, by_day):
     net = network(by_day=by_day)
     run = jax.jit(lambda x: net(x, False))
@@ -73,6 +73,7 @@ def test_recomputation_changes_no_gradient(x):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # sums of 140 squares, f32
 
 
+@pytest.mark.long
 def test_around_the_globe_a_shifted_map_gives_a_shifted_forecast():
     net = network(periodic=True)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 3, 4, 8, 2)), jnp.float32)
