@@ -218,7 +218,10 @@ def test_memory_options_are_settings_of_the_config(path, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model__name": "unet"}, r"model\.name='unet' is not known; use one of convlstm, cnn3d"),
+        (
+            {"model__name": "resnet"},
+            r"model\.name='resnet' is not known; use one of convlstm",
+        ),
         ({"data__target": "t2m"}, r"data\.target='t2m' is not known; use one of swvl1, tp"),
         ({"data__crop": (9, 9)}, r"data\.crop=\(9, 9\) does not fit the grid of 5 x 6"),
         ({"data__crop": (3, 3), "model__land_only": True}, r"moves the cells that model\.land"),
