@@ -21,9 +21,10 @@ def get_config() -> ConfigDict:
     config.task = "forecast"
 
     config.model = ConfigDict()
-    # 'convlstm' | 'cnn3d_lstm' | 'cnn3d_lstm_lite' | 'cnn3d_lstm_micro'.
+    # 'convlstm' | 'cnn3d_lstm' | 'cnn3d_lstm_lite' | 'cnn3d_lstm_micro'; with days as
+    # channels of maps 'unet' | 'simvp', each day on its own first.
     config.model.name = "cnn3d_lstm_micro"
-    config.model.hidden = 0  # 0 = as published: 16 | 64 | 32 | 16
+    config.model.hidden = 0  # 0 = as published: 16 | 64 | 32 | 16; 24 of maps
     config.model.lstm_hidden = 0  # 0 = as published: none | 32 | 16 | 8
     # 'pixels': the LSTM reads the days of one pixel. 'reference': as published, space and time
     # mixed up; for published weights and comparison only.
@@ -42,11 +43,23 @@ def get_config() -> ConfigDict:
     config.model.normalize = "anomaly"
     config.model.harmonics = 1  # annual waves of the climatology, the baselines' too
     # What the answer is added to: 'none' | 'last': the last day | 'damped': its anomaly, damped as
-    # train days damp it at each lead and cell.
+    # train days damp it at each lead and cell | 'linear': that, and the map below, fitted on train
+    # days by least squares instead of learnt step by step.
     config.model.prior = "damped"
     # A linear map of the last `local_days` days in a square of `local_kernel` cells, added too.
     config.model.local_kernel = 5
     config.model.local_days = 2  # 0 = none
+    # Of prior 'linear': its map also reads the target's mean anomaly over so many last days, which
+    # says how far this year is from the climatology.
+    config.model.local_means = ()
+    config.model.local_ridge = 0.005  # of prior 'linear': added share of its inputs' mean square
+    # Fields of noise that the network reads, each smooth over some cells: another draw is another
+    # member of an ensemble, spread as far as the prior errs on train days until training changes
+    # that. 0 = one forecast. Needs prior 'damped' or 'linear'.
+    config.model.noise = 0
+    # What the target is never below, in the run's unit, as (0.0,) for rain: forecasts below it are
+    # raised to it when they are used; training goes on where they would be. () = nothing.
+    config.model.floor = ()
     config.model.extra_inputs = ("land_mask", "day_of_year")  # also 'coordinates'
 
     # Redone together going backward instead of kept, 0 keeps all: days of convlstm; sequences
@@ -58,6 +71,9 @@ def get_config() -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.mse_weight = 1.0  # of errors in units of the target's spread
     config.loss.mae_weight = 0.0  # of absolute ones
+    # Of the ensemble that model.noise makes: its fair CRPS, which rewards the right spread, too.
+    config.loss.crps_weight = 0.0
+    config.loss.members = 2  # drawn for each example in training; each is a pass of the network
     config.loss.area = False  # True: cells count by their area
     # A loss of one's own, 'package.module:function', added to the others; '' = none.
     config.loss.own = ""
@@ -66,7 +82,8 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # file, folder or pattern of NetCDF or HDF5, or Zarr; '' = generated
     # Data of one's own instead of files, 'package.module:Name', see docs/own_parts.md; '' = none.
     config.data.source = ""
-    config.data.variables = ("swvl1", "ro", "e", "tp")  # channels, in this order
+    # Channels, in this order; also an hour of the day, as 'swvl1@18' for 18 UTC.
+    config.data.variables = ("swvl1", "ro", "e", "tp")
     config.data.target = "swvl1"  # the variable to forecast, one of them
     # Totals, whose days are not the mean of their hours. 'tp': of the kind that its values show;
     # or 'tp=running' (from 00 UTC, as ERA5-Land) | 'tp=step' (of each step, as ERA5) |
@@ -102,6 +119,7 @@ def get_config() -> ConfigDict:
     config.optim.warmup_steps = 20
     config.eval.every = 25
     config.eval.batch_size = 8
+    config.eval.members = 20  # of an ensemble, in evaluation and predict
     config.eval.metric = "rmse"
     config.eval.min_delta = 0.0
     config.log.every = 10

@@ -4,7 +4,7 @@
 
 Prints the tables, writes report.html, report.json, report_<split>.csv and the figures in plots/; of
 other data than the run's, into a folder of their own in the workdir. Baselines are those of the
-train split, fitted once and kept.
+train split, fitted once and kept; a forecast run judges all of another period beside its own.
 """
 
 import sys

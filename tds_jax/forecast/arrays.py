@@ -20,11 +20,12 @@ class Answer:
 
     def __init__(self, task: ForecastTask, model: nnx.Module, workdir: Path | None = None) -> None:
         self._task, self._model = task, model
-        self._run = prediction.runner(model)
+        self._run = prediction.runner(task, model)
 
     def __call__(self, fields: xr.Dataset | xr.DataArray) -> xr.Dataset:
         """The run's variables over time, latitude and longitude on its grid -> the target over
-        (time, prediction_timedelta, latitude, longitude).
+        (time, prediction_timedelta, latitude, longitude), of a model with noise over
+        (time, realization, …).
 
         Names, units, calendars and steps are met as in files, see the forecast README; a DataArray
         is the run's only variable. There is a forecast after every day that ends an unbroken

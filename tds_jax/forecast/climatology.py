@@ -98,7 +98,7 @@ def _sums(fields: Fields, days: Sequence[int] | range, waves: int) -> _Sums:
     shape = len(fields.lat), len(fields.lon), len(fields.variables)
     size = 1 + 2 * waves
     sums = _Sums(np.zeros((size, size, *shape)), np.zeros((size, *shape)), np.zeros(shape))
-    for indices, block in _blocks(fields, days):
+    for indices, block in blocks(fields, days):
         known = np.isfinite(block)
         values = np.where(known, block, 0).astype(np.float64)
         basis = harmonics(year_fraction(fields.days[indices]), waves)
@@ -116,7 +116,7 @@ def _solve(gram: np.ndarray, product: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.einsum("...pq,q...->...p", inverse, product), -1, 0)
 
 
-def _blocks(
+def blocks(
     fields: Fields, days: Sequence[int] | range, variables: Sequence[str] = ()
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(indices, (n, H, W, C) values) of consecutive indices, BLOCK_DAYS at most."""
@@ -141,7 +141,7 @@ def fit_damping(
     shape = leads, len(fields.lat), len(fields.lon)
     products, squares = np.zeros(shape), np.zeros(shape)
     recent: deque[tuple[np.datetime64, np.ndarray]] = deque(maxlen=leads)
-    for indices, block in _blocks(fields, days, (fields.target,)):
+    for indices, block in blocks(fields, days, (fields.target,)):
         dates = fields.days[indices]
         anomalies = (block - climatology.at(dates))[..., 0]
         known = np.isfinite(anomalies)

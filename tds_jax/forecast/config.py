@@ -17,8 +17,11 @@ from tds_jax.fields import (
     require_choice,
     require_shares,
 )
+from tds_jax.forecast.hours import hour_of
 
-NETWORKS = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
+PUBLISHED = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
+MAPS = ("unet", "simvp")  # of maps alone: no LSTM, nothing published
+NETWORKS = (*PUBLISHED, *MAPS)
 WHOLE_WINDOW = -1
 
 
@@ -30,9 +33,12 @@ class ForecastModelConfig(Settings, group="model"):
     gets those of these settings that it asks for.
     normalize: what the network sees is (field - centre) / scale, centre being one mean per
     variable ('scalar'), one per cell ('cell') or the harmonic climatology of each cell ('anomaly').
-    prior: what its answer is added to: nothing, the last day, or the last day's anomaly damped as
-    train days damp it at each lead and cell. periodic: columns go around the globe. local_kernel,
-    local_days: a linear map from the last days around a cell to each lead, added too.
+    prior: what its answer is added to: nothing, the last day, the last day's anomaly damped as
+    train days damp it at each lead and cell, or that and a linear map fitted on train days, see
+    `forecast.prior`. periodic: columns go around the globe. local_kernel, local_days: a linear map
+    from the last days around a cell to each lead, added too; with prior 'linear' the fitted one.
+    local_means, local_ridge: of the latter. noise: fields of noise that make an
+    ensemble of the network's answer; 0 for one forecast. floor: what no forecast is below.
     """
 
     name: str = field(metadata=one_of_or_own(*NETWORKS))
@@ -47,9 +53,13 @@ class ForecastModelConfig(Settings, group="model"):
     periodic: bool
     normalize: str = field(metadata=one_of("none", "scalar", "cell", "anomaly"))
     harmonics: int = field(metadata=at_least(1))
-    prior: str = field(metadata=one_of("none", "last", "damped"))
+    prior: str = field(metadata=one_of("none", "last", "damped", "linear"))
     local_kernel: int = field(metadata=at_least(0))
     local_days: int = field(metadata=at_least(0))
+    local_means: tuple[int, ...]
+    local_ridge: float = field(metadata=at_least(0))
+    noise: int = field(metadata=at_least(0))
+    floor: tuple[float, ...]
     extra_inputs: tuple[str, ...] = field(
         metadata=one_of("land_mask", "day_of_year", "coordinates")
     )
@@ -61,13 +71,30 @@ class ForecastModelConfig(Settings, group="model"):
             f"model.local_kernel={self.local_kernel} has no middle cell; use an odd number",
         )
         require(
-            not self.land_only or (self.name in NETWORKS[1:] and self.layout == "pixels"),
+            self.name not in MAPS or self.layout == "pixels",
+            f"model.layout='reference' is of published networks; {self.name} has layout='pixels'",
+        )
+        require(
+            not self.land_only or (self.name in PUBLISHED[1:] and self.layout == "pixels"),
             "model.land_only=True needs an LSTM per pixel; use a cnn3d_lstm and layout='pixels'",
         )
         require(
-            self.prior != "damped" or self.normalize != "none",
-            "model.prior='damped' damps what differs from the usual, but model.normalize='none' "
-            "knows nothing usual; use 'anomaly'",
+            self.prior not in ("damped", "linear") or self.normalize != "none",
+            f"model.prior={self.prior!r} damps what differs from the usual, but model.normalize="
+            "'none' knows nothing usual; use 'anomaly'",
+        )
+        require(
+            len(self.floor) < 2,
+            f"model.floor={self.floor} must be one number, such as (0.0,), or () for none",
+        )
+        require(
+            self.noise == 0 or self.prior in ("damped", "linear"),
+            f"model.noise={self.noise} spreads as the prior errs, but model.prior={self.prior!r} "
+            "is none that is fitted; use 'damped' or 'linear'",
+        )
+        require(
+            self.prior != "linear" or self.local_days > 0,
+            "model.prior='linear' reads model.local_days=0 days; use 1 or more",
         )
 
 
@@ -128,26 +155,33 @@ class ForecastDataConfig(SourceConfig):
             f"data.variables={self.variables} must name each variable once",
         )
         require_choice("data.target", self.target, self.variables)
+        for name in self.variables:
+            hour_of(name)
 
 
 @dataclasses.dataclass(frozen=True)
 class ForecastLossConfig(Settings, group="loss"):
-    """loss = mse_weight * error² + mae_weight * |error|, errors in normalised units.
+    """loss = mse_weight * error² + mae_weight * |error| + crps_weight * CRPS, in normalised units.
 
-    area: cells count by their area instead of alike. own: 'package.module:function' of (prediction,
-    target), both (B, L, H, W) in those units, that gives as many: what each costs besides.
+    Errors are of the mean of `members` forecasts where model.noise makes several; CRPS is the fair
+    one of these, see `forecast.ensemble`. area: cells count by their area instead of alike. own:
+    'package.module:function' of (prediction, target), both (B, L, H, W) in those units, that gives
+    as many: what each costs besides.
     """
 
     mse_weight: float = field(metadata=at_least(0))
     mae_weight: float = field(metadata=at_least(0))
+    crps_weight: float = field(metadata=at_least(0))
+    members: int = field(metadata=at_least(2))
     area: bool
     own: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.mse_weight + self.mae_weight > 0 or bool(self.own),
-            "loss.mse_weight=0 and loss.mae_weight=0 leave nothing to learn; raise one",
+            self.mse_weight + self.mae_weight + self.crps_weight > 0 or bool(self.own),
+            "loss.mse_weight=0, loss.mae_weight=0 and loss.crps_weight=0 leave nothing to learn; "
+            "raise one",
         )
 
 
@@ -165,9 +199,10 @@ class ForecastMemoryConfig(MemoryConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ForecastEvalConfig(EvalConfig):
-    """The engine's settings."""
+    """The engine's settings, and how many forecasts an ensemble of model.noise has."""
 
     metric: str = field(metadata={"rises": ("r2", "skill")})
+    members: int = field(metadata=at_least(2))
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
@@ -180,8 +215,15 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
         chunk, days = memory.pop("decoder_chunk"), values["model"]["name"] == "convlstm"
         memory |= {"day_chunk": chunk * days, "pixel_chunk": chunk * (not days)}
     later: dict[str, dict[str, Any]] = {
-        "model": {"periodic": False},
+        "model": {
+            "periodic": False,
+            "local_means": (),
+            "local_ridge": 0.0,
+            "noise": 0,
+            "floor": (),
+        },
         "data": {"select": (), "source": ""},
-        "loss": {"own": ""},
+        "loss": {"own": "", "crps_weight": 0.0, "members": 2},
+        "eval": {"members": 2},
     }
     return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

@@ -1,5 +1,6 @@
 """A forecast model beside its baselines, lead by lead; memory does not grow with the days."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,24 +10,34 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tds_jax.engine import intervals
 from tds_jax.engine import metrics as states_of
 from tds_jax.engine.evaluation import Evaluator
-from tds_jax.engine.report import ALL, MODEL, Report, Row
+from tds_jax.engine.intervals import Resampled
+from tds_jax.engine.report import AGAINST_MODEL, ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
+from tds_jax.engine.workdir import CONFIG
+from tds_jax.fields import require
 from tds_jax.forecast import baselines, figures, metrics
 from tds_jax.forecast.baselines import Fitted
 from tds_jax.forecast.climatology import lacks_season, season_gap
+from tds_jax.forecast.ensemble import fair_crps, normal_crps, rank_counts
 from tds_jax.forecast.figures import LEAD, Canvas, Sample
-from tds_jax.forecast.metrics import AREA, States
+from tds_jax.forecast.metrics import AREA, Ensemble, Scores, States
+from tds_jax.forecast.model import Forecaster
 from tds_jax.forecast.task import ForecastTask
+from tds_jax.forecast.windows import ForecastWindows, window_starts
 
 # Skill against each baseline, under names that fit a table.
 SKILLS = {
     "persistence": "skill_pers",
     "climatology": "skill_clim",
     "damped_persistence": "skill_damp",
+    baselines.LINEAR: "skill_lin",
 }
-HEADLINE = ("rmse", f"rmse{AREA}", "ubrmse", "acc", *SKILLS.values())
+# -> whether more is better
+JUDGED = {"rmse": False, f"rmse{AREA}": False, "acc": True, "crps": False}
+HEADLINE = ("rmse", f"rmse{AREA}", "crps", "spread_skill", "ubrmse", "acc", *SKILLS.values())
 
 
 def days_before(task: ForecastTask, split: str) -> range:
@@ -42,45 +53,148 @@ def fitted_baselines(task: ForecastTask, split: str, workdir: Path | None) -> Fi
     days = days_before(task, split)
     path = workdir / f"baselines_{split}.npz" if workdir else None
     kept = Fitted.read(path) if path else None
-    if kept and kept.digest == baselines.digest(task.fields, days):
+    model = task.config.model
+    if kept and kept.digest == baselines.digest(task.fields, days, model.periodic):
         return kept
-    fitted = baselines.fit(task.fields, days, task.spec.lead_days, task.config.model.harmonics)
+    leads = task.spec.lead_days
+    fitted = baselines.fit(task.fields, days, leads, model.harmonics, model.periodic)
     if path:
         fitted.write(path)
     return fitted
 
 
+def elsewhere(task: ForecastTask, split: str, workdir: Path | None) -> Fitted | None:
+    """The run's baselines of a split, where the folder is one in it for data of another period.
+
+    Nothing is fitted on such data, the model has not been either. None for the run's own.
+    """
+    if workdir is None or not (workdir.parent / CONFIG).exists():
+        return None
+    kept = Fitted.read(workdir.parent / f"baselines_{split}.npz")
+    shape = task.spec.lead_days, task.recorded.height, task.recorded.width
+    require(
+        kept is not None and kept.damping.shape == shape,
+        f"{workdir.parent} has no baselines of {split} for other data; evaluate the run on its own "
+        f"data first (--split={split} without --data)",
+    )
+    return kept
+
+
+def windows_elsewhere(task: ForecastTask, fitted: Fitted) -> ForecastWindows:
+    """Windows of other data whose targets are none of the days that the run has learnt from."""
+    fields, spec = task.fields, task.spec
+    starts = window_starts(fields.days, spec, range(len(fields.days)), 0)
+    first, last = (np.datetime64(day, "D") for day in fitted.days)
+    after = fields.days[starts + spec.input_days] > last
+    before = fields.days[starts + spec.length - 1] < first
+    require(
+        bool((after | before).any()),
+        f"data.path={task.config.data.path} has no {spec.length} days in a row whose targets lie "
+        f"outside {first} to {last}, which the run has learnt from; give another period",
+    )
+    return ForecastWindows(fields, spec, starts[after | before])
+
+
 def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-    """Report of model and baselines on a split, all windows; figures go to the workdir."""
-    fitted = fitted_baselines(task, split, workdir)
+    """Report of model and baselines on a split, all windows; figures go to the workdir.
+
+    Intervals are over blocks of forecasts whose windows begin in the same days, as many as a window
+    has: what two blocks share is less than one of them. Of other data than the run's all of it is
+    looked at, beside the run's baselines, see `elsewhere`.
+    """
+    known = elsewhere(task, split, workdir)
+    fitted = known or fitted_baselines(task, split, workdir)
+    source = windows_elsewhere(task, fitted) if known else task.source(split)
     area = metrics.row_area(task.fields.lat)
     found: dict[str, States] = {}
+    blocks: dict[str, dict[int, Scores]] = {name: {} for name in (MODEL, *fitted.names)}
     sample: Sample | None = None
     score = functools.partial(compared, task, fitted, jnp.asarray(area, jnp.float32))
     run = Evaluator(model, score, task.config)
-    for batch, (prediction, states) in run.over(task.source(split)):
-        for method in (MODEL, *baselines.NAMES):
-            new = states_of.to_host(states[method])
+    for batch, (prediction, states, scores) in run.over(source):
+        for method, own in blocks.items():
+            new, each = states_of.to_host((states[method], scores[method]))
+            metrics.add_to_blocks(own, each, batch["start"], task.spec.length)
             found[method] = states_of.merge(found[method], new) if method in found else new
         sample = sample or _sample(task, batch, prediction)
-    notes = (*_season_note(task, split), *_notes(task, found, area))
-    report = Report(_rows(split, found, area), HEADLINE, ("lead",), notes=notes)
+    drawn = _resampled(blocks)
+    rows = _with_ends(_rows(split, found, area), drawn)
+    report = Report(
+        rows,
+        HEADLINE,
+        ("lead",),
+        notes=(
+            *(_elsewhere_note(source, fitted) if known else _season_note(task, split)),
+            *_notes(task, found, area, drawn),
+        ),
+        verdict=intervals.verdict(rows, JUDGED),
+        drawn=f"{len(blocks[MODEL])} blocks of forecasts of {task.spec.length} days",
+    )
     if workdir is not None and sample is not None:
-        _draw(task, workdir / "plots", report, split, sample, found[MODEL]["cells"].rmse())
+        _draw(task, workdir / "plots", report, split, sample, found[MODEL])
     return report
+
+
+def _resampled(blocks: Mapping[str, Mapping[int, Scores]]) -> Resampled:
+    """Draws of the blocks, in the same order for every method."""
+    order = sorted(blocks[MODEL])
+    each = {name: [{"scores": own[n]} for n in order] for name, own in blocks.items()}
+    return Resampled.of(each, lambda states: states["scores"].values())
+
+
+def _with_ends(rows: list[Row], drawn: Resampled) -> list[Row]:
+    """Rows of everything and of each lead with their intervals, and baselines minus the model.
+
+    The latter of each lead are of groups AGAINST_MODEL/lead/n.
+    """
+    model = {(row.group, row.metric): row.value for row in rows if row.method == MODEL}
+    apart = []
+    for i, row in enumerate(rows):
+        if not row.group.startswith(LEAD):
+            continue
+        metric = f"{row.metric}/{row.group.removeprefix(LEAD)}"
+        low, high = drawn.interval(row.method, metric) or (None, None)
+        rows[i] = dataclasses.replace(row, low=low, high=high)
+        if row.method != MODEL and (ends := drawn.interval(row.method, metric, MODEL)):
+            group, value = f"{AGAINST_MODEL}/{row.group}", row.value - model[row.group, row.metric]
+            apart.append(Row(row.split, group, row.method, row.metric, value, None, row.count,
+                             *ends))  # fmt: skip
+    return [*drawn.rows(rows), *apart]
 
 
 def compared(
     task: ForecastTask, fitted: Fitted, area: jax.Array, model: nnx.Module, batch: Batch
-) -> tuple[jax.Array, dict[str, States]]:
-    """The model's forecast (B, L, H, W), and states of all methods. area: (H,) weights of rows."""
-    prediction = model(batch, False)
-    others = baselines.forecasts(fitted, batch, task.target)
-    usual, target, weight = others["climatology"], batch["target"], batch["weight"]
-    return prediction, {
-        name: metrics.compare(forecast, target, usual, weight, area)
-        for name, forecast in ({MODEL: prediction} | others).items()
+) -> tuple[jax.Array, dict[str, States], dict[str, Scores]]:
+    """The model's forecast (B, L, H, W), states of all methods, and scores of their forecasts.
+
+    Of an ensemble it is the middle, without noise: the mean of a few members is further from the
+    truth by what these vary. Some baselines are then normal distributions. area: (H,) weights of
+    rows.
+    """
+    assert isinstance(model, Forecaster)
+    target, weight = batch["target"], batch["weight"]
+    others = baselines.forecasts(fitted, batch, task.target, task.config.model.periodic)
+    every = {MODEL: model(batch, False)} | others
+    errors = {name: forecast - target for name, forecast in every.items()}
+    crps, variance = {}, {}
+    ranks = {name: jnp.zeros((target.shape[1], 0)) for name in every}
+    if task.config.model.noise:
+        members = model.members(batch, False, task.ensemble)
+        ranks[MODEL] = rank_counts(members, target, weight)
+        crps[MODEL], variance[MODEL] = fair_crps(members, target), members.var(axis=1, ddof=1)
+        for name, spread in baselines.spreads(fitted, batch).items():
+            # A cell without any day of training has no spread; it has no weight either.
+            crps[name] = normal_crps(errors[name], jnp.where(spread > 0, spread, 1))
+            variance[name] = spread**2
+    beside = target, others["climatology"], weight, area
+    states = {name: metrics.compare(forecast, *beside) for name, forecast in every.items()}
+    for name, values in crps.items():
+        own = Ensemble.of(values, variance[name], errors[name], weight, ranks[name])
+        states[name]["ensemble"] = own
+    scores = {
+        name: metrics.scores(forecast, *beside, crps.get(name)) for name, forecast in every.items()
     }
+    return every[MODEL], states, scores
 
 
 def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row]:
@@ -88,7 +202,11 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
     leads = len(found[MODEL]["plain"].weight)
     rows = []
     for lead in (None, *range(leads)):
-        values = {name: metrics.values(states, area, lead) for name, states in found.items()}
+        values = {
+            name: metrics.values(states, area, lead)
+            | (states["ensemble"].values(lead) if "ensemble" in states else {})
+            for name, states in found.items()
+        }
         group = ALL if lead is None else f"{LEAD}{lead + 1}"
         for name, own in values.items():
             count = found[name]["plain"].weight[slice(None) if lead is None else lead].sum()
@@ -104,6 +222,16 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
     return rows
 
 
+def _elsewhere_note(source: ForecastWindows, fitted: Fitted) -> list[str]:
+    days, spec = source.fields.days, source.spec
+    first = days[source.starts[0] + spec.input_days]
+    last = days[source.starts[-1] + spec.length - 1]
+    return [
+        f"{len(source)} forecasts of {first} to {last}; baselines are the run's, fitted on "
+        f"{fitted.days[0]} to {fitted.days[1]}"
+    ]
+
+
 def _season_note(task: ForecastTask, split: str) -> list[str]:
     """What baselines and anomalies are from where the days before lack a season."""
     days = task.fields.days[days_before(task, split)]
@@ -115,8 +243,10 @@ def _season_note(task: ForecastTask, split: str) -> list[str]:
     ]
 
 
-def _notes(task: ForecastTask, found: Mapping[str, States], area: np.ndarray) -> tuple[str, ...]:
-    """RMSE of every method at every lead, a line each."""
+def _notes(
+    task: ForecastTask, found: Mapping[str, States], area: np.ndarray, drawn: Resampled
+) -> tuple[str, ...]:
+    """RMSE of every method at every lead, a line each, and what the linear map's is above ours."""
     target = task.fields.target
     unit = unit_of(task)
     lines = [
@@ -127,6 +257,11 @@ def _notes(task: ForecastTask, found: Mapping[str, States], area: np.ndarray) ->
         leads = len(states["plain"].weight)
         each = [f"{metrics.values(states, area, lead)['rmse']:.4g}" for lead in range(leads)]
         lines.append(f"rmse by lead, {name}: {' '.join(each)}")
+    count = len(found[MODEL]["plain"].weight)
+    ends = [drawn.interval(baselines.LINEAR, f"rmse/{n + 1}", MODEL) for n in range(count)]
+    spans = [f"{low:.2g}..{high:.2g}" for low, high in (pair for pair in ends if pair)]
+    if spans:
+        lines.append(f"rmse by lead, {baselines.LINEAR} above the model: {' '.join(spans)}")
     return tuple(lines)
 
 
@@ -145,10 +280,13 @@ def _sample(task: ForecastTask, batch: Mapping[str, np.ndarray], prediction: np.
 
 
 def _draw(
-    task: ForecastTask, folder: Path, report: Report, split: str, sample: Sample, rmse: np.ndarray
+    task: ForecastTask, folder: Path, report: Report, split: str, sample: Sample, states: States
 ) -> None:
     fields, unit = task.fields, unit_of(task)
     canvas = Canvas(fields.lat, fields.lon, fields.target, unit)
     figures.draw_leads(folder / f"{split}_leads.png", report, split, unit)
     figures.draw_maps(folder / f"{split}_maps.png", sample, canvas)
-    figures.draw_error_map(folder / f"{split}_rmse.png", rmse, canvas, split)
+    figures.draw_error_map(folder / f"{split}_rmse.png", states["cells"].rmse(), canvas, split)
+    if "ensemble" in states:
+        ranks = states["ensemble"].ranks
+        figures.draw_ensemble(folder / f"{split}_ensemble.png", report, split, unit, ranks)

@@ -18,6 +18,7 @@ from tds_jax.errors import UserError
 from tds_jax.forecast.coarse import CoarseFields
 from tds_jax.forecast.days import DayTable
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.hours import base_of, hour_of, hour_table, require_value
 from tds_jax.forecast.land import land_of, require_fit
 from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, left_out, settle
 from tds_jax.progress import Progress, silent
@@ -38,7 +39,7 @@ class DailyFields:
     it needs as many as most days have, or equal ones that cover it, and a cell needs all of them.
     Accumulated ones are of one of `totals.KINDS`: a day whose steps, the next midnight among them,
     are not all in the record is missing. `days` are those of the target; on them other variables
-    may be missing.
+    may be missing. 'NAME@18' is the value of NAME at 18 UTC of a day, see `forecast.hours`.
 
     accumulated: names, or 'NAME=KIND' where the kind shall not be found in the values; a variable
     whose attributes say step type 'accum' counts among them.
@@ -63,19 +64,18 @@ class DailyFields:
         first = record.files[0]
         self.lat, self.lon, self.axes = first.lat, first.lon, first.axes[1:]
         self.attributes: Mapping[str, Mapping[str, Any]] = {
-            name: next(f.attributes[name] for f in record.files if name in f.attributes)
+            name: next(f.attributes[base] for f in record.files if base in f.attributes)
             for name in self.variables
+            for base in (base_of(name),)
         }
         self._converted = self._conversions(units or {})
         asked = asked_kinds(accumulated, self.variables)
-        self.kinds = {
-            name: settle(record, name, self.attributes[name], asked.get(name))
-            for name in self.variables
-        }
+        self.kinds = {name: self._kind(name, asked) for name in self.variables}
         tables = {name: self._table(name) for name in self.variables}
         self.left_out = [
             line
             for name, table in tables.items()
+            if hour_of(name) is None
             for line in left_out(name, record.steps[name].times, self.kinds[name], table)
         ]
         self.days = tables[target].days
@@ -102,8 +102,17 @@ class DailyFields:
         self.attributes = described
         return found
 
+    def _kind(self, name: str, asked: Mapping[str, str]) -> str:
+        base = base_of(name)
+        found = settle(self._record, base, self.attributes[name], asked.get(base))
+        if base != name:
+            require_value(name, found)
+        return found
+
     def _table(self, name: str) -> DayTable:
-        times = self._record.steps[name].times
+        times = self._record.steps[base_of(name)].times
+        if (hour := hour_of(name)) is not None:
+            return hour_table(name, times, hour)
         table = day_table(times, self.kinds[name])
         if not len(table.days):
             raise UserError(
@@ -165,7 +174,7 @@ class DailyFields:
                 place = slice(block.day - start, block.day - start + block.days)
                 begin, end = block.first, block.first + block.days * block.every
                 every = block.every if block.count == 1 else 1
-                steps = self._record.read(name, begin, end, every, region)
+                steps = self._record.read(base_of(name), begin, end, every, region)
                 if block.count > 1:
                     whole = steps.reshape(block.days, block.count, *shape)
                     steps = whole.mean(axis=1, dtype=np.float64)
@@ -213,7 +222,8 @@ class DailyFields:
     def totals(self) -> list[str]:
         """A line for each variable that sums otherwise than ERA5-Land."""
         told = ("step", "midnight")
-        return [f"{n} holds {KINDS[k]}" for n, k in self.kinds.items() if k in told]
+        held = {name: kind for name, kind in self.kinds.items() if hour_of(name) is None}
+        return [f"{n} holds {KINDS[k]}" for n, k in held.items() if k in told]
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -240,7 +250,7 @@ class DailyFields:
             first = table.first[start:stop][there]
             last = first + table.count[start:stop][there] - 1
             digest.update(np.packbits(there).tobytes())
-            paths = self._record.paths(name, np.concatenate([first, last]))
+            paths = self._record.paths(base_of(name), np.concatenate([first, last]))
             digest.update(fingerprint(below(paths)).encode())
         return digest.hexdigest()
 
@@ -262,16 +272,19 @@ def open_fields(
 
     Of files, nothing is read yet.
 
-    variables: names in the order of the channels; target: one of them. accumulated: see
-    `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same grid, or ''.
-    downsample: cells per side of the blocks that are averaged; 1 = as stored. select: of further
-    dimensions, as 'number=0'. units: what variables
+    variables: names in the order of the channels, or 'NAME@18' for an hour; target: one of them.
+    accumulated: see `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same
+    grid, or ''. downsample: cells per side of the blocks that are averaged; 1 = as stored. select:
+    of further dimensions, as 'number=0'. units: what variables
     are converted to; UserError where that cannot be. west: where longitudes of the fields shall
     begin, if they can.
     """
     if target not in variables:
         raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
-    record = open_record(path, variables, progress, parse(select), west)
+    if hour_of(target) is not None:
+        raise UserError(f"data.target={target!r} is an hour of a day; forecast {base_of(target)!r}")
+    stored = tuple(dict.fromkeys(base_of(name) for name in variables))
+    record = open_record(path, stored, progress, parse(select), west)
     fields = DailyFields(record, variables, target, accumulated, land_mask, units)
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(

@@ -16,7 +16,11 @@ COLOURS = {
     MODEL: "#d95f0e",
     "persistence": "0.45",
     "climatology": "#8fb3d4",
+    "day_of_year": "#b7cfe2",
     "damped_persistence": "#3b6ea5",
+    "linear_cell": "#9bc49b",
+    "linear": "#2e7d32",
+    "linear_inputs": "#7b5aa6",
 }
 
 
@@ -55,29 +59,59 @@ class Canvas:
 
 def draw_leads(path: Path, report: Report, split: str, unit: str) -> None:
     """RMSE, mean absolute error and anomaly correlation of every method against lead."""
-    found = {
-        (row.method, row.metric, int(row.group.removeprefix(LEAD))): row.value
-        for row in report.rows
-        if row.group.startswith(LEAD) and row.split == split
-    }
-    methods = dict.fromkeys(method for method, _, _ in found)
-    leads = sorted({lead for _, _, lead in found})
     figure = new_figure(13, 3.8)
     axes = figure.subplots(1, len(PANELS))
     for axis, (metric, label) in zip(axes, PANELS.items(), strict=True):
-        for method in methods:
-            line = [found.get((method, metric, lead), np.nan) for lead in leads]
-            style = {"lw": 2.2, "marker": "o", "zorder": 3} if method == MODEL else {"lw": 1.4}
-            axis.plot(leads, line, color=COLOURS.get(method), label=method, **style)
-        axis.set_xlabel("lead [days]")
+        _lines(axis, report, split, metric)
         axis.set_ylabel(label if metric == "acc" else f"{label} [{unit}]")
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
-    )
+    _legend(figure, axes[0])
     figure.suptitle(f"{split}: by lead")
     save(figure, path)
+
+
+def draw_ensemble(path: Path, report: Report, split: str, unit: str, ranks: np.ndarray) -> None:
+    """CRPS and spread / error against lead, and where the truth lies among the members.
+
+    ranks: (L, M + 1) counts. Level is right, a valley is too little spread, a hill too much.
+    """
+    figure = new_figure(13, 3.8)
+    first, second, third = figure.subplots(1, 3)
+    _lines(first, report, split, "crps")
+    first.set_ylabel(f"CRPS [{unit}]")
+    _lines(second, report, split, "spread_skill")
+    second.axhline(1, color="0.6", lw=1)
+    second.set_ylabel("spread / error of the mean")
+    for lead in sorted({0, len(ranks) // 2, len(ranks) - 1}):
+        share = ranks[lead] / ranks[lead].sum() * len(ranks[lead])
+        third.step(np.arange(len(share)), share, where="mid", label=f"lead {lead + 1} d")
+    third.axhline(1, color="0.6", lw=1)
+    third.set(
+        xlabel="members below the truth", ylabel="how often / if all were alike", ylim=(0, None)
+    )
+    third.legend(frameon=False)
+    _legend(figure, first)
+    figure.suptitle(f"{split}: the ensemble")
+    save(figure, path)
+
+
+def _lines(axis: Any, report: Report, split: str, metric: str) -> None:
+    """A metric of every method that has it against lead."""
+    found: dict[str, dict[int, float]] = {}
+    for row in report.rows:
+        if row.group.startswith(LEAD) and (row.split, row.metric) == (split, metric):
+            found.setdefault(row.method, {})[int(row.group.removeprefix(LEAD))] = row.value
+    for method, values in found.items():
+        style = {"lw": 2.2, "marker": "o", "zorder": 3} if method == MODEL else {"lw": 1.4}
+        line = [values[lead] for lead in sorted(values)]
+        axis.plot(sorted(values), line, color=COLOURS.get(method), label=method, **style)
+    axis.set_xlabel("lead [days]")
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Any, axis: Any) -> None:
+    handles = axis.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False)
 
 
 def draw_maps(path: Path, sample: Sample, canvas: Canvas) -> None:

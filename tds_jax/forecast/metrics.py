@@ -65,6 +65,103 @@ class Correlation(metrics.Additive):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Scores(metrics.Additive):
+    """Sums over cells by lead, (..., L): weight and weight·error², with every cell alike and by
+    area; anomaly correlations and how many there were; and of methods that give more than one value
+    weight·CRPS, else NaN. Enough for the intervals of these."""
+
+    weight: Any
+    squared: Any
+    weight_area: Any
+    squared_area: Any
+    acc: Any
+    acc_count: Any
+    crps: Any
+
+    def values(self) -> dict[str, float]:
+        """rmse, rmse_area, acc and crps over all leads, and 'rmse/n' … of each lead n from 1."""
+        # All leads stand after the last.
+        sums = {name: np.append(each, each.sum()) for name, each in vars(self).items()}
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = {
+                "rmse": np.sqrt(sums["squared"] / sums["weight"]),
+                f"rmse{AREA}": np.sqrt(sums["squared_area"] / sums["weight_area"]),
+                "acc": sums["acc"] / sums["acc_count"],
+                "crps": sums["crps"] / sums["weight"],
+            }
+        names = [*(f"/{lead + 1}" for lead in range(len(self.weight))), ""]
+        return {
+            f"{metric}{name}": value
+            for metric, values in found.items()
+            for name, value in zip(names, values.tolist(), strict=True)
+        }
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Ensemble(metrics.Additive):
+    """Σ weight, weight·CRPS, weight·variance and weight·error² of the middle, (L,), and how often
+    the truth lay above so many of M members, (L, M + 1); (L, 0) without members."""
+
+    weight: Any
+    crps: Any
+    variance: Any
+    squared: Any
+    ranks: Any
+
+    @classmethod
+    def of(
+        cls,
+        crps: jax.Array,
+        variance: jax.Array,
+        error: jax.Array,
+        weight: jax.Array,
+        ranks: jax.Array,
+    ) -> Self:
+        """All but ranks are (B, L, H, W); error is of the middle."""
+
+        def total(values: jax.Array) -> jax.Array:
+            return jnp.sum(weight * values, axis=(0, 2, 3), dtype=jnp.float32)
+
+        return cls(
+            weight=total(jnp.ones_like(weight)),
+            crps=total(crps),
+            variance=total(variance),
+            squared=total(error**2),
+            ranks=ranks,
+        )
+
+    def values(self, lead: int | None = None) -> dict[str, float]:
+        """crps, spread and spread_skill of a lead or of all.
+
+        spread: root of the mean variance. spread_skill: it over the RMSE of the middle; 1 where
+        both tell the same of how far the truth may be.
+        """
+        leads = slice(None) if lead is None else slice(lead, lead + 1)
+        weight, crps, variance, squared = (
+            float(each[leads].sum())
+            for each in (self.weight, self.crps, self.variance, self.squared)
+        )
+        return {
+            "crps": metrics.divide(crps, weight),
+            "spread": math.sqrt(metrics.divide(variance, weight)),
+            "spread_skill": math.sqrt(metrics.divide(variance, squared)),
+        }
+
+
+def add_to_blocks(blocks: dict[int, Scores], scores: Scores, starts: np.ndarray, days: int) -> None:
+    """Adds (B, L) scores of forecasts, on the host, to those of their blocks.
+
+    starts: (B,) indices of the windows' first days. Forecasts whose first days lie in the same
+    `days` days are one block.
+    """
+    for block in np.unique(starts // days):
+        mine = jax.tree.map(lambda leaf, own=starts // days == block: leaf[own].sum(axis=0), scores)
+        blocks[int(block)] = blocks[int(block)].merge(mine) if block in blocks else mine
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Errors(metrics.Additive):
     """Sums of a log line, in the data's unit: of the forecast, and where the last day is known of
     it and of persistence, to be compared."""
@@ -126,10 +223,12 @@ def compare(
         jnp.sum(weight * error, axis=0, dtype=jnp.float32),
         jnp.sum(weight * error**2, axis=0, dtype=jnp.float32),
     )
+    by_area = weight * spread
+    each = scores(prediction, target, climatology, weight, area, None)
     return {
         "plain": _regression(prediction, target, weight),
-        "area": _regression(prediction, target, weight * spread),
-        "acc": _correlation(prediction - climatology, target - climatology, weight * spread),
+        "area": _regression(prediction, target, by_area),
+        "acc": Correlation(*(jnp.sum(a, axis=0) for a in (each.acc, each.acc_count))),
         "cells": cells,
     }
 
@@ -143,16 +242,33 @@ def _regression(prediction: jax.Array, target: jax.Array, weight: jax.Array) -> 
     return jax.tree.map(lambda leaf: leaf.reshape(batch, leads), states).pool()
 
 
-def _correlation(forecast: jax.Array, truth: jax.Array, weight: jax.Array) -> Correlation:
-    def total(product: jax.Array) -> jax.Array:
-        return jnp.sum(weight * product, axis=(2, 3), dtype=jnp.float32)
+def scores(
+    prediction: jax.Array,
+    target: jax.Array,
+    climatology: jax.Array,
+    weight: jax.Array,
+    area: jax.Array,
+    crps: jax.Array | None,
+) -> Scores:
+    """Of single forecasts, (B, L); arguments as of `compare`, and the CRPS of each cell or None."""
 
-    variance = total(forecast**2) * total(truth**2)
+    def total(values: jax.Array) -> jax.Array:
+        return jnp.sum(values, axis=(2, 3), dtype=jnp.float32)
+
+    by_area = weight * jnp.broadcast_to(area[None, None, :, None], weight.shape)
+    squared = (prediction - target) ** 2
+    forecast, truth = prediction - climatology, target - climatology
+    variance = total(by_area * forecast**2) * total(by_area * truth**2)
     known = variance > 0
-    value = total(forecast * truth) * jax.lax.rsqrt(jnp.where(known, variance, 1))
-    return Correlation(
-        jnp.sum(jnp.where(known, value, 0), axis=0, dtype=jnp.float32),
-        jnp.sum(known, axis=0, dtype=jnp.float32),
+    acc = total(by_area * forecast * truth) * jax.lax.rsqrt(jnp.where(known, variance, 1))
+    return Scores(
+        weight=total(weight),
+        squared=total(weight * squared),
+        weight_area=total(by_area),
+        squared_area=total(by_area * squared),
+        acc=jnp.where(known, acc, 0),
+        acc_count=known.astype(jnp.float32),
+        crps=total(weight * (jnp.nan if crps is None else crps)),
     )
 
 

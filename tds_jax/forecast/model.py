@@ -9,7 +9,8 @@ from flax import nnx
 
 from tds_jax.engine.step import Batch
 from tds_jax.fields import require
-from tds_jax.nn.conv_nd import encircled
+from tds_jax.forecast.ensemble import keys_of_days, member_keys, smooth_noise
+from tds_jax.forecast.linear import flat, leads_first, shared_map
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
 from tds_jax.own import require_shape
@@ -31,8 +32,10 @@ class Surroundings:
 
     grid: (H, W). channels, target: how many variables, and which of them is forecast. terms: of
     the centre, 1 + 2·harmonics or 1. per_cell: whether centre and scale differ between cells.
-    prior: 'none', 'last' or 'damped'. local: (kernel, days) of the linear map, (0, 0) for none.
-    static: maps added to every day's input. season: whether sine and cosine of the year are.
+    prior: 'none', 'last', 'damped' or 'linear'. local: (kernel, days) of the linear map, days 0 for
+    none; means: see `prior.Inputs`. noise: fields of it that the network reads. floor: what no
+    forecast is below, or (). static: maps added to every day's input. season: whether sine and
+    cosine of the year are.
     periodic: whether the linear map goes around the globe, as the network then does.
     """
 
@@ -45,6 +48,9 @@ class Surroundings:
     scale_per_cell: bool
     prior: str
     local: tuple[int, int]
+    means: tuple[int, ...]
+    noise: int
+    floor: tuple[float, ...]
     static: int
     season: bool
     periodic: bool
@@ -52,7 +58,7 @@ class Surroundings:
     @property
     def inputs(self) -> int:
         """Channels the network sees."""
-        return self.channels + self.static + 2 * self.season
+        return self.channels + self.static + 2 * self.season + self.noise
 
 
 class Forecaster(Module):
@@ -60,8 +66,10 @@ class Forecaster(Module):
 
     Everything measured on the train split is a `Statistic`, neutral until set: centre
     (terms, H, W, C) and scale (H, W, C), H = W = 1 where cells do not differ, damping (L, H, W),
-    static (H, W, S), and area (H,), of the cells in each row. What is missing becomes 0 after
-    normalisation, the usual value: the number that stands in its place reaches nothing.
+    linear (k, k, days * C, L) and slow (means, L), spread (L, H, W), static (H, W, S), and area
+    (H,), of the cells in each row. With noise the network answers in units of the spread, and what
+    it answers without is the middle of the ensemble. What is missing becomes 0 after normalisation,
+    the usual value: the number that stands in its place reaches nothing.
     """
 
     def __init__(self, network: Network, around: Surroundings) -> None:
@@ -78,23 +86,82 @@ class Forecaster(Module):
         scale = (*(cells if around.scale_per_cell else one), channels)
         self.scale = Statistic(jnp.ones(scale, jnp.float32))
         self.area = Statistic(jnp.ones(cells[:1], jnp.float32))
-        if around.prior == "damped":
+        if around.prior in ("damped", "linear"):
             self.damping = Statistic(jnp.zeros((leads, *cells), jnp.float32))
         if around.static:
             self.static = Statistic(jnp.zeros((*cells, around.static), jnp.float32))
         size, days = around.local
-        if days:
-            shape = (size, size, days * channels, leads)
-            self.local = nnx.Param(jnp.zeros(shape, jnp.float32))
+        weights = jnp.zeros((size, size, days * channels, leads), jnp.float32)
+        if around.prior == "linear":
+            self.linear = Statistic(weights)
+            if around.means:
+                self.slow = Statistic(jnp.zeros((len(around.means), leads), jnp.float32))
+        elif days:
+            self.local = nnx.Param(weights)
+        if around.noise:
+            self.spread = Statistic(jnp.ones((leads, *cells), jnp.float32))
+            # At first each lead is moved by one of the fields.
+            first = [[n == lead * around.noise // leads for lead in range(leads)]
+                     for n in range(around.noise)]  # fmt: skip
+            self.mix = nnx.Param(jnp.asarray(first, jnp.float32))
 
     def __call__(self, batch: Batch, train: bool) -> jax.Array:
         """(B, L, H, W) f32 in the data's unit, of `fields`, `present`, `phase`, `origin`, `key`."""
-        target = slice(self.around.target, self.around.target + 1)
         x = self.normalized(batch)
-        keys = batch["key"] if train else None
-        y = self.network(self._inputs(x, batch), train, keys)
+        answer = self._answer(x, batch, train, batch.get("key"), None)
+        return self._raised(self._placed(answer, x, batch), train)
+
+    def members(self, batch: Batch, train: bool, count: int) -> jax.Array:
+        """(B, count, L, H, W) as of `__call__`: an ensemble, each member of its own draw of noise.
+
+        (B, 1, L, H, W) of a model without noise. In training draws are of the example's key, else
+        of its last day. Members are made one after the other, so that, but for training, memory is
+        one's.
+        """
+        if not self.around.noise:
+            return self(batch, train)[:, None]
+        x = self.normalized(batch)
+        last = batch["phase"][:, x.shape[1] - 1]
+        keys = batch["key"] if train else keys_of_days(last)
+
+        def one(n: int | jax.Array) -> jax.Array:
+            noise = smooth_noise(keys, n, self.around.noise, (x.shape[2], x.shape[3]))
+            return self._answer(x, batch, train, member_keys(keys, n), noise)
+
+        if train:  # where statistics may move, which a loop of jax would not let them
+            answers = [one(n) for n in range(count)]
+        else:
+            answers = [*jax.lax.map(one, jnp.arange(count))]
+        middle = self._placed(jnp.zeros_like(answers[0]), x, batch)
+        scale = self.target_scale(batch)
+        return self._raised(jnp.stack([middle + y * scale for y in answers], axis=1), train)
+
+    def _raised(self, forecasts: jax.Array, train: bool) -> jax.Array:
+        """No forecast below the floor; in training they are let be, for nothing is learnt there."""
+        below = self.around.floor and not train
+        return jnp.maximum(forecasts, self.around.floor[0]) if below else forecasts
+
+    def _answer(
+        self,
+        x: jax.Array,
+        batch: Batch,
+        train: bool,
+        keys: jax.Array | None,
+        noise: jax.Array | None,
+    ) -> jax.Array:
+        """(B, L, H, W) of the network, normalised. noise: (B, H, W, noise) or None for 0."""
+        y = self.network(self._inputs(x, batch, noise), train, keys if train else None)
         expected = (x.shape[0], self.around.leads, *x.shape[2:4])
         require_shape("model.name", type(self.network).__name__, y, expected)
+        if not self.around.noise:
+            return y
+        moved = 0.0 if noise is None else jnp.einsum("bhwn,nl->blhw", noise, self.mix[...])
+        spread = self._crop(batch, jnp.moveaxis(self.spread[...], 0, -1))
+        return (y + moved) * jnp.moveaxis(spread, -1, 1)
+
+    def _placed(self, y: jax.Array, x: jax.Array, batch: Batch) -> jax.Array:
+        """A normalised answer on the prior, in the data's unit."""
+        target = slice(self.around.target, self.around.target + 1)
         y = y + self._prior(x, batch)
         days = batch["phase"][:, batch["fields"].shape[1] :]
         usual = self._usual(batch, days, target)[..., 0]
@@ -138,7 +205,7 @@ class Forecaster(Module):
 
         return jax.vmap(cut)(batch["origin"])
 
-    def _inputs(self, x: jax.Array, batch: Batch) -> jax.Array:
+    def _inputs(self, x: jax.Array, batch: Batch, noise: jax.Array | None) -> jax.Array:
         parts = [x]
         if self.around.static:
             static = self._crop(batch, self.static[...])[:, None]
@@ -146,26 +213,29 @@ class Forecaster(Module):
         if self.around.season:
             season = jnp.stack(waves(batch["phase"][:, : x.shape[1]], 3), axis=-1)
             parts.append(jnp.broadcast_to(season[:, :, None, None], (*x.shape[:4], 2)))
+        if self.around.noise:
+            shape = (*x.shape[:4], self.around.noise)
+            fields = jnp.zeros(shape) if noise is None else noise[:, None]
+            parts.append(jnp.broadcast_to(fields, shape))
         return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else x
 
     def _prior(self, x: jax.Array, batch: Batch) -> jax.Array:
         """(B, L or 1, H, W) what the network's answer is added to, normalised."""
         last = x[:, -1:, :, :, self.around.target]
         found = jnp.zeros_like(last) if self.around.prior == "none" else last
-        if self.around.prior == "damped":
+        if self.around.prior in ("damped", "linear"):
             damping = self._crop(batch, jnp.moveaxis(self.damping[...], 0, -1))
             found = last * jnp.moveaxis(damping, -1, 1)
-        days = self.around.local[1]
-        if not days:
+        if not self.around.local[1]:
             return found
-        recent = jnp.moveaxis(x[:, -days:], 1, 3).reshape(*x[:, 0].shape[:3], -1)
-        edge = self.around.local[0] // 2
-        padding = [(edge, edge), (0, 0) if self.around.periodic else (edge, edge)]
-        recent = encircled(recent, self.around.local[0]) if self.around.periodic else recent
-        linear = jax.lax.conv_general_dilated(
-            recent, self.local[...], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return found + jnp.moveaxis(linear, -1, 1)
+        weights = self.linear[...] if self.around.prior == "linear" else self.local[...]
+        recent = flat(x[:, -self.around.local[1] :])
+        found = found + leads_first(shared_map(recent, weights, self.around.periodic))
+        own = x[..., self.around.target]
+        for n, days in enumerate(self.around.means):
+            mean = own[:, -days:].mean(axis=1)
+            found = found + mean[:, None] * self.slow[n][None, :, None, None]
+        return found
 
 
 def waves(phase: jax.Array, terms: int) -> list[jax.Array]:

@@ -8,6 +8,7 @@ from tds_jax.forecast.cnn3d_lstm import CNN3DLSTM, structure
 from tds_jax.forecast.config import ForecastMemoryConfig, ForecastModelConfig
 from tds_jax.forecast.convlstm import ConvLSTM
 from tds_jax.forecast.model import Network
+from tds_jax.forecast.unet import UNet
 from tds_jax.nn.precision import compute_dtype
 from tds_jax.own import is_own, made
 
@@ -18,6 +19,8 @@ PUBLISHED = {
     "cnn3d_lstm_lite": (32, 16),
     "cnn3d_lstm_micro": (16, 8),
 }
+# (hidden, channels of each day alone) of ours.
+MAPS = {"unet": (24, 0), "simvp": (24, 8)}
 
 
 def make_network(
@@ -26,10 +29,11 @@ def make_network(
     *,
     num_channels: int,
     leads: int,
+    days: int,
     cells: int,
     rngs: nnx.Rngs,
 ) -> Network:
-    """A fresh network; widths of 0 are those published.
+    """A fresh network; widths of 0 are those published, or ours.
 
     cells: how many land cells its LSTM runs on, 0 for all of the grid.
     With memory.pixel_chunk their convolutions also take one example at a time.
@@ -39,6 +43,23 @@ def make_network(
         beside = {"num_channels": num_channels, "leads": leads, "dtype": dtype, "rngs": rngs}
         settings = dataclasses.asdict(model) | dataclasses.asdict(memory)
         return made("model.name", model.name, settings | beside)
+    if model.name in MAPS:
+        hidden, by_day = MAPS[model.name]
+        return UNet(
+            num_channels=num_channels,
+            days=days,
+            leads=leads,
+            hidden=model.hidden or hidden,
+            by_day=by_day,
+            head=model.head,
+            norm=model.norm,
+            groups=model.groups,
+            dropout=model.dropout,
+            periodic=model.periodic,
+            remat=memory.remat,
+            dtype=dtype,
+            rngs=rngs,
+        )
     hidden, lstm_hidden = PUBLISHED[model.name]
     hidden, lstm_hidden = model.hidden or hidden, model.lstm_hidden or lstm_hidden
     if model.name == "convlstm":

@@ -23,7 +23,7 @@ from tds_jax.forecast.model import Forecaster
 from tds_jax.forecast.task import ForecastTask
 from tds_jax.progress import Progress, progress_bar
 
-LEAD = "prediction_timedelta"
+LEAD, MEMBER = "prediction_timedelta", "realization"
 SHOWN = 3  # files named in a line
 # Attributes of the input that still hold for a forecast of it.
 KEPT = ("units", "long_name", "standard_name")
@@ -39,6 +39,7 @@ def predict(
 ) -> list[Path]:
     """A file with the target over (time, prediction_timedelta, latitude, longitude).
 
+    Of a model with noise it is over (time, realization, prediction_timedelta, …), eval.members.
     target: a Zarr store if it ends in '.zarr', else NetCDF. source: as data.path: a file, a folder
     of files or a Zarr store, on the model's grid; a forecast is made after every day that ends an
     unbroken stretch of input days, the record's last among them. time is that day,
@@ -55,7 +56,7 @@ def predict(
     require_place(source, target)
     make_folder_for(target)
     with progress_bar("predicting") as progress:
-        blocks = forecasts(task, model, runner(model), fields, last)
+        blocks = forecasts(task, model, runner(task, model), fields, last)
         _write(task, fields, last, target, blocks, progress, made)
     if fields.unusable:
         names = ", ".join(line.split(":")[0] for line in fields.unusable[:SHOWN])
@@ -95,9 +96,9 @@ def last_days(days: np.ndarray, length: int) -> np.ndarray:
     return ends[days[ends] - days[ends - length + 1] == (length - 1) * DAY]
 
 
-def runner(model: nnx.Module) -> Callable[[Any], jax.Array]:
-    """Batch -> (B, L, H, W), compiled once."""
-    return compiled(model, lambda model, batch: model(batch, False))
+def runner(task: ForecastTask, model: nnx.Module) -> Callable[[Any], jax.Array]:
+    """Batch -> (B, M, L, H, W), compiled once; M is 1 of a model without noise."""
+    return compiled(model, lambda model, batch: model.members(batch, False, task.ensemble))
 
 
 def forecasts(
@@ -107,7 +108,8 @@ def forecasts(
     fields: Fields,
     last: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """(n, L, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land."""
+    """(n, L, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land; of a
+    model with noise (n, M, L, H, W)."""
     size, days, leads = task.config.eval.batch_size, task.spec.input_days, task.spec.lead_days
     for first in range(0, len(last), size):
         ends = last[first : first + size]
@@ -118,7 +120,8 @@ def forecasts(
         batch = make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
         maps = np.asarray(run(jax.tree.map(jnp.asarray, batch)))[: len(ends)]
         there = fields.land & task.seen & ~_strange(model, task.target, windows[: len(ends)])
-        yield np.where(there[:, None], maps, np.float32(np.nan))
+        found = np.where(there[:, None, None], maps, np.float32(np.nan))
+        yield found if task.config.model.noise else found[:, 0]
 
 
 def _strange(model: nnx.Module, target: int, windows: np.ndarray) -> np.ndarray:
@@ -161,8 +164,10 @@ def layout(task: ForecastTask, fields: Fields, last: np.ndarray) -> Layout:
     """The layout of the forecasts after some days of fields."""
     leads, days = task.spec.lead_days, fields.days[last]
     time, told = time_axis(days)
+    members = {MEMBER: (np.arange(task.ensemble), {"standard_name": MEMBER, "units": "1"})}
     axes = {
         "time": (time, told | {"standard_name": "forecast_reference_time"}),
+        **(members if task.config.model.noise else {}),
         LEAD: (np.arange(1, leads + 1), {"standard_name": "forecast_period", "units": "days"}),
         fields.axes[0]: (fields.lat, AXES["latitude"]),
         fields.axes[1]: (fields.lon, AXES["longitude"]),
@@ -188,7 +193,8 @@ def _write(
     made: Made,
 ) -> None:
     axes, described, valid, about = layout(task, fields, last)
-    chunks = (1, task.spec.lead_days, len(fields.lat), len(fields.lon))
+    members = (1,) * bool(task.config.model.noise)
+    chunks = (1, *members, task.spec.lead_days, len(fields.lat), len(fields.lon))
     with grid_file(
         target, axes, {fields.target: described}, chunks, about | {**made}, "gzip"
     ) as file:

@@ -21,11 +21,13 @@ from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
-from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season, season_gap
-from tds_jax.forecast.config import ForecastInputs, ForecastMemoryConfig
+from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
+from tds_jax.forecast.ensemble import fair_crps
 from tds_jax.forecast.fields import open_fields
 from tds_jax.forecast.gridded_days import Fields
-from tds_jax.forecast.metrics import Errors, row_area
+from tds_jax.forecast.hours import base_of
+from tds_jax.forecast.measured import measured, season_warning
+from tds_jax.forecast.metrics import Errors
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
 from tds_jax.forecast.own_fields import own_fields
@@ -49,9 +51,9 @@ PIXEL_CHUNKS = (65_536, 16_384, 4_096)
 class ForecastTask:
     """A `tasks.Task` for daily fields on a grid.
 
-    recorded: grid and variables; given, or else read from the files, which are opened when first
-    needed. What `inputs` of an imported checkpoint leave open is read from the files too; units and
-    the beginning of longitudes that they name are what the files are brought to.
+    recorded: grid and variables; given, or else read from the files when first needed. What
+    `inputs` of an imported checkpoint leave open is read from them too; units and the beginning of
+    longitudes that they name are what the files are brought to.
     """
 
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
@@ -75,11 +77,13 @@ class ForecastTask:
             f"model.periodic=True needs whole maps around the globe, but the fields have "
             f"{self.recorded.width} columns, {self.recorded.grid}, and data.crop is {data.crop}",
         )
-        require(
-            0 < config.model.local_days <= data.input_days or not config.model.local_days,
-            f"model.local_days={config.model.local_days} is more than data.input_days="
-            f"{data.input_days}; lower it",
-        )
+        for name in ("local_days", "local_means"):
+            days = getattr(config.model, name)
+            longest = max(days, default=0) if isinstance(days, tuple) else days
+            require(
+                longest <= data.input_days,
+                f"model.{name}={days} is more than data.input_days={data.input_days}; lower it",
+            )
 
     @functools.cached_property
     def _folder(self) -> str:
@@ -131,7 +135,10 @@ class ForecastTask:
             "variables": data.variables,
             "grid": grid_words(lat, lon),
             "land": int(land.sum()) if land_only else 0,
-            "units": [str(described.get(n, {}).get("units", "")) for n in data.variables],
+            "units": [
+                str(described.get(n, described.get(base_of(n), {})).get("units", ""))
+                for n in data.variables
+            ],
             "seen": packed(land),
         }
 
@@ -204,6 +211,9 @@ class ForecastTask:
             scale_per_cell=model.normalize == "cell",
             prior=model.prior,
             local=(model.local_kernel, model.local_days),
+            means=model.local_means if model.prior == "linear" else (),
+            noise=model.noise,
+            floor=model.floor,
             static=statics.count(extra, data.static),
             season="day_of_year" in extra,
             periodic=model.periodic,
@@ -217,6 +227,7 @@ class ForecastTask:
             cast(ForecastMemoryConfig, self.config.memory),
             num_channels=around.inputs,
             leads=around.leads,
+            days=self.spec.input_days,
             cells=self.recorded.land if model.land_only else 0,
             rngs=rngs,
         )
@@ -225,12 +236,14 @@ class ForecastTask:
     def loss(
         self, model: nnx.Module, batch: Batch, train: bool
     ) -> tuple[Objective, dict[str, Any]]:
-        """Σ over known cells and leads of mse_weight·e² + mae_weight·|e|, e in normalised units.
+        """Σ over known cells and leads of mse_weight·e² + mae_weight·|e| + crps_weight·CRPS, e in
+        normalised units, of the mean of an ensemble if there is one.
 
         With loss.area a cell weighs as much as its area, else 1.
         """
         assert isinstance(model, Forecaster)
-        prediction = model(batch, train)
+        members = model.members(batch, train, self.config.loss.members)
+        prediction = members.mean(axis=1)
         weight = (
             batch["weight"] * model.area_of(batch) if self.config.loss.area else batch["weight"]
         )
@@ -238,6 +251,9 @@ class ForecastTask:
         error = (prediction - batch["target"]) / scale
         loss = self.config.loss
         cost = loss.mse_weight * error**2 + loss.mae_weight * jnp.abs(error)
+        if loss.crps_weight:
+            crps = fair_crps(members / scale[:, None], batch["target"] / scale)
+            cost += loss.crps_weight * crps
         if loss.own:
             scaled = prediction / scale, batch["target"] / scale
             cost += compared("loss.own", loss.own, *scaled, error.shape)
@@ -246,6 +262,11 @@ class ForecastTask:
         errors = Errors.of(prediction, batch["target"], batch["weight"], last, known)
         total = jnp.sum(weight * cost, dtype=jnp.float32)
         return Objective(total, jnp.sum(weight, dtype=jnp.float32)), {"errors": errors}
+
+    @property
+    def ensemble(self) -> int:
+        """How many forecasts evaluation and predict make: eval.members of a model with noise."""
+        return cast(ForecastEvalConfig, self.config.eval).members if self.config.model.noise else 1
 
     @functools.cache  # noqa: B019 - one task per run, three splits
     def source(self, split: str) -> ForecastWindows:
@@ -263,8 +284,7 @@ class ForecastTask:
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of a batch: crops in training, if there are any, else whole grids."""
         crop = self.config.data.crop
-        grid = self.recorded.height, self.recorded.width
-        cells = crop if train and any(crop) else grid
+        cells = crop if train and any(crop) else (self.recorded.height, self.recorded.width)
         days, leads = self.spec.input_days, self.spec.lead_days
         channels = len(self.recorded.variables)
         leaves: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -279,11 +299,12 @@ class ForecastTask:
         return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
-        """Recomputation that pays here: of days (convlstm) or pixels in chunks, and of blocks."""
+        """Recomputation that pays: of days (convlstm) or pixels in chunks, and of blocks."""
         remat = {"remat": ("none", "names", "full")}
-        if is_own(self.config.model.name):  # nothing is known of it
-            return {}
-        if self.config.model.name == "convlstm":
+        name = self.config.model.name
+        if is_own(name) or name in MAPS:  # nothing is known of the former
+            return {} if is_own(name) else remat
+        if name == "convlstm":
             return {"day_chunk": (0, max(1, round(self.spec.input_days**0.5)))} | remat
         return {"pixel_chunk": (0, *PIXEL_CHUNKS)} | remat
 
@@ -298,19 +319,7 @@ class ForecastTask:
 
     def fit_statistics(self) -> dict[str, Any]:
         """Leaves of `Forecaster` measured on the train days, and what is known of the grid."""
-        model, fields, days = self.config.model, self.fields, self.split["train"]
-        found: dict[str, Any] = {"area": row_area(fields.lat)}
-        if model.normalize != "none":
-            usual = fit_climatology(fields, days, model.normalize, model.harmonics)
-            found |= {"centre": usual.coefficients, "scale": usual.scale}
-            if model.prior == "damped":
-                own = usual.of([self.target])
-                found["damping"] = fit_damping(fields, days, own, self.spec.lead_days)
-        if self.around().static:
-            found["static"] = statics.maps(fields, model.extra_inputs, self.config.data.static)
-        if model.land_only:
-            found["network"] = {"cells": np.flatnonzero(fields.land)}
-        return found
+        return measured(self.fields, self.split["train"], self.config, self.around())
 
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""
@@ -323,18 +332,9 @@ class ForecastTask:
                 "the columns go around the globe, but the network takes them for a strip; "
                 "model.periodic=True lets weather pass its edges"
             )
-        return [*said, *self._season_warning(), *norms * split]
-
-    def _season_warning(self) -> list[str]:
-        if self.config.model.normalize != "anomaly":
-            return []
-        days = self.fields.days[self.split["train"]]
-        if not lacks_season(days):
-            return []
-        return [
-            f"no train day lies in {season_gap(days):.0%} of the year: the climatology is a guess "
-            "there, so the mean of each cell stands for it; give a whole year"
-        ]
+        if model.normalize == "anomaly":
+            said += season_warning(self.fields, self.split["train"])
+        return [*said, *norms * split]
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, rmse and mae in the data's unit, skill against persistence."""

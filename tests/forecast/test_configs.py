@@ -6,7 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from configs import forecast_air_temperature, forecast_published, forecast_soil_moisture
+from configs import (
+    forecast_air_ensemble,
+    forecast_air_temperature,
+    forecast_published,
+    forecast_soil_moisture,
+)
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.budget import settling
@@ -14,6 +19,7 @@ from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 
 PRESETS = {
+    "air_ensemble": forecast_air_ensemble,
     "air_temperature": forecast_air_temperature,
     "published": forecast_published,
     "soil_moisture": forecast_soil_moisture,

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -11,7 +12,9 @@ from configs import forecast_air_temperature
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.engine import step
+from tds_jax.errors import UserError
 from tds_jax.forecast import baselines, evaluation, figures
+from tds_jax.forecast.days import year_fraction
 from tests.forecast.small import SEA, record, small_task, write_record
 
 RECORD = pathlib.Path(__file__).parents[3] / "shared/data/air_temperature/air_temperature.nc"
@@ -20,8 +23,14 @@ PUBLISHED = {
     "persistence": "2.580 3.608 4.008 4.338 4.514 4.611 4.749 4.903 5.061 5.140 4.414",
     "climatology": "3.641 3.655 3.669 3.688 3.708 3.722 3.735 3.753 3.783 3.810 3.717",
     "damped_persistence": "2.405 3.126 3.352 3.500 3.580 3.624 3.666 3.703 3.746 3.776 3.471",
+    "linear": "2.171 3.021 3.296 3.460 3.558 3.611 3.656 3.694 3.735 3.767 3.428",
 }
-BY_AREA = {"persistence": 3.962, "climatology": 3.338, "damped_persistence": 3.122}
+BY_AREA = {
+    "persistence": 3.962,
+    "climatology": 3.338,
+    "damped_persistence": 3.122,
+    "linear": 3.076,
+}
 
 
 def fresh(task):
@@ -68,7 +77,8 @@ def test_the_report_has_every_method_at_every_lead(evaluated):
         assert set(group["baselines"]) == set(baselines.NAMES)
     names = ("rmse", "mae", "bias", "ubrmse", "r2", *evaluation.SKILLS.values())
     wanted = {name + suffix for name in names for suffix in ("", "_area")} | {"acc"}
-    assert set(stored["model"]) == wanted
+    drawn = {f"{n}_{end}" for n in ("rmse", "rmse_area", "acc") for end in ("low", "high")}
+    assert set(stored["model"]) == wanted | drawn
     assert stored["baselines"]["persistence"]["skill_pers"] == 0
     assert stored["baselines"]["climatology"]["acc"] is None  # it has no anomalies
     counted = {row.count for row in report.rows if row.group == "all"}
@@ -88,7 +98,7 @@ def test_all_leads_together_are_the_mean_square_of_each(evaluated):
 def test_baselines_are_fitted_on_the_days_before_a_split_and_kept(evaluated, monkeypatch):
     task, _, _, workdir = evaluated
     kept = evaluation.fitted_baselines(task, "test", workdir)
-    before = baselines.fit(task.fields, range(task.split["test"].start), 3, 1)
+    before = baselines.fit(task.fields, range(task.split["test"].start), 3, 1, False)
     np.testing.assert_array_equal(kept.coefficients, before.coefficients)
     np.testing.assert_array_equal(kept.damping, before.damping)
     monkeypatch.setattr(baselines, "fit", lambda *_: pytest.fail("fitted again"))
@@ -141,5 +151,56 @@ def test_baselines_know_the_units_and_values_of_the_files(tmp_path):
         data.to_netcdf(path, engine="h5netcdf")
         task = small_task(path, tmp_path)
         assert task.data_files() == {"record.nc": str(path)}
-        found.add(baselines.digest(task.fields, range(10)))
+        found.add(baselines.digest(task.fields, range(10), False))
     assert len(found) == 3
+
+
+def test_another_period_is_judged_whole_beside_what_the_run_has_learnt(evaluated, tmp_path):
+    task, model, _, workdir = evaluated
+    run = tmp_path / "run"
+    (run / "on_other").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    later = write_record(tmp_path / "later.nc", count=420, first="2019-06-01", seed=1)
+    other = small_task(later, tmp_path)
+    with pytest.raises(UserError, match="has no baselines of test for other data; evaluate the r"):
+        evaluation.evaluate(other, model, "test", run / "on_other")
+    (run / "baselines_test.npz").write_bytes((workdir / "baselines_test.npz").read_bytes())
+    learnt = baselines.Fitted.read(run / "baselines_test.npz")
+    days = task.fields.days
+    assert learnt.days == (str(days[0]), str(days[task.split["test"].start - 1]))
+
+    report = evaluation.evaluate(other, model, "test", run / "on_other")
+    assert not (run / "on_other" / "baselines_test.npz").exists()
+    after = other.fields.days > np.datetime64(learnt.days[1])
+    first, last = np.flatnonzero(after)[0], len(other.fields.days) - 1
+    counted = {row.count for row in report.rows if row.group == "lead/1"}
+    assert counted == {(last - first - 1) * (~SEA).sum()}  # three leads: two starts fewer than days
+    assert report.notes[0].startswith(f"{last - first - 1} forecasts of {other.fields.days[first]}")
+    truth = other.fields.read(first, last + 1, ("swvl1",))[..., 0]
+    phase = jnp.asarray(year_fraction(other.fields.days[first:])[None], jnp.float32)
+    usual = np.asarray(baselines._usual(learnt.coefficients[..., 0], phase))[0]
+    squares = [np.square(truth[n : len(truth) - 2 + n] - usual[n : len(truth) - 2 + n])[:, ~SEA]
+               for n in range(3)]  # fmt: skip
+    # f32 of values near 0.3, squared differences near 1e-3
+    wanted = np.sqrt(np.mean(squares))
+    assert report.value("rmse", "climatology") == pytest.approx(wanted, rel=1e-4)
+
+    early = small_task(write_record(tmp_path / "same.nc", count=300), tmp_path)
+    with pytest.raises(UserError, match="which the run has learnt from; give another period"):
+        evaluation.evaluate(early, model, "test", run / "on_other")
+
+
+def test_intervals_are_of_blocks_as_long_as_a_window_and_stand_at_every_lead(evaluated):
+    task, _, report, _ = evaluated
+    starts = task.source("test").starts
+    count = len(set(starts // task.spec.length))
+    assert report.drawn == f"{count} blocks of forecasts of 7 days"
+    assert count < len(starts) / 5
+    rows = {(row.group, row.method, row.metric): row for row in report.rows}
+    for lead in (1, 2, 3):
+        own, other = (rows[f"lead/{lead}", method, "rmse"] for method in ("model", "linear"))
+        assert own.low < own.value < own.high
+        apart = rows[f"against_model/lead/{lead}", "linear", "rmse"]
+        assert apart.value == pytest.approx(other.value - own.value)
+        assert apart.low < apart.value < apart.high
+    assert any(line.startswith("rmse: ") for line in report.verdict)

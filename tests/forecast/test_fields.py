@@ -258,3 +258,30 @@ def test_days_that_lack_steps_are_counted_and_most_days_are_not_left_out(tmp_pat
     rest = np.delete(times, [k for day in range(4) for k in range(24 * day, 24 * day + 3 + day)])
     with pytest.raises(UserError, match=r"4 of 6 days lack steps .*give whole days"):
         opened(write(dataset(rest), tmp_path / "b.nc"))
+
+
+def test_an_hour_is_the_step_of_that_stamp_on_every_day_that_the_target_has(tmp_path):
+    data = dataset(hours("2020-01-30", 16, 6)).assign_attrs()
+    data.t2m.attrs["units"] = "K"
+    path = write(data.isel(valid_time=np.delete(np.arange(16), 7)), tmp_path / "a.nc")
+    fields = opened(path, ("t2m", "t2m@18", "t2m@6"))
+    np.testing.assert_array_equal(fields.days, dates("2020-01-30", 4)[[0, 2, 3]])
+    steps = data.t2m.values.reshape(4, 4, 4, 3)[[0, 2, 3]]
+    np.testing.assert_array_equal(fields.read(0, 3)[..., 1], steps[:, 3])
+    np.testing.assert_array_equal(fields.read(1, 3, ("t2m@6",))[..., 0], steps[1:, 1])
+    assert fields.attributes["t2m@18"]["units"] == "K"
+    with pytest.raises(UserError, match="t2m@7 has no step at 07 UTC; t2m has 00, 06, 12 and 1"):
+        opened(path, ("t2m", "t2m@7"))
+    with pytest.raises(UserError, match="'t2m@24' must be NAME or NAME@HOUR"):
+        opened(path, ("t2m", "t2m@24"))
+    with pytest.raises(UserError, match="forecast 't2m'"):
+        opened(path, ("t2m@6",))
+
+
+def test_totals_have_no_value_at_an_hour(tmp_path):
+    times = hours("2020-01-30", 72)
+    data = dataset(times)
+    data["t2m"] = (data.t2m.dims, running_totals(times, 0.1))
+    path = write(data, tmp_path / "a.nc")
+    with pytest.raises(UserError, match=r"t2m@18 is of totals \(running\)"):
+        opened(path, ("t2m", "t2m@18"), accumulated=("t2m",))

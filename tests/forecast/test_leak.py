@@ -100,11 +100,14 @@ def test_days_beyond_a_gap_and_days_forecast_change_nothing_before(path, tmp_pat
     data.isel(time=np.setdiff1d(np.arange(400), np.arange(290, 310))).to_netcdf(
         planted, engine="h5netcdf"
     )
-    honest, other = (small_task(p, tmp_path) for p in (path, planted))
+    # All that is fitted: climatology, damping, linear map and spread.
+    fitted = {"model__prior": "linear", "model__local_days": 2, "model__noise": 1}
+    honest, other = (small_task(p, tmp_path, **fitted) for p in (path, planted))
     a, b = (batch_of(task.source("val"), range(8)) for task in (honest, other))
     for name in ("fields", "target", "phase"):
         np.testing.assert_array_equal(a[name], b[name])
     own, planted = (task.fit_statistics() for task in (honest, other))
+    assert {"centre", "scale", "damping", "linear", "spread"} <= set(own)
     jax.tree.map(np.testing.assert_array_equal, own, planted)  # of train days, all before
     ends = [task.source("test").example(0, None) for task in (honest, other)]
     assert (ends[1]["target"] > 1e5).any(), "the test can fail: there the nonsense is seen"

@@ -129,3 +129,16 @@ def test_rows_count_by_their_share_of_the_sphere_whichever_way_they_run():
     share = 1 - np.sin(np.radians(60))  # of a hemisphere beyond 60 degrees
     np.testing.assert_allclose(poles, np.array([share, 1 - share, 1 - share, share]) * 2)
     assert metrics.row_area(np.array([5.0])).tolist() == [1]
+
+
+def test_forecasts_that_begin_in_the_same_days_are_one_block():
+    rng = np.random.default_rng(0)
+    leaves = rng.random((7, 6, 2))
+    blocks = {}
+    starts = np.array([8, 9, 10, 19, 20, 41])
+    for part in (slice(0, 4), slice(4, 6)):  # batches, of which the second adds to a block
+        metrics.add_to_blocks(blocks, metrics.Scores(*leaves[:, part]), starts[part] + 1, 10)
+    assert sorted(blocks) == [0, 1, 2, 4]
+    for number, rows in {0: [0], 1: [1, 2], 2: [3, 4], 4: [5]}.items():
+        for found, wanted in zip(vars(blocks[number]).values(), leaves[:, rows], strict=True):
+            np.testing.assert_allclose(found, wanted.sum(axis=0), rtol=1e-12)

@@ -10,7 +10,7 @@ from tds_jax import tasks
 from tds_jax.engine import step
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
-from tds_jax.forecast import baselines
+from tds_jax.forecast import baselines, linear
 from tds_jax.forecast.recorded import packed
 from tests.forecast.small import SEA, batch_of, record, small_config, small_task, write_record
 
@@ -89,11 +89,20 @@ def test_data_to_evaluate_on_are_brought_to_units_and_longitudes_of_the_run(path
 def test_a_silent_network_leaves_the_damped_persistence_baseline(path, tmp_path):
     task = small_task(path, tmp_path)
     batch = batch_of(task.source("test"), range(4))
-    fitted = baselines.fit(task.fields, task.split["train"], 3, 1)
-    expected = baselines.forecasts(fitted, jax.tree.map(jnp.asarray, batch), 0)
+    fitted = baselines.fit(task.fields, task.split["train"], 3, 1, False)
+    expected = baselines.forecasts(fitted, jax.tree.map(jnp.asarray, batch), 0, False)
     found = forecast(silent(task), batch)
     # f32 near 0.3, two orders of summing the same terms.
     np.testing.assert_allclose(found, expected["damped_persistence"], atol=1e-6)
+    # Weights of a condition of some hundreds, of f32 inputs, stored as f32; the spread is 0.02.
+    fit = {"model__prior": "linear", "model__local_days": 2, "model__local_ridge": linear.RIDGE}
+    found = forecast(silent(small_task(path, tmp_path, **fit)), batch)
+    np.testing.assert_allclose(found, expected["linear_inputs"], atol=1e-5)
+    assert np.abs(found - expected["damped_persistence"]).max() > 1e-3
+    alone = small_task(path, tmp_path, **fit, data__variables=("swvl1",))
+    one = batch_of(alone.source("test"), range(4))
+    np.testing.assert_allclose(forecast(silent(alone), one), expected["linear"], atol=1e-5)
+    found = forecast(silent(task), batch)
     last = silent(small_task(path, tmp_path, model__prior="last", model__normalize="scalar"))
     wanted = np.broadcast_to(batch["fields"][:, -1:, ..., 0], found.shape)
     known = np.broadcast_to(batch["present"][:, -1:, ..., 0] > 0, found.shape)
@@ -209,7 +218,10 @@ def test_memory_options_are_settings_of_the_config(path, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model__name": "unet"}, r"model\.name='unet' is not known; use one of convlstm, cnn3d"),
+        (
+            {"model__name": "resnet"},
+            r"model\.name='resnet' is not known; use one of convlstm",
+        ),
         ({"data__target": "t2m"}, r"data\.target='t2m' is not known; use one of swvl1, tp"),
         ({"data__crop": (9, 9)}, r"data\.crop=\(9, 9\) does not fit the grid of 5 x 6"),
         ({"data__crop": (3, 3), "model__land_only": True}, r"moves the cells that model\.land"),
@@ -250,3 +262,16 @@ def test_it_says_where_its_data_are_and_how_much_of_what_they_hold(path, tmp_pat
         "400 days 2019-01-01 to 2020-02-04 (train 240, val 80, test 80), 5 x 6 cells, lat 60..56, "
         "lon 0..5; swvl1, tp -> swvl1"
     )
+
+
+def test_no_forecast_is_below_the_floor_but_in_training(path, tmp_path):
+    task = small_task(path, tmp_path, model__floor=(0.31,), model__normalize="scalar",
+                      model__prior="last")  # fmt: skip
+    model = silent(task)
+    batch = jax.tree.map(jnp.asarray, batch_of(task.source("test"), (0, 5)))
+    free = np.asarray(model(batch, True))
+    raised = np.asarray(model(batch, False))
+    assert (free < 0.31).any()
+    assert (free > 0.31).any()
+    np.testing.assert_array_equal(raised, np.maximum(free, np.float32(0.31)))
+    np.testing.assert_array_equal(model.members(batch, False, 1)[:, 0], raised)

@@ -1,0 +1,208 @@
+"""Linear maps from the last days around a cell to the coming ones, fitted as training days pass.
+
+Both correct the damped persistence: what they are fitted to is what it leaves. One map for all
+cells is what a convolution is; one for each cell knows places, and needs more days than there
+mostly are, so that it wins a day ahead and loses later.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tds_jax.forecast.climatology import Climatology, blocks
+from tds_jax.forecast.days import DAY
+from tds_jax.forecast.gridded_days import Fields
+from tds_jax.nn.conv_nd import encircled
+
+KERNEL = 5  # cells per side of the square that a baseline reads
+DAYS = 2  # the last ones, that it reads
+# Added to the squares of each input, as a share of them. One map has thousands of days of cells for
+# each of its inputs; a cell's own has a few: chosen on blocks of train days left out (air
+# temperature, a day ahead and over all leads 2.13 and 3.46 K; with 0.01 2.12 and 3.51, 1: 2.21 and
+# 3.44).
+RIDGE, CELL_RIDGE = 1e-5, 0.1
+CELL_BYTES = 2**28  # of the cells' own normal equations, by which their square is chosen
+ROWS = 2**15  # cells whose inputs are gathered at once
+
+
+class Sample(NamedTuple):
+    """A day and those that follow. recent: (H, W, days, C) anomalies of the last days, 0 where
+    missing, newest last. coming: (L, H, W) what is to be explained; known: where it is."""
+
+    recent: np.ndarray
+    coming: np.ndarray
+    known: np.ndarray
+
+    def last(self, days: int, channels: slice) -> np.ndarray:
+        """(H, W, days * C) the last days of some channels."""
+        chosen = self.recent[:, :, -days:, channels]
+        return chosen.reshape(*chosen.shape[:2], -1)
+
+
+def samples(
+    fields: Fields, days: range, usual: Climatology, damping: np.ndarray, before: int
+) -> Iterator[Sample]:
+    """One for every day that ends `before` of them and has all leads after it; one pass.
+
+    usual: of all variables. Anomalies are in units of its scale. damping: (L, H, W) of the target.
+    """
+    leads, target = len(damping), fields.variables.index(fields.target)
+    window: deque[np.ndarray] = deque(maxlen=before + leads)
+    yesterday = None
+    for indices, block in blocks(fields, days):
+        dates = fields.days[indices]
+        anomalies = ((block - usual.at(dates)) / usual.scale).astype(np.float32)
+        for date, anomaly in zip(dates, anomalies, strict=True):
+            if yesterday is not None and date - yesterday != DAY:
+                window.clear()
+            window.append(anomaly)
+            yesterday = date
+            if len(window) == before + leads:
+                yield _sample([*window], damping, target)
+
+
+def _sample(window: Sequence[np.ndarray], damping: np.ndarray, target: int) -> Sample:
+    leads = len(damping)
+    recent = np.nan_to_num(np.stack(window[:-leads], axis=2))
+    coming = np.stack([day[..., target] for day in window[-leads:]])
+    known = np.isfinite(coming)
+    return Sample(recent, np.where(known, coming - damping * recent[:, :, -1, target], 0), known)
+
+
+def patches(maps: np.ndarray, kernel: int, periodic: bool) -> np.ndarray:
+    """(H, W, kernel, kernel, C) view: the square around each cell of maps (H, W, C).
+
+    Beyond the edges it is 0, or with `periodic` columns the other edge.
+    """
+    edge = kernel // 2
+    around = ((0, 0), (edge, edge), (0, 0))
+    wide = np.pad(maps, around, mode="wrap") if periodic else np.pad(maps, around)
+    wide = np.pad(wide, ((edge, edge), (0, 0), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (kernel, kernel), axis=(0, 1))
+    return np.moveaxis(windows, 2, -1)
+
+
+class Shared:
+    """Normal equations of one map for all cells: Σ xxᵀ (L, F, F) and Σ xy (L, F) in f64.
+
+    It reads `around` maps in a square of `kernel` cells and `own` maps in the cell alone.
+    """
+
+    def __init__(self, kernel: int, around: int, own: int, leads: int, periodic: bool) -> None:
+        self._shape = kernel, kernel, around
+        self._periodic = periodic
+        size = int(np.prod(self._shape)) + own
+        self._gram = np.zeros((leads, size, size))
+        self._product = np.zeros((leads, size))
+
+    def add(self, sample: Sample, around: np.ndarray, own: np.ndarray | None = None) -> None:
+        """Maps (H, W, F). Every cell whose target is known counts, at the leads it is at."""
+        rows, columns = np.nonzero(sample.known.any(axis=0))
+        squares = patches(around, self._shape[0], self._periodic)
+        for first in range(0, len(rows), ROWS):
+            place = rows[first : first + ROWS], columns[first : first + ROWS]
+            x = squares[place].reshape(len(place[0]), -1).astype(np.float64)
+            if own is not None:
+                x = np.concatenate([x, own[place]], axis=1)
+            known, y = sample.known[:, *place], sample.coming[:, *place]
+            if known.all():
+                self._gram += x.T @ x
+            else:
+                for lead, there in enumerate(known):
+                    self._gram[lead] += x[there].T @ x[there]
+            self._product += y @ x  # 0 where unknown
+
+    def solve(self, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+        """(kernel, kernel, around, L) and (own, L) f32 weights.
+
+        ridge: share of the inputs' mean square, that is added to each.
+        """
+        weights = _ridge(self._gram, self._product[..., None], ridge)[..., 0].T.astype(np.float32)
+        size = int(np.prod(self._shape))
+        return weights[:size].reshape(*self._shape, -1), weights[size:]
+
+
+def applied(weights: np.ndarray, maps: np.ndarray, periodic: bool) -> np.ndarray:
+    """(L, H, W) f64: what weights (k, k, F, L) of all cells make of maps (H, W, F)."""
+    around = patches(maps, len(weights), periodic)
+    return np.einsum("hwabf,abfl->lhw", around, weights.astype(np.float64), optimize=True)
+
+
+class PerCell:
+    """Normal equations of a map for each cell, of the target alone.
+
+    The square is the largest of KERNEL and smaller ones whose equations take CELL_BYTES at most: 50
+    inputs a cell are 20 kB. Days count on which all leads of a cell are known.
+    """
+
+    def __init__(self, cells: tuple[int, int], leads: int, periodic: bool) -> None:
+        self._periodic, self._cells = periodic, cells
+        self.kernel = next(k for k in (*range(KERNEL, 1, -2), 1) if k == 1 or _fits(cells, k))
+        size = self.kernel**2 * DAYS
+        self._gram = np.zeros((cells[0] * cells[1], size, size))
+        self._product = np.zeros((cells[0] * cells[1], size, leads))
+
+    def add(self, sample: Sample, maps: np.ndarray) -> None:
+        """maps (H, W, DAYS). Every cell, where all leads are known."""
+        around = patches(maps, self.kernel, self._periodic)
+        x = around.reshape(len(self._gram), -1).astype(np.float64) * sample.known.all(
+            axis=0
+        ).reshape(-1, 1)
+        y = sample.coming.reshape(len(sample.coming), -1).T
+        self._gram += x[:, :, None] * x[:, None, :]
+        self._product += x[:, :, None] * y[:, None, :]
+
+    def solve(self) -> np.ndarray:
+        """(H, W, kernel² DAYS, L) f32 weights with CELL_RIDGE; 0 for a cell without a day."""
+        weights = _ridge(self._gram, self._product, CELL_RIDGE)
+        return weights.reshape(*self._cells, *weights.shape[1:]).astype(np.float32)
+
+
+def _fits(cells: tuple[int, int], kernel: int) -> bool:
+    return 8 * cells[0] * cells[1] * (kernel**2 * DAYS) ** 2 <= CELL_BYTES
+
+
+def _ridge(gram: np.ndarray, product: np.ndarray, share: float) -> np.ndarray:
+    """(N, F, L) of N normal equations (N, F, F), (N, F, L), each with `share` of its mean square.
+
+    1 is added where there is nothing at all, so that nothing follows from it.
+    """
+    size = gram.shape[-1]
+    typical = np.trace(gram, axis1=-2, axis2=-1) / size
+    floor = np.where(typical > 0, share * typical, 1.0)
+    return np.linalg.solve(gram + floor[:, None, None] * np.eye(size), product)
+
+
+def flat(days: jax.Array) -> jax.Array:
+    """(B, T, H, W, C) -> (B, H, W, T * C), as `Sample.last` puts them."""
+    return jnp.moveaxis(days, 1, 3).reshape(days.shape[0], *days.shape[2:4], -1)
+
+
+def leads_first(maps: jax.Array) -> jax.Array:
+    """(B, H, W, L) -> (B, L, H, W)."""
+    return jnp.moveaxis(maps, -1, 1)
+
+
+def shared_map(recent: jax.Array, weights: jax.Array, periodic: bool) -> jax.Array:
+    """(B, H, W, O): weights (k, k, F, O) of all cells applied to (B, H, W, F)."""
+    edge = weights.shape[0] // 2
+    recent = encircled(recent, weights.shape[1]) if periodic else recent
+    padding = [(edge, edge), (0, 0) if periodic else (edge, edge)]
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        recent, weights, (1, 1), padding, dimension_numbers=numbers, precision="highest"
+    )
+
+
+def cell_map(recent: jax.Array, weights: jax.Array, periodic: bool) -> jax.Array:
+    """(B, L, H, W): `PerCell` weights (H, W, k² F, L) applied to (B, H, W, F)."""
+    size = weights.shape[2]
+    kernel = round((size // recent.shape[-1]) ** 0.5)
+    # One weight of 1 for each cell of the square: a convolution that only gathers.
+    gather = jnp.eye(size, dtype=recent.dtype).reshape(kernel, kernel, recent.shape[-1], size)
+    around = shared_map(recent, gather, periodic)
+    return jnp.einsum("bhwf,hwfl->blhw", around, weights, precision="highest")

@@ -1,0 +1,65 @@
+"""What a `Forecaster` keeps of the train days and of the grid."""
+
+from typing import Any
+
+import numpy as np
+
+from tds_jax.config import Config
+from tds_jax.forecast import prior, statics
+from tds_jax.forecast.climatology import (
+    Climatology,
+    fit_climatology,
+    fit_damping,
+    lacks_season,
+    season_gap,
+)
+from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.metrics import row_area
+from tds_jax.forecast.model import Surroundings
+
+
+def measured(fields: Fields, days: range, config: Config, around: Surroundings) -> dict[str, Any]:
+    """Leaves of a `Forecaster`, by name; one pass over `days` for each that is fitted."""
+    model = config.model
+    found: dict[str, Any] = {"area": row_area(fields.lat)}
+    if model.normalize != "none":
+        usual = fit_climatology(fields, days, model.normalize, model.harmonics)
+        found |= {"centre": usual.coefficients, "scale": usual.scale}
+        found |= _prior(fields, days, usual, config, around)
+    if around.static:
+        found["static"] = statics.maps(fields, model.extra_inputs, config.data.static)
+    if model.land_only:
+        found["network"] = {"cells": np.flatnonzero(fields.land)}
+    return found
+
+
+def _prior(
+    fields: Fields, days: range, usual: Climatology, config: Config, around: Surroundings
+) -> dict[str, Any]:
+    if around.prior not in ("damped", "linear"):
+        return {}
+    damping = fit_damping(fields, days, usual.of([around.target]), around.leads)
+    found: dict[str, Any] = {"damping": damping}
+    linear = None
+    beside = fields, days, usual, damping
+    if around.prior == "linear":
+        inputs = prior.Inputs(*around.local, around.means)
+        ridge = config.model.local_ridge
+        linear = inputs, prior.fit_linear(*beside, inputs, ridge, around.periodic)
+        found["linear"], found["slow"] = linear[1]
+    if around.noise:
+        found["spread"] = prior.fit_spread(*beside, linear, around.periodic)
+    if not around.means:
+        found.pop("slow", None)
+    return found
+
+
+def season_warning(fields: Fields, days: range) -> list[str]:
+    """What a climatology of these days is where they lack a season."""
+    dates = fields.days[days]
+    if not lacks_season(dates):
+        return []
+    return [
+        f"no train day lies in {season_gap(dates):.0%} of the year: the climatology is a guess "
+        "there, so the mean of each cell stands for it; give a whole year"
+    ]
