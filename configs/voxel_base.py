@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.task = "voxel"
 
     config.model = ConfigDict()
-    config.model.name = "vae"  # 'vae' | 'vqvae' | 'diffusion' | 'consistency' | your own
+    config.model.name = "vae"  # 'vae' | 'vqvae' | 'direct' | 'diffusion' | 'consistency' | own
     # The autoencoder: channels of level i = base * multipliers[i]; three levels make latents of
     # (Z / 2, X / 4, Y / 4).
     config.model.base = 16
@@ -109,8 +109,8 @@ def get_config() -> ConfigDict:
     config.data.persistent_workers = True  # False: stopped during evaluation, ~2 s to restart
     config.data.max_open_files = 16  # per reading process
     config.data.chunk_cache_bytes = 4 * 2**20  # per open file of a chunked store
-    config.data.synthetic_scenes = 24  # streets
-    config.data.synthetic_frames = 24  # per scene, half a second apart
+    config.data.synthetic_scenes = 48  # streets
+    config.data.synthetic_frames = 16  # per scene, half a second apart
     config.data.synthetic_shape = (16, 64, 64)  # (Z, X, Y) voxels
     config.data.synthetic_seed = 0  # the same gives the same bytes
 

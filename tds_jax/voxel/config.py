@@ -20,6 +20,7 @@ from tds_jax.fields import (
 from tds_jax.voxel.data.resize import MODES
 
 AUTOENCODERS = ("vae", "vqvae")
+DIRECT = "direct"
 GENERATORS = ("diffusion", "consistency")
 MAX_LEVELS = 4  # the original's strides are known for so many
 ATTENTION_HEADS = 4
@@ -29,12 +30,13 @@ ATTENTION_HEADS = 4
 class VoxelModelConfig(Settings, group="model"):
     """The autoencoder, and for the generators what works on its latents.
 
-    name: 'vae' and 'vqvae' learn volumes; 'diffusion' learns latents of a trained one, given the
-    radar; 'consistency' learns to do so in few steps from a trained diffusion;
-    'package.module:Name', a network of one's own, learns the target's volume from the radar's.
+    name: 'vae' and 'vqvae' learn volumes; 'direct' learns the target's volume from the radar's, as
+    does 'package.module:Name', a network of one's own; 'diffusion' learns latents of a trained
+    autoencoder, given the radar; 'consistency' learns to do so in few steps from a trained
+    diffusion.
     """
 
-    name: str = field(metadata=one_of_or_own(*AUTOENCODERS, *GENERATORS))
+    name: str = field(metadata=one_of_or_own(*AUTOENCODERS, DIRECT, *GENERATORS))
     base: int = field(metadata=at_least(1))
     multipliers: tuple[int, ...]
     blocks: int = field(metadata=between(0, 2))

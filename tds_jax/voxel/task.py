@@ -17,14 +17,14 @@ from tds_jax.errors import UserError
 from tds_jax.fields import require
 from tds_jax.own import is_own
 from tds_jax.tasks import DataAbout
-from tds_jax.voxel.config import ATTENTION_HEADS, GENERATORS
+from tds_jax.voxel.config import ATTENTION_HEADS, AUTOENCODERS, DIRECT, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.methods import build, trained
+from tds_jax.voxel.methods.answering import Answering
 from tds_jax.voxel.methods.autoencoding import Autoencoding
 from tds_jax.voxel.methods.distillation import Distillation
 from tds_jax.voxel.methods.generation import Diffusion
-from tds_jax.voxel.methods.own import Answering
 from tds_jax.voxel.networks import torch_names, unet_names
 
 
@@ -61,6 +61,7 @@ class Method(Protocol):
 METHODS: dict[str, type[Method]] = {
     "vae": Autoencoding,
     "vqvae": Autoencoding,
+    "direct": Answering,
     "diffusion": Diffusion,
     "consistency": Distillation,
 }
@@ -83,7 +84,7 @@ class VoxelTask:
     @property
     def generates(self) -> bool:
         """True for methods that answer to a radar volume; others reconstruct targets."""
-        return self.latent or is_own(self.config.model.name)
+        return self.config.model.name not in AUTOENCODERS
 
     @property
     def latent(self) -> bool:
@@ -188,7 +189,7 @@ class VoxelTask:
                 f"{ATTENTION_HEADS}, which no weight tells; use {ATTENTION_HEADS}",
             )
             return params | {"unet": unet_names.import_params(params["unet"], tensors)}, rest
-        if is_own(name):
+        if is_own(name) or name == DIRECT:
             raise UserError(f"model.name={name!r} is no network of the original's; import has none")
         if name == "consistency":
             raise UserError("model.name='consistency' learns changes of a teacher; import that")

@@ -8,13 +8,14 @@ from flax import nnx
 from tds_jax.config import Config
 from tds_jax.nn.precision import compute_dtype
 from tds_jax.own import is_own
-from tds_jax.voxel.config import GENERATORS, VoxelModelConfig
+from tds_jax.voxel.config import AUTOENCODERS, DIRECT, GENERATORS, VoxelModelConfig
 from tds_jax.voxel.data.resize import Shape
 from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.methods.diffusion import Levels
 from tds_jax.voxel.methods.model import Distilled, LatentDenoiser, ScaledAutoencoder
 from tds_jax.voxel.networks.blocks import ONE, RESAMPLING
 from tds_jax.voxel.networks.coder import Encoder, Execution
+from tds_jax.voxel.networks.direct import Direct
 from tds_jax.voxel.networks.perceptual import FeatureNet
 from tds_jax.voxel.networks.unet import UNet
 from tds_jax.voxel.networks.vae import VAE3D
@@ -29,12 +30,13 @@ def cells_per_latent(model: VoxelModelConfig) -> Shape:
 
 
 def divisor(model: VoxelModelConfig) -> Shape:
-    """By what D, H and W must be divisible; for a generator, down to its U-Net's deepest level; of
-    a network of one's own nothing is known."""
+    """By what D, H and W must be divisible, down to the deepest level of a U-Net, if there is one;
+    of a network of one's own nothing is known."""
     if is_own(model.name):
         return ONE
-    deep = 2 ** (len(model.unet_multipliers) - 1) if model.name in GENERATORS else 1
-    d, h, w = (deep * n for n in cells_per_latent(model))
+    deep = 1 if model.name in AUTOENCODERS else 2 ** (len(model.unet_multipliers) - 1)
+    cells = ONE if model.name == DIRECT else cells_per_latent(model)
+    d, h, w = (deep * n for n in cells)
     return d, h, w
 
 
@@ -69,6 +71,20 @@ def autoencoder(config: Config, rngs: nnx.Rngs) -> ScaledAutoencoder:
         network = VAE3D(*sizes, **given)
     features = perceptual_net(config, dtype, rngs)
     return ScaledAutoencoder(network, logits=logits, perceptual=features)
+
+
+def direct(config: Config, rngs: nnx.Rngs) -> Direct:
+    """The U-Net of a config over the cells of volumes."""
+    model = config.model
+    return Direct(
+        CHANNELS,
+        width=model.width,
+        multipliers=model.unet_multipliers,
+        heads=model.unet_heads,
+        remat=config.memory.remat,
+        dtype=compute_dtype(config.memory.dtype),
+        rngs=rngs,
+    )
 
 
 def perceptual_net(config: Config, dtype: Any, rngs: nnx.Rngs) -> FeatureNet | None:

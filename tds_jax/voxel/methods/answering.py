@@ -1,4 +1,4 @@
-"""Learning what the target is from what the radar sees, by a network of one's own."""
+"""Learning what the target is from what the radar sees, in one answer."""
 
 import dataclasses
 from typing import Any
@@ -17,18 +17,19 @@ from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.precision import compute_dtype
 from tds_jax.voxel.data.dataset import VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
+from tds_jax.voxel.methods import build
 from tds_jax.voxel.methods.autoencoding import charged, reconstruction
-from tds_jax.voxel.methods.build import perceptual_net
 from tds_jax.voxel.methods.model import ScaledAutoencoder, normalized
 
 SETTING = "model.name"
 
 
-class OwnNetwork(Module):
+class Answer(Module):
     """Radar (B, D, H, W, 4), raw -> target (B, D, H, W, 4), raw, channel 0 a probability.
 
-    network: called with the radar, normalised over its occupied cells and 0 elsewhere, and keys
-    (B, 2) uint32 in training, else None. around: the units of what it answers.
+    around: the network and the units of what it answers. The network is called with the radar,
+    normalised over its occupied cells and 0 elsewhere, and keys (B, 2) uint32 in training, else
+    None.
     """
 
     def __init__(self, name: str, around: ScaledAutoencoder) -> None:
@@ -50,25 +51,21 @@ class OwnNetwork(Module):
 
 
 class Answering:
-    """The method of a network of one's own; see `task.Method`."""
+    """The method of 'direct' and of a network of one's own; see `task.Method`."""
 
     leaves: tuple[str, ...] = ("radar", "target", "weight")
 
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def init(self, rngs: nnx.Rngs) -> OwnNetwork:
-        """A fresh network, which gets those settings that it asks for."""
-        model, memory = self._config.model, self._config.memory
-        dtype = compute_dtype(memory.dtype)
-        settings = dataclasses.asdict(memory) | dataclasses.asdict(model)
-        beside = {"num_channels": CHANNELS, "dtype": dtype, "rngs": rngs}
-        network = own.made(SETTING, model.name, settings | beside)
-        logits = self._config.loss.reconstruction == "occupancy"
-        features = perceptual_net(self._config, dtype, rngs)
-        return OwnNetwork(
-            model.name, ScaledAutoencoder(network, logits=logits, perceptual=features)
-        )
+    def init(self, rngs: nnx.Rngs) -> Answer:
+        """A fresh network; one of one's own gets those settings that it asks for."""
+        config, dtype = self._config, compute_dtype(self._config.memory.dtype)
+        make = _own if own.is_own(config.model.name) else build.direct
+        logits = config.loss.reconstruction == "occupancy"
+        features = build.perceptual_net(config, dtype, rngs)
+        around = ScaledAutoencoder(make(config, rngs), logits=logits, perceptual=features)
+        return Answer(config.model.name, around)
 
     def statistics(self, data: VoxelData) -> dict[str, Any]:
         """Mean and scale of the radar's channels, and of the target's where they are normalised."""
@@ -84,15 +81,20 @@ class Answering:
     def latents(self, data: VoxelData, split: str) -> None:
         """Nothing is stored for training."""
 
-    def loss(
-        self, model: OwnNetwork, batch: Batch, train: bool
-    ) -> tuple[Objective, dict[str, Any]]:
+    def loss(self, model: Answer, batch: Batch, train: bool) -> tuple[Objective, dict[str, Any]]:
         """What an autoencoder's output is charged for; an example weighs 1 if it counts."""
         target, cells = batch["target"], batch["weight"]
         output = model(batch["radar"], batch["key"] if train else None)
         charges = reconstruction(model.around, output, target, cells, self._config.loss)
         return charged(charges, model.around.outside(output)[..., 0], target, cells)
 
-    def volumes(self, model: OwnNetwork, batch: Batch) -> dict[str, jax.Array]:
+    def volumes(self, model: Answer, batch: Batch) -> dict[str, jax.Array]:
         """{'model': the answer to the radar}, raw values."""
         return {MODEL: model.around.outside(model(batch["radar"]))}
+
+
+def _own(config: Config, rngs: nnx.Rngs) -> Any:
+    settings = dataclasses.asdict(config.memory) | dataclasses.asdict(config.model)
+    dtype = compute_dtype(config.memory.dtype)
+    beside = {"num_channels": CHANNELS, "dtype": dtype, "rngs": rngs}
+    return own.made(SETTING, config.model.name, settings | beside)
