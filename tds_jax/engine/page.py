@@ -77,6 +77,7 @@ def _splits(place: Path) -> list[str]:
         about = stored.get("evaluated", {}).get(split, {})
         parts += [_heading(split, f"{split}, step {about.get('step', 'unknown')}")]
         parts += [table((), about.items(), kind="words")]
+        parts += [f"<p>{_text(line)}</p>" for line in report.verdict]
         for grid in report.grids(split):
             rows = [(name, *cells) for name, cells in grid.rows]
             parts += [f"<h3>{_text(grid.title)}</h3>"]

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ from tds_jax.progress import table_console
 
 MODEL = "model"
 ALL = "all"
+# Baselines minus the model, on everything.
+AGAINST_MODEL = "against_model"
 # A group 'per_user/stage/fist' holds means over users of each one's value in 'stage/fist'.
 PER = "per_"
 
@@ -26,7 +28,8 @@ class Row:
     """One number. method: 'model' or a baseline's name. group: 'all', or e.g. 'user/user0'.
 
     spread: standard deviation over the members where the value is a mean of them (groups 'per_…'
-    with two or more), else None. count: what the value was averaged over (rows, users …).
+    with two or more), else None. count: what the value was averaged over (rows, users …). low,
+    high: ends of a 95 % interval, where there is one.
     """
 
     split: str
@@ -36,6 +39,8 @@ class Row:
     value: float
     spread: float | None
     count: float
+    low: float | None = None
+    high: float | None = None
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
@@ -50,7 +55,8 @@ class Report:
     headline: the metrics of the printed table, in order. shown_groups: kinds of groups ('user' for
     'user/…') printed there; all rows are in the files. spread_headline: metrics of the tables of
     means and their spread. notes: lines printed below. whole: what the group 'all' is, where it is
-    not all. leading: shown groups that stand before it, for they say more.
+    not all. leading: shown groups that stand before it, for they say more. verdict: lines above
+    the tables. drawn: what the intervals' blocks are, such as '13 users'.
     """
 
     rows: list[Row]
@@ -60,6 +66,8 @@ class Report:
     notes: tuple[str, ...] = ()
     whole: str = ALL
     leading: tuple[str, ...] = ()
+    verdict: tuple[str, ...] = ()
+    drawn: str = ""
 
     def value(self, metric: str, method: str = MODEL, group: str = ALL) -> float:
         """The value of one row; KeyError if there is none."""
@@ -71,7 +79,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """{"splits": {split: {"model": {…}, "baselines": {name: {…}}, "groups": {…}}}}.
 
-        A value with a spread is followed by <metric>_sd. No number is null.
+        A value with a spread is followed by <metric>_sd, one with an interval by <metric>_low and
+        <metric>_high. No number is null.
         """
         splits: dict[str, Any] = {}
         for row in self.rows:
@@ -82,8 +91,8 @@ class Report:
             else:
                 place = place.setdefault("model", {})
             place[row.metric] = row.value if math.isfinite(row.value) else None
-            if row.spread is not None:
-                place[f"{row.metric}_sd"] = row.spread
+            beside = {"sd": row.spread, "low": row.low, "high": row.high}
+            place |= {f"{row.metric}_{n}": v for n, v in beside.items() if v is not None}
         return {"splits": splits}
 
     def write(self, workdir: Path, about: Mapping[str, Any]) -> None:
@@ -143,6 +152,8 @@ class Report:
         """Prints tables that fit the terminal, and the notes."""
         console = table_console()
         console.print(title, markup=False)
+        for line in self.verdict:
+            console.print(line, markup=False, highlight=False)
         for grid in self.grids(split):
             console.print(grid.title, markup=False)
             for table in grid.tables(console.width):
@@ -165,9 +176,13 @@ class _Printable(Table):
 
 def _row(cells: Mapping[str, str]) -> Row:
     """A line of the CSV file."""
-    spread = float(cells["spread"]) if cells["spread"] else None
     texts = {name: cells[name] for name in ("split", "group", "method", "metric")}
-    return Row(**texts, value=float(cells["value"]), spread=spread, count=float(cells["count"]))
+    value, count = float(cells["value"]), float(cells["count"])
+    # Reports of older versions have no ends of intervals.
+    spread, low, high = (
+        float(cells[name]) if cells.get(name) else None for name in ("spread", "low", "high")
+    )
+    return Row(**texts, value=value, spread=spread, count=count, low=low, high=high)
 
 
 def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
@@ -190,9 +205,19 @@ def _grids(report: Report, split: str) -> list[Grid]:
     )
     groups = {kind: _group(report, kind, rows) for kind in report.shown_groups}
     leading = [grid for kind in report.leading for grid in (groups.pop(kind),) if grid.rows]
+    intervals = [grid for grid in (_intervals(report, rows),) if grid.rows]
     spreads = [grid for metric in report.spread_headline if (grid := _spread(report, metric, rows))]
     others = [grid for grid in groups.values() if grid.rows]
-    return [*spreads, *leading, whole, *others] if leading else [whole, *spreads, *others]
+    if leading:
+        return [*spreads, *leading, whole, *intervals, *others]
+    return [whole, *intervals, *spreads, *others]
+
+
+def _intervals(report: Report, rows: Iterable[Row]) -> Grid:
+    """Ends of the headline's intervals, a line per method."""
+    known = [(row.method, row) for row in rows if row.group == ALL and row.low is not None]
+    cells = _cells(report.headline, known, lambda row: f"{row.low:.3g}..{row.high:.3g}")
+    return Grid(f"95 % intervals, {report.drawn} drawn again and again", "method", *cells, MODEL)
 
 
 def _group(report: Report, kind: str, rows: Iterable[Row]) -> Grid:
@@ -203,12 +228,14 @@ def _group(report: Report, kind: str, rows: Iterable[Row]) -> Grid:
 
 
 def _cells(
-    names: Sequence[str], rows: Iterable[tuple[Key, Row]]
+    names: Sequence[str],
+    rows: Iterable[tuple[Key, Row]],
+    say: Callable[[Row], str] = lambda row: f"{row.value:.4g}",
 ) -> tuple[list[str], list[tuple[Key, list[str]]]]:
     """Metrics that any row has, and a line of them for each key."""
     found: dict[Key, dict[str, str]] = {}
     for name, row in rows:
-        found.setdefault(name, {})[row.metric] = f"{row.value:.4g}"
+        found.setdefault(name, {})[row.metric] = say(row)
     used = [name for name in names if any(name in values for values in found.values())]
     return used, [(n, [values.get(name, "") for name in used]) for n, values in found.items()]
 

@@ -16,7 +16,8 @@ def test_a_page_has_all_of_a_run_and_asks_for_no_other_file(tmp_path):
             Row("test", "all", "<b>zero</b>", "mse", 2.0, None, 10),
             Row("test", "user/a", "model", "mse", 0.25, None, 5),
         ],
-        ("mse",), ("user",), notes=("1 < 2",), whole="easy ones", leading=("user",),
+        ("mse",), ("user",), notes=("1 < 2",), verdict=("zero > model",),
+        whole="easy ones", leading=("user",),
     )  # fmt: skip
     place = tmp_path / "other"
     (place / "plots").mkdir(parents=True)
@@ -32,6 +33,7 @@ def test_a_page_has_all_of_a_run_and_asks_for_no_other_file(tmp_path):
     for part in (
         "test, step 7", "<td>/a &amp; b</td>", "<h3>model by user</h3>", "<h3>easy ones</h3>",
         '<tr class="bold"><td>model</td><td>0.5</td></tr>', "&lt;b&gt;zero", "1 &lt; 2",
+        "zero &gt; model",
         "<td>optim.steps</td><td>[3]</td>", "<td>optim.accumulate</td><td>8</td>",
         "train --config=&lt;x&gt;",
     ):  # fmt: skip
