@@ -20,6 +20,7 @@ from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import ATTENTION_HEADS, AUTOENCODERS, DIRECT, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
+from tds_jax.voxel.linear import Linear, fitted
 from tds_jax.voxel.methods import build, trained
 from tds_jax.voxel.methods.answering import Answering
 from tds_jax.voxel.methods.autoencoding import Autoencoding
@@ -54,7 +55,8 @@ class Method(Protocol):
     def volumes(self, model: Any, batch: Batch) -> dict[str, jax.Array]:
         """What there is to evaluate: name -> (B, D, H, W, 4) raw, channel 0 a probability.
 
-        'model' is what the run is about and what is predicted.
+        'model' is what the run is about and what is predicted; 'samples' (B, S, D, H, W) the
+        probabilities of several answers, if that is their mean.
         """
 
 
@@ -113,6 +115,11 @@ class VoxelTask:
     def data_about(self) -> DataAbout:
         """Scenes, frames and the grid."""
         return self.data.about()
+
+    @functools.cached_property
+    def linear(self) -> Linear:
+        """The regression of the train split."""
+        return fitted(self.data)
 
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model."""

@@ -167,10 +167,10 @@ def test_a_student_without_changes_is_its_teacher(diffusion, consistency):
 def test_evaluation_lists_methods_and_baselines_and_keeps_thresholds(place, vae):
     task, model = vae
     report = evaluation.evaluate(task, model, "test", place / "vae")
-    baselines = {"radar", "radar_dilated", "prior", "mean", "empty"}
+    baselines = {"radar", "radar_dilated", "linear", "prior", "mean", "empty"}
     assert {row.method for row in report.rows} == {"model", *baselines}
     kept = evaluation.Thresholds.read(place / "vae")
-    assert set(kept.value) == {"model", "prior"}
+    assert set(kept.value) == {"model", "prior", "linear"}
     assert report.value("iou", "empty") == 0
     assert report.value("iou", "radar_dilated") >= 0
     assert len(list((place / "vae" / "plots").glob("test_*.png"))) == 1

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,12 +177,13 @@ class VoxelData:
         used |= {geometry} if os.path.exists(geometry) else set()
         return {os.path.relpath(path, root): path for path in sorted(used)}
 
-    def contents(self, split: str) -> str:
-        """Changes with the content of any file of the split's targets, and with their order."""
+    def contents(self, split: str, kinds: Sequence[str] = ("target",)) -> str:
+        """Changes with the content of any file of the split's volumes of some kinds, 'radar' and
+        'target', and with their order."""
         root, parts, _ = self._opened
-        places = [frame.target for frame in parts[split]]
         if self._own:
-            return self._own.contents(places)
+            return self._own.contents([frame.target for frame in parts[split]], kinds)
+        places = [getattr(frame, kind) for frame in parts[split] for kind in kinds]
         files = {os.path.relpath(place.path, root): place.path for place in places}
         spans = [(os.path.relpath(p.path, root), p.start, p.stop) for p in places]
         return fingerprint(files, spans)

@@ -90,8 +90,11 @@ class Distillation:
             # Decoded together: a decoder is compiled once, not once for each.
             return student.decode(jnp.concatenate(latents))
 
-        volumes = generation.average(one, settings(self._config).samples)
-        return dict(zip(names, jnp.split(volumes, len(names)), strict=True))
+        mean, first, each = (
+            dict(zip(names, jnp.split(part, len(names)), strict=True))
+            for part in generation.drawn(one, settings(self._config).samples)
+        )
+        return mean | generation.with_samples(first[MODEL], each[MODEL])
 
     def _sample(self, jump: diffusion.Denoise, batch: Batch, count: int, draw: int) -> jax.Array:
         """Scaled latents after `count` jumps."""

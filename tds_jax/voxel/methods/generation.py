@@ -20,6 +20,7 @@ from tds_jax.voxel.methods import build, diffusion, latents, trained
 from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
 
 LEAVES = ("radar",)
+SAMPLE, SAMPLES = "sample", "samples"  # one alone; the occupancies of all
 
 
 class Diffusion:
@@ -77,7 +78,8 @@ class Diffusion:
         """{'model': samples by Heun's method given the radar}, raw values."""
         sample = sampler(self._config, model, batch)
         samples = settings(self._config).samples
-        return {MODEL: average(lambda draw: model.decode(sample(draw)), samples)}
+        mean, first, all_of_them = drawn(lambda draw: model.decode(sample(draw)), samples)
+        return {MODEL: mean} | with_samples(first, all_of_them)
 
 
 def sampler(config: Config, model: LatentDenoiser, batch: Batch) -> Callable[[int], jax.Array]:
@@ -98,12 +100,21 @@ def latent_shape(config: Config, batch: Batch) -> tuple[int, ...]:
     return (*small, config.model.latent_channels)
 
 
-def average(one: Callable[[int], jax.Array], samples: int) -> jax.Array:
-    """The mean of one(1) … one(samples): volumes of that many independent draws."""
-    total = one(1)
+def drawn(one: Callable[[int], jax.Array], samples: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(mean, the first, occupancies (B, S, D, H, W) of all) of one(1) … one(samples): volumes of
+    that many independent draws."""
+    total = first = one(1)
+    each = [first[..., 0]]
     for draw in range(2, samples + 1):
-        total = total + one(draw)
-    return total / samples
+        volumes = one(draw)
+        total, each = total + volumes, [*each, volumes[..., 0]]
+    return total / samples, first, jnp.stack(each, axis=1)
+
+
+def with_samples(first: jax.Array, occupancies: jax.Array) -> dict[str, jax.Array]:
+    """What is evaluated beside the mean of several samples; nothing of a single one."""
+    several = occupancies.shape[1] > 1
+    return {SAMPLE: first, SAMPLES: occupancies} if several else {}
 
 
 def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str, dtype: str) -> Path:
