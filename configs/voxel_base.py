@@ -38,6 +38,9 @@ def get_config() -> ConfigDict:
     # The generators (not used by 'vae' and 'vqvae').
     config.model.autoencoder = ""  # workdir of a trained autoencoder of the settings above
     config.model.teacher = ""  # workdir of a trained diffusion, for 'consistency'
+    config.model.direct = ""  # workdir of a trained 'direct' that a diffusion sees; '' = none
+    config.model.direct_width = 16  # channels of the first level of the U-Net of 'direct'
+    config.model.direct_multipliers = (1, 2, 4)  # its levels, as unet_multipliers
     config.model.condition_channels = 4  # of the radar's latents
     config.model.condition_base = 8  # channels of the radar's own encoder
     config.model.condition_blocks = 1  # residual blocks per level of that encoder
@@ -50,6 +53,9 @@ def get_config() -> ConfigDict:
     config.model.rho = 7.0  # levels are even in sigma^(1/rho)
     config.model.sigma_mean = -1.2  # of the natural log of the levels seen in training
     config.model.sigma_spread = 1.2  # their standard deviation
+    config.model.guidance_dropout = 0.0  # share of examples that learn without the radar
+    # Samples: 1 = as likely as they are, above = more of what the radar says, for twice the work.
+    config.model.guidance = 1.0
     config.model.sampler_steps = 18  # levels; Heun's method evaluates 2 * 18 - 1 times
     config.model.distillation_levels = 18  # of the teacher's path
     config.model.jumps = (1, 2, 4)  # numbers of steps evaluated; the largest is the model's

@@ -12,8 +12,6 @@ def get_config() -> ConfigDict:
     """The bar for everything that samples: it must know more than the best single answer."""
     config = voxel_ultra.get_config()
     config.model.name = "direct"
-    config.model.width = 16
-    config.model.unet_multipliers = (1, 2, 4)
     config.optim.accumulate = 1
     config.optim.steps = 600
     config.optim.ema_decay = 0.99

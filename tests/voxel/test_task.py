@@ -525,3 +525,54 @@ def test_a_student_learns_from_what_the_radar_saw(consistency):
     batch = batch_of(task, range(3))
     np.testing.assert_array_equal(model.teacher.condition(batch["radar"]), 0)
     assert objective(task, model, batch) != objective(task, model, without_radar(batch))
+
+
+@pytest.fixture(scope="module")
+def direct(place):
+    return begun(place / "direct", small_config(place, **DIRECT))
+
+
+DIRECT = {"model__name": "direct", "model__direct_width": 4, "model__direct_multipliers": (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def told(place, vae, direct):
+    """A diffusion that sees one answer, too, and learns without both now and then."""
+    changes = on_vae(place) | DIRECT | {"model__name": "diffusion"}
+    changes |= {"model__direct": str(place / "direct"), "model__guidance_dropout": 0.5}
+    changes |= {"model__guidance": 2.0, "eval__samples": 3}
+    return begun(place / "told", small_config(place, **changes))
+
+
+def test_one_answer_is_a_function_of_the_radar_and_of_where_a_cell_is(direct):
+    task, model = direct
+    batch = batch_of(task, range(3))
+    (volume,) = task.method.volumes(model, batch).values()
+    assert volume.shape == batch["target"].shape
+    assert ((volume[..., 0] > 0) & (volume[..., 0] < 1)).all()
+    assert objective(task, model, batch) != objective(task, model, without_radar(batch))
+    moved = batch | {"radar": jnp.roll(batch["radar"], 2, axis=2)}
+    (other,) = task.method.volumes(model, moved).values()
+    assert not np.allclose(jnp.roll(volume, 2, axis=2)[:, 1:-1, 3:-1], other[:, 1:-1, 3:-1])
+
+
+def test_a_diffusion_carries_the_answer_it_sees_frozen(direct, told):
+    task, model = told
+    ours, theirs = trained.leaves(model.direct), trained.leaves(direct[1])
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert set(split(model)[1]) == {"encoder", "unet"}
+    radar = batch_of(task, range(3))["radar"]
+    seen = model.condition(radar)
+    model = nnx.merge(*nnx.split(model))
+    model.direct.around.network = silenced(model.direct.around.network)
+    assert not np.allclose(seen, model.condition(radar))
+    assert latents_of(task.method) != latents_of(small_task_without(task))
+
+
+def small_task_without(task):
+    model = dataclasses.replace(task.config.model, direct="")
+    return task.under(dataclasses.replace(task.config, model=model)).method
+
+
+def latents_of(method):
+    return method.digest()

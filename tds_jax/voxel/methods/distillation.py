@@ -59,7 +59,7 @@ class Distillation:
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
         charge = consistency.distillation(
             self.jump(student, student.condition(batch["radar"])),
-            teacher.denoise(teacher.condition(batch["radar"])),
+            teacher.guided(teacher.condition(batch["radar"])),
             clean,
             noise,
             sigma,

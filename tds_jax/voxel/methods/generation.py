@@ -13,11 +13,12 @@ from tds_jax.config import Config
 from tds_jax.engine import metrics
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
+from tds_jax.nn.noise import key_of
 from tds_jax.progress import progress_bar
 from tds_jax.voxel.config import settings
 from tds_jax.voxel.data.dataset import VoxelData
 from tds_jax.voxel.methods import build, diffusion, latents, trained
-from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
+from tds_jax.voxel.methods.model import Answer, LatentDenoiser, ScaledAutoencoder
 
 LEAVES = ("radar",)
 SAMPLE, SAMPLES = "sample", "samples"  # one alone; the occupancies of all
@@ -40,17 +41,24 @@ class Diffusion:
     def _autoencoder(self) -> ScaledAutoencoder:
         return trained.autoencoder(self._config, Path(self._config.model.autoencoder))
 
+    @functools.cached_property
+    def _direct(self) -> Answer | None:
+        folder = self._config.model.direct
+        return trained.direct(self._config, Path(folder)) if folder else None
+
     def digest(self) -> str:
-        """Of the autoencoder's weights: latents of others would not fit the checkpoint's."""
-        return latents.fingerprint(self._autoencoder)
+        """Of the frozen networks' weights: latents of others would not fit the checkpoint's."""
+        direct = latents.fingerprint(self._direct) if self._direct else ""
+        return latents.fingerprint(self._autoencoder) + direct
 
     def latents(self, data: VoxelData, split: str) -> Path:
         """The stored latents of a split's targets."""
         return stored_latents(self._autoencoder, data, split, self._config.memory.dtype)
 
     def statistics(self, data: VoxelData) -> dict[str, Any]:
-        """The frozen autoencoder, units of the radar, and mean and scale of the latents."""
-        return {
+        """The frozen networks, units of the radar, and mean and scale of the latents."""
+        direct = {"direct": trained.leaves(self._direct)} if self._direct else {}
+        return direct | {
             "autoencoder": trained.leaves(self._autoencoder),
             "radar": data.statistics.leaves()["radar"],
             "latent": latents.moments(self.latents(data, "train")),
@@ -67,7 +75,10 @@ class Diffusion:
         sigma = self._levels.draw(keys)
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
         noisy = clean + diffusion.rows(sigma, clean) * noise
-        estimate = model.denoise(model.condition(batch["radar"]))(noisy, sigma)
+        condition = model.condition(batch["radar"])
+        if train:
+            condition = condition * rows_kept(keys, self._config.model.guidance_dropout, condition)
+        estimate = model.denoise(condition)(noisy, sigma)
         error = jnp.mean((estimate - clean) ** 2, axis=(1, 2, 3, 4))
         charge = diffusion.loss_weight(sigma, model.data) * error
         weight = batch["weight"]
@@ -84,12 +95,21 @@ class Diffusion:
 
 def sampler(config: Config, model: LatentDenoiser, batch: Batch) -> Callable[[int], jax.Array]:
     """draw -> scaled latents given a batch's radar, from noise of the examples' keys."""
-    denoise = model.denoise(model.condition(batch["radar"]))
+    denoise = model.guided(model.condition(batch["radar"]))
     levels = build.levels(config.model).grid(config.model.sampler_steps)
     shape = latent_shape(config, batch)
     return lambda draw: diffusion.sample(
         denoise, diffusion.noise(batch["key"], draw, shape), levels
     )
+
+
+def rows_kept(keys: jax.Array, dropout: float, like: jax.Array) -> jax.Array:
+    """(B, 1, ...) 1, or with probability `dropout` 0: which examples learn with their condition."""
+
+    def one(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(key_of(key, diffusion.CONDITION_DRAW), 1 - dropout)
+
+    return diffusion.rows(jax.vmap(one)(keys).astype(jnp.float32), like)
 
 
 def latent_shape(config: Config, batch: Batch) -> tuple[int, ...]:
