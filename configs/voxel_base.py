@@ -97,6 +97,8 @@ def get_config() -> ConfigDict:
     config.data.split_ratio = (0.7, 0.15, 0.15)  # train, val, test, of the scenes
     config.data.max_bad_files = 10  # unreadable ones left out with a warning before giving up
     config.data.max_statistics_frames = 2000  # frames read for means, scales and priors
+    # Of the radar, merged by the poses in a scene's poses.txt; 1 = the frame's own.
+    config.data.sweeps = 1
     # Random changes of training pairs: probabilities, each followed by its size. All off, as the
     # original trains its VAE. Generators apply those that leave the target alone: noise, dropout.
     config.data.augment_flip = 0.0  # left and right (original: 0.5)

@@ -13,9 +13,9 @@ def get_config() -> ConfigDict:
     config = voxel_ultra.get_config()
     config.model.name = "direct"
     config.optim.accumulate = 1
-    config.optim.steps = 600
+    config.optim.steps = 300
     config.optim.ema_decay = 0.99
-    config.eval.every = 150
+    config.eval.every = 100
     config.data.augment_flip = 0.5
     config.data.augment_noise = 0.2
     config.data.augment_dropout = 0.2

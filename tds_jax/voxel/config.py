@@ -135,6 +135,7 @@ class VoxelDataConfig(SourceConfig):
     shape: tuple[int, ...]
     multiple: tuple[int, ...]
     ranges: tuple[float, ...]
+    sweeps: int = field(metadata=at_least(1))
     augment_flip: float
     augment_noise: float
     augment_intensity_noise: float
@@ -241,7 +242,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     heads = {"unet_heads": 1 if model["name"] in GENERATORS else ATTENTION_HEADS}
     direct = {"direct": "", "direct_width": 16, "direct_multipliers": (1, 2, 4)}
     guidance = {"guidance_dropout": 0.0, "guidance": 1.0}
-    data = {"max_bad_files": 0, "source": ""} | values["data"]
+    data = {"max_bad_files": 0, "source": "", "sweeps": 1} | values["data"]
     return values | {"memory": memory, "model": heads | direct | guidance | model, "data": data}
 
 

@@ -185,6 +185,7 @@ def as_target(radar: np.ndarray, known: Statistics) -> np.ndarray:
     """
     slope, offset = known.reflectivity
     values = radar.copy()
+    values[..., 0] = radar[..., 0] > 0  # an earlier sweep's voxels, too, are what was seen
     values[..., 1] = slope * radar[..., 1] + offset
     seen = radar[..., :1] > 0
     values[..., 1:] = np.where(seen, values[..., 1:], known.target_mean[1:])

@@ -50,8 +50,9 @@ class Linear:
 
 def terms(radar: np.ndarray, known: Statistics) -> np.ndarray:
     """(D, H, W, F) f32: what the regressions add up, of a raw radar volume (D, H, W, 4)."""
-    full = (radar[..., 0] > 0).astype(np.float32)
-    units = (radar[..., 1:3] - known.radar_mean[1:3]) / known.radar_scale[1:3] * full[..., None]
+    full = radar[..., 0]
+    units = (radar[..., 1:3] - known.radar_mean[1:3]) / known.radar_scale[1:3]
+    units = units * (full > 0)[..., None]
     blurred = np.stack(list(_blurs(np.concatenate([full[..., None], units], axis=-1))), axis=-2)
     often = known.prior[..., 0]
     near = uniform_filter(full, 3, mode="constant")[..., None]
@@ -83,7 +84,16 @@ def _blur(channels: np.ndarray, width: float, axis: int) -> np.ndarray:
 
 def fitted(data: VoxelData) -> Linear:
     """The regression of the train split: computed once, kept beside the data's cache."""
-    parts = (VERSION, WIDTHS, ROWS, RIDGE, FLOOR, data.shape, data.contents("train", tuple(KINDS)))
+    parts = (
+        VERSION,
+        WIDTHS,
+        ROWS,
+        RIDGE,
+        FLOOR,
+        data.shape,
+        data.sweeps,
+        data.contents("train", tuple(KINDS)),
+    )
     name = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     path = data.cache / "linear" / f"{name}.npz"
     known = data.statistics

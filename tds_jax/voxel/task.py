@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -185,7 +186,8 @@ class VoxelTask:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(params, rest) with the network of a PyTorch checkpoint: autoencoder or U-Net.
 
-        What the original does not have (statistics, the radar's encoder) stays as it is.
+        The original's encoder of the radar is its autoencoder's: so is ours where the sizes are
+        alike, else it stays random, which is said. Statistics stay as they are.
         """
         name = self.config.model.name
         if name == "diffusion":
@@ -195,7 +197,14 @@ class VoxelTask:
                 f"model.unet_heads={heads}, but the original's latent U-Net attends with "
                 f"{ATTENTION_HEADS}, which no weight tells; use {ATTENTION_HEADS}",
             )
-            return params | {"unet": unet_names.import_params(params["unet"], tensors)}, rest
+            params = params | {"unet": unet_names.import_params(params["unet"], tensors)}
+            encoder = unet_names.radar_encoder(params["encoder"], rest["autoencoder"])
+            if encoder is None:
+                print(f"note: {unet_names.STAYS_RANDOM}", file=sys.stderr)
+                return params, rest
+            # As the original: the autoencoder's own encoder, in the units of what it was given.
+            units = {"radar": rest["autoencoder"]["target"]}
+            return params | {"encoder": encoder}, rest | units
         if is_own(name) or name == DIRECT:
             raise UserError(f"model.name={name!r} is no network of the original's; import has none")
         if name == "consistency":

@@ -30,6 +30,7 @@ from tds_jax.voxel.methods import build, generation, trained
 from tds_jax.voxel.methods import diffusion as levels_of
 from tds_jax.voxel.methods.autoencoding import Usage
 from tds_jax.voxel.methods.latents import fingerprint
+from tds_jax.voxel.networks import unet_names
 from tds_jax.voxel.prepare import Prepare
 from tests.begun import begun
 from tests.voxel.files import SHAPE, make_volume, write_scene
@@ -566,13 +567,85 @@ def test_a_diffusion_carries_the_answer_it_sees_frozen(direct, told):
     model = nnx.merge(*nnx.split(model))
     model.direct.around.network = silenced(model.direct.around.network)
     assert not np.allclose(seen, model.condition(radar))
-    assert latents_of(task.method) != latents_of(small_task_without(task))
+    alone = dataclasses.replace(task.config.model, direct="")
+    other = task.under(dataclasses.replace(task.config, model=alone))
+    assert task.method.digest() != other.method.digest()
 
 
-def small_task_without(task):
-    model = dataclasses.replace(task.config.model, direct="")
-    return task.under(dataclasses.replace(task.config, model=model)).method
+def test_guidance_goes_on_from_what_is_likely_without_a_condition(told):
+    task, model = told
+    batch = batch_of(task, range(3))
+    condition = model.condition(batch["radar"])
+    x, sigma = model.scaled(batch["latent"]), jnp.full((3,), 0.7)
+    known = model.denoise(condition)(x, sigma)
+    free = model.denoise(jnp.zeros_like(condition))(x, sigma)
+    guided = model.guided(condition)(x, sigma)
+    assert model.guidance == 2
+    # f32, and one subtraction of numbers of order 1
+    np.testing.assert_allclose(guided, 2 * known - free, atol=1e-5)
+    assert not np.allclose(guided, known, atol=1e-3)
+    drawn = generation.sampler(task.config, model, batch)(1)
+    model = nnx.merge(*nnx.split(model))
+    model.guidance = 1.0
+    assert not np.allclose(drawn, generation.sampler(task.config, model, batch)(1), atol=1e-3)
 
 
-def latents_of(method):
-    return method.digest()
+def test_some_examples_learn_without_their_condition_chosen_by_their_keys(told):
+    task, model = told
+    batch = batch_of(task, range(6))
+    kept = generation.rows_kept(batch["key"], 0.5, batch["latent"]).ravel()
+    assert set(np.asarray(kept).tolist()) == {0.0, 1.0}
+    (lost,) = (np.flatnonzero(kept == value)[:1] for value in (0.0,))
+    held = np.flatnonzero(kept == 1)[:1]
+    for which, matters in ((lost, False), (held, True)):
+        one = batch_of(task, which.tolist())
+        one |= {"key": batch["key"][which]}
+        seen = objective(task, model, one) != objective(task, model, without_radar(one))
+        assert seen == matters
+    assert generation.rows_kept(batch["key"], 0.0, batch["latent"]).min() == 1
+
+
+def test_several_samples_are_judged_as_samples(told, tmp_path):
+    task, model = told
+    report = evaluation.evaluate(task, model, "test", tmp_path)
+    assert 0 < report.value("diversity") <= 1
+    assert report.value("best_iou") >= report.value("sample_iou") >= 0
+    assert {"model", "sample", "linear"} <= set(evaluation.Thresholds.read(tmp_path).value)
+    batch = {name: batch_of(task, [0], "test")[name] for name in ("radar", "key")}
+    found = compiled(model, task.method.volumes)(batch)
+    assert found["samples"].shape == (1, 3, *task.data.shape)
+    mean = found["samples"].mean(axis=1)
+    np.testing.assert_allclose(mean, found["model"][..., 0], rtol=1e-5)
+    np.testing.assert_array_equal(found["samples"][:, 0], found["sample"][..., 0])
+
+
+def test_latents_of_a_codebook_are_looked_up_before_they_are_decoded(place):
+    config = small_config(place, model__name="vqvae", model__codes=8)
+    model = build.autoencoder(config, nnx.Rngs(0))
+    codes = model.network.codebook.codes
+    codes[...] = jnp.asarray(np.random.default_rng(0).normal(size=codes.shape), jnp.float32)
+    exact = codes[...][jnp.arange(8).repeat(8)].reshape(1, 4, 4, 4, 2)
+    apart = np.linalg.norm(codes[...][:, None] - codes[...][None], axis=-1)
+    near = exact + 0.1 * apart[apart > 0].min()
+    # the codes are found again, but for a rounding of z + (code - z)
+    np.testing.assert_allclose(model.decode(near), model.decode(exact), atol=1e-4)
+    assert not np.allclose(model.network.decode(near), model.network.decode(exact), atol=1e-3)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_an_imported_diffusion_sees_the_radar_as_its_autoencoder_does(place, vae, alike, capsys):
+    model = vae[0].config.model
+    sizes = {"model__condition_base": model.base, "model__condition_blocks": model.blocks}
+    sizes |= {"model__condition_channels": model.latent_channels + (not alike)}
+    task, begun_model = begun(place / f"in{alike}", small_config(place, **on_vae(place), **sizes))
+    _, params, rest = split(begun_model)
+    encoder = unet_names.radar_encoder(params["encoder"], rest["autoencoder"])
+    if not alike:
+        assert encoder is None
+        return
+    nnx.update(begun_model.encoder, jax.tree.map(jnp.asarray, encoder))
+    nnx.update(begun_model.radar, rest["autoencoder"]["target"])
+    radar = batch_of(task, range(3))["radar"]
+    # f32 sums of a hundred products, through four layers
+    expected = vae[1].latent(radar)
+    np.testing.assert_allclose(begun_model.condition(radar), expected, rtol=1e-3, atol=1e-4)

@@ -14,6 +14,7 @@ from tds_jax.config import SPLITS, Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import fingerprint
 from tds_jax.errors import UserError
+from tds_jax.fields import require
 from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import VoxelDataConfig
@@ -31,6 +32,7 @@ from tds_jax.voxel.data.source import (
     native_shape,
     split_frames,
 )
+from tds_jax.voxel.data.sweeps import with_earlier
 from tds_jax.voxel.data.volumes import GEOMETRY, Scene, VolumeFiles, find_scenes, half_scenes
 
 SHARED_CHANGES = ("flip", "intensity", "doppler")  # augmentations that change the target, too
@@ -77,6 +79,11 @@ class VoxelData:
         return self._grid.geometry(self.native_geometry)
 
     @property
+    def sweeps(self) -> int:
+        """How many of the radar make one."""
+        return self._data.sweeps
+
+    @property
     def grid(self) -> Grid:
         """From the files' grid to the model's."""
         return self._grid
@@ -86,6 +93,13 @@ class VoxelData:
         data = self._data
         root = data.source or data.path or stand_in(self.cache, self._simulation(), "volumes")
         scenes, warnings = self._scenes(root)
+        if data.sweeps > 1:
+            require(
+                self._own is None,
+                f"data.sweeps={data.sweeps} needs poses.txt beside a scene's files, which "
+                f"data.source={data.source!r} has not; use 1, and let the source merge its own",
+            )
+            scenes = [with_earlier(one, Path(root) / one.name, data.sweeps) for one in scenes]
         chosen = {split: getattr(data, f"{split}_scenes") for split in SPLITS}
         parts, said = split_frames(scenes, chosen, data.split_ratio)
         warnings += said
@@ -196,7 +210,10 @@ class VoxelData:
                 f"{self._opened[0]}: the {split} split has no frame; add scenes or change "
                 "data.split_ratio"
             )
-        return VoxelPairs(frames, self._files, self._grid, self.volume_shape, augment)
+        geometry, sweeps = self.native_geometry, self._data.sweeps
+        return VoxelPairs(
+            frames, self._files, self._grid, self.volume_shape, augment, geometry, sweeps
+        )
 
     def augment(self, radar_only: bool) -> Augment | None:
         """The config's changes of training pairs, or those of them that leave the target alone."""

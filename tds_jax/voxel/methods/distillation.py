@@ -85,7 +85,7 @@ class Distillation:
         names = [f"{count}_step{'s' * (count > 1)}" for count in jumps[:-1]] + [MODEL, TEACHER]
         teacher = generation.sampler(self._config, model.teacher, batch)
 
-        def one(draw: int) -> jax.Array:
+        def one(draw: jax.Array) -> jax.Array:
             latents = [self._sample(jump, batch, count, draw) for count in jumps] + [teacher(draw)]
             # Decoded together: a decoder is compiled once, not once for each.
             return student.decode(jnp.concatenate(latents))
@@ -96,7 +96,7 @@ class Distillation:
         )
         return mean | generation.with_samples(first[MODEL], each[MODEL])
 
-    def _sample(self, jump: diffusion.Denoise, batch: Batch, count: int, draw: int) -> jax.Array:
+    def _sample(self, jump: diffusion.Denoise, batch: Batch, count: int, draw: jax.Array) -> jax.Array:
         """Scaled latents after `count` jumps."""
         shape = generation.latent_shape(self._config, batch)
 

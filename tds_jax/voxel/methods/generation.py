@@ -93,7 +93,7 @@ class Diffusion:
         return {MODEL: mean} | with_samples(first, all_of_them)
 
 
-def sampler(config: Config, model: LatentDenoiser, batch: Batch) -> Callable[[int], jax.Array]:
+def sampler(config: Config, model: LatentDenoiser, batch: Batch) -> Callable[[int | jax.Array], jax.Array]:
     """draw -> scaled latents given a batch's radar, from noise of the examples' keys."""
     denoise = model.guided(model.condition(batch["radar"]))
     levels = build.levels(config.model).grid(config.model.sampler_steps)
@@ -120,15 +120,13 @@ def latent_shape(config: Config, batch: Batch) -> tuple[int, ...]:
     return (*small, config.model.latent_channels)
 
 
-def drawn(one: Callable[[int], jax.Array], samples: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def drawn(
+    one: Callable[[jax.Array], jax.Array], samples: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(mean, the first, occupancies (B, S, D, H, W) of all) of one(1) … one(samples): volumes of
-    that many independent draws."""
-    total = first = one(1)
-    each = [first[..., 0]]
-    for draw in range(2, samples + 1):
-        volumes = one(draw)
-        total, each = total + volumes, [*each, volumes[..., 0]]
-    return total / samples, first, jnp.stack(each, axis=1)
+    that many independent draws, one at a time."""
+    volumes = jax.lax.map(one, jnp.arange(1, samples + 1))
+    return jnp.mean(volumes, axis=0), volumes[0], jnp.moveaxis(volumes[..., 0], 0, 1)
 
 
 def with_samples(first: jax.Array, occupancies: jax.Array) -> dict[str, jax.Array]:

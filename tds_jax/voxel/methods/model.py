@@ -58,8 +58,8 @@ class ScaledAutoencoder(Module):
         return self.network.latent(self.inside(volume))
 
     def decode(self, latent: jax.Array) -> jax.Array:
-        """Latents -> raw volumes."""
-        return self.outside(self.network.decode(latent))
+        """Latents -> raw volumes; those of a codebook are looked up in it first."""
+        return self.outside(self.network.decode(self.network.learned(latent)))
 
 
 class Answer(Module):

@@ -43,7 +43,7 @@ def autoencoder(config: Config, folder: Path) -> ScaledAutoencoder:
 def direct(config: Config, folder: Path) -> Answer:
     """The network from radar to target of a workdir; its architecture must be the config's."""
     names = ("direct_width", "direct_multipliers", "unet_heads")
-    settings = tuple(f"model.{name}" for name in names)
+    settings = (*(f"model.{name}" for name in names), "data.sweeps")
     model = _load(config, folder, "model.direct", (DIRECT,), settings)
     model.around.perceptual = nnx.data(None)  # of its loss, which is over
     return model
@@ -51,7 +51,8 @@ def direct(config: Config, folder: Path) -> Answer:
 
 def denoiser(config: Config, folder: Path) -> LatentDenoiser:
     """The diffusion of a workdir; its architecture must be the config's."""
-    settings = tuple(f"model.{name}" for name in AUTOENCODER_SETTINGS + UNET_SETTINGS)
+    names = AUTOENCODER_SETTINGS + UNET_SETTINGS
+    settings = (*(f"model.{name}" for name in names), "data.sweeps")
     return _load(config, folder, "model.teacher", ("diffusion",), settings)
 
 
