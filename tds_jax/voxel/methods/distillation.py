@@ -96,7 +96,9 @@ class Distillation:
         )
         return mean | generation.with_samples(first[MODEL], each[MODEL])
 
-    def _sample(self, jump: diffusion.Denoise, batch: Batch, count: int, draw: jax.Array) -> jax.Array:
+    def _sample(
+        self, jump: diffusion.Denoise, batch: Batch, count: int, draw: jax.Array
+    ) -> jax.Array:
         """Scaled latents after `count` jumps."""
         shape = generation.latent_shape(self._config, batch)
 

@@ -93,7 +93,9 @@ class Diffusion:
         return {MODEL: mean} | with_samples(first, all_of_them)
 
 
-def sampler(config: Config, model: LatentDenoiser, batch: Batch) -> Callable[[int | jax.Array], jax.Array]:
+def sampler(
+    config: Config, model: LatentDenoiser, batch: Batch
+) -> Callable[[int | jax.Array], jax.Array]:
     """draw -> scaled latents given a batch's radar, from noise of the examples' keys."""
     denoise = model.guided(model.condition(batch["radar"]))
     levels = build.levels(config.model).grid(config.model.sampler_steps)

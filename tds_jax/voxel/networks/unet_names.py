@@ -59,19 +59,28 @@ def radar_encoder(params: dict[str, Any], autoencoder: dict[str, Any]) -> dict[s
     where one has a shape that the other has not, or the autoencoder has a codebook.
     """
     network = autoencoder["network"]
-    if "quant_conv" not in network:
+    if "quant_conv" not in network or not _alike(params, network):
         return None
-    found = {name: part for name, part in network["encoder"].items() if name != "out"}
-    out, point = network["encoder"]["out"], network["quant_conv"]
+    found = dict(network["encoder"])
+    out, point = found["out"], network["quant_conv"]
     kernel = np.asarray(point["kernel"], np.float64).reshape(point["kernel"].shape[-2:])
     means = len(kernel)  # the logs of variances come behind them
     last = {
         "kernel": np.asarray(out["conv"]["kernel"], np.float64)[..., :means] @ kernel,
         "bias": np.asarray(out["conv"]["bias"], np.float64)[:means] @ kernel + point["bias"],
     }
-    found["out"] = {"norm": out["norm"], "conv": last}
-    shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (found, params)]
-    return found if shapes[0] == shapes[1] else None
+    return found | {"out": {"norm": out["norm"], "conv": last}}
+
+
+def _alike(params: dict[str, Any], network: dict[str, Any]) -> bool:
+    """Whether our encoder is a VAE's, but for the last convolution's half of variances."""
+    ours, theirs = (
+        jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, network["encoder"])
+    )
+    wide = theirs["out"]["conv"]["kernel"]
+    means = network["quant_conv"]["kernel"].shape[-1]
+    theirs["out"]["conv"] = {"kernel": (*wide[:-1], means), "bias": (means,)}
+    return bool(ours == theirs)
 
 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
