@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from tds_jax.progress import silent
 from tds_jax.voxel import linear
 from tests.voxel.files import write_scene
 from tests.voxel.small import small_task
@@ -86,3 +87,19 @@ def test_it_is_fitted_once_for_each_data_set(tmp_path):
     other = small_task(tmp_path, **given).linear
     assert not np.array_equal(first.odds, other.odds)
     assert len(list((tmp_path / "cache" / "linear").iterdir())) == 2
+
+
+def test_it_learns_from_the_train_split_alone(tmp_path):
+    for number, name in enumerate("abcd"):
+        write_scene(tmp_path, name, shape=(8, 8, 4), seed=50 * number)
+
+    def fitted():
+        task = small_task(tmp_path, data__path=str(tmp_path))
+        return linear.fit(task.data, task.data.statistics, silent)
+
+    before = fitted()
+    for name in "cd":  # of validation and test
+        for path in (tmp_path / name / "target_voxel").iterdir():
+            path.write_bytes((tmp_path / "a" / "radar_voxel" / path.name).read_bytes())
+    for one, two in zip(before, fitted(), strict=True):
+        np.testing.assert_array_equal(one, two)
