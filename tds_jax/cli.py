@@ -22,6 +22,7 @@ from tds_jax.budget import heap
 from tds_jax.config import Config
 from tds_jax.data.drive import DRIVE_ERRORS
 from tds_jax.engine import processes
+from tds_jax.engine.peers import Left
 from tds_jax.engine.stopping import INTERRUPTED, StopError, StopSignal
 from tds_jax.errors import UserError
 from tds_jax.version import __version__
@@ -74,10 +75,10 @@ def launch(
                 given = flags.FLAGS
                 processes.start(given.coordinator, given.processes, given.process)
             main()
-            processes.leave(processes.Left(0, "done"))
+            processes.leave(Left(0, "done"))
     except StopError as stopped:
         status = INTERRUPTED if str(stopped) == signal.SIGINT.name else TERMINATED
-        processes.leave(processes.Left(status, "stopped", str(stopped)))
+        processes.leave(Left(status, "stopped", str(stopped)))
         leave(status)
     except UserError as error:
         _complain(str(error))
@@ -195,7 +196,7 @@ def _fail(error: Exception) -> NoReturn:
 def _end_beside_others(status: int, words: str) -> None:
     """Ends one of several processes at once: Python's own end would wait for the others, in JAX."""
     if processes.several():
-        processes.leave(processes.Left(status, words))
+        processes.leave(Left(status, words))
         leave(status)
 
 

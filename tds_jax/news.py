@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Orbax warns of what is meant: checkpoints without a score, and reading only.
+# Orbax warns of what is meant: checkpoints without a score, and reading only; and of a damaged
+# file, which `engine.checkpoint` names.
 _MEANT = ("did not provide metrics", "read_only=True", "directory is read only")
+_TOLD = ("Failed to json parse Metadata file", "Failed to read Metadata file")
 _CLOSED = "Event loop is closed"
 
 
@@ -27,7 +29,8 @@ def only_news() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not record.exc_info and not any(words in str(record.msg) for words in _MEANT)
+    text = str(record.msg)
+    return not record.exc_info and not any(words in text for words in _MEANT + _TOLD)
 
 
 def _unless_told(say: Callable[[Any], Any], unraisable: Any) -> None:

@@ -22,7 +22,7 @@ from tds_jax.errors import UserError
 
 def main() -> None:
     """Flags -> the task's predict or stream."""
-    from tds_jax.engine import workdir
+    from tds_jax.engine import history, workdir
     from tds_jax.engine.blueprint import Blueprint
 
     folder, source, target = (getattr(flags.FLAGS, n) for n in ("workdir", "input", "output"))
@@ -31,11 +31,12 @@ def main() -> None:
         raise UserError(f"--stream is not offered for task {config.task!r}; leave it out")
     job = jobs.asked("stream" if flags.FLAGS.stream else "predict", config.task)
     task = tasks.get(config, workdir.read_inputs(Path(folder)))
-    model, _ = workdir.load_model(Blueprint(task, config), Path(folder))
+    model, restored = workdir.load_model(Blueprint(task, config), Path(folder))
+    made = history.made_by(Path(folder), restored.position // config.optim.batch_size)
     if flags.FLAGS.stream:
-        print(job(task, model, source, target), file=sys.stderr)
+        print(job(task, model, source, target, made), file=sys.stderr)
         return
-    written = job(task, model, Path(source), Path(target), Path(folder))
+    written = job(task, model, Path(source), Path(target), Path(folder), made)
     print(f"written: {len(written)} file{'s' * (len(written) != 1)}, the last is {written[-1]}")
 
 

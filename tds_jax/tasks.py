@@ -100,9 +100,10 @@ class Domain(NamedTuple):
       evaluate(task, model, split, workdir) -> Report of model and baselines; with a workdir (the
         run's, or for other data a folder in it), figures go into its folder plots/, and what was
         fitted is kept there
-      predict(task, model, source, target, workdir) -> files written, for a file or a folder
+      predict(task, model, source, target, workdir, made) -> files written, for a file or a folder;
+        each says the names and values of `made`: of which model it is
       export(task, model, target) -> a line on the file, which runs without the project
-      stream(task, model, source, target) -> a line on latency; from a file or '-' (stdin)
+      stream(task, model, source, target, made) -> a line on latency; from a file or '-' (stdin)
       answer(task, model, workdir) -> a function of arrays that gives what predict writes
       follow(task, model, **options) -> a function of the next samples that gives what they complete
       check(folder, progress) -> Checked

@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from tds_jax import cli, tasks, training
 from tds_jax.data.workers import leave_out_jax
 from tds_jax.engine import processes
+from tds_jax.engine.peers import Left
 from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, StopError, StopSignal
 from tds_jax.fields import require, require_at_least
 
@@ -81,7 +82,7 @@ def _main(stop: StopSignal) -> None:
 def _leave(name: str) -> NoReturn:
     """Of the signals that stop a run, Ctrl-C alone also stops what was to come after it."""
     status = INTERRUPTED if name == signal.SIGINT.name else 0
-    processes.leave(processes.Left(status, "stopped", name))
+    processes.leave(Left(status, "stopped", name))
     cli.leave(status)
 
 

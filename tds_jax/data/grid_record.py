@@ -1,7 +1,6 @@
 """Fields over many files of one grid: which steps there are, and blocks of them on demand."""
 
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from tds_jax.data.drive import blame_the_drive, reading
+from tds_jax.data.grid_steps import Steps, join_steps, require_same_units, require_sorted
 from tds_jax.data.gridded import (
     GridFile,
     field_values,
@@ -25,7 +25,6 @@ from tds_jax.data.open_files import OpenFiles
 from tds_jax.data.packing import packing_of
 from tds_jax.data.selection import VERSIONS, Selection, selected
 from tds_jax.data.sentinels import bounds_of, lines, marks_in
-from tds_jax.data.units import is_same
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
 
@@ -36,65 +35,6 @@ MEMORY = "the dataset"  # the path of what is no file
 
 Region = tuple[slice, slice]  # of rows (latitude) and columns (longitude)
 WHOLE: Region = (slice(None), slice(None))
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """The steps of one variable in order of time: times (n,) datetime64[s], and where each is."""
-
-    times: np.ndarray
-    file: np.ndarray
-    offset: np.ndarray
-
-    def at(self, chosen: np.ndarray) -> "Steps":
-        """Some of the steps, by indices or a mask."""
-        return Steps(self.times[chosen], self.file[chosen], self.offset[chosen])
-
-
-def join_steps(files: Sequence[GridFile], variable: str) -> tuple[Steps, Steps]:
-    """The steps of a variable over all files that have it, and those of times already there.
-
-    UserError when times run backwards inside a file.
-    """
-    chosen = [i for i, one in enumerate(files) if variable in one.attributes and len(one.times)]
-    if not chosen:
-        raise UserError(f"{variable}: no file has a single time; check the files")
-    for i in chosen:
-        require_sorted(files[i])
-    chosen.sort(key=lambda i: files[i].times[0])
-    steps = Steps(
-        np.concatenate([files[i].times for i in chosen]),
-        np.repeat(chosen, [len(files[i].times) for i in chosen]),
-        np.concatenate([np.arange(len(files[i].times)) for i in chosen]),
-    )
-    steps = steps.at(np.argsort(steps.times, kind="stable"))  # files may interleave
-    again = np.diff(steps.times, prepend=steps.times[:1] - 1) == np.timedelta64(0, "s")
-    return steps.at(~again), steps.at(again)
-
-
-def require_same_units(files: Sequence[GridFile], variable: str) -> None:
-    """UserError unless the files that name a unit of a variable name the same."""
-    having = [one for one in files if one.attributes.get(variable, {}).get("units")]
-    said = {one.attributes[variable]["units"]: one.path for one in having}
-    (unit, one), *others = said.items() or [("", "")]
-    for other_unit, other in others:
-        if not is_same(unit, other_unit):
-            raise UserError(
-                f"{variable} is in {unit!r} in {one}, but in {other_unit!r} in {other}; "
-                "convert one of them"
-            )
-
-
-def require_sorted(file: GridFile) -> None:
-    """UserError unless times rise strictly within a file."""
-    wrong = np.flatnonzero(np.diff(file.times) <= np.timedelta64(0, "s"))
-    if len(wrong):
-        at = int(wrong[0]) + 1
-        repeats = file.times[at] == file.times[at - 1]
-        raise UserError(
-            f"{file.path}: time {'repeats' if repeats else 'runs backwards'} at step {at} "
-            f"({file.times[at - 1]}, {file.times[at]}); sort the steps and drop duplicates"
-        )
 
 
 class GridRecord:

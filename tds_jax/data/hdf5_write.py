@@ -86,15 +86,17 @@ def write_prediction(
     rows: int,
     joints: Sequence[str],
     blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    made: Mapping[str, str | int],
 ) -> None:
     """Writes `prediction/time` (rows,) f8 and `prediction/joint_angles` (rows, joints) f4.
 
-    Both say their units, the latter also the names of its columns. blocks: consecutive (time (n,),
-    joint_angles (n, joints)). The file appears under its name only when whole; what was there
-    before stays until then.
+    Both say their units, the latter also the names of its columns, the group what `made` says.
+    blocks: consecutive (time (n,), joint_angles (n, joints)). The file appears under its name only
+    when whole; what was there before stays until then.
     """
     with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
         node = file.create_group("prediction")
+        node.attrs.update(made)
         time = node.create_dataset("time", (rows,), "<f8")
         angles = node.create_dataset("joint_angles", (rows, len(joints)), "<f4")
         time.attrs["units"] = "s"

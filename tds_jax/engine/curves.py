@@ -15,30 +15,34 @@ UNITS = {"_m_s": "m/s", "_mm": "mm", "_rad": "rad", "_deg": "°", "_m": "m"}  # 
 STYLES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 SHOWN = 4  # baselines, in the report's order
 
-LEAST_LINES = 8  # fewer tell no trend
+LEAST_LINES = 8  # fewer tell no trend, but that a loss has grown
+GROWN = 10.0  # times the lowest line; noise does that to no mean over log.every updates
 
 
 def diverged(workdir: Path) -> str:
     """A line if training has gone wrong by its own measure, else ''.
 
     Wrong is a loss that is not finite, or whose mean over the last tenth of the lines is above that
-    over the first tenth, or three times the lowest mean of as many lines.
+    over the first tenth, or three times the lowest mean of as many lines; of a few lines one that
+    ends at ten times the lowest.
     """
     lines = [line for line in read_lines(workdir / "metrics.jsonl") if line["split"] == "train"]
     losses = [line["loss"] for line in lines if line.get("loss") is not None]
     missing = len(lines) - len(losses)
     if missing:
         return f"the training loss was not finite in {missing} of {len(lines)} lines; {REMEDY}"
-    if len(losses) < LEAST_LINES:
+    few = len(losses) < LEAST_LINES
+    if not losses:
         return ""
     span = max(1, len(losses) // 10)
     means = [_mean(losses[i : i + span]) for i in range(len(losses) - span + 1)]
     lowest, last = min(means), means[-1]
-    if last > means[0] or last > 3 * lowest > 0:
+    grown = last > (GROWN if few else 3) * lowest > 0
+    if grown or (last > means[0] and not few):
         at = lines[means.index(lowest) + span - 1]["step"]
         return (
             f"the run has diverged: its training loss began at {means[0]:.4g}, was {lowest:.4g} at "
-            f"step {at} and ended at {last:.4g} (means of {span} lines); {REMEDY}"
+            f"step {at} and ended at {last:.4g} (means of {span} line{'s' * (span > 1)}); {REMEDY}"
         )
     return ""
 

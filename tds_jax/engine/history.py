@@ -11,8 +11,9 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,6 +26,8 @@ from tds_jax.version import __version__
 HISTORY = "history.jsonl"
 START, END = "start", "end"
 Line = dict[str, Any]
+Made = Mapping[str, str | int]
+UNTOLD: Made = MappingProxyType({})
 
 
 def read(folder: Path) -> list[Line]:
@@ -57,6 +60,12 @@ def made_with() -> Line:
         "jax": jax.__version__,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
+
+
+def made_by(folder: Path, step: int) -> Made:
+    """What a file of predictions says of the model: its run's folder, updates, our version."""
+    name = folder.resolve().name.encode(errors="backslashreplace").decode()
+    return {"run": " ".join(name.split()), "step": step, "version": f"tds_jax {__version__}"}
 
 
 def now() -> str:

@@ -13,6 +13,7 @@ from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.report import Report
 
 PAGE = "report.html"
+SHOWN = (".png", ".gif", ".html")  # endings of figures
 REMEDY = "delete it"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem;
@@ -24,6 +25,7 @@ th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right;
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
 td { overflow-wrap: anywhere; } tr.bold { font-weight: 600; background: #f2f6fb; }
 img { max-width: 100%; } figure { margin: 1rem 0; } figcaption { color: #666; }
+iframe { width: 100%; height: 42rem; border: 0; }
 .words td:first-child { white-space: nowrap; } td { vertical-align: top; }
 .note { color: #555; } nav a { margin-right: 1rem; } .wide { overflow-x: auto; }
 """
@@ -87,13 +89,21 @@ def _splits(place: Path) -> list[str]:
 
 
 def _figures(place: Path) -> list[str]:
-    """Every picture, in the file itself."""
-    parts = [_heading("figures")]
-    for path in sorted((place / "plots").glob("*.png")):
-        data = base64.b64encode(path.read_bytes()).decode()
-        image = f'<img alt="{_text(path.stem)}" src="data:image/png;base64,{data}">'
-        parts.append(f"<figure>{image}<figcaption>{_text(path.stem)}</figcaption></figure>")
-    return parts
+    """Every picture, film and page, in the file itself."""
+    found = sorted(path for path in (place / "plots").glob("*") if path.suffix in SHOWN)
+    shown = (
+        f"<figure>{_shown(path)}<figcaption>{_text(path.stem)}</figcaption></figure>"
+        for path in found
+    )
+    return [_heading("figures"), *shown]
+
+
+def _shown(path: Path) -> str:
+    if path.suffix == ".html":
+        inside = _text(path.read_text(encoding="utf-8", errors="replace"))
+        return f'<iframe title="{_text(path.stem)}" srcdoc="{inside}"></iframe>'
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{_text(path.stem)}" src="data:image/{path.suffix[1:]};base64,{data}">'
 
 
 def _settings(workdir: Path) -> list[str]:

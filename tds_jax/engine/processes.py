@@ -1,164 +1,29 @@
 """Who this process is among the processes of a run, and what they decide together.
 
 JAX's own engine joins them (`jax.distributed`); what they tell each other beside collectives goes
-through its coordinator, which is process 0. Each says that it lives every BEAT seconds; one that is
-silent, or has left with an error, ends the others with one line. Alone, all of this does nothing.
+through `peers`. Alone, all of this does nothing.
 """
 
 import contextlib
-import dataclasses
-import json
 import os
 import pickle
-import platform
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from tds_jax.engine import meeting
-from tds_jax.engine.stopping import StopError, StopSignal
+from tds_jax.engine import meeting, peers
+from tds_jax.engine.peers import Left, Peers
+from tds_jax.engine.stopping import StopError
 from tds_jax.errors import UserError
 
 T = TypeVar("T")
 
-BEAT = 2.0  # s
 SILENCE = 30.0  # s without a sign of life, after which a process counts as dead
 GATHERING = 300.0  # s to wait for all processes at the start
-LEAVING = 10.0  # s for the others to hear why process 0 leaves: they hear through it
-ASKING = 60_000  # ms that one question to the coordinator waits; asked again without an end
-GOES_ON = "what was saved stays, and the same command goes on, also with fewer processes"
 # Launchers that start a process for each device or host, and how they tell how many.
 COUNTED = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
-
-
-@dataclasses.dataclass(frozen=True)
-class Left:
-    """How a process left. signal: that stopped it, '' without one. words: a line."""
-
-    status: int
-    words: str
-    signal: str = ""
-
-
-class Peers:
-    """The processes of a run. leaving: told why this one is ended by another, before it ends."""
-
-    def __init__(self, client: Any, index: int, count: int, silence: float) -> None:
-        self.index, self.count, self.silence = index, count, silence
-        self.leaving: Callable[[str], None] = lambda words: None
-        self._client, self._asked, self._assembled, self.told = client, 0, 0, False
-        self._mine: dict[str, Any] = {"beat": 0, "host": platform.node(), "left": None}
-        self._lock = threading.Lock()
-        self._known: dict[int, dict[str, Any]] = {}
-        self._heard = dict.fromkeys(range(count), time.monotonic())
-        for work in (self._exchange, self._judge):
-            threading.Thread(target=work, daemon=True, name=work.__name__).start()
-
-    def _exchange(self) -> None:
-        """Says that this process lives, and hears of the others."""
-        while True:
-            with contextlib.suppress(RuntimeError, ValueError):  # `_judge` counts the silence
-                self._tell()
-                for key, text in self._client.key_value_dir_get("tds_jax/peer"):
-                    self._hear(int(key.rsplit("/", 1)[-1]), json.loads(text))
-                self._heard[0] = max(self._heard[0], self._heard[self.index])
-            time.sleep(BEAT)
-
-    def _tell(self) -> None:
-        with self._lock:
-            self._mine["beat"] += 1
-            key, text = f"tds_jax/peer/{self.index}", json.dumps(self._mine)
-            self._client.key_value_set(key, text, allow_overwrite=True)
-
-    def _hear(self, index: int, said: dict[str, Any]) -> None:
-        if self._known.get(index) != said:
-            self._known[index] = said
-            self._heard[index] = time.monotonic()
-
-    def _judge(self) -> None:
-        while True:
-            time.sleep(BEAT / 4)
-            for index in range(self.count):
-                if index != self.index:
-                    self._judge_one(index)
-
-    def _judge_one(self, index: int) -> None:
-        left = self._known.get(index, {}).get("left")
-        silent = time.monotonic() - self._heard[index]
-        if left is None and silent > self.silence:
-            self.dead(index, f"has not answered for {silent:.0f} s")
-        elif left and left["signal"] and not self.told:
-            self.told = True
-            StopSignal.tell(left["signal"])
-        elif left and left["status"] and not self._mine["left"]:
-            self._end(f"{self._name(index)} has ended: {left['words']}", left["status"])
-
-    def _name(self, index: int) -> str:
-        host = self._known.get(index, {}).get("host")
-        return f"process {index}{f' on {host}' if host else ''}"
-
-    def dead(self, index: int, how: str) -> None:
-        """Ends this process because of another's death."""
-        if self._mine["left"]:
-            return
-        words = f"{self._name(index)} {how}: killed, or its machine or network failed"
-        self._end(f"{words}; {GOES_ON}", 1)
-
-    def _end(self, words: str, status: int) -> None:
-        with contextlib.suppress(Exception):  # on a full disk, the line below says more
-            self.leaving(words)
-        print(f"error: {words}", file=sys.stderr, flush=True)
-        os._exit(status)
-
-    def leave(self, left: Left) -> None:
-        """Tells the others; process 0 waits until they have heard, for they hear through it."""
-        self._mine["left"] = dataclasses.asdict(left)
-        with contextlib.suppress(RuntimeError, ValueError):  # the coordinator may have gone before
-            self._tell()
-        until = time.monotonic() + LEAVING
-        while self.index == 0 and time.monotonic() < until and not self._all_left():
-            time.sleep(BEAT / 8)
-
-    def _all_left(self) -> bool:
-        return all(self._known.get(i, {}).get("left") for i in range(1, self.count))
-
-    def ask(self, value: bytes | None, of: range) -> list[bytes]:
-        """What each process of a range has said this time; value: what this one says, if anything.
-
-        All ask the same number of times, in the same order.
-        """
-        place = f"tds_jax/said/{self._asked}"
-        self._asked += 1
-        if value is not None:
-            self._client.key_value_set_bytes(f"{place}/{self.index}", value)
-        return [self._wait(f"{place}/{index}") for index in of]
-
-    def _wait(self, key: str) -> bytes:
-        while True:
-            with self._patiently():
-                return self._client.blocking_key_value_get_bytes(key, ASKING)
-
-    @contextlib.contextmanager
-    def _patiently(self) -> Iterator[None]:
-        """Inside, a question to the coordinator may have no answer yet."""
-        try:
-            yield
-        except RuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error):
-                raise
-
-    def assemble(self, words: str) -> None:
-        """All come here, or this one leaves with the words: the others wait for it in vain."""
-        here = f"tds_jax/here/{self._assembled}"
-        self._assembled += 1
-        self._client.key_value_set(f"{here}/{self.index}", "")
-        until = time.monotonic() + self.silence
-        while len(self._client.key_value_dir_get(here)) < self.count:
-            if time.monotonic() > until:
-                raise UserError(words)
-            time.sleep(BEAT / 4)
 
 
 _peers: Peers | None = None  # like JAX's own engine, one for each process
@@ -214,10 +79,10 @@ def _join(coordinator: str | None, count: int | None, index: int | None, silence
     from jax._src import distributed  # of its coordinator there is no public name
 
     state = distributed.global_state
-    peers = _peers = Peers(state.client, state.process_id, state.num_processes, silence)
-    if peers.index:
+    joined = _peers = Peers(state.client, state.process_id, state.num_processes, silence)
+    if joined.index:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
-        watch = threading.Thread(target=_watch, args=(lost, peers), daemon=True)
+        watch = threading.Thread(target=_watch, args=(lost, joined), daemon=True)
         watch.start()
 
 
@@ -229,10 +94,10 @@ def _give_up(gathered: threading.Event) -> None:
         os._exit(1)
 
 
-def _watch(lost: threading.Event, peers: Peers) -> None:
+def _watch(lost: threading.Event, joined: Peers) -> None:
     lost.wait()
-    time.sleep(BEAT / 2)  # it may have said why it leaves
-    peers.dead(0, "has gone")
+    time.sleep(peers.BEAT / 2)  # it may have said why it leaves
+    joined.dead(0, "has gone")
 
 
 def several() -> bool:
@@ -340,5 +205,5 @@ def naming_the_dead() -> Iterator[None]:
         raise
     except BaseException:
         if _peers is not None:
-            time.sleep(_peers.silence + 2 * BEAT)
+            time.sleep(_peers.silence + 2 * peers.BEAT)
         raise

@@ -209,7 +209,8 @@ def resume(
         place = checkpoints.set_aside(newer)
         say(
             f"warning: checkpoint {newer} is damaged ({reason}); it is kept as {place}, and "
-            f"the run goes on from checkpoint {found[0].position}"
+            f"the run goes on from checkpoint {found[0].position} (step "
+            f"{found[0].position // blueprint.config.optim.batch_size}; their names count examples)"
         )
     return found
 
@@ -225,8 +226,10 @@ def _first_whole(
         except DamagedError as error:
             damaged[position] = str(error)
     number, reason = next(iter(damaged.items()))
+    step = number // blueprint.config.optim.batch_size
     raise UserError(
-        f"no checkpoint in {checkpoints.folder} is whole ({number}: {reason}); restore "
+        f"no checkpoint in {checkpoints.folder} is whole ({number}: {reason}; step "
+        f"{step}, their names count examples); restore "
         "the folder from a copy, or train in another --workdir"
     )
 

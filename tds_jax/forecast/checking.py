@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tds_jax.data.grid_record import GridRecord, require_same_units, require_sorted
+from tds_jax.data.grid_record import GridRecord
+from tds_jax.data.grid_steps import require_same_units, require_sorted
 from tds_jax.data.gridded import (
     GridFile,
     axis_name,

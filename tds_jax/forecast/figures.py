@@ -8,6 +8,7 @@ import numpy as np
 
 from tds_jax.drawing import new_figure, save
 from tds_jax.engine.report import MODEL, Report
+from tds_jax.forecast import outline
 
 LEAD = "lead/"
 PANELS = {"rmse": "RMSE", "mae": "mean absolute error", "acc": "anomaly correlation"}
@@ -42,11 +43,14 @@ class Canvas:
     unit: str
 
     def draw(self, axis: Any, values: np.ndarray, **colours: Any) -> Any:
-        """One map (H, W), to be given a colour bar; NaN stays blank."""
+        """One map (H, W), to be given a colour bar; NaN stays blank. Coastlines, if installed."""
         shown = np.ma.masked_invalid(values)
         axis.set_facecolor("0.9")
         axis.set(xlabel="longitude [°]", ylabel="latitude [°]")
-        return axis.pcolormesh(self.longitude, self.latitude, shown, shading="nearest", **colours)
+        place = self.longitude, self.latitude
+        mesh = axis.pcolormesh(*place, shown, shading="nearest", **colours)
+        outline.draw(axis, self.longitude)
+        return mesh
 
 
 def draw_leads(path: Path, report: Report, split: str, unit: str) -> None:

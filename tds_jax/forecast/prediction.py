@@ -13,6 +13,7 @@ from flax import nnx
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, require_place, time_axis
 from tds_jax.data.places import make_folder_for
 from tds_jax.engine import processes
+from tds_jax.engine.history import UNTOLD, Made
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.fields import require_ending
@@ -29,7 +30,12 @@ KEPT = ("units", "long_name", "standard_name")
 
 
 def predict(
-    task: ForecastTask, model: nnx.Module, source: Path, target: Path, workdir: Path | None = None
+    task: ForecastTask,
+    model: nnx.Module,
+    source: Path,
+    target: Path,
+    workdir: Path | None = None,
+    made: Made = UNTOLD,
 ) -> list[Path]:
     """A file with the target over (time, prediction_timedelta, latitude, longitude).
 
@@ -39,7 +45,7 @@ def predict(
     prediction_timedelta 1 ... L days, valid_time (both) their sum. Axes have the input's names,
     order and values, turned to the run's longitudes; cells without land in either are NaN. A cell
     that an input day lacks counts as usual there. UserError, after all is written, if a file could
-    not be read. workdir: the run's; nothing in it is needed.
+    not be read. workdir: the run's; nothing in it is needed. made: attributes of the file.
     """
     require_ending("--output", target, (".nc", ".nc4", ".zarr"))
     if not processes.first():  # it is one file
@@ -50,7 +56,7 @@ def predict(
     make_folder_for(target)
     with progress_bar("predicting") as progress:
         blocks = forecasts(task, model, runner(model), fields, last)
-        _write(task, fields, last, target, blocks, progress)
+        _write(task, fields, last, target, blocks, progress, made)
     if fields.unusable:
         names = ", ".join(line.split(":")[0] for line in fields.unusable[:SHOWN])
         raise UserError(
@@ -179,10 +185,13 @@ def _write(
     target: Path,
     blocks: Iterator[np.ndarray],
     progress: Progress,
+    made: Made,
 ) -> None:
     axes, described, valid, about = layout(task, fields, last)
     chunks = (1, task.spec.lead_days, len(fields.lat), len(fields.lon))
-    with grid_file(target, axes, {fields.target: described}, chunks, about, "gzip") as file:
+    with grid_file(
+        target, axes, {fields.target: described}, chunks, about | {**made}, "gzip"
+    ) as file:
         file.values("valid_time", ("time", LEAD), *valid)
         done = 0
         for block in blocks:

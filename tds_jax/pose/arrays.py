@@ -8,6 +8,7 @@ from flax import nnx
 
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
+from tds_jax.pose.arriving import Gauge
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.networks import AnyModel
 from tds_jax.pose.recording import ArrayRecording, band_of, require_fit
@@ -60,16 +61,19 @@ class Follow:
                 f"starts; give {grid.num_joints} angles in radians"
             )
         self._state = self._stream.start(self._stream.params, 1, start)
+        self._gauge = Gauge("chunk", task, grid)
         self.sample = grid.left_context
 
     def __call__(self, chunk: np.ndarray) -> np.ndarray:
         """chunk (n, C), n >= 0, in the recordings' unit -> (m, J) f32 radians.
 
-        m: as many steps as the chunk completes.
+        m: as many steps as the chunk completes. UserError once a second of EMG shows another unit
+        than the recordings'.
         """
         require_fit(self._task, "chunk", band_of(chunk), None)
         emg = select_channels(np.asarray(chunk), self._task.config.data.channels)
         found = emg.astype(np.float32)[None]
+        self._gauge.see(found[0])
         self._state, poses = self._stream(self._stream.params, self._state, found)
         self.sample += poses.shape[1] * self._stream.model.step
         return poses[0]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tds_jax.errors import UserError
+from tds_jax.pose.models import PoseModel
 from tds_jax.pose.recording import require_fit
 from tds_jax.pose.scales import other_scale
 from tds_jax.pose.selection import select_channels
@@ -92,11 +93,13 @@ def _pulled(lsl: Any, inlet: Any, channels: tuple[int, ...]) -> Iterator[Chunk]:
 class Gauge:
     """Looks at the first second of EMG; UserError if it is in another unit than in training.
 
-    scale: (C,) spread of each channel in training; None where nothing is known of it.
+    name: what people are told has it.
     """
 
-    def __init__(self, source: str, scale: np.ndarray | None, rate: float) -> None:
-        self._source, self._scale = source, scale
+    def __init__(self, name: str, task: PoseTask, model: PoseModel) -> None:
+        self._name, rate = name, task.recorded.sample_rate
+        known = task.config.data.normalize  # else nothing is, of what it was trained on
+        self._scale = np.asarray(model.normalizer.scale[...]) if known else None
         self._left, self._seen = round(GAUGE_SECONDS * rate), list[np.ndarray]()
 
     def see(self, emg: np.ndarray) -> None:
@@ -116,4 +119,4 @@ class Gauge:
             return
         emg = np.concatenate(seen)
         if wrong := other_scale(lambda start, stop: emg[start:stop], len(emg), scale):
-            raise UserError(f"--input={self._source}: {wrong}")
+            raise UserError(f"{self._name}: {wrong}")

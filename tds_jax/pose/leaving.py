@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from tds_jax.data.whole_file import naming
+from tds_jax.engine.history import Made
 from tds_jax.errors import UserError
 from tds_jax.fields import require_ending
 from tds_jax.pose.arriving import LSL, PIPE, library
@@ -40,15 +41,18 @@ def is_live(target: str) -> bool:
 
 
 @contextlib.contextmanager
-def opened(target: str, names: Sequence[str], rate_hz: float) -> Iterator[Output]:
-    """The output that --output names, open inside. rate_hz: poses per second."""
+def opened(target: str, names: Sequence[str], rate_hz: float, made: Made) -> Iterator[Output]:
+    """The output that --output names, open inside. rate_hz: poses per second.
+
+    made: of which model they are; lines and datagrams have no place for it.
+    """
     if target == PIPE:
         yield CsvLines(sys.stdout, len(names))
     elif target.startswith(UDP):
         with _datagrams(target) as datagrams:
             yield datagrams
     elif target.startswith(LSL):
-        yield Outlet(target.removeprefix(LSL), names, rate_hz)
+        yield Outlet(target.removeprefix(LSL), names, rate_hz, made)
     else:
         require_ending("--output", target, TEXTS)
         if not Path(target).absolute().parent.is_dir():
@@ -129,7 +133,7 @@ def _datagrams(target: str) -> Iterator[Datagrams]:
 class Outlet:
     """A stream of LSL: a channel per joint in radians, stamped with its sample's time."""
 
-    def __init__(self, name: str, names: Sequence[str], rate_hz: float) -> None:
+    def __init__(self, name: str, names: Sequence[str], rate_hz: float, made: Made) -> None:
         lsl = library()
         info = lsl.StreamInfo(
             name, "JointAngles", len(names), rate_hz, "float32", f"tds_jax {name}"
@@ -138,6 +142,8 @@ class Outlet:
         for joint in names:
             channel = channels.append_child("channel")
             channel.append_child_value("label", joint).append_child_value("unit", "radians")
+        for what, value in made.items():
+            info.desc().append_child_value(what, str(value))
         self._clock, self._outlet = lsl.local_clock, lsl.StreamOutlet(info)
 
     def write(self, at: float, stamp: float | None, pose: np.ndarray) -> None:

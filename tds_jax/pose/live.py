@@ -11,6 +11,7 @@ from flax import nnx
 
 from tds_jax.data.places import pair_files
 from tds_jax.data.session_files import HDF5
+from tds_jax.engine.history import UNTOLD, Made
 from tds_jax.engine.stopping import StopError
 from tds_jax.errors import UserError
 from tds_jax.fields import option, require_ending
@@ -36,17 +37,19 @@ class Play:
     chunk_ms: float = option(20.0, "Recorded time between two chunks.", least=0.001)
     realtime: bool = option(True, "--norealtime: play a recording as fast as possible.")
 
-    def run(self, task: PoseTask, model: nnx.Module, source: str, target: str) -> str:
+    def run(
+        self, task: PoseTask, model: nnx.Module, source: str, target: str, made: Made = UNTOLD
+    ) -> str:
         """A line about speed and delay; see `play_live` and `play_file`."""
         if arriving.is_live(source):
-            return play_live(task, model, source, target, self.initial_pose or None)
+            return play_live(task, model, source, target, self.initial_pose or None, made)
         if leaving.is_live(target):
             raise UserError(
                 f"--output={target} needs --input=- or lsl:NAME; a recording is played into HDF5"
             )
         require_ending("--output", target, HDF5)
         chunk = self.chunk_ms / 1000
-        return play_file(task, model, Path(source), Path(target), chunk, self.realtime)
+        return play_file(task, model, Path(source), Path(target), chunk, self.realtime, made)
 
 
 class Latency:
@@ -117,7 +120,13 @@ def warm(stream: Stream, channels: int, initial: np.ndarray | None) -> None:
 
 
 def play_file(
-    task: PoseTask, model: nnx.Module, source: Path, target: Path, chunk: float, paced: bool
+    task: PoseTask,
+    model: nnx.Module,
+    source: Path,
+    target: Path,
+    chunk: float,
+    paced: bool,
+    made: Made = UNTOLD,
 ) -> str:
     """Streams a recording into the same file that `prediction.predict` writes (alignment 'fixed').
 
@@ -128,12 +137,17 @@ def play_file(
         raise UserError(f"--input={source} is a folder; --stream plays one recording, name a file")
     ((recording, place),) = pair_files(source, target, SUFFIXES)
     player = Player(task, stream, max(1, round(chunk * task.recorded.sample_rate)), paced)
-    prediction.predict_file(task, stream.model, player, recording, place)
+    prediction.predict_file(task, stream.model, player, recording, place, made)
     return summary(task, stream.model, player.latency, player.poses, player.seconds)
 
 
 def play_live(
-    task: PoseTask, model: nnx.Module, source: str, target: str, initial: Sequence[float] | None
+    task: PoseTask,
+    model: nnx.Module,
+    source: str,
+    target: str,
+    initial: Sequence[float] | None,
+    made: Made = UNTOLD,
 ) -> str:
     """Streams what comes from `source` (see `arriving`) to `target` (see `leaving`).
 
@@ -144,21 +158,16 @@ def play_live(
     """
     stream = Stream(model)
     start = _initial(stream.model, initial)
-    names = task.joint_names
-    with leaving.opened(target, names, task.recorded.sample_rate / stream.model.step) as out:
+    names, rate_hz = task.joint_names, task.recorded.sample_rate / stream.model.step
+    with leaving.opened(target, names, rate_hz, made) as out:
         chunks = arriving.chunks(task, source)
-        live = Live(task, stream, start, _gauge(task, stream.model, source))
+        live = Live(task, stream, start, arriving.Gauge(f"--input={source}", task, stream.model))
         try:
             live.run(chunks, out)
         except StopError:
             print(live.summary(), file=sys.stderr)
             raise
         return live.summary()
-
-
-def _gauge(task: PoseTask, model: PoseModel, source: str) -> arriving.Gauge:
-    scale = np.asarray(model.normalizer.scale[...]) if task.config.data.normalize else None
-    return arriving.Gauge(source, scale, task.recorded.sample_rate)
 
 
 def _initial(model: PoseModel, initial: Sequence[float] | None) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from tds_jax.data.hdf5_write import write_prediction
 from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.session_files import HDF5
 from tds_jax.engine import processes
+from tds_jax.engine.history import UNTOLD, Made
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError
 from tds_jax.fields import require_ending
@@ -34,9 +35,14 @@ Run = Callable[[Recording], Iterator[np.ndarray]]
 
 
 def predict(
-    task: PoseTask, model: nnx.Module, source: Path, target: Path, workdir: Path | None = None
+    task: PoseTask,
+    model: nnx.Module,
+    source: Path,
+    target: Path,
+    workdir: Path | None = None,
+    made: Made = UNTOLD,
 ) -> list[Path]:
-    """HDF5 in, HDF5 out: `prediction/{time, joint_angles}` at the input's rate.
+    """HDF5 in, HDF5 out: `prediction/{time, joint_angles}` at the input's rate, saying `made`.
 
     source: a recording, or a folder of them (then target is a folder, names kept). joint_angles is
     NaN where no prediction exists: before the model's left context is filled, and where the EMG
@@ -60,7 +66,7 @@ def predict(
         for done, (recording, place) in enumerate(own):
             progress(done, len(own), recording.name)
             try:
-                predict_file(task, model, run, recording, place)
+                predict_file(task, model, run, recording, place, made)
             except UserError as error:
                 if source.is_file():
                     raise
@@ -78,14 +84,16 @@ def predict(
     return [place for _, place in pairs]
 
 
-def predict_file(task: PoseTask, model: AnyModel, run: Run, recording: Path, place: Path) -> None:
+def predict_file(
+    task: PoseTask, model: AnyModel, run: Run, recording: Path, place: Path, made: Made
+) -> None:
     """Writes the prediction of one recording to `place`; `run` makes the poses."""
     read = FileRecording(task, str(recording))
     read.require_fit(needs_pose=model.initial_pose == "given")
     require_scale(task, model, read)
     blocks = angles(model, run, read)
     make_folder_for(place)
-    write_prediction(place, read.rows, task.joint_names, blocks)
+    write_prediction(place, read.rows, task.joint_names, blocks, made)
 
 
 def angles(

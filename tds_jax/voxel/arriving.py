@@ -17,9 +17,18 @@ from tds_jax.voxel.data.naming import by_number
 from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.source import stored_geometry
 from tds_jax.voxel.data.volumes import ENDINGS as VOLUMES
-from tds_jax.voxel.data.volumes import STORE, Place, Volume, VolumeFiles, checked, places_in, sparse
+from tds_jax.voxel.data.volumes import (
+    SETTINGS,
+    STORE,
+    Place,
+    Volume,
+    VolumeFiles,
+    checked,
+    places_in,
+    sparse,
+)
 from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored, target_volume
-from tds_jax.voxel.prepare import SETTINGS, Prepare
+from tds_jax.voxel.prepare import Prepare
 
 ENDINGS = tuple(dict.fromkeys((*VOLUMES, *CLOUDS, STORE)))
 

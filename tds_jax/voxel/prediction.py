@@ -14,6 +14,7 @@ from tds_jax.data.places import make_folder_for, pair_files
 from tds_jax.data.seeds import key_data
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine import processes
+from tds_jax.engine.history import UNTOLD, Made
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import compiled
 from tds_jax.errors import UserError, some
@@ -61,6 +62,7 @@ class Predict:
         source: Path,
         target: Path,
         workdir: Path | None = None,
+        made: Made = UNTOLD,
     ) -> list[Path]:
         """Predictions on the model's grid for a file or all of a folder, of a scene or of scenes.
 
@@ -69,8 +71,9 @@ class Predict:
         the threshold that the workdir's evaluation calibrated for these weights (without one: above
         0.5, with a warning), features in the files' units with the occupancy's probability as
         channel 0; as .ply or .pcd (by the ending of `target`, or `format`) their centres. Noise is
-        a function of the volume alone: neither of its name nor of its folder. UserError after all
-        is written, if a file was left out.
+        a function of the volume alone: neither of its name nor of its folder. `made` is written as
+        arrays of .npz, and comments of the others. UserError after all is written, if a file was
+        left out.
         """
         if not source.is_dir() and source.suffix.lower() != STORE:  # of which a folder is made
             require_ending("--output", target, (".npz", *POINTS))
@@ -96,7 +99,7 @@ class Predict:
                     _say_left_out(error)
                     left_out.append(name)
                 else:
-                    _write(goal, answer(volume))
+                    _write(goal, answer(volume), made)
                     written.append(goal)
         how.volumes.close()
         for line in how.points.lines():
@@ -239,16 +242,16 @@ def _threshold(known: Thresholds | None, model: nnx.Module) -> float:
     return FIXED
 
 
-def _write(place: Path, found: Found) -> None:
+def _write(place: Path, found: Found, made: Made) -> None:
     make_folder_for(place)
     if encoded := POINTS.get(place.suffix):
         columns = dict(zip("xyz", found.points.T, strict=True))
         columns |= dict(zip(TARGET, found.features.T, strict=True))
         with whole_file(place) as temporary:
-            temporary.write_bytes(encoded(columns))
+            temporary.write_bytes(encoded(columns, made))
         return
     write_npz(
         place,
         Volume(found.coords, found.features, found.shape),
-        place_m={"origin_m": found.origin, "voxel_size_m": found.voxel_size},
+        about={"origin_m": found.origin, "voxel_size_m": found.voxel_size, **made},
     )

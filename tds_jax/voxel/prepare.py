@@ -37,19 +37,21 @@ from tds_jax.voxel.data.pairing import Pair, far_apart, left_alone, pair_clouds,
 from tds_jax.voxel.data.stores import origin_of, write_store
 from tds_jax.voxel.data.volumes import (
     KINDS,
+    SETTINGS,
     Volume,
     frames_in,
     write_npz,
 )
 from tds_jax.voxel.data.voxelise import (
     VoxelGrid,
+    need_words,
     radar_volume,
     stored,
     target_volume,
     write_geometry,
 )
 
-SETTINGS, NAMES = "prepared.json", "frames.csv"
+NAMES = "frames.csv"
 NTU_RANGES = (0.0, 120.0, -20.0, 20.0, -6.0, 10.0)
 
 
@@ -158,7 +160,7 @@ class Prepare:
             raise UserError(f"--output={target} must be a folder other than --input")
         job, notes = self._of_data_set(source)
         written, kept, skipped, more = job._all_scenes(source, target, progress)
-        for line in notes + more:
+        for line in notes + more + need_words(job.grid.shape):
             print(f"note: {line}", file=sys.stderr)
         return written, kept, skipped
 

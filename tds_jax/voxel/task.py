@@ -21,6 +21,7 @@ from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import ATTENTION_HEADS, AUTOENCODERS, DIRECT, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
+from tds_jax.voxel.data.voxelise import need_words
 from tds_jax.voxel.linear import Linear, fitted
 from tds_jax.voxel.methods import build, trained
 from tds_jax.voxel.methods.answering import Answering
@@ -174,7 +175,8 @@ class VoxelTask:
         empty = self.data.statistics.empty
         frames = [f"{empty} frames of the train split have an empty radar or target"]
         others = trained.of_other_data(self.config, self.data)
-        return self.data.warnings() + frames * bool(empty) + others
+        large = [] if self.latent else need_words(self.data.shape)
+        return self.data.warnings() + frames * bool(empty) + others + large
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, and IoU at the uncalibrated threshold where there is one."""

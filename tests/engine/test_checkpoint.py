@@ -238,13 +238,14 @@ def test_whatever_happens_to_a_file_of_the_state_is_damage_by_name(tmp_path, nam
 
 
 @pytest.mark.parametrize("words", ["{", '{"position": 9, "crc32": 1}'])
-def test_what_the_host_remembered_is_told_from_what_was_written(tmp_path, words):
+def test_what_the_host_remembered_is_told_from_what_was_written(tmp_path, words, caplog):
     save(tmp_path, {8: 0.5}, keep=1).close()
     (tmp_path / "8" / "progress" / "metadata").write_text(words)
     checkpoints = Checkpoints.open(tmp_path, 1)
     with pytest.raises(DamagedError, match="progress/metadata"):
         restore(checkpoints, 8)
     checkpoints.close()
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 def test_an_unreadable_score_does_not_hide_the_other_checkpoints(tmp_path):

@@ -14,6 +14,8 @@ FALLING = [1.0 / (1 + n) for n in range(40)]
     [
         (FALLING, ""),
         ([1.0, 9.0], ""),  # too few to tell
+        ([], ""),
+        ([0.5, 1.0, 10.5], "was 0.5 at step 0 and ended at 10.5 (means of 1 line)"),
         ([*FALLING[:39], 0.1], ""),  # one line of the last four
         ([*FALLING[:20], *FALLING[19::-1]], "was 0.05132 at step 21"),  # rose to where it began
         ([0.5] * 20 + [0.6] * 20, "began at 0.5, was 0.5 at step 3 and ended at 0.6"),

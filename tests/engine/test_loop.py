@@ -366,7 +366,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
     said = capsys.readouterr().out
     assert "checkpoint 40 is damaged (state/" in said
-    assert "goes on from checkpoint 32" in said
+    assert "goes on from checkpoint 32 (step 4; their names count examples)" in said
     assert (tmp_path / "damaged" / "40" / "sums.json").exists()
     assert_same(final(toy.config(), tmp_path), calm)
 
@@ -376,7 +376,7 @@ def test_a_run_without_a_whole_checkpoint_stops_and_touches_nothing(tmp_path):
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     for name in names:
         harm(tmp_path / "checkpoints" / name)
-    with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(24: state/"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(24: state/.*; step 3"):
         loop.fit(Blueprint(toy.ToyTask(), toy.config()), tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names
 

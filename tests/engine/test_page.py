@@ -22,6 +22,8 @@ def test_a_page_has_all_of_a_run_and_asks_for_no_other_file(tmp_path):
     place = tmp_path / "other"
     (place / "plots").mkdir(parents=True)
     (place / "plots" / "curves.png").write_bytes(PNG)
+    (place / "plots" / "hand.gif").write_bytes(b"GIF89a not much of a film")
+    (place / "plots" / "street.html").write_text('<p title="a & b">3-D</p><script>1</script>')
     report.write(place, {"step": 7, "data": "/a & b"})
     assert Report.read(place, "test") == report
     (tmp_path / "config.json").write_text(json.dumps({"task": "pose", "optim": {"steps": [3]}}))
@@ -35,13 +37,14 @@ def test_a_page_has_all_of_a_run_and_asks_for_no_other_file(tmp_path):
         '<tr class="bold"><td>model</td><td>0.5</td></tr>', "&lt;b&gt;zero", "1 &lt; 2",
         "zero &gt; model",
         "<td>optim.steps</td><td>[3]</td>", "<td>optim.accumulate</td><td>8</td>",
-        "train --config=&lt;x&gt;",
+        "train --config=&lt;x&gt;", 'src="data:image/gif;base64,R0lGODlh', 'title="street" srcdoc="'
+        "&lt;p title=&quot;a &amp; b&quot;&gt;3-D",
     ):  # fmt: skip
         assert part in text, part
     assert text.index("model by user") < text.index("easy ones")
     links = re.findall(r'(?:src|href)="([^"]*)', text)
-    assert len(links) == 5
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert len(links) == 6
+    assert all(link.startswith(("#", "data:image/")) for link in links)
     assert "<script" not in text
 
 

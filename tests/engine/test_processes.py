@@ -7,11 +7,14 @@ import threading
 
 import pytest
 
+from tds_jax.budget import giving_way
+from tds_jax.budget.memory import Exhausted
 from tds_jax.engine import loop, meeting, processes, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.peers import Left
 from tds_jax.errors import UserError
 from tests.engine import toy
-from tests.engine.together import SILENCE, ended, peers
+from tests.engine.together import SILENCE, OneOf, ended, peers
 
 # f32 sums in another order, 6 updates of AdamW: each divides a mean by the root of its square,
 # which does not make relative errors larger; 2^-24 times a hundred terms.
@@ -60,6 +63,59 @@ def test_a_process_that_is_killed_ends_the_others_with_a_line_that_names_it(tmp_
     assert (status, line[: len("error: process 0 on")]) == (1, f"error: process {dead} on")
     assert line.endswith("the same command goes on, also with fewer processes")
     trained(tmp_path)
+
+
+def test_all_come_together_before_they_give_way(monkeypatch):
+    alone, done = OneOf(1, 2), []
+    monkeypatch.setattr(processes, "_peers", alone)
+
+    def work(config):
+        done.append((config.optim.accumulate, len(alone.assembled)))
+        if config.optim.accumulate == 2:
+            raise Exhausted("optim.accumulate")
+
+    giving_way.within_memory(work, toy.config(optim__accumulate=2), lambda config: None)
+    assert done == [(2, 0), (4, 1)]
+    assert alone.assembled[0].startswith("process 1 alone ran out of device memory; the same comm")
+
+
+@pytest.mark.long
+def test_ctrl_c_in_one_process_stops_all_after_one_call_saved_once(tmp_path):
+    found = ended(peers(tmp_path, 2, to=1, at=3, what="SIGINT"))
+    assert [status for status, *_ in found] == [0, 0], found
+    assert '"signal": "SIGINT", "steps": 3' in found[0][1]
+    assert [int(path.name) for path in sorted((tmp_path / "checkpoints").iterdir())] == [16, 24]
+
+
+@pytest.mark.long
+def test_processes_stop_early_together_by_one_score(tmp_path):
+    """The second, whose own score would be ever better, hears the first's."""
+    config = {"optim__steps": 50, "eval__patience": 3, "eval__every": 1}
+    task = {"worsen": True}
+    found = ended(peers(tmp_path, 2, to=1, what="score", config=config, task=task))
+    assert [status for status, *_ in found] == [0, 0], found
+    assert '"complete": true, "signal": "", "steps": 4' in found[0][1]
+
+
+@pytest.mark.long
+def test_memory_that_runs_out_in_all_halves_the_micro_batch_in_all(tmp_path):
+    config = {"optim__accumulate": 2}
+    found = ended(peers(tmp_path, 2, at=5, what="memory", config=config))
+    assert [status for status, *_ in found] == [0, 0], found
+    assert "the device ran out of memory; going on with optim.accumulate=4" in found[0][1]
+    assert '"steps": 6' in found[0][1]
+    assert '"accumulate": 4' in found[0][1]
+    whole = trained(tmp_path / "one", optim__accumulate=4)
+    assert toy.relative(trained(tmp_path, optim__accumulate=4), whole) < ROUNDING
+
+
+@pytest.mark.long
+def test_memory_that_runs_out_in_one_ends_all_with_what_to_give(tmp_path):
+    found = ended(peers(tmp_path, 2, to=1, at=5, what="memory", config={"optim__accumulate": 2}))
+    assert [status for status, *_ in found] == [2, 2], found
+    words = "process 1 alone ran out of device memory; the same command goes on with"
+    for _, _, said in found:
+        assert f"{words} --config.optim.accumulate=4" in said
 
 
 @pytest.mark.long
@@ -138,7 +194,7 @@ def test_alone_a_process_decides_by_itself():
     assert (processes.agree(True), processes.agree(False)) == (True, False)
     assert processes.by_first(lambda: 3) == processes.in_turn(lambda: 3) == 3
     assert processes.share([1, 2, 3]) == [1, 2, 3]
-    left = processes.Left(0, "done")
+    left = Left(0, "done")
     processes.leave(left)
     assert dataclasses.asdict(left)["signal"] == ""
     assert SILENCE < processes.SILENCE

@@ -3,6 +3,7 @@
 Started by `peers` with its number, the devices it has, and what shall happen to it.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SILENCE = 6.0  # s; of the product 30
+
+
+class OneOf:
+    """In place of a process's peers: it has the number it is given, and hears itself alone."""
+
+    def __init__(self, index, count):
+        self.index, self.count, self.assembled = index, count, []
+
+    def ask(self, value, of):
+        return [value for _ in of]
+
+    def assemble(self, words):
+        self.assembled.append(words)
 
 
 def peers(folder, count, devices=1, **options):
@@ -42,39 +56,64 @@ def ended(started, seconds=100):
 
 
 def main():
-    """Trains. at: step -> what happens to process `to` there: a signal's name, or 'error'."""
+    """Trains. at: step -> what happens to process `to` there, to all without one: a signal's name,
+    'error', or 'memory', which runs out at that call. 'score': of its own, ever better."""
     from absl import flags
 
     from tds_jax import cli
-    from tds_jax.engine import loop, processes
+    from tds_jax.budget import giving_way
+    from tds_jax.budget.memory import Exhausted
+    from tds_jax.engine import loop, peers, processes, program
     from tds_jax.engine.blueprint import Blueprint
+    from tds_jax.engine.peers import Left
     from tds_jax.errors import UserError
     from tests.engine import toy
 
     asked = json.loads(sys.argv[1])
     folder = Path(asked["folder"])
     processes.SILENCE, processes.GATHERING = SILENCE, asked.get("gathering", 60.0)
-    processes.BEAT = 0.5
+    peers.BEAT = 0.5
+
+    what = asked.get("what") if asked.get("to", asked["index"]) == asked["index"] else None
+    step, look = loop.Run.step, program.Program.evaluate
+    calls, looks = itertools.count(1), itertools.count(1)
 
     class Harm(loop.Callback):
         """What happens in the midst of a run."""
 
         def on_update(self, update):
-            if update.step == asked.get("at") and asked["index"] == asked["to"]:
-                if asked["what"] == "error":
-                    raise UserError("this process alone finds its input wrong")
-                os.kill(os.getpid(), signal.Signals[asked["what"]])
+            if update.step == asked.get("at") and what == "error":
+                raise UserError("this process alone finds its input wrong")
+            if update.step == asked.get("at") and what in signal.Signals.__members__:
+                os.kill(os.getpid(), signal.Signals[what])
+
+    def short_of_memory(run, state, batch):
+        if next(calls) == asked["at"]:
+            raise Exhausted("optim.accumulate")
+        return step(run, state, batch)
+
+    def content(ours, state, source):
+        return look(ours, state, source) | {"loss": -float(next(looks))}
+
+    if what == "memory":
+        loop.Run.step = short_of_memory
+    if what == "score":
+        program.Program.evaluate = content
+
+    def fit(config):
+        task = toy.ToyTask(**asked.get("task", {}))
+        return loop.fit(Blueprint(task, config), folder, [Harm()])
 
     def train():
         address = (asked["address"], asked["count"], asked["index"])
         processes.start(*address if asked["count"] > 1 else (None, None, None))
         config = toy.config(**asked.get("config", {}))
         with loop.StopSignal() as stop:
-            finished = loop.fit(Blueprint(toy.ToyTask(), config), folder, [Harm()])
+            finished, config = giving_way.within_memory(fit, config, lambda config: None)
         del stop
-        print(json.dumps(vars(finished)))
+        print(json.dumps(vars(finished) | {"accumulate": config.optim.accumulate}))
         if finished.signal:
-            processes.leave(processes.Left(0, "stopped", finished.signal))
+            processes.leave(Left(0, "stopped", finished.signal))
             cli.leave(0)
 
     flags.FLAGS(["together"])

@@ -26,11 +26,15 @@ def made(tmp_path_factory):
     return task, model, source, folder
 
 
+MADE = {"run": "a", "step": 7, "version": "tds_jax 0"}
+
+
 @pytest.fixture(scope="module")
 def written(made):
     task, model, source, folder = made
     known = type(task)(task.config, task.inputs())  # as the door does: without the training data
-    assert prediction.predict(known, model, source, folder / "out.nc") == [folder / "out.nc"]
+    out = folder / "out.nc"
+    assert prediction.predict(known, model, source, out, made=MADE) == [out]
     assert "fields" not in vars(known)
     with xr.open_dataset(folder / "out.nc", decode_timedelta=True) as data:
         return data.load()
@@ -58,6 +62,7 @@ def test_the_file_says_what_it_is_of_as_cf_wants_it(written):
         "lat": "latitude",
     }
     assert written.attrs["Conventions"].startswith("CF-")
+    assert MADE.items() <= written.attrs.items()
     assert "valid_time" in written.coords
     assert np.isnan(written.swvl1.encoding["_FillValue"])
 
@@ -66,7 +71,7 @@ def test_an_output_that_ends_so_is_a_zarr_store_with_the_same_content(made, writ
     task, model, source, folder = made
     known = type(task)(task.config, task.inputs())
     for _ in range(2):  # a store that is there is replaced
-        prediction.predict(known, model, source, folder / "out.zarr")
+        prediction.predict(known, model, source, folder / "out.zarr", made=MADE)
     with xr.open_zarr(folder / "out.zarr", decode_timedelta=True) as found:
         xr.testing.assert_identical(found.load(), written)
     (folder / "mine").mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 import jax
@@ -148,7 +149,8 @@ def evaluate(task, model, split, workdir):
     return Report(rows, ("mae_periods",), ())
 
 
-def predict(task, model, source, target, workdir):
+def predict(task, model, source, target, workdir, made):
     """One number per row of a .npy file."""
     np.save(target, compiled(model, lambda model, x: model(x))(np.load(source)))
+    Path(target).with_suffix(".json").write_text(json.dumps({**made}))
     return [Path(target)]

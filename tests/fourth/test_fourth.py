@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from tds_jax.version import __version__
 from tests.doors import ROOT
 from tests.fourth.signal import Signals
 
@@ -56,6 +57,9 @@ def test_it_predicts_files(run, tmp_path):
     assert door("predict", f"--workdir={folder}", *io).returncode == 0
     error = np.load(tmp_path / "y.npy") - np.stack([e["periods"] for e in examples])
     assert np.abs(error).mean() < 0.12  # half of what the mean of the train split is off
+    told = json.loads((tmp_path / "y.json").read_text())
+    best = json.loads((folder / "report.json").read_text())["evaluated"]["test"]["step"]
+    assert told == {"run": "run", "step": best, "version": f"tds_jax {__version__}"}
 
 
 def test_a_plan_needs_nothing_of_it_but_its_shapes():

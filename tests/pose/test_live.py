@@ -35,9 +35,12 @@ def task_and_model(base, **changes):
     return task, task.init(nnx.Rngs(1))
 
 
+MADE = {"run": "a", "step": 3}
+
+
 def play(task, model, source, target, **options):
     job = live.Play(**{"chunk_ms": 70.0, "realtime": False} | options)
-    return job.run(task, model, str(source), str(target))
+    return job.run(task, model, str(source), str(target), MADE)
 
 
 def angles(path):
@@ -54,6 +57,8 @@ def test_a_played_recording_is_its_prediction_in_alignment_fixed(
     task, model = task_and_model(base, **changes, model__alignment=alignment)
     line = play(task, model, base / "x.hdf5", tmp_path / "streamed.hdf5")
     prediction.predict(task, model.aligned("fixed"), base / "x.hdf5", tmp_path / "whole.hdf5")
+    with h5py.File(tmp_path / "streamed.hdf5") as file:
+        assert dict(file["prediction"].attrs) == MADE
     # The same f32 operations in other pieces.
     np.testing.assert_allclose(
         angles(tmp_path / "streamed.hdf5"), angles(tmp_path / "whole.hdf5"), atol=1e-5
@@ -168,14 +173,14 @@ def test_a_stream_of_lsl_comes_out_as_one_with_the_times_of_its_samples(base):
             assert pose is not None, len(found)
             found.append((stamp, pose))
         label = inlet.info().desc().child("channels").child("channel").child_value("label")
-        found.append(label)
+        found.append((label, inlet.info().desc().child_value("step")))
         sender.clear()
 
     other = threading.Thread(target=answer)
     other.start()
     line = play(task, model, f"lsl:{source}", f"lsl:{target}")
     other.join()
-    assert found.pop() == "joint_0"
+    assert found.pop() == ("joint_0", "3")
     expected = np.asarray(model(emg[None], None)[0])
     np.testing.assert_allclose([pose for _, pose in found], expected, atol=1e-5)
     at = first + (8 + 4 * np.arange(82)) / 100
@@ -186,17 +191,17 @@ def test_a_stream_of_lsl_comes_out_as_one_with_the_times_of_its_samples(base):
 def test_poses_go_out_as_lines_and_datagrams_of_json(tmp_path):
     pose = np.array([0.25, -1.0], np.float32)
     expected = {"time": 0.08, "joint_angles": [0.25, -1.0]}
-    with leaving.opened(str(tmp_path / "o.jsonl"), ("a", "b"), 25.0) as out:
+    with leaving.opened(str(tmp_path / "o.jsonl"), ("a", "b"), 25.0, {}) as out:
         out.write(0.08, None, pose)
     assert json.loads((tmp_path / "o.jsonl").read_text()) == expected
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
         port.bind(("127.0.0.1", 0))
         port.settimeout(5.0)
         target = f"udp:127.0.0.1:{port.getsockname()[1]}"
-        with leaving.opened(target, ("a", "b"), 25.0) as out:
+        with leaving.opened(target, ("a", "b"), 25.0, {}) as out:
             out.write(0.08, None, pose)
         assert json.loads(port.recv(1 << 16)) == expected
-    with leaving.opened(target, ("a", "b"), 25.0) as out:
+    with leaving.opened(target, ("a", "b"), 25.0, {}) as out:
         for _ in range(3):
             out.write(0.08, None, pose)  # nobody listens any more
 

@@ -9,9 +9,11 @@ import pytest
 from flax import nnx
 
 from tds_jax.data.hdf5_write import write_prediction
+from tds_jax.engine import processes
 from tds_jax.errors import UserError
 from tds_jax.pose import prediction
 from tests.data.sessions import make_rows, write_rows
+from tests.engine.together import OneOf
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 
 
@@ -265,6 +267,17 @@ def test_emg_in_another_unit_than_the_runs_is_refused(base, tmp_path):
         (tmp_path / "y.hdf5").unlink(missing_ok=True)
 
 
+def test_processes_share_the_files_of_a_folder(base, tmp_path, monkeypatch):
+    task, model = task_and_model(base)
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        write_rows(tmp_path / "in" / f"{name}.hdf5", make_rows(60))
+    for index, names in enumerate((["a.hdf5", "c.hdf5"], ["b.hdf5"])):
+        monkeypatch.setattr(processes, "_peers", OneOf(index, 2))
+        prediction.predict(task, model, tmp_path / "in", tmp_path / str(index))
+        assert sorted(path.name for path in (tmp_path / str(index)).iterdir()) == names
+
+
 def test_an_interrupted_prediction_leaves_what_was_there(base, tmp_path, monkeypatch):
     rows = make_rows(300)
     predict(base, tmp_path, rows)
@@ -296,20 +309,22 @@ def test_a_prediction_calls_the_joints_as_the_run_does(base, tmp_path):
             assert list(file["prediction/joint_angles"].attrs["joint_names"]) == said
 
 
-def test_a_prediction_says_its_units_and_joints(tmp_path):
+def test_a_prediction_says_its_units_joints_and_model(tmp_path):
     block = (np.zeros(3), np.zeros((3, 2), np.float32))
-    write_prediction(tmp_path / "o.hdf5", 3, ("a", "b"), [block])
+    made = {"run": "a", "step": 7, "version": "tds_jax 0"}
+    write_prediction(tmp_path / "o.hdf5", 3, ("a", "b"), [block], made)
     with h5py.File(tmp_path / "o.hdf5") as file:
         angles = file["prediction/joint_angles"]
         assert angles.attrs["units"] == "rad"
         assert list(angles.attrs["joint_names"]) == ["a", "b"]
         assert file["prediction/time"].attrs["units"] == "s"
+        assert dict(file["prediction"].attrs) == made
 
 
 def test_a_prediction_with_rows_missing_is_not_a_file(tmp_path):
     block = (np.zeros(3), np.zeros((3, 2), np.float32))
     with pytest.raises(ValueError, match="blocks hold 3 rows, expected 5"):
-        write_prediction(tmp_path / "o.hdf5", 5, ("a", "b"), [block])
+        write_prediction(tmp_path / "o.hdf5", 5, ("a", "b"), [block], {})
     assert not list(tmp_path.iterdir())
 
 

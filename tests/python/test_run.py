@@ -99,6 +99,15 @@ def test_a_stream_gives_the_predictions_steps_wherever_it_is_cut(tds, noise):
     assert run.stream().sample == grid.left_context, "a second stream begins anew"
 
 
+def test_a_stream_in_another_unit_is_told_after_a_second(tds, noise):
+    follow = tds.stream()
+    follow(noise[:99] * 1e6)
+    with pytest.raises(
+        tds_jax.UserError, match=r"^chunk: the spread of its EMG is .*; bring it to"
+    ):
+        follow(noise[99:] * 1e6)
+
+
 def test_an_evaluation_has_the_reports_numbers_and_writes_nothing(trained):
     before = {p: p.stat().st_mtime_ns for p in trained.run.workdir.rglob("*")}
     report = trained.run.evaluate(split="test")

@@ -14,7 +14,7 @@ from flax import nnx
 
 from tds_jax import export, predict, tasks
 from tds_jax.data import identity
-from tds_jax.engine import loop, metrics, workdir
+from tds_jax.engine import history, loop, metrics, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.step import compiled, split
 from tds_jax.errors import UserError
@@ -204,8 +204,12 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     assert all(line.startswith("predicting: ") for line in said)  # slow work tells how far it is
     evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint").write(tmp_path)
     source, target = folder / "000000.npz", tmp_path / "one.npz"
-    with np.load(prediction.Predict().run(task, model, source, target, tmp_path)[0]) as one:
-        assert set(one) == {"coords", "features", "shape", "origin_m", "voxel_size_m"}
+    made = history.made_by(tmp_path / "line\nfeed", 7)
+    run = partial(prediction.Predict().run, task, model, source, workdir=tmp_path, made=made)
+    with np.load(run(target)[0]) as one:
+        named = {"coords", "features", "shape", "origin_m", "voxel_size_m"}
+        assert set(one) == {*named, "run", "step", "version"}
+        assert (str(one["run"]), int(one["step"])) == ("line feed", 7)
         z, x, y = task.data.geometry.size
         np.testing.assert_array_equal(one["voxel_size_m"], (x, y, z))
         assert len(one["coords"]) >= len(made.coords)

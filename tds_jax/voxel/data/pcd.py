@@ -2,7 +2,9 @@
 
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -109,11 +111,12 @@ def _ascii(path: Path, header: Header, body: bytes) -> Columns:
     return {name: matrix[:, i] for name, i in zip(header.names, first, strict=True)}
 
 
-def encoded(columns: Columns) -> bytes:
-    """A binary file of (N,) columns, all as f32."""
+def encoded(columns: Columns, about: Mapping[str, str | int] = MappingProxyType({})) -> bytes:
+    """A binary file of (N,) columns, all as f32. about: comments, name and value."""
     names, count = " ".join(columns), len(next(iter(columns.values())))
     ones = ["1"] * len(columns)
     lines = [
+        *(f"# {name} {value}" for name, value in about.items()),
         *("VERSION 0.7", f"FIELDS {names}", f"SIZE {' '.join(['4'] * len(ones))}"),
         *(f"TYPE {' '.join(['F'] * len(ones))}", f"COUNT {' '.join(ones)}", f"WIDTH {count}"),
         *("HEIGHT 1", "VIEWPOINT 0 0 0 1 0 0 0", f"POINTS {count}", "DATA binary", ""),

@@ -1,6 +1,8 @@
 """Point clouds of .ply files: columns of 'vertex' under the file's own names, and back."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -70,11 +72,13 @@ def _ascii(path: Path, body: bytes, count: int, names: list[str]) -> Columns:
     return dict(zip(names, matrix.T, strict=True))
 
 
-def encoded(columns: Columns) -> bytes:
-    """A binary file of (N,) columns, all as f32."""
+def encoded(columns: Columns, about: Mapping[str, str | int] = MappingProxyType({})) -> bytes:
+    """A binary file of (N,) columns, all as f32. about: comments, name and value."""
     count = len(next(iter(columns.values())))
     lines = [
-        *("ply", "format binary_little_endian 1.0", f"element vertex {count}"),
+        *("ply", "format binary_little_endian 1.0"),
+        *(f"comment {name} {value}" for name, value in about.items()),
+        f"element vertex {count}",
         *(f"property float {name}" for name in columns),
         *(END.decode(), ""),
     ]

@@ -25,7 +25,7 @@ CHANNELS = 4
 RADAR = ("occupancy", "intensity", "doppler_m_s", "doppler_variance")
 TARGET = ("occupancy", "reflectivity", "doppler_m_s", "doppler_valid")
 KINDS = {"radar": "radar_voxel", "target": "target_voxel"}
-GEOMETRY = "geometry.json"
+GEOMETRY, SETTINGS = "geometry.json", "prepared.json"
 ENDINGS, STORE = (".npz", ".npy"), ".h5"
 VOXEL_ROW = np.dtype([("coords", "<u2", (3,)), ("features", "<f4", (CHANNELS,))])
 FRAME_ROW = np.dtype([("name", "S64"), ("start", "<i8"), ("stop", "<i8")])
@@ -166,18 +166,18 @@ def write_npz(
     path: str | Path,
     volume: Volume,
     origin: str = "",
-    place_m: Mapping[str, np.ndarray] = MappingProxyType({}),
+    about: Mapping[str, np.ndarray | str | int] = MappingProxyType({}),
 ) -> None:
     """Writes the sparse layout, compressed; the file appears under its name only when whole.
 
-    origin: what it was made from, '' = untold; see `data.prepared`. place_m: where it lies, arrays
-    in metres in the order x, y, z, by their names.
+    origin: what it was made from, '' = untold; see `data.prepared`. about: what else the file says,
+    by names: where it lies, in metres in the order x, y, z, and of which model it is.
     """
     arrays: dict[str, Any] = {
         "coords": volume.coords.astype(np.int64),
         "features": volume.features.astype(np.float32),
         "shape": np.array([*volume.shape, CHANNELS], np.int64),
-        **place_m,
+        **about,
     }
     if origin:
         arrays[ORIGIN] = np.array(origin)
@@ -201,6 +201,11 @@ def find_scenes(root: str | Path) -> list[Scene]:
     scenes = list(found.values())
     if not scenes:
         folders = " and ".join(f"{name}/" for name in KINDS.values())
+        if (folder / SETTINGS).exists():
+            raise UserError(
+                f"data.path={folder}: no scene, for tds_jax.prepare wrote it and could make no "
+                "frame; call it again, into another --output, and mend what its lines say"
+            )
         raise UserError(
             f"data.path={folder}: no scene, expected folders that hold {folders} or *.h5; name the "
             f"folder above them or voxelise with tds_jax.prepare"

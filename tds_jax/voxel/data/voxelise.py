@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
+from tds_jax.sizes import format_bytes
 from tds_jax.voxel.data.calibration import moved
 from tds_jax.voxel.data.clouds import Cloud
 from tds_jax.voxel.data.volumes import GEOMETRY, Volume
@@ -51,6 +53,25 @@ class VoxelGrid:
     def coords(self, cells: np.ndarray) -> np.ndarray:
         """(N, 3) integers (x, y, z) of flat voxel numbers."""
         return np.stack(np.unravel_index(cells, self.shape), axis=1).astype(np.int64)
+
+
+# Bytes of a training step for each voxel of one example, as plans say of voxel_light: on a CPU
+# 27.07 GiB for 600 x 200 x 80 (float32), on an H100 6.02 GiB for 608 x 224 x 96 (bfloat16, tiles).
+NEED_CPU, NEED_GPU = 3028, 494
+MANY = 2**20  # voxels: 3 GiB
+
+
+def need_words(shape: Sequence[int]) -> list[str]:
+    """A line on what a large grid asks of a training step, for who chooses the grid."""
+    voxels = math.prod(shape)
+    if voxels < MANY:
+        return []
+    cpu, gpu = (format_bytes(voxels * need) for need in (NEED_CPU, NEED_GPU))
+    return [
+        f"a grid of {' x '.join(map(str, shape))} voxels is large: voxel_light needs {cpu} for a "
+        f"training step of one example on a CPU, {gpu} on a GPU; python -m tds_jax.plan says what "
+        "yours needs, and twice the --resolution of prepare takes an eighth"
+    ]
 
 
 def write_geometry(folder: Path, grid: VoxelGrid) -> None:

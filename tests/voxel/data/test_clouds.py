@@ -1,5 +1,7 @@
 """Clouds of every layout and ending hold the points written; a wrong file is named."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -100,7 +102,8 @@ def test_ply_of_every_byte_order(tmp_path, order, name):
 @pytest.mark.parametrize(("ending", "encoded"), [("ply", ply.encoded), ("pcd", pcd.encoded)])
 def test_what_is_written_is_read_back(tmp_path, ending, encoded):
     columns = dict(zip("xyz", POINTS.T, strict=True))
-    content = encoded(columns | {"reflectivity": INTENSITY, "doppler": DOPPLER})
+    content = encoded(columns | {"reflectivity": INTENSITY, "doppler": DOPPLER}, {"run": "a b"})
+    assert re.search(rb"^(comment|#) run a b$", content, re.MULTILINE)
     (tmp_path / f"a.{ending}").write_bytes(content)
     require(read_cloud(tmp_path / f"a.{ending}", "kitti"), doppler=True)
 

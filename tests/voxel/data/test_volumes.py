@@ -166,6 +166,9 @@ def test_folders_without_scenes_or_pairs_are_refused(tmp_path):
         find_scenes(tmp_path / "absent")
     with pytest.raises(UserError, match="no scene, expected folders"):
         find_scenes(tmp_path)
+    (tmp_path / "prepared.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no scene, for tds_jax\.prepare wrote it and could"):
+        find_scenes(tmp_path)
     write_scene(tmp_path, "a", frames=1)
     place = tmp_path / "a" / "radar_voxel"
     (place / "000000.npz").rename(place / "7.npz")

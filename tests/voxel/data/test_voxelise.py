@@ -12,6 +12,7 @@ from tds_jax.voxel.data.resize import Geometry
 from tds_jax.voxel.data.volumes import Volume
 from tds_jax.voxel.data.voxelise import (
     VoxelGrid,
+    need_words,
     radar_volume,
     stored,
     target_volume,
@@ -29,6 +30,12 @@ def cloud_of(points, intensity=None, doppler=None):
         nothing if intensity is None else intensity,
         nothing if doppler is None else doppler,
     )
+
+
+def test_who_chooses_a_large_grid_is_told_what_a_step_needs():
+    assert need_words((64, 128, 127)) == []
+    (words,) = need_words(VoxelGrid.of((0, 120, -20, 20, -6, 10), 0.2).shape)
+    assert words.startswith("a grid of 600 x 200 x 80 voxels is large: voxel_light needs 27.07 GiB")
 
 
 def test_a_doppler_that_is_absent_is_no_doppler_of_zero():
