@@ -68,11 +68,13 @@ def on_diffusion(place):
 
 @pytest.mark.long
 def test_all_train_those_first_that_others_learn_from(tmp_path):
+    seen = {"model__direct": str(tmp_path / "direct"), "eval__samples": 2}
     for folder, changes in (
         ("vqvae", {"model__name": "vqvae", "model__codes": 8}),
         ("vae", {}),
-        ("diffusion", on_vae(tmp_path)),
-        ("consistency", on_diffusion(tmp_path)),
+        ("direct", DIRECT),
+        ("diffusion", on_vae(tmp_path) | seen),
+        ("consistency", on_diffusion(tmp_path) | seen),
     ):
         config = small_config(tmp_path, **changes)
         task = tasks.get(config)
@@ -538,15 +540,13 @@ def direct(place):
     return begun(place / "direct", small_config(place, **DIRECT))
 
 
-DIRECT = {"model__name": "direct", "model__direct_width": 4, "model__direct_multipliers": (1, 2)}
+DIRECT = {"model__name": "direct"}
 
 
 @pytest.fixture(scope="module")
 def told(place, vae, direct):
-    """A diffusion that sees one answer, too, and learns without both now and then."""
-    changes = on_vae(place) | DIRECT | {"model__name": "diffusion"}
-    changes |= {"model__direct": str(place / "direct"), "model__guidance_dropout": 0.5}
-    changes |= {"model__guidance": 2.0, "eval__samples": 3}
+    """A diffusion that sees one answer, too."""
+    changes = on_vae(place) | {"model__direct": str(place / "direct")}
     return begun(place / "told", small_config(place, **changes))
 
 
@@ -563,6 +563,7 @@ def test_one_answer_is_a_function_of_the_radar_and_of_where_a_cell_is(direct):
     assert not np.allclose(np.roll(volume, 2, axis=2)[:, 1:-1, 3:-1], moved[:, 1:-1, 3:-1])
 
 
+@pytest.mark.long
 def test_a_diffusion_carries_the_answer_it_sees_frozen(direct, told):
     task, model = told
     ours, theirs = trained.leaves(model.direct), trained.leaves(direct[1])
@@ -582,24 +583,36 @@ def replaced(config, model):
     return dataclasses.replace(config, model=model)
 
 
-def test_guidance_goes_on_from_what_is_likely_without_a_condition(told):
-    task, _ = told
+GUIDED = {"model__guidance_dropout": 0.5, "model__guidance": 2.0, "model__name": "diffusion"}
+
+
+@pytest.fixture(scope="module")
+def guided(place):
+    """(the method of a diffusion, a batch of it), without a model."""
+    method = generation.Diffusion(small_config(place, **GUIDED, model__autoencoder="x"))
+    keys = np.random.default_rng(0).integers(2**32, size=(6, 2), dtype=np.uint32)
+    batch = {"radar": jnp.ones((6, 4, 8, 8, 4)), "key": jnp.asarray(keys), "weight": jnp.ones(6)}
+    return method, batch | {"latent": jnp.ones((6, 4, 4, 4, 2))}
+
+
+def test_guidance_goes_on_from_what_is_likely_without_a_condition(guided):
+    method, batch = guided
     model = SimpleNamespace(guidance=2.0, denoise=lambda condition: lambda x, sigma: x + condition)
     condition, x = jnp.full((3, 2), 5.0), jnp.ones((3, 2))
-    guided = LatentDenoiser.guided(model, condition)
-    np.testing.assert_allclose(guided(x, jnp.ones(3)), 1 + 2 * 5.0)
+    estimate = LatentDenoiser.guided(model, condition)
+    np.testing.assert_allclose(estimate(x, jnp.ones(3)), 1 + 2 * 5.0)
     model.guidance = 1.0
     np.testing.assert_allclose(LatentDenoiser.guided(model, condition)(x, jnp.ones(3)), 1 + 5.0)
-    batch = batch_of(task, range(2))
     asked = SimpleNamespace(
         condition=lambda radar: radar, guided=lambda condition: lambda x, sigma: 0 * x + 3.0
     )
-    np.testing.assert_allclose(generation.sampler(task.config, asked, batch)(1), 3.0, rtol=1e-5)
+    drawn = generation.sampler(method._config, asked, batch)(1)
+    np.testing.assert_allclose(drawn, 3.0, rtol=1e-5)
 
 
-def test_some_examples_learn_without_their_condition_chosen_by_their_keys(told):
-    task, _ = told
-    batch, seen = batch_of(task, range(6)), []
+def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided):
+    method, batch = guided
+    seen = []
 
     def denoise(condition):
         seen.append(condition)
@@ -609,9 +622,9 @@ def test_some_examples_learn_without_their_condition_chosen_by_their_keys(told):
         data=0.5, scaled=lambda latent: latent, denoise=denoise,
         condition=lambda radar: jnp.ones((len(radar), 4, 4, 4, 2)),
     )  # fmt: skip
-    task.method.loss(model, batch, train=True)
-    task.method.loss(model, batch | {"key": batch["key"][::-1]}, train=True)
-    task.method.loss(model, batch, train=False)
+    method.loss(model, batch, train=True)
+    method.loss(model, batch | {"key": batch["key"][::-1]}, train=True)
+    method.loss(model, batch, train=False)
     kept = [np.asarray(one).reshape(6, -1) for one in seen]
     assert set(kept[0].min(axis=1)) == set(kept[0].max(axis=1)) == {0.0, 1.0}
     np.testing.assert_array_equal(kept[1], kept[0][::-1])
