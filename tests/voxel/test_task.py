@@ -658,6 +658,7 @@ def test_latents_of_a_codebook_are_looked_up_before_they_are_decoded(place):
     np.testing.assert_allclose(asked[0], exact, atol=1e-5)
 
 
+@pytest.mark.long
 def test_an_imported_diffusion_sees_the_radar_as_its_autoencoder_does(place, vae):
     model = vae[0].config.model
     sizes = {"model__condition_base": model.base, "model__condition_blocks": model.blocks}
@@ -672,3 +673,23 @@ def test_an_imported_diffusion_sees_the_radar_as_its_autoencoder_does(place, vae
     expected = compiled(vae[1], lambda model, batch: model.latent(batch["radar"]))(batch)
     # f32 sums of a hundred products, through four layers
     np.testing.assert_allclose(seen, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_originals_encoder_of_the_radar_is_two_convolutions_in_one():
+    rng = np.random.default_rng(0)
+    out = {"kernel": rng.normal(size=(1, 1, 1, 3, 4)), "bias": rng.normal(size=4)}
+    point = {"kernel": rng.normal(size=(1, 1, 1, 2, 2)), "bias": rng.normal(size=2)}
+    encoder = {"out": {"norm": {"scale": np.ones(3)}, "conv": out}, "down": {"bias": np.ones(5)}}
+    network = {"encoder": encoder, "quant_conv": point}
+    ours = {"kernel": np.zeros((1, 1, 1, 3, 2)), "bias": np.zeros(2)}
+    params = encoder | {"out": {"norm": encoder["out"]["norm"], "conv": ours}}
+    found = unet_names.radar_encoder(params, {"network": network})
+    x = rng.normal(size=(7, 3))
+    means = (x @ out["kernel"][0, 0, 0] + out["bias"])[:, :2]
+    conv = found["out"]["conv"]
+    expected = means @ point["kernel"][0, 0, 0] + point["bias"]
+    np.testing.assert_allclose(x @ conv["kernel"][0, 0, 0] + conv["bias"], expected, rtol=1e-12)
+    assert found["down"] is encoder["down"]
+    other = params | {"down": {"bias": np.ones(6)}}
+    assert unet_names.radar_encoder(other, {"network": network}) is None
+    assert unet_names.radar_encoder(params, {"network": {"encoder": encoder}}) is None
