@@ -3,7 +3,8 @@
     python -m tds_jax.train --config=configs/voxel_diffusion.py \
         [--config.model.autoencoder=DIR] [--config.model.direct=DIR]
 
-For a CPU, in this form not trained here to its end, no error known; predicted 233 MiB on the device.
+For a CPU, in this form not trained here to its end, no error known; predicted 233 MiB on the
+device.
 It sees the answer of configs/voxel_direct.py beside the radar. An earlier form, which saw the radar
 alone, had on generated streets of an earlier kind an IoU of 0.386 ± 0.010 and a Chamfer distance of
 1.19 ± 0.03 m.
