@@ -20,6 +20,18 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "tds"  # 'tds' | 'neuropose' (see configs/neuropose.py)
+    # Causal filters of the EMG, part of the model: windows, whole files and streams get the same.
+    # Hz; slower parts are taken off, 0 = none: 1 for an offset and its drift, 20 for motion.
+    config.model.highpass_hz = 0.0
+    config.model.lowpass_hz = 0.0  # Hz; faster parts are taken off, 0 = none
+    config.model.notch_hz = ()  # Hz, of the hum of the mains: (50.0,) or (60.0,)
+    # Of EMG that these filters see, and a window needs besides; a period of the lowest, or more.
+    config.model.filter_seconds = 0.2
+    # In the waveform's place: 'none' | 'rms' = the log of each electrode's RMS | 'covariance' =
+    # that and the correlation of every pair of electrodes (C + C (C - 1) / 2 numbers).
+    config.model.powers = "none"
+    config.model.power_samples = (50,)  # lengths of the stretches, multiples of power_stride
+    config.model.power_stride = 10  # samples from one such power to the next, before conv_strides
     # One entry per TDS stage. Input of 2000 Hz -> 1000 Hz -> 500 Hz.
     config.model.conv_kernels = (5, 5)
     config.model.conv_strides = (2, 2)  # samples per frame, multiplied over the stages
@@ -27,10 +39,20 @@ def get_config() -> ConfigDict:
     config.model.widths = (4, 8)  # columns, which convolutions treat alike
     config.model.tds_kernels = (21, 11)  # along time
     config.model.tds_blocks = (2, 2)  # per stage
+    # 'tds' | 'conformer' (attention and a convolution per channel; groups are heads, widths their
+    # channels, tds_kernels and tds_blocks those of its blocks).
+    config.model.encoder = "tds"
+    # Frames before its own that a frame of a 'conformer' block sees: each block adds them to what a
+    # window needs before its first pose, and a stream keeps their keys and values.
+    config.model.attention_frames = 25
+    config.model.expansion = 2  # channels inside a 'conformer' feed-forward / outside
     config.model.norm_order = "norm_relu"  # after each strided convolution; or 'relu_norm'
     config.model.conv_bias = False  # of the strided convolutions
     config.model.out_features = 0  # a last linear layer per frame; 0 = none
     config.model.dropout = 0.1  # after strided convolutions and between layers of the decoder
+    # Numbers that tell users apart, made of a calibration recording (no labels, no gradient steps),
+    # which scale and shift the encoder's features; 0 = none. predict --calibrate=FILE.
+    config.model.user_embedding = 0
     config.model.decoder = "lstm"  # 'lstm' | 'mlp'
     config.model.hidden = 128  # units of a layer of the decoder's LSTM
     config.model.layers = 2  # of the LSTM
@@ -95,6 +117,12 @@ def get_config() -> ConfigDict:
     config.data.eval_window = 16000  # 8 s: the start-up of the decoder weighs less
     config.data.jitter = True  # random phase of each training window
     config.data.rotation = 0  # training windows are rolled by up to so many electrodes; 0 = off
+    # Training windows as other sessions might be, in units of each electrode's spread; 0 = off.
+    config.data.noise = 0.0  # standard deviation of white noise
+    config.data.gain_spread = 0.0  # of the log of a gain per electrode and window: 0.3 = ±35 %
+    config.data.channel_drop = 0.0  # probability that an electrode is silent for a window
+    # Of EMG that tells whose a window is: of another session of the user, for user_embedding.
+    config.data.calibration_seconds = 30.0
     # Rows whose label failed, in training windows (evaluation always masks, over the same rows):
     # 'mask' = weight 0, nothing is lost | 'blocks' = windows inside runs of valid rows only |
     # 'reference' = as emg2pose cuts such runs, which loses the last 2 samples of each.

@@ -4,8 +4,8 @@
 
 Trains shrunken benchmark configs on generated recordings through the doors and prints, for each
 kind of test session, the error of the model and of what it has to beat: holding the true first pose
-(tracking) or the mean pose (regression). Generated recordings have 13 poses in training and 6
-others in the held-out stage, far fewer than real ones.
+(tracking) or the mean pose (regression). Of generated recordings that had 13 poses in training and
+6 others in the held-out stage; today's have no poses, and have not been tried here.
 """
 
 import argparse

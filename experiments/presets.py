@@ -8,7 +8,7 @@ recommendation is the planner's: the most capable preset with a plan within that
 the step on the device (CPU) and for the whole process.
 
 --train also trains each through the doors, on generated recordings: host peak of the whole process
-tree, errors on held-out sessions of seen users beside the ridge baseline. Targets of the original
+tree, errors on held-out sessions of seen users beside the linear baseline. Targets of the original
 system: R2 > 0.85, MAE < 0.15 rad; its memory claims 1, 2, 4 and 8 GB, smallest preset first.
 """
 
@@ -105,18 +105,18 @@ def train(preset, overrides, folder):
 def trained(presets, steps):
     """A table of what each preset learns and takes of the host."""
     table = Table(title="generated recordings, test sessions of seen users, 2 CPU cores")
-    for name in ("preset", "updates", "host peak", "claimed", "minutes", "R2", "MAE", "ridge R2"):
+    for name in ("preset", "updates", "host peak", "claimed", "minutes", "R2", "MAE", "linear R2"):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder:
         for preset in filter(CLAIMED.get, presets):
             overrides = [f"--config.optim.steps={steps[preset]}"] if preset in steps else []
             report, config, peak, seconds = train(preset, overrides, folder)
             model = report["splits"]["test"]["model"]
-            ridge = report["splits"]["test"]["baselines"]["ridge"]
+            linear = report["splits"]["test"]["baselines"]["linear"]
             table.add_row(
                 *(preset, str(config["optim"]["steps"]), format_bytes(peak)),
                 *(f"{CLAIMED[preset]} GB", f"{seconds / 60:.1f}", f"{model['r2']:.3f}"),
-                *(f"{model['mae_rad']:.3f} rad", f"{ridge['r2']:.3f}"),
+                *(f"{model['mae_rad']:.3f} rad", f"{linear['r2']:.3f}"),
             )
     return table
 

@@ -18,6 +18,13 @@ FREE = {"free": True}
 PLANNED = {"planned": True}
 
 
+# Endings of files: no folder of several is named so.
+FILES = (
+    *(".csv", ".gif", ".h5", ".hdf5", ".json", ".jsonl", ".mat", ".nc", ".nc4", ".npy", ".npz"),
+    *(".onnx", ".pcd", ".ply", ".png", ".txt", ".zarr"),
+)
+
+
 def option(default: Any, text: str, least: float | None = None) -> Any:
     """A field of a job, see `jobs`: a flag of its door with its help and the least it may be.
 
@@ -47,6 +54,15 @@ def require_ending(flag: str, path: str | Path, endings: tuple[str, ...]) -> Non
         not place.suffix or place.suffix.lower() in endings or place.is_dir(),
         f"{flag}={path} ends in {place.suffix}, but what is written is {' or '.join(endings)}; "
         "name it so",
+    )
+
+
+def require_folder(flag: str, path: str | Path) -> None:
+    """Raises UserError for a new folder that is named as a file; one that is there has its name."""
+    place = Path(path)
+    require(
+        place.suffix.lower() not in FILES or place.is_dir(),
+        f"{flag}={path} ends in {place.suffix}, but what is written is a folder; name it so",
     )
 
 

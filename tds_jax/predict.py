@@ -33,6 +33,11 @@ def main() -> None:
     task = tasks.get(config, workdir.read_inputs(Path(folder)))
     model, restored = workdir.load_model(Blueprint(task, config), Path(folder))
     made = history.made_by(Path(folder), restored.position // config.optim.batch_size)
+    if flags.FLAGS.calibrate:
+        if not tasks.offers("calibrate", config.task):
+            raise UserError(f"--calibrate is not offered for task {config.task!r}; leave it out")
+        model = tasks.job("calibrate", config.task)(task, model, flags.FLAGS.calibrate)
+        made = {**made, "calibrated_on": Path(flags.FLAGS.calibrate).name}
     if flags.FLAGS.stream:
         print(job(task, model, source, target, made), file=sys.stderr)
         return
@@ -46,4 +51,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("input", None, "File of data, or folder of them.", required=True)
     flags.DEFINE_string("output", None, "File to write, or folder if input is one.", required=True)
     flags.DEFINE_bool("stream", False, "Predict as samples come, and say how late.")
+    flags.DEFINE_string("calibrate", "", "Recording of the user, which makes the model theirs.")
     cli.launch(main, functools.partial(jobs.define_of_workdir, "predict", "stream"))

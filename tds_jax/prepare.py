@@ -18,6 +18,7 @@ from absl import flags
 
 from tds_jax import cli, jobs, tasks
 from tds_jax.errors import UserError
+from tds_jax.fields import require_folder
 
 
 def main() -> None:
@@ -28,6 +29,8 @@ def main() -> None:
     source, target = Path(values.input), Path(values.output)
     if not glob.has_magic(values.input) and not source.exists():
         raise UserError(f"--input={source}: no such file or folder; check the path")
+    if target.suffix != ".zarr":  # a store, where the task writes one
+        require_folder("--output", target)
     job = jobs.asked("prepare")
     with progress_bar("preparing") as progress:
         written, kept, lines = job(source, target, progress)

@@ -1,5 +1,6 @@
 """A trained run in Python: the functions behind the doors, for arrays instead of files."""
 
+import copy
 import functools
 import inspect
 import threading
@@ -131,6 +132,25 @@ class Run:
     def answer(self) -> Callable[..., Any]:
         """The task's function of arrays behind `predict`."""
         return tasks.job("answer", self.config.task)(self._task, self.model, self.workdir)
+
+    def calibrate(self, x: Any, **options: Any) -> "Run":
+        """The run with its model made a user's own by x, without training; this one stays.
+
+        What x and the options are is the task's to say, as those of `predict`. UserError for a task
+        or a model that takes no calibration.
+
+        >>> own = load("runs/film").calibrate(x, rate_hz=100)
+        >>> own.predict(x, rate_hz=100).shape
+        (333, 3)
+        """
+        task = self.config.task
+        if not tasks.offers("calibrate", task):
+            raise UserError(f"calibrate is not offered for task {task!r}; use predict")
+        own = copy.copy(self)
+        own.__dict__.pop("answer", None)  # compiled for the other user
+        make = functools.partial(tasks.job("calibrate", task), self._task, self.model)
+        own.model = _called(make, "calibrate", task, x, **options)
+        return own
 
     def stream(self, **options: Any) -> Callable[[Any], Any]:
         """A function of the next samples that gives what they complete, and remembers the rest.

@@ -11,12 +11,14 @@ from pathlib import Path
 from absl import flags
 
 from tds_jax import cli, jobs
+from tds_jax.fields import require_folder
 
 
 def main() -> None:
     """Flags -> the task's simulation."""
     from tds_jax.progress import progress_bar
 
+    require_folder("--output", flags.FLAGS.output)
     job = jobs.asked("synthesize")
     with progress_bar("simulating") as progress:
         folder = job(Path(flags.FLAGS.output), progress)

@@ -106,6 +106,7 @@ class Domain(NamedTuple):
       stream(task, model, source, target, made) -> a line on latency; from a file or '-' (stdin)
       answer(task, model, workdir) -> a function of arrays that gives what predict writes
       follow(task, model, **options) -> a function of the next samples that gives what they complete
+      calibrate(task, model, x, **options) -> the model, made a user's own by a file or an array
       check(folder, progress) -> Checked
       folds(config, count) -> values of data.fold, each a training, of so many parts (0: every user)
       prepare(source, target, progress) -> files written, files kept, lines on what was skipped, and
@@ -128,6 +129,7 @@ class Domain(NamedTuple):
     stream: str = ""
     answer: str = ""
     follow: str = ""
+    calibrate: str = ""
     today: str = ""
     folds: str = ""
     brought: tuple[str, ...] = ()
@@ -165,6 +167,7 @@ DOMAINS = {
         stream="tds_jax.pose.live:Play",
         answer="tds_jax.pose.arrays:Answer",
         follow="tds_jax.pose.arrays:Follow",
+        calibrate="tds_jax.pose.calibrating:calibrated",
         today="tds_jax.pose.config:today",
         folds="tds_jax.pose.turns:folds",
     ),

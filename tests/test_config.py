@@ -11,7 +11,7 @@ from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.config import differences
 from tds_jax.errors import UserError
-from tds_jax.fields import require_ending, require_shares
+from tds_jax.fields import require_ending, require_folder, require_shares
 
 GROUPS = tasks.groups("pose")
 
@@ -50,6 +50,12 @@ TOO_SMALL = {
     "checkpoint__keep": 0,
     "log__every": 0,
     "data__rotation": -1,
+    "data__noise": -0.1,
+    "data__gain_spread": -0.1,
+    "model__highpass_hz": -1.0,
+    "model__power_stride": 0,
+    "model__attention_frames": 0,
+    "model__user_embedding": -1,
 }
 OUTSIDE = {
     "seed": (-1, 2**32),
@@ -59,6 +65,7 @@ OUTSIDE = {
     "data__threads": (-1, 257),
     "data__prefetch": (0, 1025),
     "model__tracking_share": (-0.1, 1.1),
+    "data__channel_drop": (-0.1, 1.0),
 }
 CHOICES = {
     "optim__optimizer": "adam, adamw, sgd",
@@ -70,6 +77,8 @@ CHOICES = {
     "data__failures": "mask, blocks, reference",
     "model__name": "tds, neuropose",
     "model__alignment": "fixed, reference",
+    "model__encoder": "tds, conformer",
+    "model__powers": "none, rms, covariance",
     "model__initial_pose": "zeros, learned, given, mixed",
     "task": "pose",
 }
@@ -265,6 +274,17 @@ def test_a_file_is_not_named_as_another_format(tmp_path):
     require_ending("--output", tmp_path / "folder.d", (".npz",))
     with pytest.raises(UserError, match=r"a.onnx ends in .onnx, but what is written is .npz; name"):
         require_ending("--output", tmp_path / "a.onnx", (".npz",))
+
+
+def test_a_folder_is_not_named_as_a_file(tmp_path):
+    for name in ("emg", "v1.2", "ECG.d"):
+        require_folder("--output", tmp_path / name)
+    (tmp_path / "old.csv").mkdir()
+    require_folder("--output", tmp_path / "old.csv")
+    with pytest.raises(
+        UserError, match=r"new\.zarr ends in \.zarr, but what is written is a folder"
+    ):
+        require_folder("--output", tmp_path / "new.zarr")
 
 
 @pytest.mark.parametrize("name", ["pose", "forecast", "voxel"])

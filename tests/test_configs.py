@@ -98,7 +98,7 @@ def test_a_preset_resolves_and_comes_back_from_json(name):
 
 
 # Recordings a preset is for: samples per second, channels, joints.
-BANDS = {"emg_hands": (250.0, 8, 5)}
+BANDS = dict.fromkeys(("emg_hands", "emg_hands_conformer"), (250.0, 8, 5))
 POSE = [name for name in PRESETS if load(name).get_config().task == "pose"]
 
 

@@ -29,7 +29,7 @@ SETTINGS = {
 DOORS = ("train", "evaluate", "predict", "plan", "check", "prepare", "synthesize", "export")
 DOORS += ("import_torch",)
 HEADLINE = {"mae_deg", "mae_rad", "rmse_rad", "mse", "r2"}
-BASELINES = {"constant", "constant_median", "zero", "hold_initial", "ridge"}
+BASELINES = {"constant", "constant_median", "zero", "hold_initial", "linear"}
 
 
 def train_flags(base, **changes):
@@ -85,7 +85,7 @@ def test_training_leaves_config_metrics_checkpoints_plots_and_report(trained):
     names.remove("test_hand.gif")
     assert all((run / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in names)
     assert not list(run.glob("*.tmp"))
-    for text in ("host peak", "device peak", "predicted", "mae_deg", "ridge", "report.json"):
+    for text in ("host peak", "device peak", "predicted", "mae_deg", "linear", "report.json"):
         assert text in done.stdout, text
 
 
@@ -115,7 +115,7 @@ def test_the_table_of_every_row_agrees_with_the_report(trained):
     found = {(row["group"], row["method"], row["metric"]): float(row["value"]) for row in rows}
     test = json.loads((run / "report.json").read_text())["splits"]["test"]
     assert found["all", "model", "mae_rad"] == test["model"]["mae_rad"]
-    assert found["all", "ridge", "mae_rad"] == test["baselines"]["ridge"]["mae_rad"]
+    assert found["all", "linear", "mae_rad"] == test["baselines"]["linear"]["mae_rad"]
     assert {row["split"] for row in rows} == {"test"}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tds_jax.data.order import by_number
 from tds_jax.errors import UserError
+from tds_jax.fields import require_folder
 
 
 def pair_files(
@@ -31,6 +32,7 @@ def pair_files(
         raise UserError(f"--input={source} holds no {' or '.join(endings)} file")
     if target.exists() and (not target.is_dir() or target.resolve() == source.resolve()):
         raise UserError(f"--output={target} must be another folder, since --input is a folder")
+    require_folder("--output", target)
     pairs = [(path, target / (path.stem + ending if ending else path.name)) for path in found]
     places = {place: path for path, place in reversed(pairs)}
     for path, place in pairs:

@@ -24,16 +24,19 @@ def diverged(workdir: Path) -> str:
 
     Wrong is a loss that is not finite, or whose mean over the last tenth of the lines is above that
     over the first tenth, or three times the lowest mean of as many lines; of a few lines one that
-    ends at ten times the lowest.
+    ends at ten times the lowest. One that was large from the first line on is told by the report:
+    an error ten times that of the worst baseline.
     """
     lines = [line for line in read_lines(workdir / "metrics.jsonl") if line["split"] == "train"]
     losses = [line["loss"] for line in lines if line.get("loss") is not None]
     missing = len(lines) - len(losses)
     if missing:
         return f"the training loss was not finite in {missing} of {len(lines)} lines; {REMEDY}"
+    return (_has_grown(lines, losses) if losses else "") or _is_far_off(workdir)
+
+
+def _has_grown(lines: Sequence[Line], losses: Sequence[float]) -> str:
     few = len(losses) < LEAST_LINES
-    if not losses:
-        return ""
     span = max(1, len(losses) // 10)
     means = [_mean(losses[i : i + span]) for i in range(len(losses) - span + 1)]
     lowest, last = min(means), means[-1]
@@ -45,6 +48,25 @@ def diverged(workdir: Path) -> str:
             f"step {at} and ended at {last:.4g} (means of {span} line{'s' * (span > 1)}); {REMEDY}"
         )
     return ""
+
+
+def _is_far_off(workdir: Path) -> str:
+    if not (workdir / "report.json").exists() or not (workdir / "config.json").exists():
+        return ""
+    rule = json_file.read(workdir / "config.json", REPAIR)["eval"]
+    found = json_file.read(workdir / "report.json", REPAIR)["splits"].get("test")
+    name = rule["metric"]
+    if rule["mode"] != "min" or not found or name not in found["model"]:
+        return ""
+    reached = [v[name] for v in found["baselines"].values() if v.get(name) is not None]
+    own = found["model"][name]
+    if not reached or (own is not None and own <= GROWN * max(reached)):
+        return ""
+    words = "not finite" if own is None else f"{own:.4g}"
+    return (
+        f"the run has diverged: its {name} on test is {words}, that of its worst baseline "
+        f"{max(reached):.4g}; {REMEDY}"
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

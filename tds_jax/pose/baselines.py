@@ -1,4 +1,4 @@
-"""What a pose model must beat: constants, the held initial pose, ridge on log-RMS features.
+"""What a pose model must beat: constants, the held initial pose, `linear` on log-RMS features.
 
 Fits stream over chunks `(emg (T, C), joint_angles (T, J) rad, valid (T,) bool)` of any length, in
 any order; only rows with valid labels count. Memory does not grow with the number of rows.
@@ -6,7 +6,7 @@ any order; only rows with valid labels count. Memory does not grow with the numb
 
 import dataclasses
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -129,14 +129,14 @@ def _histories(features: np.ndarray, length: int) -> np.ndarray:
     """(N, length·C): row n holds features n-length+1 .. n, the first one repeated before 0."""
     padded = np.concatenate([np.repeat(features[:1], length - 1, axis=0), features])
     windows = np.lib.stride_tricks.sliding_window_view(padded, length, axis=0)
-    return windows.reshape(len(features), -1)
+    return windows.swapaxes(1, 2).reshape(len(features), -1)
 
 
 @dataclasses.dataclass(frozen=True)
 class LogRmsRidge:
     """Angles at the end of a bin, linear in the log-RMS of `history` bins up to it: causal.
 
-    weights: (history·C, J). bias: (J,). bin_samples: samples per bin.
+    weights: (history·C, J), the latest bin's C last. bias: (J,). bin_samples: samples per bin.
     """
 
     weights: np.ndarray
@@ -169,29 +169,27 @@ class LogRmsRidge:
         return np.stack(columns, axis=1).astype(np.float32)
 
 
-class LogRmsRidgeFit:
-    """Ridge regression from normal equations summed in f64: memory O((history·C)²).
+# Tried for `linear`: seconds of log-RMS, and λ relative to the mean variance of the features, so
+# that it means the same in any unit and for any amount of data.
+HISTORIES = (0.1, 0.2, 0.4, 0.8)
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+PLAIN = (0.4, 1e-3)  # without a val split
 
-    sample_rate: Hz. penalty: λ relative to the mean variance of the features, so that it means
-    the same in any unit and for any amount of data. A chunk is one stretch of recording: bins do
-    not reach across chunks, and bins with less than the full history behind them are not used.
+
+class LogRmsSums:
+    """Normal equations of the longest history, summed in f64: memory O((history·C)²).
+
+    A shorter history's are a part of them. A chunk is one stretch of recording: bins do not reach
+    across chunks, and bins with less than the full history behind them are not used. A history is
+    features of (lag, C), the latest last, and a column of ones.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        joints: int,
-        sample_rate: float,
-        bin_seconds: float = 0.02,
-        history_seconds: float = 0.4,
-        penalty: float = 1e-3,
-    ) -> None:
-        self._bin = max(1, round(bin_seconds * sample_rate))
-        self._history = max(1, round(history_seconds * sample_rate / self._bin))
-        self._penalty = penalty
-        size = self._history * channels + 1  # a last column of ones
-        self._gram = np.zeros((size, size))
-        self._cross = np.zeros((size, joints))
+    def __init__(self, channels: int, joints: int, bin_samples: int, history: int) -> None:
+        self._bin, self._history = bin_samples, history
+        size = history * channels + 1
+        self.gram = np.zeros((size, size))
+        self.cross = np.zeros((size, joints))
+        self.square = 0.0
 
     def update(self, emg: np.ndarray, joint_angles: np.ndarray, valid: np.ndarray) -> None:
         if len(emg) < self._bin * self._history:
@@ -200,25 +198,78 @@ class LogRmsRidgeFit:
         ends = (np.arange(len(features)) + 1) * self._bin - 1
         used = valid[ends] & (np.arange(len(features)) >= self._history - 1)
         design = np.append(features[used], np.ones((int(used.sum()), 1)), axis=1)
-        self._gram += design.T @ design
-        self._cross += design.T @ joint_angles[ends[used]].astype(np.float64)
+        target = joint_angles[ends[used]].astype(np.float64)
+        self.gram += design.T @ design
+        self.cross += design.T @ target
+        self.square += float(np.square(target).sum())
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return int(self.gram[-1, -1])
+
+
+class LinearFit:
+    """`linear`: ridge regression on log-RMS, its history and penalty those that suit `val` best.
+
+    train, val: the sums that chunks of either split go to. Without any of val: PLAIN.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        joints: int,
+        sample_rate: float,
+        bin_seconds: float = 0.02,
+        histories: Sequence[float] = HISTORIES,
+        penalties: Sequence[float] = PENALTIES,
+    ) -> None:
+        self._channels = channels
+        self._bin = max(1, round(bin_seconds * sample_rate))
+        seconds = self._bin / sample_rate
+        bins = [max(1, round(history / seconds)) for history in (PLAIN[0], *histories)]
+        self._plain = (min(bins[0], max(bins[1:])), PLAIN[1])
+        self._choices = [(h, p) for h in dict.fromkeys(bins[1:]) for p in penalties]
+        self.train, self.val = (
+            LogRmsSums(channels, joints, self._bin, max(bins[1:])) for _ in range(2)
+        )
 
     def result(self) -> LogRmsRidge:
-        """Solves for the weights; the bias is not penalised. Raises UserError without any row."""
-        count = self._gram[-1, -1]
-        _require_rows(int(count))
-        mean, target = self._gram[-1, :-1] / count, self._cross[-1] / count
-        covariance = self._gram[:-1, :-1] / count - np.outer(mean, mean)
-        # The floor keeps constant features solvable: their weights come out 0.
-        penalty = self._penalty * max(np.trace(covariance) / len(covariance), 1e-12)
-        covariance[np.diag_indices_from(covariance)] += penalty
-        cross = self._cross[:-1] / count - np.outer(mean, target)
-        weights = np.linalg.solve(covariance, cross)
-        return LogRmsRidge(weights, target - mean @ weights, self._bin, self._history)
+        """What suits best. Raises UserError without any row to fit to."""
+        _require_rows(self.train.count)
+        if not self.val.count:
+            return self._fitted(*self._plain)
+        return min((self._fitted(*one) for one in self._choices), key=self._error_on_val)
+
+    def _fitted(self, history: int, penalty: float) -> LogRmsRidge:
+        return LogRmsRidge(*_solve(*self._cut(self.train, history), penalty), self._bin, history)
+
+    def _error_on_val(self, found: LogRmsRidge) -> float:
+        """Σ of squared errors, of the sums alone."""
+        weights = np.append(found.weights, found.bias[None], axis=0)
+        gram, cross = self._cut(self.val, found.history)
+        return self.val.square + float(np.sum(weights * (gram @ weights - 2 * cross)))
+
+    def _cut(self, sums: LogRmsSums, history: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the latest `history` bins and the ones."""
+        start = len(sums.gram) - 1 - history * self._channels
+        return sums.gram[start:, start:], sums.cross[start:]
+
+
+def _solve(gram: np.ndarray, cross: np.ndarray, relative: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and bias of sums whose last column is of ones; the bias is not penalised."""
+    count = gram[-1, -1]
+    mean, target = gram[-1, :-1] / count, cross[-1] / count
+    covariance = gram[:-1, :-1] / count - np.outer(mean, mean)
+    # The floor keeps constant features solvable: their weights come out 0.
+    penalty = relative * max(np.trace(covariance) / len(covariance), 1e-12)
+    covariance[np.diag_indices_from(covariance)] += penalty
+    weights = np.linalg.solve(covariance, cross[:-1] / count - np.outer(mean, target))
+    return weights, target - mean @ weights
 
 
 # Of what is fitted, raised when a baseline changes: kept ones of another form are fitted anew.
-FORM = 2
+FORM = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,14 +283,14 @@ class Fitted:
     contents: str
     mean: np.ndarray
     median: np.ndarray
-    ridge: LogRmsRidge
+    linear: LogRmsRidge
 
     def write(self, path: Path) -> None:
         """An .npz; it is there whole or not at all."""
-        ridge = {f"ridge_{name}": value for name, value in vars(self.ridge).items()}
+        linear = {f"linear_{name}": value for name, value in vars(self.linear).items()}
         with whole_file(path) as temporary, temporary.open("wb") as file:
             plain = {name: getattr(self, name) for name in ("digest", "contents", "mean", "median")}
-            np.savez(file, form=FORM, **plain, **ridge)
+            np.savez(file, form=FORM, **plain, **linear)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -252,14 +303,14 @@ class Fitted:
                 found = dict(arrays)
             if int(found.get("form", 1)) != FORM:
                 return None
-            ridge = LogRmsRidge(
-                found["ridge_weights"],
-                found["ridge_bias"],
-                int(found["ridge_bin_samples"]),
-                int(found["ridge_history"]),
+            linear = LogRmsRidge(
+                found["linear_weights"],
+                found["linear_bias"],
+                int(found["linear_bin_samples"]),
+                int(found["linear_history"]),
             )
             contents = str(found.get("contents", ""))  # of older versions, which did not look
-            return cls(str(found["digest"]), contents, found["mean"], found["median"], ridge)
+            return cls(str(found["digest"]), contents, found["mean"], found["median"], linear)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             blame_the_drive(error, path)
             reason = f"{type(error).__name__}: {error}"

@@ -16,6 +16,7 @@ from tds_jax.fields import (
     require,
     require_shares,
 )
+from tds_jax.pose.augment import Augmentation
 from tds_jax.pose.folds import require_fold
 from tds_jax.pose.labels import UNITS
 from tds_jax.pose.selection import Selection
@@ -23,6 +24,7 @@ from tds_jax.pose.splits import SPLIT_BY
 
 # Tensor cores multiply by 16 rows at least; the weights of more are read too slowly: `pose.fused`.
 FUSED_HIDDEN = range(16, 256 + 1, 16)
+POWERS = ("none", "rms", "covariance")
 INITIAL_POSES = ("zeros", "learned", "given", "mixed")
 STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
 
@@ -38,17 +40,28 @@ class PoseModelConfig(Settings, group="model"):
     """
 
     name: str = field(metadata=one_of_or_own("tds", "neuropose"))
+    highpass_hz: float = field(metadata=at_least(0))
+    lowpass_hz: float = field(metadata=at_least(0))
+    notch_hz: tuple[float, ...]
+    filter_seconds: float
+    powers: str = field(metadata=one_of(*POWERS))
+    power_samples: tuple[int, ...] = field(metadata=at_least(1))
+    power_stride: int = field(metadata=at_least(1))
     conv_kernels: tuple[int, ...] = field(metadata=at_least(1))
     conv_strides: tuple[int, ...] = field(metadata=at_least(1))
     groups: tuple[int, ...] = field(metadata=at_least(1))
     widths: tuple[int, ...] = field(metadata=at_least(1))
     tds_kernels: tuple[int, ...] = field(metadata=at_least(1))
     tds_blocks: tuple[int, ...] = field(metadata=at_least(0))
+    encoder: str = field(metadata=one_of("tds", "conformer"))
+    attention_frames: int = field(metadata=at_least(1))
+    expansion: int = field(metadata=at_least(1))
     norm_order: str = field(metadata=one_of("norm_relu", "relu_norm"))
     conv_bias: bool
     out_features: int = field(metadata=at_least(0))
     dropout: float = field(metadata=between(0, 0.95))
     decoder: str = field(metadata=one_of("lstm", "mlp"))
+    user_embedding: int = field(metadata=at_least(0))
     hidden: int = field(metadata=at_least(1))
     layers: int = field(metadata=at_least(1))
     mlp_hidden: tuple[int, ...]
@@ -91,6 +104,39 @@ class PoseModelConfig(Settings, group="model"):
             f"model.hidden={self.hidden}; it needs 'lstm' and a multiple of {FUSED_HIDDEN.step} up "
             f"to {FUSED_HIDDEN[-1]}, or use 'scan'",
         )
+        require(
+            self.encoder == "tds" or not self.reference_rate,
+            "model.reference_rate=True repeats a defect of a TDS encoder; use "
+            f"model.encoder='tds' with it instead of {self.encoder!r}",
+        )
+        for name in (
+            "highpass_hz",
+            "lowpass_hz",
+            "notch_hz",
+            "powers",
+            "encoder",
+            "user_embedding",
+        ):
+            value = getattr(self, name)
+            require(
+                self.name != "neuropose" or value in (0, (), "none", "tds"),
+                f"model.{name}={value!r} acts before an encoder of model.name='tds', which "
+                "'neuropose' has not; leave it out",
+            )
+        require(
+            bool(self.power_samples) and not any(n % self.power_stride for n in self.power_samples),
+            f"model.power_samples={self.power_samples} must be multiples of model.power_stride="
+            f"{self.power_stride}, one or more",
+        )
+        require(
+            min(self.notch_hz, default=1) > 0,
+            f"model.notch_hz={self.notch_hz} must be above 0 Hz",
+        )
+        require(
+            not self.lowpass_hz or self.highpass_hz < self.lowpass_hz,
+            f"model.lowpass_hz={self.lowpass_hz} must be above model.highpass_hz="
+            f"{self.highpass_hz}; 0 = no such edge",
+        )
         for name in ("rollout_freq", "filter_cutoff", "filter_speed_cutoff"):
             value = getattr(self, name)
             require(value > 0, f"model.{name}={value} must be above 0 Hz")
@@ -116,6 +162,10 @@ class PoseDataConfig(SourceConfig):
     eval_window: int = field(metadata=at_least(1))
     jitter: bool
     rotation: int = field(metadata=at_least(0))
+    noise: float = field(metadata=at_least(0))
+    gain_spread: float = field(metadata=at_least(0))
+    channel_drop: float = field(metadata=between(0, 0.95))
+    calibration_seconds: float
     failures: str = field(metadata=one_of("mask", "blocks", "reference"))
     users: tuple[str, ...]
     stages: tuple[str, ...]
@@ -146,6 +196,11 @@ class PoseDataConfig(SourceConfig):
         return Selection(**{name: getattr(self, name) for name in names})
 
     @property
+    def augmentation(self) -> Augmentation:
+        """What training windows go through."""
+        return Augmentation(self.noise, self.gain_spread, self.channel_drop)
+
+    @property
     def cache_bytes(self) -> int:
         """Chunk caches of all files that may be open at once; contiguous files use none."""
         return self.max_open_files * self.chunk_cache_bytes
@@ -163,6 +218,10 @@ class PoseDataConfig(SourceConfig):
         require(
             all(self.joint_names) and len(set(self.joint_names)) == len(self.joint_names),
             f"data.joint_names={self.joint_names} must name each joint angle once",
+        )
+        require(
+            self.calibration_seconds >= 1,
+            f"data.calibration_seconds={self.calibration_seconds} tells nothing; use 1 or more",
         )
         require_shares("data.split_ratio", self.split_ratio)
         require_fold(self.fold)
@@ -212,8 +271,25 @@ class PoseEvalConfig(EvalConfig):
 def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings: its labels were taken as they are, its splits were of sessions."""
     later: dict[str, dict[str, Any]] = {
-        "model": {"decoder_kernel": "auto"},
+        "model": {
+            "decoder_kernel": "auto",
+            "highpass_hz": 0.0,
+            "lowpass_hz": 0.0,
+            "notch_hz": (),
+            "filter_seconds": 0.2,
+            "user_embedding": 0,
+            "encoder": "tds",
+            "attention_frames": 25,
+            "expansion": 2,
+            "powers": "none",
+            "power_samples": (50,),
+            "power_stride": 10,
+        },
         "data": {
+            "calibration_seconds": 30.0,
+            "noise": 0.0,
+            "gain_spread": 0.0,
+            "channel_drop": 0.0,
             "angle_unit": "rad",
             "split_by": "session",
             "source": "",

@@ -1,7 +1,7 @@
 """A pose model beside its baselines: pooled, per user and by group; O(sessions) memory."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -9,13 +9,13 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.data import identity
-from tds_jax.engine import metrics
+from tds_jax.engine import intervals, metrics
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.errors import some
 from tds_jax.own import names_of
-from tds_jax.pose import baselines, figures, hands
+from tds_jax.pose import baselines, blocks, figures, hands
 from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers
 from tds_jax.pose.kinematics import HAND_LENGTH
@@ -31,6 +31,7 @@ from tds_jax.pose.windows import PoseWindows, session_blocks
 HEADLINE = ("mae_deg", "landmark_mm", "fingertip_mm", "rmse_rad", "r2")
 EASIEST = "sessions of seen users and stages"
 PUBLISHED = ("mae_deg", "landmark_mm")
+JUDGED = {"mae_deg": False, "r2": True}  # in the verdict; whether more is better
 # Sessions of seen users and stages carry the headline; other generalizations stand beside it.
 SEEN = ("none", "session", "")
 GROUPS = ("generalization", "user", "stage", "side")
@@ -48,20 +49,23 @@ Sessions = dict[int, States]
 
 
 def fit_baselines(task: PoseTask) -> Fitted:
-    """One streaming pass over the train split."""
+    """One streaming pass over the train split, and one over val, by which `linear` is chosen."""
     table = task.table.select("train")
     low, high = (float(limit) for limit in (table.lowest.min(), table.highest.max()))
     mean = baselines.ConstantMean(table.joints)
     median = baselines.ConstantMedian(table.joints, min(low, -np.pi), max(high, np.pi))
-    ridge = baselines.LogRmsRidgeFit(table.channels, table.joints, table.rate_hz)
-    chunks = (
-        (block.emg, block.joint_angles, block.valid)
-        for session in range(len(table))
-        for block in session_blocks(table, task.files, session, BASELINE_ROWS)
-    )
-    baselines.fit(chunks, mean, median, ridge)
+    linear = baselines.LinearFit(table.channels, table.joints, table.rate_hz)
+    baselines.fit(_chunks(task, "train"), mean, median, linear.train)
+    baselines.fit(_chunks(task, "val"), linear.val)
     contents = identity.fingerprint(task.data_files())
-    return Fitted(task.digest(), contents, mean.result(), median.result(), ridge.result())
+    return Fitted(task.digest(), contents, mean.result(), median.result(), linear.result())
+
+
+def _chunks(task: PoseTask, split: str) -> Iterator[baselines.Chunk]:
+    table = task.table.select(split)
+    for session in range(len(table)):
+        for block in session_blocks(table, task.files, session, BASELINE_ROWS):
+            yield block.emg, block.joint_angles, block.valid
 
 
 def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
@@ -85,8 +89,8 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     """Report of model and baselines on a split; figures and fitted baselines go to the workdir.
 
     Windows tile each session and every supervised row counts once. hold_initial repeats the first
-    labelled row of each window, where a model that is given its initial pose begins; ridge sees the
-    same past the model may see, and 0.8 s more.
+    labelled row of each window, where a model that is given its initial pose begins; linear
+    sees the same past the model may see, and its own history more.
     """
     source = task.source(split)
     step = source.spec.label_stride
@@ -94,6 +98,7 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     fitted = fitted_baselines(task, workdir)
     compare = jax.jit(make_compare(task.hand, rate, step == 1, task.own_metrics))
     found: dict[str, Sessions] = {}
+    windows = blocks.Windows(_whole(source.table, source.table.number.tolist()))
     trace: figures.Trace | None = None
     run = Evaluator(model, functools.partial(answers, task), task.config)
     for batch, (poses, weight) in run.over(source):
@@ -101,18 +106,25 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
         methods = poses | _baselines(source, fitted, batch)
         for name, values in methods.items():
             states = metrics.to_host(compare(values, batch["joint_angles"], batch["weight"]))
-            _merge(found.setdefault(name, {}), batch, states)
+            for session, one in _examples(batch, states):
+                _merge(found.setdefault(name, {}), session, one)
+                windows.add(name, session, one)
         trace = trace or figures.Trace.of(batch, poses[MODEL])
-    rows = _rows(split, found, source.table, task.joint_names)
+    seen = _whole(source.table, [n for n in source.table.number.tolist() if n in found[MODEL]])
+    drawn, each = windows.blocks(found, seen, source.table)
+    resampled = intervals.Resampled.of(each)
+    rows = resampled.rows(_rows(split, found, source.table, task.joint_names))
     notes = (
         _notes(task, fitted)
+        + blocks.note(drawn, source.table)
         + _still(found[MODEL], task.joint_names)
         + _scales(task, model, source.table)
     )
     kinds = set(source.table.group_of("generalization"))
     whole = EASIEST if kinds - set(SEEN) else ALL
     headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
-    report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING)
+    verdict = intervals.verdict(rows, JUDGED)
+    report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING, verdict, drawn)
     if workdir is not None and trace is not None:
         plots = workdir / "plots"
         place = _where(source.table, trace.session)
@@ -151,7 +163,7 @@ def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
     if task.hand is None:
         notes = [f"landmarks need the 20 joint angles of emg2pose; these recordings have {joints}"]
     if fitted is None:
-        notes.append("no train split here: no constant, constant_median and ridge")
+        notes.append("no train split here: no constant, constant_median and linear")
     elif fitted.digest != task.digest():
         notes.append("no train split here: baselines are those of the recordings evaluated before")
     return tuple(notes)
@@ -191,30 +203,40 @@ def _baselines(
     spread = functools.partial(np.broadcast_to, shape=target.shape)
     found: dict[str, np.ndarray] = {}
     if fitted:
-        ridge = [_ridge(source, fitted.ridge, i, target) for i in batch["example"]]
+        linear = [_linear(source, fitted.linear, i, target) for i in batch["example"]]
         constants = {"constant": spread(fitted.mean), "constant_median": spread(fitted.median)}
-        found = {"ridge": np.stack(ridge)} | constants
+        found = {"linear": np.stack(linear)} | constants
     return found | {"hold_initial": spread(held), "zero": np.zeros_like(target)}
 
 
-def _ridge(
-    source: PoseWindows, ridge: baselines.LogRmsRidge, index: int, target: np.ndarray
+def _linear(
+    source: PoseWindows, linear: baselines.LogRmsRidge, index: int, target: np.ndarray
 ) -> np.ndarray:
     """(N, J) predictions for the supervised rows of a window, with the history before it."""
     if index < 0:  # padding of the last batch: weight 0 everywhere
         return np.zeros(target.shape[1:], np.float32)
-    before = (ridge.history + baselines.OFFSET_BINS) * ridge.bin_samples
+    before = (linear.history + baselines.OFFSET_BINS) * linear.bin_samples
     emg, offset = source.with_history(int(index), before)
     rows = offset + source.spec.label_offset + np.arange(target.shape[1]) * source.spec.label_stride
-    return ridge.predict(emg)[rows]
+    return linear.predict(emg)[rows]
 
 
-def _merge(sessions: Sessions, batch: Mapping[str, np.ndarray], new: States) -> None:
+def _examples(batch: Mapping[str, np.ndarray], states: States) -> Iterator[tuple[int, States]]:
+    """(session, its states) of each window of a batch that is one."""
     for i, session in enumerate(batch["session"].tolist()):
         if batch["example"][i] >= 0:
-            one = jax.tree.map(lambda leaf, i=i: leaf[i].copy(), new)
-            old = sessions.get(session)
-            sessions[session] = one if old is None else metrics.merge(old, one)
+            yield session, jax.tree.map(lambda leaf, i=i: leaf[i].copy(), states)
+
+
+def _merge(sessions: Sessions, session: int, new: States) -> None:
+    old = sessions.get(session)
+    sessions[session] = new if old is None else metrics.merge(old, new)
+
+
+def _whole(table: SessionTable, numbers: Collection[int]) -> list[int]:
+    """Of the numbers those that the group 'all' is of: seen users and stages, or all if none is."""
+    kinds = dict(zip(table.number.tolist(), table.group_of("generalization"), strict=True))
+    return [n for n in numbers if kinds[n] in SEEN] or list(numbers)
 
 
 def _rows(
@@ -247,8 +269,7 @@ def _rows(
 def _members(table: SessionTable, evaluated: Sessions) -> dict[str, list[int]]:
     """Session numbers of every group; a session may be too short of usable rows for a window."""
     present = [(i, n) for i, n in enumerate(table.number.tolist()) if n in evaluated]
-    kinds = table.group_of("generalization")
-    members = {ALL: [n for i, n in present if kinds[i] in SEEN] or [n for _, n in present]}
+    members = {ALL: _whole(table, [n for _, n in present])}
     for column in GROUPS:
         names = table.group_of(column)
         for i, n in sorted(present, key=lambda pair: _ease(names[pair[0]])):

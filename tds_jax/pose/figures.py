@@ -18,7 +18,7 @@ PANEL_LABELS = {
 COLOURS = {
     MODEL: "#d95f0e",
     "model_tracking": "#fe9929",
-    "ridge": "#3b6ea5",
+    "linear": "#3b6ea5",
     "constant": "#8fb3d4",
     "constant_median": "#c6d9ea",
     "hold_initial": "0.55",

@@ -14,8 +14,10 @@ from tds_jax.nn.noise import key_of
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.resample import interpolate
+from tds_jax.pose import calibration as calibrations
 from tds_jax.pose.config import INITIAL_POSES
 from tds_jax.pose.decoders import Carry, Decoder, LSTMCore, MLPCore, num_outputs
+from tds_jax.pose.film import Film
 from tds_jax.pose.filters import SpeedAdaptiveFilter
 from tds_jax.pose.tds import TDSNetwork
 
@@ -43,6 +45,8 @@ class PoseModel(Module):
     each encoder convolution and sits between LSTM layers. decoder_chunk and remat: see `nn.remat`.
     dtype: of convolutions and matrix products; parameters, normalisation statistics and everything
     the rollout carries are f32.
+
+    user_embedding: numbers of a `film.Film` between encoder and decoder; 0 = none.
 
     reference_rate repeats the original implementation, for comparing and for its weights: TDS
     kernels clamped to the group width and made odd, max(1, int(frames * 50 / 2000)) decoder steps
@@ -75,6 +79,7 @@ class PoseModel(Module):
         alignment: str = "fixed",
         tracking_share: float = 1.0,
         output_filter: SpeedAdaptiveFilter | None = None,
+        user_embedding: int = 0,
         **encoder: Any,
     ) -> None:
         require_choice("model.decoder", decoder, DECODERS)
@@ -96,6 +101,17 @@ class PoseModel(Module):
             encoder["tds_kernels"] = [clamped_kernel(kernel, width) for kernel, width in pairs]
         self.encoder = TDSNetwork(
             num_channels, **encoder, dropout=dropout, remat=remat, dtype=dtype, rngs=rngs
+        )
+        self.film = (
+            Film(
+                calibrations.size(num_channels),
+                user_embedding,
+                self.encoder.features,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            if user_embedding
+            else None
         )
         core: LSTMCore | MLPCore
         sizes = (self.encoder.features, num_joints, num_outputs(output, num_joints))
@@ -140,7 +156,8 @@ class PoseModel(Module):
         if self.frames_per_step * stride != self.step * self.steps_per_frame:
             raise UserError(
                 f"model.rollout_freq={rollout_freq} gives a step of {self.step} samples at "
-                f"{sample_rate} Hz, which does not fit model.conv_strides with product {stride}; "
+                f"{sample_rate} Hz, which does not fit model.conv_strides with product {stride} "
+                "(power_stride of model.powers included); "
                 f"make one a multiple of the other, for example rollout_freq={sample_rate / stride}"
             )
         self.left_context = self.encoder.left_context + (self.frames_per_step - 1) * stride
@@ -176,14 +193,19 @@ class PoseModel(Module):
         return self.num_steps(length)
 
     def __call__(
-        self, emg: jax.Array, initial_pose: jax.Array | None = None, keys: jax.Array | None = None
+        self,
+        emg: jax.Array,
+        initial_pose: jax.Array | None = None,
+        keys: jax.Array | None = None,
+        calibration: jax.Array | None = None,
     ) -> jax.Array:
         """Poses (B, num_steps(T), J), f32 (f64 when built and fed in f64).
 
         initial_pose: (B, J) with 'given', None or (B, J) with 'mixed'. keys: (B, 2) uint32 in
-        training, for dropout and the draws of 'mixed'; None: neither.
+        training, for dropout and the draws of 'mixed'; None: neither. calibration: (B, K) vectors
+        of the users, None: the user that the model remembers; see `film.Film`.
         """
-        features = self.features(emg, keys)
+        features = self.features(emg, keys, calibration)
         carry = self.initial_carry(emg.shape[0], initial_pose, keys)
         poses, _ = self.decode(features, carry, keys)
         if self.reference_rate:
@@ -192,7 +214,12 @@ class PoseModel(Module):
             return interpolate(poses, self.num_steps(emg.shape[1]), align_corners=False)
         return poses
 
-    def features(self, emg: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def features(
+        self,
+        emg: jax.Array,
+        keys: jax.Array | None = None,
+        calibration: jax.Array | None = None,
+    ) -> jax.Array:
         """emg (B, T, C) -> (B, N, F), one feature vector per decoder step."""
         if self.num_steps(emg.shape[1]) == 0:
             raise UserError(
@@ -202,8 +229,10 @@ class PoseModel(Module):
         frames = self.encoder(self.normalizer(emg), keys)
         if self.reference_rate or self.alignment == "reference":
             steps = self.decoder_steps(emg.shape[1], frames.shape[1])
-            return interpolate(frames, steps, align_corners=True)
-        return self._align(frames, self.num_steps(emg.shape[1]))
+            frames = interpolate(frames, steps, align_corners=True)
+        else:
+            frames = self._align(frames, self.num_steps(emg.shape[1]))
+        return self.film(frames, calibration) if self.film else frames
 
     def _align(self, frames: jax.Array, steps: int) -> jax.Array:
         """frames (B, M, F) -> (B, steps, F)."""

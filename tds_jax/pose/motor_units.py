@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from tds_jax.pose.gestures import Compartment
+from tds_jax.pose.muscles import Compartment
 
 _RECRUITMENT_RANGE = 30.0
 _MIN_RATE, _PEAK_RATE, _PEAK_RATE_DROP = 8.0, 35.0, 10.0  # firings per second
@@ -45,14 +45,14 @@ def random_wrist(
     """Draws a wrist with `units` motor units in each compartment."""
     count = len(compartments) * units
     radius = 27.0 + 2.0 * rng.uniform(-1, 1)
-    fat = rng.uniform(1.0, 4.0)
+    fat = rng.uniform(0.5, 2.5)
     angles = np.repeat([np.deg2rad(c.angle_deg) for c in compartments], units)
     depths = np.repeat([float(c.depth_mm) for c in compartments], units)
     depths = np.maximum(depths + rng.normal(0, 1.5, count), 1.0) + fat
     return Wrist(
         units=units,
         radius_mm=radius,
-        angles=angles + np.deg2rad(rng.normal(0, 6, count)),
+        angles=angles + np.deg2rad(rng.normal(0, 4, count)),
         radii_mm=np.maximum(radius - depths, 0.0),
         velocities=1000.0 * rng.normal(4.0, 0.4, count).clip(2.5, 5.5),
         offsets_mm=rng.uniform(-4, 4, count),

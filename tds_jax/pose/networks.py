@@ -8,6 +8,7 @@ from tds_jax.nn.precision import compute_dtype
 from tds_jax.own import is_own, made
 from tds_jax.pose import filters
 from tds_jax.pose.config import PoseInputs, PoseMemoryConfig, PoseModelConfig
+from tds_jax.pose.front import make_front
 from tds_jax.pose.models import PoseModel
 from tds_jax.pose.neuropose import NeuroPose
 from tds_jax.pose.own import SETTING, OwnModel
@@ -43,6 +44,10 @@ def make_network(
         speed_cutoff=settings.pop("filter_speed_cutoff"),
         rate=model.rollout_freq,
     )
+    band = settings.pop("highpass_hz"), settings.pop("lowpass_hz")
+    heard = settings.pop("notch_hz"), settings.pop("filter_seconds")
+    powers = tuple(settings.pop(name) for name in ("powers", "power_samples", "power_stride"))
+    settings["front"] = make_front(recorded.sample_rate, band, *heard, powers)
     del settings["name"]
     return PoseModel(
         **dataclasses.asdict(recorded),

@@ -106,7 +106,8 @@ def _encode(
         x = jnp.concatenate([history, x], axis=1)[:, max(0, -overlap) :]
         kept.append(x[:, x.shape[1] - history.shape[1] :])
         x = layer(x)
-    return kept, jnp.mean(x.astype(at_least_f32(x.dtype)), axis=1)
+    feature = jnp.mean(x.astype(at_least_f32(x.dtype)), axis=1)
+    return kept, model.film(feature[:, None])[:, 0] if model.film else feature
 
 
 class StreamState(NamedTuple):

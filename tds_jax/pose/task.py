@@ -23,7 +23,8 @@ from tds_jax.errors import UserError
 from tds_jax.fields import require
 from tds_jax.nn.resample import upsample
 from tds_jax.own import is_own
-from tds_jax.pose import gestures, kinematics, synthetic, torch_names
+from tds_jax.pose import calibration, gestures, kinematics, synthetic, torch_names
+from tds_jax.pose.calibration import Calibrations
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
 from tds_jax.pose.joints import joint_names
 from tds_jax.pose.kinematics import HandModel
@@ -191,7 +192,11 @@ class PoseTask:
         kind = self.config.model.initial_pose
         given = kind == "given" or (kind == "mixed" and (train or tracking))
         initial = batch["joint_angles"][:, 0] if given else None
-        poses = model(batch["emg"], initial, batch["key"] if train else None)
+        emg = batch["emg"]
+        if train:
+            emg = self.config.data.augmentation(emg, cast(AnyModel, model).normalizer, batch["key"])
+        given = {"calibration": batch["calibration"]} if self._calibrated else {}
+        poses = model(emg, initial, batch["key"] if train else None, **given)
         rows = batch["joint_angles"].shape[1]
         # Models that answer at every sample (reference_rate) have step 1: nothing to spread.
         return upsample(poses, self.step, rows) if self._label_step < self.step else poses
@@ -260,7 +265,19 @@ class PoseTask:
         )
         rotation = data.rotation if train else 0
         failures = data.failures if train else "mask"
-        return PoseWindows(table, self.files, spec, train and data.jitter, rotation, failures)
+        how = (train and data.jitter, rotation, failures)
+        return PoseWindows(table, self.files, spec, *how, self._calibrations(split))
+
+    @property
+    def _calibrated(self) -> bool:
+        return self.config.model.user_embedding > 0
+
+    @functools.cache  # noqa: B019 - as `source`
+    def _calibrations(self, split: str) -> Calibrations | None:
+        if not self._calibrated:
+            return None
+        seconds = self.config.data.calibration_seconds
+        return calibration.read(self.table.select(split), self.files, seconds)
 
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of a batch of training windows, or of evaluation's longer ones."""
@@ -273,6 +290,8 @@ class PoseTask:
             "weight": ((spec.positions,), jnp.float32),
             "session": ((), jnp.int32),
         }
+        if self._calibrated:
+            leaves["calibration"] = ((calibration.size(self.recorded.num_channels),), jnp.float32)
         return batch_spec(examples, leaves)
 
     def memory_options(self) -> dict[str, tuple[Any, ...]]:
@@ -291,16 +310,23 @@ class PoseTask:
         self, params: dict[str, Any], rest: dict[str, Any], tensors: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(params, rest) from a PyTorch checkpoint; see `pose.torch_names`."""
+        require(
+            self.config.model.encoder == "tds",
+            f"model.encoder={self.config.model.encoder!r} has no counterpart in PyTorch; import "
+            "into a config with model.encoder='tds'",
+        )
         return torch_names.import_params(params, rest, tensors)
 
     def fit_statistics(self) -> dict[str, Any]:
-        """Mean and scale per EMG channel, from the train split."""
+        """Mean and scale per EMG channel, and of calibrations, from the train split."""
         data = self.config.data
-        if not data.normalize:
-            return {}
-        rows = data.max_samples_for_normalize
-        train = self.table.select("train")
-        return {"normalizer": fit_normalizer(train, self.files, rows, STATISTICS_ROWS)}
+        found: dict[str, Any] = {}
+        if data.normalize:
+            rows, train = data.max_samples_for_normalize, self.table.select("train")
+            found["normalizer"] = fit_normalizer(train, self.files, rows, STATISTICS_ROWS)
+        if stretches := self._calibrations("train"):
+            found["film"] = {"normalizer": calibration.statistics(stretches)}
+        return found
 
     def warnings(self) -> list[str]:
         """What was skipped while reading the index."""

@@ -11,13 +11,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.errors import UserError
+from tds_jax.fields import require_choice
 from tds_jax.nn.conv import Conv1d, width_conv1d
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.linear import Linear, add_bias, uniform
 from tds_jax.nn.module import Module
 from tds_jax.nn.norm import LayerNorm
 from tds_jax.nn.remat import checkpoint, keep
+from tds_jax.pose.conformer import DRAWS, ConformerBlock
+from tds_jax.pose.front import WAVEFORM, Front
 
+ENCODERS = ("tds", "conformer")
+BLOCK_LAYER = 1000  # of the draws in blocks; those of stages and of the decoder count below
 NORM_ORDERS = ("norm_relu", "relu_norm")
 
 
@@ -41,15 +46,26 @@ class TDSBlock(Module):
         self.fc_2 = Linear(channels, channels, dtype=dtype, rngs=rngs)
         self.fc_norm = LayerNorm(channels, dtype=dtype)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def layers(self) -> Iterator[tuple[Callable[[jax.Array], jax.Array], int]]:
+        """See `TDSNetwork.layers`."""
+        yield self, self.kernel.shape[0] - 1
+
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None, layer: int = 0) -> jax.Array:
+        """keys, layer: of dropout, which it has none of."""
         y = width_conv1d(x, self.kernel[...].astype(self.dtype))
         y = jax.nn.relu(add_bias(y, jnp.repeat(self.bias[...], self.width)))
         x = self.conv_norm(y + x[:, x.shape[1] - y.shape[1] :])
         return keep(self.fc_norm(self.fc_2(jax.nn.relu(self.fc_1(x))) + x))
 
 
+Block = TDSBlock | ConformerBlock
+
+
 class TDSStage(Module):
-    """A strided convolution with its normalisation and dropout, then TDS blocks at its rate."""
+    """A strided convolution with its normalisation and dropout, then blocks at its rate.
+
+    make_block: (groups, width, kernel) -> a `TDSBlock` or a `conformer.ConformerBlock`.
+    """
 
     def __init__(
         self,
@@ -64,6 +80,7 @@ class TDSStage(Module):
         dropout: float,
         norm_order: str,
         conv_bias: bool,
+        make_block: Callable[[int, int, int], Block],
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ) -> None:
@@ -81,8 +98,7 @@ class TDSStage(Module):
         )
         self.norm = LayerNorm(groups * width, dtype=dtype)
         for n in range(blocks):
-            block = TDSBlock(groups, width, tds_kernel, dtype=dtype, rngs=rngs)
-            setattr(self, f"block_{n}", block)
+            setattr(self, f"block_{n}", make_block(groups, width, tds_kernel))
 
     def front(self, x: jax.Array) -> jax.Array:
         """The stage without dropout and blocks."""
@@ -94,7 +110,7 @@ class TDSStage(Module):
     def __call__(self, x: jax.Array, keys: jax.Array | None, layer: int) -> jax.Array:
         x = dropout(self.front(x), self.dropout, keys, layer)
         for n in range(self.blocks):
-            x = getattr(self, f"block_{n}")(x)
+            x = getattr(self, f"block_{n}")(x, keys, BLOCK_LAYER * (layer + 1) + DRAWS * n)
         return x
 
 
@@ -103,7 +119,10 @@ class TDSNetwork(Module):
 
     Frame n depends on samples [n * stride, n * stride + left_context] and on no other. The six
     tuples have one entry per stage; stage i makes groups[i] * widths[i] channels. `out_features`
-    adds a linear layer per frame (None: none). norm_order is 'norm_relu' or 'relu_norm'.
+    adds a linear layer per frame (None: none). front: what comes before the stages.
+    encoder 'conformer': blocks are `conformer.ConformerBlock`s, whose heads are the groups, with
+    attention over attention_frames and feed-forwards expansion times as wide.
+    norm_order is 'norm_relu' or 'relu_norm'.
     """
 
     def __init__(
@@ -120,6 +139,10 @@ class TDSNetwork(Module):
         norm_order: str = "norm_relu",
         conv_bias: bool = False,
         out_features: int | None = None,
+        front: Front = WAVEFORM,
+        encoder: str = "tds",
+        attention_frames: int = 0,
+        expansion: int = 1,
         remat: str,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -128,10 +151,33 @@ class TDSNetwork(Module):
         _check_stages(shapes, norm_order)
         self.stages = len(groups)
         self.remat = remat
+        require_choice("model.encoder", encoder, ENCODERS)
+        self.front = front.layers
+        seen = attention_frames if encoder == "conformer" else 0
         self.left_context, self.stride = receptive_field(
-            conv_kernels, conv_strides, tds_kernels, tds_blocks
+            conv_kernels,
+            conv_strides,
+            [kernel + seen for kernel in tds_kernels],
+            tds_blocks,
+            front.left_context,
+            front.stride,
         )
-        size = num_channels
+
+        def make_block(groups: int, width: int, kernel: int) -> Block:
+            if encoder == "tds":
+                return TDSBlock(groups, width, kernel, dtype=dtype, rngs=rngs)
+            return ConformerBlock(
+                groups,
+                width,
+                kernel,
+                frames=attention_frames,
+                expansion=expansion,
+                dropout=dropout,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        size = front.features(num_channels)
         for n, (kernel, stride, group, width, tds_kernel, blocks) in enumerate(
             zip(*shapes, strict=True)
         ):
@@ -146,6 +192,7 @@ class TDSNetwork(Module):
                 dropout=dropout,
                 norm_order=norm_order,
                 conv_bias=conv_bias,
+                make_block=make_block,
                 dtype=dtype,
                 rngs=rngs,
             )
@@ -161,6 +208,8 @@ class TDSNetwork(Module):
         return max(0, (length - 1 - self.left_context) // self.stride + 1)
 
     def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        for layer in self.front:
+            x = layer(x)
         for n in range(self.stages):
             stage = getattr(self, f"stage_{n}")
             x = checkpoint(lambda x, keys, stage=stage, n=n: stage(x, keys, n), self.remat)(x, keys)
@@ -171,12 +220,13 @@ class TDSNetwork(Module):
 
         The number is kernel - stride: negative where inputs between two outputs are not read.
         """
+        for layer in self.front:
+            yield layer, layer.overlap
         for n in range(self.stages):
             stage: TDSStage = getattr(self, f"stage_{n}")
             yield stage.front, stage.conv.kernel.shape[0] - stage.conv.stride
             for m in range(stage.blocks):
-                block: TDSBlock = getattr(stage, f"block_{m}")
-                yield block, block.kernel.shape[0] - 1
+                yield from getattr(stage, f"block_{m}").layers()
         if self.out is not None:
             yield self.out, 0
 
@@ -186,9 +236,13 @@ def receptive_field(
     conv_strides: Sequence[int],
     tds_kernels: Sequence[int],
     tds_blocks: Sequence[int],
+    context: int = 0,
+    rate: int = 1,
 ) -> tuple[int, int]:
-    """(samples before its newest that a frame depends on, samples between two frames)."""
-    context, rate = 0, 1
+    """(samples before its newest that a frame depends on, samples between two frames).
+
+    context, rate: the same of what goes in.
+    """
     for kernel, stride, tds_kernel, blocks in zip(
         conv_kernels, conv_strides, tds_kernels, tds_blocks, strict=True
     ):

@@ -12,6 +12,7 @@ from tds_jax.data.statistics import Moments, spread_slices, streamed_moments
 from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
 from tds_jax.engine import processes
 from tds_jax.errors import UserError, some
+from tds_jax.pose.calibration import Calibrations
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.table import SessionTable
 
@@ -27,7 +28,8 @@ class PoseWindows:
     jitter, training windows start up to stride - 1 rows later, inside the session and clear of
     rows with NaN or Inf; a move that would leave no valid row is not made. rotation: training
     windows are rolled by -rotation … rotation electrodes, each as likely, as if the band sat so.
-    failures: how rows without a valid label are met, see `place_windows`.
+    failures: how rows without a valid label are met, see `place_windows`. calibrations: of the
+    table's sessions, in their order.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class PoseWindows:
         jitter: bool,
         rotation: int = 0,
         failures: str = "mask",
+        calibrations: Calibrations | None = None,
     ) -> None:
         if jitter and spec.stride is None:
             raise ValueError("jitter would count rows of tiled windows twice; give a stride")
@@ -46,6 +49,7 @@ class PoseWindows:
         self._files = files
         self._jitter = jitter
         self._rotation = rotation
+        self._calibrations = calibrations
         self._windows = place_windows(table, spec, failures)
         if not len(self._windows):
             raise UserError(
@@ -86,7 +90,8 @@ class PoseWindows:
 
         emg (B, T, C) f32, finite. joint_angles (B, N, J) f32 radians, zeros where the label is not
         valid. weight (B, N) f32, 1 where a row counts: it is valid and no earlier window of a
-        tiling counts it. session (B,) int32: rows of the full session table.
+        tiling counts it. session (B,) int32: rows of the full session table. With calibrations,
+        calibration (B, K) f32 of a stretch of its user.
         """
         session, start, repeated = self._windows.places(indices)
         moved = start + self._moves(session, start, rngs)
@@ -100,6 +105,8 @@ class PoseWindows:
             for emg, rng in zip(batch["emg"], rngs, strict=True):
                 shift = int(rng.integers(-self._rotation, self._rotation + 1))
                 emg[...] = np.roll(emg, shift, axis=1)
+        if self._calibrations:
+            batch["calibration"] = self._calibrations.of(session, rngs)
         return batch
 
     def _moves(

@@ -26,6 +26,8 @@ def test_a_folders_files_keep_their_names_and_order_and_may_get_another_ending(f
     ]
     assert pair_files(files / "b.npy", files / "c", ENDINGS) == [(files / "b.npy", files / "c")]
     assert not out.exists()
+    with pytest.raises(UserError, match=r"out\.csv ends in \.csv, but what is written is a folder"):
+        pair_files(files, files / "out.csv", ENDINGS)
 
 
 @pytest.mark.parametrize(

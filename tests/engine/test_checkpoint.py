@@ -241,6 +241,7 @@ def test_whatever_happens_to_a_file_of_the_state_is_damage_by_name(tmp_path, nam
 def test_what_the_host_remembered_is_told_from_what_was_written(tmp_path, words, caplog):
     save(tmp_path, {8: 0.5}, keep=1).close()
     (tmp_path / "8" / "progress" / "metadata").write_text(words)
+    (tmp_path / "8" / "_CHECKPOINT_METADATA").write_text("cut")
     checkpoints = Checkpoints.open(tmp_path, 1)
     with pytest.raises(DamagedError, match="progress/metadata"):
         restore(checkpoints, 8)

@@ -36,3 +36,21 @@ def test_a_loss_that_ends_above_its_beginning_or_thrice_its_lowest_has_diverged(
     found = curves.diverged(tmp_path)
     assert words in found
     assert bool(words) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [(0.4, ""), (4.9, ""), (5.1, "mae_rad on test is 5.1, that of its worst baseline 0.5"),
+     (None, "mae_rad on test is not finite")],
+)  # fmt: skip
+def test_a_loss_that_was_large_from_its_first_line_is_told_by_the_baselines(tmp_path, own, words):
+    line = {"split": "train", "step": 10, "examples": 80, "loss": 1e25}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    rule = {"eval": {"metric": "mae_rad", "mode": "min"}}
+    (tmp_path / "config.json").write_text(json.dumps(rule))
+    baselines = {"zero": {"mae_rad": 0.5}, "ridge": {"mae_rad": 0.2}, "other": {"r2": 9.0}}
+    test = {"model": {"mae_rad": own}, "baselines": baselines}
+    (tmp_path / "report.json").write_text(json.dumps({"splits": {"test": test}}))
+    found = curves.diverged(tmp_path)
+    assert words in found
+    assert bool(words) == bool(found)

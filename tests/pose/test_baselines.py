@@ -24,9 +24,12 @@ def chunks(rng, sizes=(900, 1300, 2000), channels=2, joints=3):
     return out
 
 
-def ridge(parts, channels=2, joints=3, **options):
-    one = baselines.LogRmsRidgeFit(channels, joints, RATE, **options)
-    baselines.fit(parts, one)
+def linear(parts, val=(), histories=(0.4,), penalties=(1e-3,)):
+    """Of one history and penalty where nothing else is asked."""
+    channels, joints = (array.shape[1] for array in parts[0][:2])
+    one = baselines.LinearFit(channels, joints, RATE, histories=histories, penalties=penalties)
+    baselines.fit(parts, one.train)
+    baselines.fit(val, one.val)
     return one.result()
 
 
@@ -54,9 +57,9 @@ def test_median_of_labels_in_another_unit_is_within_a_bin_of_their_range():
     np.testing.assert_allclose(median.result(), np.median(angles, axis=0), atol=130 / 6284)
 
 
-def test_ridge_finds_a_law_that_is_linear_in_log_rms():
+def test_linear_finds_a_law_that_is_linear_in_log_rms():
     parts = chunks(np.random.default_rng(0))
-    model = ridge(parts, penalty=1e-9)
+    model = linear(parts, parts, penalties=(1e-9,))
     for emg, angles, valid in parts:
         ends = np.arange(BIN - 1, len(emg), BIN)
         kept = valid[ends]
@@ -64,13 +67,13 @@ def test_ridge_finds_a_law_that_is_linear_in_log_rms():
         assert np.abs(error).max() < 1e-5  # f32 labels and EMG of size ~5: 5 · 2^-23 ≈ 6e-7
 
 
-def test_ridge_equals_least_squares_with_the_penalty_as_extra_rows():
+def test_linear_equals_least_squares_with_the_penalty_as_extra_rows():
     rng = np.random.default_rng(1)
     emg, valid = rng.normal(size=(4000, 2)), np.ones(4000, bool)
     angles = rng.normal(size=(4000, 3))
-    model = ridge([(emg, angles, valid)], history_seconds=0.06, penalty=0.5)
+    model = linear(*2 * [[(emg, angles, valid)]], histories=(0.06,), penalties=(0.5,))
     features = baselines.log_rms(emg, BIN)
-    design = np.stack([features[n - 2 : n + 1].T.ravel() for n in range(2, len(features))])
+    design = np.stack([features[n - 2 : n + 1].ravel() for n in range(2, len(features))])
     target = angles[BIN - 1 :: BIN][2:]
     centred = design - design.mean(axis=0)
     strength = 0.5 * len(design) * centred.var(axis=0).mean()
@@ -81,9 +84,9 @@ def test_ridge_equals_least_squares_with_the_penalty_as_extra_rows():
     np.testing.assert_allclose(model.weights, expected, atol=1e-9)
 
 
-def test_ridge_is_causal_at_its_bins():
+def test_linear_is_causal_at_its_bins():
     rng = np.random.default_rng(2)
-    model = ridge(chunks(rng))
+    model = linear(chunks(rng))
     emg = rng.normal(size=(800, 2))
     changed = emg.copy()
     changed[400:] *= 3
@@ -92,9 +95,9 @@ def test_ridge_is_causal_at_its_bins():
     assert not np.allclose(before[20], after[20])
 
 
-def test_ridge_at_samples_passes_through_its_bins_and_has_every_row():
+def test_linear_at_samples_passes_through_its_bins_and_has_every_row():
     rng = np.random.default_rng(3)
-    model = ridge(chunks(rng))
+    model = linear(chunks(rng))
     emg = rng.normal(size=(811, 2))
     full = model.predict(emg)
     assert full.shape == (811, 3)
@@ -104,21 +107,21 @@ def test_ridge_at_samples_passes_through_its_bins_and_has_every_row():
     assert model.predict(emg[:5]).shape == (5, 3)
 
 
-def test_ridge_does_not_depend_on_the_unit_of_the_emg():
+def test_linear_does_not_depend_on_the_unit_of_the_emg():
     parts = chunks(np.random.default_rng(4))
     scaled = [(emg * 1000, angles, valid) for emg, angles, valid in parts]
-    a = ridge(parts).predict_bins(parts[0][0])
-    b = ridge(scaled).predict_bins(scaled[0][0])
+    a = linear(parts).predict_bins(parts[0][0])
+    b = linear(scaled).predict_bins(scaled[0][0])
     np.testing.assert_allclose(a, b, atol=1e-4)  # scaling in f32: 1e-7 of features of size 7
 
 
-def test_ridge_does_not_depend_on_an_offset_of_the_emg():
+def test_linear_does_not_depend_on_an_offset_of_the_emg():
     """Raw ADC counts; each channel has its own offset, far above its signal, and it may drift."""
     parts = chunks(np.random.default_rng(4))
     offsets = np.array([2**15, -300.0])
     moved = [(emg.astype(np.float64) + offsets, angles, valid) for emg, angles, valid in parts]
-    a = ridge(parts).predict_bins(parts[0][0])
-    b = ridge(moved).predict_bins(moved[0][0])
+    a = linear(parts).predict_bins(parts[0][0])
+    b = linear(moved).predict_bins(moved[0][0])
     # f64 sums of 400 values of 2^15 leave 1e-9 of a signal of 1 as offset
     np.testing.assert_allclose(a, b, atol=1e-6)
     loudness = np.abs(parts[0][0][::BIN]).astype(np.float64)
@@ -144,10 +147,10 @@ def test_samples_that_were_not_recorded_are_no_silence():
     np.testing.assert_array_equal(begun[:2], begun[[2, 2]])
 
 
-def test_ridge_survives_a_dead_channel():
+def test_linear_survives_a_dead_channel():
     parts = chunks(np.random.default_rng(5))
     dead = [(emg * np.array([1, 0], np.float32), angles, valid) for emg, angles, valid in parts]
-    assert np.isfinite(ridge(dead).predict(dead[0][0])).all()
+    assert np.isfinite(linear(dead).predict(dead[0][0])).all()
 
 
 @pytest.mark.parametrize(
@@ -155,25 +158,64 @@ def test_ridge_survives_a_dead_channel():
     [
         baselines.ConstantMean(3),
         baselines.ConstantMedian(3),
-        baselines.LogRmsRidgeFit(2, 3, RATE),
+        baselines.LinearFit(2, 3, RATE),
     ],
 )
 def test_no_valid_row_is_an_error_of_the_users_data(one):
     for emg, angles, valid in chunks(np.random.default_rng(6)):
-        one.update(emg, angles, np.zeros_like(valid))
+        getattr(one, "train", one).update(emg, angles, np.zeros_like(valid))
     with pytest.raises(UserError, match="0 valid label rows"):
         one.result()
 
 
+def late(rng, lag, size=4000):
+    """A session whose angles are the log-RMS `lag` bins ago."""
+    bins = size // BIN
+    loudness = np.exp(rng.normal(size=(bins, 1)))
+    emg = np.repeat(loudness, BIN, axis=0) * np.where(np.arange(size) % 2, 1, -1)[:, None]
+    angles = np.repeat(np.roll(np.log(loudness), lag, axis=0), BIN, axis=0)
+    valid = np.arange(size) >= lag * BIN
+    return emg.astype(np.float32), angles.astype(np.float32), valid
+
+
+def test_linear_has_the_history_and_the_penalty_that_suit_val():
+    rng = np.random.default_rng(11)
+    train, val = late(rng, 7), late(rng, 7)
+    options = {"histories": (0.06, 0.2, 0.4), "penalties": (1e-6, 1.0)}
+    found = linear([train], [val], **options)
+    assert found.history == 10, "8 bins are needed, and others only bring noise"
+    error = found.predict_bins(val[0])[20:, 0] - val[1][BIN - 1 :: BIN][20:, 0]
+    assert np.abs(error).max() < 1e-3  # the small penalty was taken: of 1 it would be 0.5
+    unrelated = late(rng, 30)
+    assert np.abs(linear([train], [unrelated], **options).weights).max() < 0.6, "of penalty 1"
+    assert linear([train], **options).history == 20, "without val: 0.4 s"
+
+
+def test_what_is_left_on_val_is_told_from_sums_as_from_its_rows():
+    rng = np.random.default_rng(12)
+    train, val = chunks(rng), chunks(rng, (1500,))
+    one = baselines.LinearFit(2, 3, RATE, histories=(0.1, 0.2))
+    baselines.fit(train, one.train)
+    baselines.fit(val, one.val)
+    for history in (5, 10):
+        model = one._fitted(history, 1e-2)
+        emg, angles, valid = val[0]
+        ends = np.arange(BIN - 1, len(emg), BIN)
+        rows = valid[ends] & (np.arange(len(ends)) >= 9)
+        error = model.predict_bins(emg)[rows] - angles[ends][rows]
+        # sums of squares of some 100 in f64
+        assert one._error_on_val(model) == pytest.approx(np.square(error).sum(), abs=1e-9)
+
+
 @pytest.mark.long
-def test_ridge_reads_the_default_generated_data_but_leaves_room():
-    """R² on unseen sessions of seen users between .6 and .8 with the defaults."""
+def test_linear_reads_the_default_generated_data_but_leaves_room():
+    """R² on unseen sessions of seen users between .3 and .7 with the defaults."""
     simulation = synthetic.Simulation()
     table = synthetic.sessions(simulation)
-    one = baselines.LogRmsRidgeFit(16, 20, simulation.sample_rate)
-    for session in (s for s in table if s.split == "train"):
+    one = baselines.LinearFit(16, 20, simulation.sample_rate)
+    for session in (s for s in table if s.split != "test"):
         emg, angles = synthetic.record(simulation, session)
-        one.update(emg, angles, angles.any(axis=1))
+        getattr(one, session.split).update(emg, angles, angles.any(axis=1))
     model = one.result()
     predicted, target = [], []
     for session in (s for s in table if (s.split, s.generalization) == ("test", "session")):
@@ -183,14 +225,14 @@ def test_ridge_reads_the_default_generated_data_but_leaves_room():
         target.append(angles[valid])
     y = np.concatenate(target).astype(np.float64)
     squares = np.square(y - np.concatenate(predicted)).sum()
-    assert 0.6 < 1 - squares / np.square(y - y.mean(axis=0)).sum() < 0.8
+    assert 0.3 < 1 - squares / np.square(y - y.mean(axis=0)).sum() < 0.7
 
 
 def test_fitted_baselines_come_back_from_their_file(tmp_path):
     parts = chunks(np.random.default_rng(8))
     mean, median = baselines.ConstantMean(3), baselines.ConstantMedian(3)
     baselines.fit(parts, mean, median)
-    fitted = baselines.Fitted("abc", "def", mean.result(), median.result(), ridge(parts))
+    fitted = baselines.Fitted("abc", "def", mean.result(), median.result(), linear(parts))
     path = tmp_path / "baselines.npz"
     assert baselines.Fitted.read(path) is None
     fitted.write(path)
@@ -200,17 +242,17 @@ def test_fitted_baselines_come_back_from_their_file(tmp_path):
     for a, b in ((fitted.mean, again.mean), (fitted.median, again.median)):
         np.testing.assert_array_equal(a, b)
     emg = parts[0][0]
-    np.testing.assert_array_equal(fitted.ridge.predict(emg), again.ridge.predict(emg))
+    np.testing.assert_array_equal(fitted.linear.predict(emg), again.linear.predict(emg))
     with np.load(path) as arrays:
         older = {name: value for name, value in arrays.items() if name != "form"}
     np.savez(path, **older)
-    assert baselines.Fitted.read(path) is None, "of a version whose ridge was another"
+    assert baselines.Fitted.read(path) is None, "of a version whose linear was another"
 
 
 @pytest.mark.parametrize("cut", [0, 100, 1500])
 def test_a_broken_file_of_baselines_is_one_line(tmp_path, cut):
     path = tmp_path / "baselines.npz"
-    fitted = ridge(chunks(np.random.default_rng(9)))
+    fitted = linear(chunks(np.random.default_rng(9)))
     baselines.Fitted("abc", "def", np.zeros(3), np.zeros(3), fitted).write(path)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match=r"cannot be read .*; delete it to fit anew") as error:

@@ -14,10 +14,11 @@ from configs import emg_hands
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.errors import UserError
-from tds_jax.pose import evaluation
+from tds_jax.pose import baselines, evaluation
 from tds_jax.pose.kinematics import default_hand, distances
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.task import PoseTask
+from tds_jax.pose.windows import session_blocks
 from tests.data.sessions import write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 from tests.pose.test_kinematics import document
@@ -36,6 +37,12 @@ def tiles(length):
     if last > starts[-1]:
         counted.append((last, (starts[-1] + steps * STEP - last) // STEP))
     return steps, counted
+
+
+INTERVALS = (
+    "intervals are over {}, for fewer than 5 users are named ({} in the split): "
+    "they say nothing of other users"
+)
 
 
 def brute_force(model, rows):
@@ -198,7 +205,7 @@ def test_every_group_has_every_metric_of_every_method(hands):
         if row.group.split("/")[0] in kinds:
             cells.setdefault((row.group, row.method), set()).add(row.metric)
     assert {method for _, method in cells} == {
-        "model", "ridge", "constant", "constant_median", "hold_initial", "zero",
+        "model", "linear", "constant", "constant_median", "hold_initial", "zero",
     }  # fmt: skip
     (metrics,) = {frozenset(found) for found in cells.values()}
     assert metrics >= {
@@ -233,7 +240,38 @@ def test_other_joints_have_no_landmarks_and_a_note_says_so(run):
     assert not any("mm" in row.metric for row in report.rows)
     assert report.notes == (
         "landmarks need the 20 joint angles of emg2pose; these recordings have 3",
+        "no intervals: fewer than 5 users are named (3 in the split), and there are 3 windows",
     )
+
+
+def test_the_verdict_and_the_intervals_are_of_sessions_of_seen_users(hands):
+    """Each method's error in each session by hand, drawn by the same generator."""
+    task, report = hands
+    source = task.source("test")
+    whole = evaluation._whole(source.table, source.table.number.tolist())
+    constants = {"zero": 0.0, "constant": evaluation.fit_baselines(task).mean}
+    found = {name: {} for name in constants}
+    for i in range(len(source)):
+        example = source.example(i, None)
+        weight = np.asarray(task.weights({k: v[None] for k, v in example.items()}))[0] > 0
+        if int(example["session"]) in whole:
+            for name, pose in constants.items():
+                errors = np.abs(example["joint_angles"][weight] - pose).mean(axis=1)
+                found[name].setdefault(int(example["session"]), []).extend(errors)
+    count = len(found["zero"])
+    assert report.drawn == f"{count} sessions"
+    chosen = np.random.default_rng(0).integers(count, size=(1000, count))
+    for name, each in found.items():
+        sums, sizes = (np.array([f(one) for one in each.values()]) for f in (np.sum, len))
+        means = sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)
+        row = find(report, "all", "mae_rad", name)
+        # f32 sums of some 50 rows: 50 · 6e-8
+        np.testing.assert_allclose((row.low, row.high), np.quantile(means, [0.025, 0.975]), 1e-5)
+    apart = find(report, "against_model", "mae_deg", "constant")
+    difference = report.value("mae_deg", "constant") - report.value("mae_deg")
+    assert apart.value == pytest.approx(difference)
+    assert apart.low < difference < apart.high
+    assert {line.split(":")[0] for line in report.verdict} == {"mae_deg", "r2"}
 
 
 def test_emg_of_another_unit_than_the_runs_is_a_note(run):
@@ -254,7 +292,7 @@ def test_a_hand_of_ones_own_is_measured_with_and_a_wrong_one_is_known_early(hand
     large = small_task(task.table.root, tmp_path, eval__hand_model=str(file))
     again = evaluation.evaluate(large, large.init(nnx.Rngs(0)), "test", None)
     assert again.value("landmark_mm") == pytest.approx(2 * report.value("landmark_mm"), rel=1e-5)
-    assert again.notes == (f"landmarks are of {file}",)
+    assert again.notes == (f"landmarks are of {file}", INTERVALS.format("5 sessions", 3))
     wrong = small_task(task.table.root, tmp_path, eval__hand_model="nowhere.json")
     with pytest.raises(UserError, match=r"eval\.hand_model=nowhere\.json cannot be read"):
         wrong.warnings()
@@ -270,12 +308,29 @@ def test_baselines_are_fitted_once_and_anew_for_other_recordings(tmp_path, monke
     assert len(fits) == 1
     for name in ("mean", "median", "digest"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
-    jax.tree.map(np.testing.assert_array_equal, vars(first.ridge), vars(again.ridge))
+    jax.tree.map(np.testing.assert_array_equal, vars(first.linear), vars(again.linear))
     write_recordings(tmp_path / "more", (*LENGTHS, 300), (*SPLITS, "train"))
     other = small_task(tmp_path / "more", tmp_path)
     assert not np.array_equal(evaluation.fitted_baselines(other, tmp_path).mean, first.mean)
     assert evaluation.fitted_baselines(other, None).digest == other.digest() != first.digest
     assert len(fits) == 3
+
+
+def test_linear_is_fitted_to_train_and_chosen_on_val(tmp_path, monkeypatch):
+    write_recordings(tmp_path / "data", LENGTHS, SPLITS)
+    task = small_task(tmp_path / "data", tmp_path)
+    seen, result = [], baselines.LinearFit.result
+    monkeypatch.setattr(baselines.LinearFit, "result", lambda fit: seen.append(fit) or result(fit))
+    evaluation.fit_baselines(task)
+    (fit,) = seen
+    for sums, split in ((fit.train, "train"), (fit.val, "val")):
+        table = task.table.select(split)
+        one = baselines.LinearFit(table.channels, table.joints, table.rate_hz).train
+        for session in range(len(table)):
+            for block in session_blocks(table, task.files, session, 10_000):
+                one.update(block.emg, block.joint_angles, block.valid)
+        assert one.count > 30
+        np.testing.assert_array_equal(sums.gram, one.gram)
 
 
 def test_recordings_without_a_train_split_get_kept_baselines_or_none(tmp_path):
@@ -287,7 +342,10 @@ def test_recordings_without_a_train_split_get_kept_baselines_or_none(tmp_path):
     empty.mkdir(), kept.mkdir()
     report = evaluation.evaluate(new, model, "test", empty)
     assert {row.method for row in report.rows} == {"model", "hold_initial", "zero"}
-    assert report.notes[1:] == ("no train split here: no constant, constant_median and ridge",)
+    assert report.notes[1:] == (
+        "no train split here: no constant, constant_median and linear",
+        INTERVALS.format("5 windows", 0),
+    )
     assert not (empty / "baselines.npz").exists()
     constant = evaluation.fitted_baselines(task, kept).mean
     report = evaluation.evaluate(new, model, "test", kept)
@@ -341,24 +399,24 @@ def test_a_constant_of_the_evaluated_rows_would_have_r2_of_0(run):
     assert -1 < run[3].value("r2", method="constant") <= 0
 
 
-def test_ridge_sees_the_recording_before_the_window(run):
+def test_linear_sees_the_recording_before_the_window(run):
     """Every window but a session's first predicts as if the session were one stretch."""
     task = run[0]
     source = task.source("test")
     fitted = evaluation.fit_baselines(task)
     index = 1
     session, start, _ = source._windows.locate(index)
-    assert start > fitted.ridge.history * fitted.ridge.bin_samples
+    assert start > fitted.linear.history * fitted.linear.bin_samples
     (emg,) = task.files.rows(
         source.table.path(session), "emg2pose", "timeseries", 0, start + WINDOW, ["emg"]
     )
-    bins = fitted.ridge.bin_samples
+    bins = fitted.linear.bin_samples
     emg = emg[start % bins :]  # bins begin with the window's
     example = source.example(index, None)
-    found = evaluation._ridge(source, fitted.ridge, index, example["joint_angles"])
+    found = evaluation._linear(source, fitted.linear, index, example["joint_angles"])
     rows = start - start % bins + CONTEXT + STEP * np.arange(len(found))
     # The stretch's history is longer at its front only.
-    np.testing.assert_allclose(found, fitted.ridge.predict(emg)[rows], atol=1e-5)
+    np.testing.assert_allclose(found, fitted.linear.predict(emg)[rows], atol=1e-5)
 
 
 def test_a_model_of_mixed_initial_poses_is_judged_with_and_without_the_true_one(tmp_path):
@@ -407,13 +465,15 @@ def test_baselines_of_the_real_hand_recordings(tmp_path):
     values = emg_hands.get_config()
     values.data.path, values.data.cache_dir = str(EMG_HANDS), str(tmp_path)
     values.model.hidden, values.eval.batch_size = 8, 16
+    # Of the waveform: poses, and with them the rows compared, begin earlier.
+    values.model.powers, values.model.notch_hz, values.model.conv_strides = "none", (), (5,)
     task = PoseTask(configuration.resolve(values.to_dict(), tasks.groups("pose")))
     report = evaluation.evaluate(task, task.init(nnx.Rngs(0)), "test", None)
     found = {name: report.value("mae_rad", method=name)
-             for name in ("constant", "constant_median", "ridge")}  # fmt: skip
+             for name in ("constant", "constant_median", "linear")}  # fmt: skip
     assert found["constant"] == pytest.approx(0.598, abs=2e-3)
     assert found["constant_median"] == pytest.approx(0.527, abs=2e-3)
-    assert 0.44 < found["ridge"] < 0.451
+    assert 0.44 < found["linear"] < 0.449, "0.4509 with a history of 0.4 s"
 
 
 def test_baselines_are_fitted_anew_for_recordings_changed_in_place(tmp_path):

@@ -73,7 +73,7 @@ def report(groups, metrics=("mae_deg", "landmark_mm"), spread=1.0):
     rows = [
         Row("test", group, name, metric, value, spread, 3.0)
         for group in groups
-        for name, value in (("model", 3.0), ("ridge", float("nan")), ("zero", 9.0))
+        for name, value in (("model", 3.0), ("linear", float("nan")), ("zero", 9.0))
         for metric in metrics
     ]
     return Report(rows, ("mae_deg",), ())

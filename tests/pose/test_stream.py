@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from tds_jax.errors import UserError
 from tds_jax.pose.filters import SpeedAdaptiveFilter
+from tds_jax.pose.front import make_front
 from tds_jax.pose.stream import Stream
 from tests.pose.test_models import small
 
 pytestmark = pytest.mark.optimised
 
 LENGTH = 400
+POWERS = ("covariance", (6, 2), 2)
 # The base has stride 4 and steps of 8 samples: two frames a step.
 GRIDS = {
     "steps of two frames": {},
@@ -34,6 +36,8 @@ GRIDS = {
     "velocity": {"output": "velocity", "output_scale": 0.1},
     "hybrid": {"output": "hybrid", "rollout_freq": 50.0},
     "mlp": {"decoder": "mlp", "mlp_hidden": (8,)},
+    "band, notch and powers": {"front": make_front(200.0, (5.0, 80.0), (50.0,), 0.2, POWERS)},
+    "conformer": {"encoder": "conformer", "attention_frames": 20, "expansion": 2},
     "filtered": {"output_filter": SpeedAdaptiveFilter(1.0, 0.5, 1.0, 25.0)},
 }  # fmt: skip
 

@@ -6,11 +6,12 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
+from scipy.cluster import vq
 
 from tds_jax.data import generated
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.errors import UserError
-from tds_jax.pose import gestures, motor_units, synthetic
+from tds_jax.pose import gestures, motor_units, muscles, synthetic
 from tds_jax.pose.synthetic import Simulation
 
 SMALL = Simulation(
@@ -89,12 +90,90 @@ def test_training_sees_neither_the_unseen_user_nor_the_held_out_poses(folder):
             assert (row["stage"] == "free") == (row["held_out_stage"] == "False")
 
 
-def test_no_held_out_pose_is_a_scaled_free_pose():
-    free, held_out = np.stack(gestures.STAGES["free"]), np.stack(gestures.STAGES["held_out_poses"])
-    free = free[1:]  # the first is the open hand, all zero
-    for pose in held_out:
-        lengths = np.linalg.norm(free, axis=1) * np.linalg.norm(pose)
-        assert (free @ pose / lengths).max() < 0.95
+LABELS = 20.0  # per second, of motions alone
+
+
+@pytest.fixture(scope="module")
+def labels():
+    """(N, 20) of a few free sessions to learn from, of another one, and of a held-out stage."""
+    time = np.arange(0, 60, 1 / LABELS)
+    stages = (*(5 * ["free"]), "fast_fingers")
+    motions = [gestures.random_motion(stage, 60.0, np.random.default_rng(k))
+               for k, stage in enumerate(stages)]  # fmt: skip
+    each = [motion.angles_and_velocities(time)[0] for motion in motions]
+    return np.concatenate(each[:4]), *each[4:]
+
+
+def r2(target, found):
+    return 1 - np.square(target - found).sum() / np.square(target - target.mean(axis=0)).sum()
+
+
+def test_thirteen_poses_known_without_error_do_not_give_the_angles(labels):
+    """Of the nearest of 13 poses of the train split at every moment: R² below .6."""
+    train, *others = labels
+    poses, _ = vq.kmeans2(train, 13, minit="++", seed=0)
+    for target in others:
+        nearest = np.linalg.norm(target[:, None] - poses, axis=2).argmin(axis=1)
+        assert 0.2 < r2(target, poses[nearest]) < 0.6
+
+
+def test_five_components_hold_less_than_four_fifths_of_the_angles(labels):
+    variances = np.linalg.svd(labels[0] - labels[0].mean(axis=0), compute_uv=False) ** 2
+    assert variances[:5].sum() < 0.8 * variances.sum()
+    assert variances[14] > 1e-3 * variances.sum()  # 3 of the thumb and 3 of each finger
+
+
+def correlations(stage):
+    """(F, F) of the freedoms in ten minutes of a stage, 0 with themselves."""
+    controls, _ = gestures.random_motion(stage, 600.0, np.random.default_rng(0)).controls(
+        np.arange(0, 600, 0.1)
+    )
+    assert (np.ptp(controls, axis=0) > 1.9).all()
+    return np.corrcoef(controls.T) - np.eye(len(gestures.NAMES))
+
+
+def test_freedoms_move_by_themselves_but_for_the_curls_of_a_hand_that_closes():
+    curls = [gestures.NAMES.index(name) for name in gestures.CURLS]
+    free, held_out = correlations("free"), correlations("fast_fingers")
+    among = np.ix_(curls, curls)
+    assert free[among][np.triu_indices(5, 1)].min() > 0.2
+    assert free[among].max() < 0.5
+    free[among] = 0
+    # some 700 moves of each: correlations of chance have an SD of 1/√700 = .04
+    assert max(np.abs(free).max(), np.abs(held_out).max()) < 0.2
+
+
+def test_the_held_out_stage_is_another_movement():
+    """Faster and stiffer, each beyond what free sessions vary by."""
+    time, found = np.arange(0, 60, 0.02), {}
+    for stage in gestures.STAGES:
+        for seed in range(4):
+            motion = gestures.random_motion(stage, 60.0, np.random.default_rng(seed))
+            speed = np.abs(motion.controls(time)[1]).mean()
+            found.setdefault(stage, []).append((speed, motion.stiffness.at(time)[0].mean()))
+    free, held_out = np.array(found["free"]), np.array(found["fast_fingers"])
+    assert (held_out.min(axis=0) > free.max(axis=0)).all()
+
+
+@pytest.mark.parametrize("name", gestures.NAMES)
+def test_every_freedom_leaves_its_trace_in_the_emg(name):
+    """Moved alone to either end, it changes the expected power of a channel by a fifth at least."""
+    ends = np.zeros((3, len(gestures.NAMES)))
+    ends[1:, gestures.NAMES.index(name)] = (-1, 1)
+    drive = np.stack([muscles.muscle_drive(still(end), np.zeros(1))[0] for end in ends])
+    wrist = motor_units.random_wrist(muscles.COMPARTMENTS, 10, np.random.default_rng(0))
+    waves = motor_units.action_potentials(wrist, 16, 0.0, 1000.0)
+    energy = np.square(waves).sum(axis=1) / 1000.0  # µV² of a firing per second
+    rates = [motor_units.firing_rates(drive[:, m], 10) for m in range(drive.shape[1])]
+    power = np.concatenate(rates, axis=1) @ energy + SMALL.noise_uv**2
+    assert (np.abs(np.log(power[1:] / power[0])).max(axis=1) > np.log(1.2)).all()
+
+
+def still(controls):
+    """A motion that holds the freedoms where they are."""
+    moves = [gestures.Moves(np.array([at, at]), np.array([9.0]), np.array([1.0]))
+             for at in (*controls, 0.0)]  # fmt: skip
+    return gestures.Motion(tuple(moves[:-1]), moves[-1])
 
 
 def test_a_recording_depends_on_seed_user_and_session_alone(folder, tmp_path, monkeypatch):
@@ -150,16 +229,24 @@ def test_velocity_is_the_derivative_of_the_angles():
 
 
 def test_muscles_lead_the_movement_and_holding_costs_effort():
-    fist, rest = gestures.STAGES["free"][1], gestures.STAGES["free"][0]
-    motion = gestures.Motion(np.stack([rest, fist]), np.array([1.0]), np.array([0.5]))
-    drive = gestures.muscle_drive(motion, np.array([0.9, 0.98, 1.25, 3.0]))
-    flexors, extensors = slice(0, 8), slice(8, 12)
-    assert (drive[1, flexors] > drive[0, flexors]).all()  # 20 ms before the movement starts
-    assert (drive[2, flexors] > drive[3, flexors]).all()  # moving costs more than holding
-    assert (drive[3, flexors] > drive[0, flexors] + 0.1).all()
-    assert (drive[0, extensors] > drive[3, extensors]).all()
+    """The index curls from straight to bent between 1 and 1.5 s; all else rests."""
+    index = gestures.NAMES.index("index_curl")
+    motion = still(np.zeros(len(gestures.NAMES)))
+    moves = list(motion.freedoms)
+    moves[index] = gestures.Moves(np.array([-1.0, 1.0]), np.array([1.0]), np.array([0.5]))
+    motion = dataclasses.replace(motion, freedoms=tuple(moves))
+    drive = muscles.muscle_drive(motion, np.array([0.9, 0.98, 1.25, 3.0]))
+    pulls = np.array([c.pulls.get("index_curl", 0) for c in muscles.COMPARTMENTS])
+    flexor, extensor = pulls.argmax(), pulls.argmin()
+    assert drive[1, flexor] > drive[0, flexor]  # 20 ms before the movement starts
+    assert drive[2, flexor] > 0.5 * drive[3, flexor] + 0.1  # moving costs more than holding
+    assert drive[3, flexor] > drive[0, flexor] + 0.1
+    assert drive[0, extensor] > drive[3, extensor] + 0.1
+    np.testing.assert_array_equal(drive[0, pulls == 0], drive[2, pulls == 0])
     assert drive.min() >= 0
     assert drive.max() <= 1
+    stiff = dataclasses.replace(motion, stiffness=still([0.1]).freedoms[0])
+    np.testing.assert_allclose(muscles.muscle_drive(stiff, np.zeros(1)) - drive[:1], 0.1)
 
 
 def test_units_are_silent_below_threshold_and_fire_between_8_and_35_per_second():
@@ -204,7 +291,7 @@ def test_superposition_is_convolution_whatever_the_block(block):
 
 
 def test_turning_the_band_by_one_electrode_moves_the_channels_by_one():
-    wrist = motor_units.random_wrist(gestures.COMPARTMENTS, 2, np.random.default_rng(0))
+    wrist = motor_units.random_wrist(muscles.COMPARTMENTS, 2, np.random.default_rng(0))
     straight = motor_units.action_potentials(wrist, 16, 0.0, 2000.0)
     turned = motor_units.action_potentials(wrist, 16, 2 * np.pi / 16, 2000.0)
     scale = np.abs(straight).max()

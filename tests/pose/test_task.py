@@ -294,6 +294,7 @@ def task_with_dropout(tmp_path_factory):
     base = tmp_path_factory.mktemp("accumulation")
     write_recordings(base / "data", LENGTHS, SPLITS)
     settings = {"model__dropout": 0.2, "optim__batch_size": BATCH, "model__layers": 2}
+    settings |= {"data__noise": 0.3, "data__gain_spread": 0.3, "data__channel_drop": 0.2}
     return small_task(base / "data", base, **settings)
 
 

@@ -48,9 +48,16 @@ def test_presets_have_their_documented_context_and_rate():
     }
 
 
-@pytest.mark.parametrize("norm_order", ["norm_relu", "relu_norm"])
-def test_a_frame_depends_on_exactly_its_receptive_field(norm_order):
-    net = small(norm_order=norm_order)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm_order": "norm_relu"},
+        {"norm_order": "relu_norm"},
+        {"encoder": "conformer", "attention_frames": 3, "tds_blocks": (1, 1)},
+    ],
+)
+def test_a_frame_depends_on_exactly_its_receptive_field(changes):
+    net = small(**changes)
     x = emg(net.left_context + 1 + 4 * net.stride)
     pull = jax.jit(jax.grad(lambda x, n: jnp.sum(net(x)[:, n] ** 2)))
     for frame in (0, 2, 4):

@@ -115,7 +115,7 @@ def test_an_evaluation_has_the_reports_numbers_and_writes_nothing(trained):
     assert report.to_dict()["splits"]["test"] == stored["splits"]["test"]
     text = str(report.table())
     assert "mae_deg" in text
-    assert "ridge" in text
+    assert "linear" in text
     assert {p: p.stat().st_mtime_ns for p in trained.run.workdir.rglob("*")} == before
 
 

@@ -206,8 +206,8 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     assert all(line.startswith("predicting: ") for line in said)  # slow work tells how far it is
     evaluation.Thresholds({"model": 0.9}, {}, "of an older checkpoint").write(tmp_path)
     source, target = folder / "000000.npz", tmp_path / "one.npz"
-    made = history.made_by(tmp_path / "line\nfeed", 7)
-    run = partial(prediction.Predict().run, task, model, source, workdir=tmp_path, made=made)
+    told = history.made_by(tmp_path / "line\nfeed", 7)
+    run = partial(prediction.Predict().run, task, model, source, workdir=tmp_path, made=told)
     with np.load(run(target)[0]) as one:
         named = {"coords", "features", "shape", "origin_m", "voxel_size_m"}
         assert set(one) == {*named, "run", "step", "version"}

@@ -141,7 +141,8 @@ def _columns(
     if matrix.ndim != 2 or matrix.shape[1] != len(names) or matrix.dtype.kind not in "fiu":
         raise UserError(
             f"{path}: array {matrix.shape} of {matrix.dtype}, layout {layout!r} has the columns "
-            f"{', '.join(names)}; choose another of {', '.join(LAYOUTS)}, or x,y,z,…"
+            f"{', '.join(names)}; choose another of {', '.join(LAYOUTS)}, or x,y,z,… "
+            "(of prepare: --radar_columns, --lidar_columns; of predict: --layout)"
         )
     return dict(zip(names, matrix.T, strict=True))
 

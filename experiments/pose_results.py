@@ -1,0 +1,183 @@
+"""How good are pose models beside strong baselines, and can the generated recordings tell?
+
+    python -m experiments.pose_results [--emg_hands=DIR] [--seeds 0 1 2] [--only NAME ...] [--quick]
+
+First what the generated recordings are: the share of five principal components in their labels,
+and R² of an oracle that knows at every moment which of 13 poses (k-means of the train split) is
+nearest. Then each case trains through the doors, seed by seed: R² and mean absolute error on unseen
+sessions of seen users, mean ± SD over seeds, the 95 % interval of the first seed, `linear` beside
+it, the interval of the paired difference, unseen users and stages, and what the older recordings or
+baselines gave. --quick: two updates of each on seconds of recordings, to try the script.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.cluster import vq
+
+from tds_jax.pose import synthetic
+
+GENERATED, REAL = "generated", "emg_hands"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row: a config, what is set beside it, its data, and what it gave before (R², MAE)."""
+
+    config: str
+    data: str = GENERATED
+    settings: tuple[str, ...] = ()
+    before: str = ""
+
+
+# The three presets in a form that trains in minutes: as many windows for each, and the same rate.
+SMALL = ("optim.batch_size=32", "optim.steps=400", "optim.learning_rate=4e-3", "eval.every=200")
+CASES = {
+    "quick_demo, small": Case("quick_demo", settings=SMALL),
+    "default, small": Case("default", settings=SMALL),
+    "high_performance, small": Case("high_performance", settings=(*SMALL, "data.workers=0")),
+    "quick_demo": Case("quick_demo", before="0.883 ± 0.009, 0.075 ± 0.003"),
+    "low_memory": Case("low_memory", before="0.886 ± 0.016, 0.070 ± 0.005"),
+    "emg_hands": Case("emg_hands", REAL, before="-, 0.360 ± 0.011 (ridge 0.450)"),
+}
+OLDER = (
+    "13 poses: five components 0.993, this oracle 0.901 (of the poses themselves and their timing "
+    "0.969), ridge R² 0.76"
+)
+TRY = ("optim.steps=2", "eval.every=2", "data.eval_window=4000", "optim.warmup_steps=1")
+TRY_GENERATED = (
+    "data.synthetic_users=1",
+    "data.synthetic_sessions=3",
+    "data.synthetic_seconds=6.0",
+)
+FINGERS = "('thumb','index','middle','ring','pinky')"
+ELSEWHERE = ("user", "stage", "user_stage")
+
+
+def labels(simulation, chosen):
+    """(N, 20) labelled angles of the sessions chosen, 50 a second."""
+    step = round(simulation.sample_rate / 50)
+    quiet = dataclasses.replace(simulation, units=1)
+    found = [
+        synthetic.record(quiet, one)[1][::step]
+        for one in synthetic.sessions(simulation)
+        if chosen(one)
+    ]
+    rows = np.concatenate(found).astype(np.float64)
+    return rows[rows.any(axis=1)]
+
+
+def what_the_data_are(simulation):
+    """{name: number} that a pose index and few components must not make high."""
+    train = labels(simulation, lambda one: one.split == "train")
+    test = labels(simulation, lambda one: one.generalization == "session" and one.split == "test")
+    variances = np.linalg.eigvalsh(np.cov(train.T))[::-1]
+    poses, _ = vq.kmeans2(train[::5], 13, minit="++", seed=0)
+    nearest = np.linalg.norm(test[:, None] - poses, axis=2).argmin(axis=1)
+    left = np.square(test - poses[nearest]).sum() / np.square(test - test.mean(axis=0)).sum()
+    return {"five components": variances[:5].sum() / variances.sum(), "oracle R²": 1 - left}
+
+
+def train(case, seed, folder, options):
+    """(numbers of the test split, minutes) of one training through the door."""
+    settings = [*case.settings, f"seed={seed}"]
+    if case.data == REAL:
+        settings += [f"data.path={options.emg_hands}", f"data.joint_names={FINGERS}"]
+    if options.quick:
+        settings += [*TRY, *(TRY_GENERATED if case.data == GENERATED else ())]
+    if options.cache_dir:
+        settings.append(f"data.cache_dir={options.cache_dir}")
+    command = [sys.executable, "-m", "tds_jax.train", f"--config=configs/{case.config}.py"]
+    started = time.perf_counter()
+    flags = [f"--config.{one}" for one in settings]
+    subprocess.run([*command, *flags, f"--workdir={folder}"], stdout=subprocess.DEVNULL, check=True)
+    report = json.loads(Path(folder, "report.json").read_text())["splits"]["test"]
+    return report, (time.perf_counter() - started) / 60
+
+
+def spread(values, digits=3):
+    """'0.512 ± 0.004', the second where there are two."""
+    sd = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{sd}"
+
+
+def ends(place, metric):
+    """'0.48..0.53' of a metric's interval; '-' where there is none."""
+    low, high = (place.get(f"{metric}_{end}") for end in ("low", "high"))
+    return "-" if low is None else f"{low:.3g}..{high:.3g}"
+
+
+def elsewhere(reports, metric="mae_deg"):
+    """'11.8 (12.3)': model (linear) on what is unseen, mean over seeds, of each kind there is."""
+    found = []
+    for kind in ELSEWHERE:
+        groups = [report["groups"].get(f"generalization/{kind}") for report in reports]
+        if all(groups):
+            model = np.mean([group["model"][metric] for group in groups])
+            linear = np.mean([group["baselines"]["linear"][metric] for group in groups])
+            found.append(f"{model:.1f} ({linear:.1f})")
+    return " ".join(found) or "-"
+
+
+def row(name, case, reports, minutes):
+    """The cells of one case."""
+    models = [report["model"] for report in reports]
+    first = reports[0]
+    linear = first["baselines"]["linear"]
+    apart = first["groups"].get("against_model", {}).get("baselines", {}).get("linear", {})
+    return (
+        *(name, str(len(reports)), spread([one["r2"] for one in models]), ends(models[0], "r2")),
+        *(f"{linear['r2']:.3f}", ends(apart, "r2"), spread([one["mae_rad"] for one in models])),
+        *(f"{linear['mae_rad']:.3f}", ends(apart, "mae_rad"), elsewhere(reports)),
+        *(case.before, f"{np.mean(minutes):.1f}"),
+    )
+
+
+COLUMNS = (
+    *("case", "seeds", "R²", "its interval", "linear", "linear minus model", "MAE, rad", "linear"),
+    *("linear minus model", "user, stage, both: ° (linear)", "before: R², MAE", "min"),
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--emg_hands", default="", help="folder of these recordings; '' = without")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=list(CASES))
+    parser.add_argument("--cache_dir", default="", help="where generated recordings are kept")
+    parser.add_argument("--workdir", default="", help="keeps the runs")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    console = Console(width=200)
+    simulation = synthetic.Simulation(**({"seconds": 6.0} if options.quick else {}))
+    found = what_the_data_are(simulation)
+    console.print(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    console.print(f"before: {OLDER}")
+    table = Table(title="unseen sessions of seen users")
+    for name in COLUMNS:
+        table.add_column(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        base = Path(options.workdir or temporary)
+        for name in options.only:
+            case = CASES[name]
+            if case.data == REAL and not options.emg_hands:
+                continue
+            runs = [
+                train(case, seed, base / f"{name.replace(', ', '_')}_{seed}", options)
+                for seed in options.seeds
+            ]
+            table.add_row(*row(name, case, *map(list, zip(*runs, strict=True))))
+            console.print(table)  # what there is so far, should this one be stopped
+
+
+if __name__ == "__main__":
+    main()
