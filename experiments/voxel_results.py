@@ -28,7 +28,7 @@ CHAIN = (
     ("ultra", "voxel_ultra", ("model",), {}),
     ("direct", "voxel_direct", ("model", "linear", "radar", "radar_dilated", "prior"), {}),
     ("direct_4_sweeps", "voxel_direct", ("model", "linear"), {"data.sweeps": 4}),
-    ("diffusion", "voxel_diffusion", ("model", "sample"),
+    ("diffusion", "voxel_diffusion", ("model", "sample", "direct"),
      {"model.autoencoder": "ultra", "model.direct": "direct"}),
     ("consistency", "voxel_consistency", ("model", "sample", "1_step", "2_steps", "teacher"),
      {"model.teacher": "diffusion", "model.direct": "direct"}),

@@ -15,7 +15,7 @@ from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.intervals import Resampled, verdict
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.voxel import figures, space
-from tds_jax.voxel.config import settings
+from tds_jax.voxel.config import DIRECT, settings
 from tds_jax.voxel.data.source import Statistics, VoxelPairs
 from tds_jax.voxel.distributions import Patterns, Reliability, of_samples
 from tds_jax.voxel.methods.generation import SAMPLE, SAMPLES
@@ -34,7 +34,7 @@ THRESHOLDS = "thresholds.json"
 FIXED = 0.5  # for what is 0 or 1, and for models that were never calibrated
 GRID = np.linspace(0.01, 0.99, 99)
 RADAR, PRIOR, LINEAR = "radar", "prior", "linear"
-BASELINES = (RADAR, f"{RADAR}_dilated", LINEAR, PRIOR, "mean", "empty")
+BASELINES = (DIRECT, RADAR, f"{RADAR}_dilated", LINEAR, PRIOR, "mean", "empty")
 
 Frame = Mapping[str, np.ndarray]
 """One example: radar, target (D, H, W, 4) and weight (D, H, W)."""

@@ -575,6 +575,10 @@ def test_a_diffusion_carries_the_answer_it_sees_frozen(direct, told):
     other = nnx.merge(graphdef, state)
     other.direct.around.network = silenced(other.direct.around.network)
     assert not np.allclose(condition(state), condition(nnx.state(other)))
+    batch = {name: batch_of(task, [0])[name] for name in ("radar", "key")}
+    answer = compiled(model, lambda model, batch: generation.one_answer(model, batch))(batch)
+    run = compiled(direct[1], lambda model, batch: direct[0].method.volumes(model, batch))
+    np.testing.assert_allclose(answer["direct"], run(batch)["model"], rtol=1e-4, atol=1e-4)
     alone = dataclasses.replace(task.config.model, direct="")
     assert task.method.digest() != task.under(replaced(task.config, alone)).method.digest()
 

@@ -49,4 +49,4 @@ class Answering:
 
     def volumes(self, model: Answer, batch: Batch) -> dict[str, jax.Array]:
         """{'model': the answer to the radar}, raw values."""
-        return {MODEL: model.around.outside(model(batch["radar"]))}
+        return {MODEL: model.volume(batch["radar"])}

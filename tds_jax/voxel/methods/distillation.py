@@ -94,7 +94,8 @@ class Distillation:
             dict(zip(names, jnp.split(part, len(names)), strict=True))
             for part in generation.drawn(one, settings(self._config).samples)
         )
-        return mean | generation.with_samples(first[MODEL], each[MODEL])
+        samples = generation.with_samples(first[MODEL], each[MODEL])
+        return mean | samples | generation.one_answer(model.teacher, batch)
 
     def _sample(
         self, jump: diffusion.Denoise, batch: Batch, count: int, draw: jax.Array

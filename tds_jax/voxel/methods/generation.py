@@ -15,7 +15,7 @@ from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.nn.noise import key_of
 from tds_jax.progress import progress_bar
-from tds_jax.voxel.config import settings
+from tds_jax.voxel.config import DIRECT, settings
 from tds_jax.voxel.data.dataset import VoxelData
 from tds_jax.voxel.methods import build, diffusion, latents, trained
 from tds_jax.voxel.methods.model import Answer, LatentDenoiser, ScaledAutoencoder
@@ -90,7 +90,7 @@ class Diffusion:
         sample = sampler(self._config, model, batch)
         samples = settings(self._config).samples
         mean, first, all_of_them = drawn(lambda draw: model.decode(sample(draw)), samples)
-        return {MODEL: mean} | with_samples(first, all_of_them)
+        return {MODEL: mean} | with_samples(first, all_of_them) | one_answer(model, batch)
 
 
 def sampler(
@@ -129,6 +129,11 @@ def drawn(
     that many independent draws, one at a time."""
     volumes = jax.lax.map(one, jnp.arange(1, samples + 1))
     return jnp.mean(volumes, axis=0), volumes[0], jnp.moveaxis(volumes[..., 0], 0, 1)
+
+
+def one_answer(model: LatentDenoiser, batch: Batch) -> dict[str, jax.Array]:
+    """The answer that a denoiser sees, for its samples to be judged beside; or nothing."""
+    return {DIRECT: model.direct.volume(batch["radar"])} if model.direct is not None else {}
 
 
 def with_samples(first: jax.Array, occupancies: jax.Array) -> dict[str, jax.Array]:

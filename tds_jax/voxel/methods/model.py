@@ -87,6 +87,10 @@ class Answer(Module):
         own.require_shape(SETTING, self.name, output, radar.shape)
         return output.astype(jnp.float32)
 
+    def volume(self, radar: jax.Array) -> jax.Array:
+        """The answer in raw values, channel 0 a probability where the network answers logits."""
+        return self.around.outside(self(radar))
+
 
 class LatentDenoiser(Module):
     """Estimates the latent of the target from a noisy one and the radar's volume.
@@ -131,7 +135,7 @@ class LatentDenoiser(Module):
         """Raw radar (B, D, H, W, 4) -> its latents (B, d, h, w, C) f32."""
         seen = normalized(radar, self.radar)
         if self.direct is not None:
-            said = self.direct.around.outside(self.direct(radar))
+            said = self.direct.volume(radar)
             # Values of cells that are hardly occupied are hardly known.
             likely = self.direct.around.target(said) * said[..., :1]
             seen = jnp.concatenate([seen, likely.astype(seen.dtype)], axis=-1)
