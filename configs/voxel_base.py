@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.task = "voxel"
 
     config.model = ConfigDict()
-    config.model.name = "vae"  # 'vae' | 'vqvae' | 'diffusion' | 'consistency' | your own
+    config.model.name = "vae"  # 'vae' | 'vqvae' | 'direct' | 'diffusion' | 'consistency' | own
     # The autoencoder: channels of level i = base * multipliers[i]; three levels make latents of
     # (Z / 2, X / 4, Y / 4).
     config.model.base = 16
@@ -38,6 +38,9 @@ def get_config() -> ConfigDict:
     # The generators (not used by 'vae' and 'vqvae').
     config.model.autoencoder = ""  # workdir of a trained autoencoder of the settings above
     config.model.teacher = ""  # workdir of a trained diffusion, for 'consistency'
+    config.model.direct = ""  # workdir of a trained 'direct' that a diffusion sees; '' = none
+    config.model.direct_width = 16  # channels of the first level of the U-Net of 'direct'
+    config.model.direct_multipliers = (1, 2, 4)  # its levels, as unet_multipliers
     config.model.condition_channels = 4  # of the radar's latents
     config.model.condition_base = 8  # channels of the radar's own encoder
     config.model.condition_blocks = 1  # residual blocks per level of that encoder
@@ -50,6 +53,9 @@ def get_config() -> ConfigDict:
     config.model.rho = 7.0  # levels are even in sigma^(1/rho)
     config.model.sigma_mean = -1.2  # of the natural log of the levels seen in training
     config.model.sigma_spread = 1.2  # their standard deviation
+    config.model.guidance_dropout = 0.0  # share of examples that learn without the radar
+    # Samples: 1 = as likely as they are, above = more of what the radar says, for twice the work.
+    config.model.guidance = 1.0
     config.model.sampler_steps = 18  # levels; Heun's method evaluates 2 * 18 - 1 times
     config.model.distillation_levels = 18  # of the teacher's path
     config.model.jumps = (1, 2, 4)  # numbers of steps evaluated; the largest is the model's
@@ -91,6 +97,8 @@ def get_config() -> ConfigDict:
     config.data.split_ratio = (0.7, 0.15, 0.15)  # train, val, test, of the scenes
     config.data.max_bad_files = 10  # unreadable ones left out with a warning before giving up
     config.data.max_statistics_frames = 2000  # frames read for means, scales and priors
+    # Of the radar, merged by the poses in a scene's poses.txt; 1 = the frame's own.
+    config.data.sweeps = 1
     # Random changes of training pairs: probabilities, each followed by its size. All off, as the
     # original trains its VAE. Generators apply those that leave the target alone: noise, dropout.
     config.data.augment_flip = 0.0  # left and right (original: 0.5)
@@ -109,8 +117,8 @@ def get_config() -> ConfigDict:
     config.data.persistent_workers = True  # False: stopped during evaluation, ~2 s to restart
     config.data.max_open_files = 16  # per reading process
     config.data.chunk_cache_bytes = 4 * 2**20  # per open file of a chunked store
-    config.data.synthetic_scenes = 24  # streets
-    config.data.synthetic_frames = 24  # per scene, half a second apart
+    config.data.synthetic_scenes = 48  # streets
+    config.data.synthetic_frames = 16  # per scene, half a second apart
     config.data.synthetic_shape = (16, 64, 64)  # (Z, X, Y) voxels
     config.data.synthetic_seed = 0  # the same gives the same bytes
 

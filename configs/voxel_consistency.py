@@ -3,7 +3,8 @@
     python -m tds_jax.train --config=configs/voxel_consistency.py [--config.model.teacher=DIR]
 
 2 CPU cores, 3.3 minutes of CPU time; predicted 194 MiB on the device, measured 1.35 GiB on the
-host. Generated streets, one sample per frame of unseen ones: IoU 0.401 ± 0.005, 0.403 ± 0.004,
+host. Generated streets of an earlier kind and a teacher that saw the radar alone (not measured
+since), one sample per frame of unseen ones: IoU 0.401 ± 0.005, 0.403 ± 0.004,
 0.405 ± 0.007 and Chamfer 1.15, 1.14, 1.14 m in 1, 2 and 4 steps; the teacher in 35 evaluations
 0.386 ± 0.010 and 1.19 m, the radar itself 0.272 and 1.52 m.
 Measured with model.unet_heads=1, before 4 were the default.

@@ -3,7 +3,8 @@
     python -m tds_jax.train --config=configs/voxel_vqvae.py [--config.data.path=DIR]
 
 2 CPU cores, 8.9 minutes of CPU time; predicted 62 MiB on the device, measured 905 MiB on the host.
-Generated streets as in voxel_ultra.py (one seed): IoU 0.771, Chamfer distance 0.29 m.
+Generated streets of an earlier kind, as in voxel_ultra.py (one seed): IoU 0.771, Chamfer distance
+0.29 m.
 """
 
 from ml_collections import ConfigDict

@@ -20,6 +20,7 @@ from tds_jax.fields import (
 from tds_jax.voxel.data.resize import MODES
 
 AUTOENCODERS = ("vae", "vqvae")
+DIRECT = "direct"
 GENERATORS = ("diffusion", "consistency")
 MAX_LEVELS = 4  # the original's strides are known for so many
 ATTENTION_HEADS = 4
@@ -29,12 +30,13 @@ ATTENTION_HEADS = 4
 class VoxelModelConfig(Settings, group="model"):
     """The autoencoder, and for the generators what works on its latents.
 
-    name: 'vae' and 'vqvae' learn volumes; 'diffusion' learns latents of a trained one, given the
-    radar; 'consistency' learns to do so in few steps from a trained diffusion;
-    'package.module:Name', a network of one's own, learns the target's volume from the radar's.
+    name: 'vae' and 'vqvae' learn volumes; 'direct' learns the target's volume from the radar's, as
+    does 'package.module:Name', a network of one's own; 'diffusion' learns latents of a trained
+    autoencoder, given the radar; 'consistency' learns to do so in few steps from a trained
+    diffusion.
     """
 
-    name: str = field(metadata=one_of_or_own(*AUTOENCODERS, *GENERATORS))
+    name: str = field(metadata=one_of_or_own(*AUTOENCODERS, DIRECT, *GENERATORS))
     base: int = field(metadata=at_least(1))
     multipliers: tuple[int, ...]
     blocks: int = field(metadata=between(0, 2))
@@ -47,6 +49,9 @@ class VoxelModelConfig(Settings, group="model"):
     restart_below: float = field(metadata=at_least(0))
     autoencoder: str
     teacher: str
+    direct: str
+    direct_width: int = field(metadata=at_least(2))
+    direct_multipliers: tuple[int, ...]
     condition_channels: int = field(metadata=at_least(1))
     condition_base: int = field(metadata=at_least(1))
     condition_blocks: int = field(metadata=at_least(0))
@@ -59,13 +64,15 @@ class VoxelModelConfig(Settings, group="model"):
     rho: float
     sigma_mean: float
     sigma_spread: float
+    guidance_dropout: float = field(metadata=between(0, 1))
+    guidance: float = field(metadata=at_least(0))
     sampler_steps: int = field(metadata=at_least(2))
     distillation_levels: int = field(metadata=at_least(2))
     jumps: tuple[int, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("multipliers", "unet_multipliers", "jumps"):
+        for name in ("multipliers", "unet_multipliers", "direct_multipliers", "jumps"):
             values = getattr(self, name)
             require(
                 len(values) > 0 and min(values) >= 1,
@@ -83,15 +90,13 @@ class VoxelModelConfig(Settings, group="model"):
             f"model.base={self.base} times model.multipliers[-1]={self.multipliers[-1]} must be "
             f"divisible by {ATTENTION_HEADS}, the heads of model.attention",
         )
+        self._require_unet("width", "unet_multipliers")
+        if self.direct or self.name == DIRECT:
+            self._require_unet("direct_width", "direct_multipliers")
         require(
-            self.width % 2 == 0,
-            f"model.width={self.width} must be even: half of the waves of time are sines",
-        )
-        middle = self.width * self.unet_multipliers[-1]
-        require(
-            middle % self.unet_heads == 0,
-            f"model.unet_heads={self.unet_heads} must divide the {middle} channels of the U-Net's "
-            "middle (model.width times model.unet_multipliers[-1])",
+            self.guidance == 1 or self.guidance_dropout > 0 or self.name != "diffusion",
+            f"model.guidance={self.guidance} needs estimates without a condition, which are not "
+            "learned with model.guidance_dropout=0; use 0.1, or model.guidance=1",
         )
         require(
             0 < self.sigma_min < self.sigma_max,
@@ -108,6 +113,18 @@ class VoxelModelConfig(Settings, group="model"):
             f"configs/voxel_{config}.py and name its workdir",
         )
 
+    def _require_unet(self, width_name: str, multipliers_name: str) -> None:
+        width, deepest = getattr(self, width_name), getattr(self, multipliers_name)[-1]
+        require(
+            width % 2 == 0,
+            f"model.{width_name}={width} must be even: half of the waves of time are sines",
+        )
+        require(
+            width * deepest % self.unet_heads == 0,
+            f"model.unet_heads={self.unet_heads} must divide the {width * deepest} channels of the "
+            f"U-Net's middle (model.{width_name} times model.{multipliers_name}[-1])",
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class VoxelDataConfig(SourceConfig):
@@ -118,6 +135,7 @@ class VoxelDataConfig(SourceConfig):
     shape: tuple[int, ...]
     multiple: tuple[int, ...]
     ranges: tuple[float, ...]
+    sweeps: int = field(metadata=at_least(1))
     augment_flip: float
     augment_noise: float
     augment_intensity_noise: float
@@ -215,14 +233,17 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     """An older run's settings under the names of now.
 
     decoder_chunk meant nothing here. The U-Net had one head before their number was a setting; of
-    an autoencoder's run the number means nothing, and it is the original's. One file of volumes
+    an autoencoder's run the number means nothing, and it is the original's. A diffusion saw the
+    radar alone and always. One file of volumes
     that could not be read ended a run.
     """
     memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
     model = values["model"]
     heads = {"unet_heads": 1 if model["name"] in GENERATORS else ATTENTION_HEADS}
-    data = {"max_bad_files": 0, "source": ""} | values["data"]
-    return values | {"memory": memory, "model": heads | model, "data": data}
+    direct = {"direct": "", "direct_width": 16, "direct_multipliers": (1, 2, 4)}
+    guidance = {"guidance_dropout": 0.0, "guidance": 1.0}
+    data = {"max_bad_files": 0, "source": "", "sweeps": 1} | values["data"]
+    return values | {"memory": memory, "model": heads | direct | guidance | model, "data": data}
 
 
 def settings(config: Config) -> VoxelEvalConfig:

@@ -1,8 +1,10 @@
 """A voxel model beside its baselines, at thresholds chosen on validation."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -10,23 +12,29 @@ from flax import nnx
 from tds_jax.data import json_file
 from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
+from tds_jax.engine.intervals import Resampled, verdict
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.voxel import figures, space
-from tds_jax.voxel.config import settings
+from tds_jax.voxel.config import DIRECT, settings
 from tds_jax.voxel.data.source import Statistics, VoxelPairs
+from tds_jax.voxel.distributions import Patterns, Reliability, of_samples
+from tds_jax.voxel.methods.generation import SAMPLE, SAMPLES
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.metrics import States, ThresholdSweep, compare, dilated, split_groups
+from tds_jax.voxel.spread import blocks_of
 from tds_jax.voxel.task import VoxelTask
 
 HEADLINE = (
-    *("iou", "precision", "recall", "chamfer_m", "bev_iou", "count_ratio"),
-    *("intensity_mae", "doppler_mae_m_s"),
+    *("iou", "precision", "recall", "chamfer_m", "bev_iou", "count_ratio", "pattern_jsd", "ece"),
+    *("intensity_mae", "doppler_mae_m_s", "sample_iou", "best_iou", "diversity"),
 )
+HIGHER = {"iou": True, "chamfer_m": False, "bev_iou": True, "pattern_jsd": False}  # is better
 SHOWN_GROUPS = ("range",)
 THRESHOLDS = "thresholds.json"
 FIXED = 0.5  # for what is 0 or 1, and for models that were never calibrated
 GRID = np.linspace(0.01, 0.99, 99)
-RADAR, PRIOR = "radar", "prior"
+RADAR, PRIOR, LINEAR = "radar", "prior", "linear"
+BASELINES = (DIRECT, RADAR, f"{RADAR}_dilated", LINEAR, PRIOR, "mean", "empty")
 
 Frame = Mapping[str, np.ndarray]
 """One example: radar, target (D, H, W, 4) and weight (D, H, W)."""
@@ -60,13 +68,15 @@ class Thresholds:
 
 
 def calibrate(task: VoxelTask, run: Evaluator, weights: str) -> Thresholds:
-    """For each method and the prior, the threshold with the highest IoU over all validation.
+    """For each method, the prior and the linear one, the threshold with the highest IoU over all
+    validation.
 
     weights: fingerprint of the model that `run` evaluates.
     """
     sweeps: dict[str, ThresholdSweep] = {}
-    for frame, volumes in frames(run, task.data.pairs("val")):
-        for name, volume in (volumes | {PRIOR: task.data.statistics.prior}).items():
+    for frame, volumes, _ in frames(run, task.data.pairs("val")):
+        volumes |= {PRIOR: task.data.statistics.prior, LINEAR: task.linear(frame["radar"])}
+        for name, volume in volumes.items():
             truth, weight = frame["target"][..., 0], frame["weight"]
             sweep = ThresholdSweep.of(volume[..., 0], truth, weight, GRID)
             sweeps[name] = sweeps[name].merge(sweep) if name in sweeps else sweep
@@ -83,23 +93,67 @@ def evaluate(task: VoxelTask, model: nnx.Module, split: str, workdir: Path | Non
     thresholds = calibrate(task, run, fingerprint(model))
     if workdir:
         thresholds.write(workdir)
-    found: dict[str, States] = {}
     source = task.data.pairs(split)
+    block, drawn = blocks_of(source.frames)
+    found: dict[str, dict[int, States]] = {}
     places = np.linspace(0, len(source) - 1, settings(task.config).renders)
-    drawn = set(places.astype(int).tolist())
-    for i, (frame, volumes) in enumerate(frames(run, source)):
+    rendered = set(places.astype(int).tolist())
+    for i, (frame, volumes, samples) in enumerate(frames(run, source)):
+        names = list(volumes)
         volumes |= baselines(task, frame)
         for name, volume in volumes.items():
-            at = thresholds.of(name)
-            states = compare(volume, frame["target"], frame["weight"], task.data.geometry, at)
-            found[name] = metrics.merge(found[name], states) if name in found else states
-        if workdir and i in drawn:
+            states = _states(task, frame, volume, thresholds.of(name))
+            if name == MODEL and samples is not None:
+                states |= _of_samples(frame, samples, thresholds.of(SAMPLE))
+            own = found.setdefault(name, {})
+            own[block[i]] = metrics.merge(own[block[i]], states) if block[i] in own else states
+        if workdir and i in rendered:
             seen = source.frames[i]
             title = f"{split}, frame {i}: {seen.scene} {seen.name}"
-            _draw(task, workdir / "plots" / f"{split}_{i:04d}", title, frame, volumes, thresholds)
-    count = len(source)
-    rows = [row for name, states in found.items() for row in _rows(split, name, states, count)]
-    return Report(rows, HEADLINE, SHOWN_GROUPS, notes=_notes(thresholds))
+            shown = {name: volumes[name] for name in (RADAR, LINEAR, *names)}
+            _draw(task, workdir / "plots" / f"{split}_{i:04d}", title, frame, shown, thresholds)
+    rows, verdicts = _spread(split, found, len(source))
+    return Report(
+        rows,
+        HEADLINE,
+        SHOWN_GROUPS,
+        notes=_notes(thresholds),
+        verdict=verdicts,
+        drawn=drawn,
+    )
+
+
+def _spread(
+    split: str, found: Mapping[str, Mapping[int, States]], count: int
+) -> tuple[list[Row], tuple[str, ...]]:
+    """Rows with intervals of the states by method and block, and how the model stands."""
+    rows = []
+    for name, blocks in found.items():
+        rows += _rows(split, name, functools.reduce(metrics.merge, blocks.values()), count)
+    whole = {
+        name: [split_groups(blocks[number])[0] for number in sorted(blocks)]
+        for name, blocks in found.items()
+    }
+    rows = Resampled.of(whole).rows(rows)
+    judged = [row for row in rows if row.method in (MODEL, *BASELINES)]
+    return rows, verdict(judged, HIGHER)
+
+
+def _states(task: VoxelTask, frame: Frame, volume: np.ndarray, threshold: float) -> States:
+    """Of one answer to a frame."""
+    target, weight = frame["target"], frame["weight"]
+    inside = weight > 0
+    predicted, true = (volume[..., 0] > threshold) & inside, (target[..., 0] > 0) & inside
+    return compare(volume, target, weight, task.data.geometry, threshold) | {
+        "pattern": Patterns.of(predicted, true),
+        "reliability": Reliability.of(volume[inside, 0], true[inside]),
+    }
+
+
+def _of_samples(frame: Frame, samples: np.ndarray, threshold: float) -> States:
+    """Of the occupancies (S, D, H, W) of several samples."""
+    inside = frame["weight"] > 0
+    return of_samples(list((samples > threshold) & inside), (frame["target"][..., 0] > 0) & inside)
 
 
 def baselines(task: VoxelTask, frame: Frame) -> Volumes:
@@ -108,13 +162,15 @@ def baselines(task: VoxelTask, frame: Frame) -> Volumes:
     radar: the radar's own voxels; radar_dilated: and their neighbours; both with the reflectivity
     that the radar's intensity stands for and the mean values of the train split elsewhere. prior:
     how often each voxel is occupied in the train split, with its mean values. mean: the split's
-    occupancy and mean values everywhere, hence nothing occupied. empty: nothing.
+    occupancy and mean values everywhere, hence nothing occupied. empty: nothing. linear: see
+    `linear`.
     """
     known, radar = task.data.statistics, frame["radar"]
     constant = np.concatenate([[np.float32(known.occupancy)], known.target_mean[1:]])
     return {
         RADAR: as_target(radar, known),
         f"{RADAR}_dilated": as_target(dilated(radar, settings(task.config).dilation), known),
+        LINEAR: task.linear(radar),
         PRIOR: known.prior,
         "mean": np.broadcast_to(constant, radar.shape),
         "empty": np.zeros_like(radar),
@@ -129,19 +185,31 @@ def as_target(radar: np.ndarray, known: Statistics) -> np.ndarray:
     """
     slope, offset = known.reflectivity
     values = radar.copy()
+    values[..., 0] = radar[..., 0] > 0  # an earlier sweep's voxels, too, are what was seen
     values[..., 1] = slope * radar[..., 1] + offset
     seen = radar[..., :1] > 0
     values[..., 1:] = np.where(seen, values[..., 1:], known.target_mean[1:])
     return values
 
 
-def frames(run: Evaluator, source: VoxelPairs) -> Iterator[tuple[Frame, Volumes]]:
-    """(example, {method: volume (D, H, W, 4)}) over a source, in order."""
+class Answered(NamedTuple):
+    """An example, {method: volume (D, H, W, 4)}, and the occupancies (S, D, H, W) of samples, or
+    None of a method that has one answer."""
+
+    frame: Frame
+    volumes: Volumes
+    samples: np.ndarray | None
+
+
+def frames(run: Evaluator, source: VoxelPairs) -> Iterator[Answered]:
+    """Every example of a source, in order."""
     for batch, volumes in run.over(source):
+        samples = volumes.pop(SAMPLES, None)
         for i in np.flatnonzero(batch["example"] >= 0):
-            yield (
+            yield Answered(
                 {name: leaf[i] for name, leaf in batch.items()},
                 {name: volume[i] for name, volume in volumes.items()},
+                None if samples is None else samples[i],
             )
 
 
@@ -165,10 +233,9 @@ def _draw(
     place: Path,
     title: str,
     frame: Frame,
-    volumes: Volumes,
+    shown: Volumes,
     thresholds: Thresholds,
 ) -> None:
-    shown = {method: volumes[method] for method in (RADAR, MODEL)}
     rows = {
         method: cut(volume, frame["weight"], thresholds.of(method))
         for method, volume in shown.items()

@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
+import jax
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -28,6 +29,7 @@ HEIGHT_BANDS_M = (-6.0, -1.0, 1.0, 3.0, 10.0)
 States = dict[str, Any]
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cells(Additive):
     """True positives, false positives and false negatives of cells."""
@@ -56,6 +58,7 @@ class Cells(Additive):
         }
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Points(Additive):
     """Distances between two point sets, summed over frames; counts of points near the others."""

@@ -26,7 +26,8 @@ from tds_jax.voxel.data import pcd, ply
 from tds_jax.voxel.data.clouds import LAYOUTS
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.known import KNOWN
-from tds_jax.voxel.data.volumes import KINDS, STORE, TARGET, Volume, VolumeFiles, write_npz
+from tds_jax.voxel.data.sweeps import before, merged
+from tds_jax.voxel.data.volumes import KINDS, STORE, TARGET, Place, Volume, VolumeFiles, write_npz
 from tds_jax.voxel.evaluation import FIXED, THRESHOLDS, Thresholds
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.prepare import Prepare
@@ -91,7 +92,7 @@ class Predict:
             for done, (name, place, goal) in enumerate(own):
                 progress(done, len(own), name)
                 try:
-                    volume = how.read(place)
+                    volume = _accumulated(task, how, place)
                 except UserError as error:
                     if total == 1:
                         raise
@@ -166,6 +167,23 @@ class Predict:
         sensor = "radar" if task.generates else "LiDAR"
         volumes = VolumeFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20)
         return Arriving(sensor, grid, layout, calibration, PointCounts(), volumes)
+
+
+def _accumulated(task: VoxelTask, how: Arriving, place: Place) -> Volume:
+    """A volume, for a model of several sweeps with those before it."""
+    newest, sweeps = how.read(place), task.data.sweeps
+    if sweeps == 1 or not task.generates:
+        return newest
+    if place.stop >= 0 or arriving.is_cloud(Path(place.path)):
+        raise UserError(
+            f"{place.path}: the run merges data.sweeps={sweeps} of the radar; give volumes of a "
+            "scene, SCENE/radar_voxel/*.npz, with poses.txt in the scene"
+        )
+    earlier = [
+        (how.read(one.radar), np.reshape(one.matrix, (4, 4)))
+        for one in before(Path(place.path), sweeps)
+    ]
+    return merged(newest, earlier, sweeps, task.data.native_geometry)
 
 
 def _say_left_out(error: UserError) -> None:

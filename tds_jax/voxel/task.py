@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -17,15 +18,16 @@ from tds_jax.errors import UserError
 from tds_jax.fields import require
 from tds_jax.own import is_own
 from tds_jax.tasks import DataAbout
-from tds_jax.voxel.config import ATTENTION_HEADS, GENERATORS
+from tds_jax.voxel.config import ATTENTION_HEADS, AUTOENCODERS, DIRECT, GENERATORS
 from tds_jax.voxel.data.dataset import Examples, VoxelData
 from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.data.voxelise import need_words
+from tds_jax.voxel.linear import Linear, fitted
 from tds_jax.voxel.methods import build, trained
+from tds_jax.voxel.methods.answering import Answering
 from tds_jax.voxel.methods.autoencoding import Autoencoding
 from tds_jax.voxel.methods.distillation import Distillation
 from tds_jax.voxel.methods.generation import Diffusion
-from tds_jax.voxel.methods.own import Answering
 from tds_jax.voxel.networks import torch_names, unet_names
 
 
@@ -55,13 +57,15 @@ class Method(Protocol):
     def volumes(self, model: Any, batch: Batch) -> dict[str, jax.Array]:
         """What there is to evaluate: name -> (B, D, H, W, 4) raw, channel 0 a probability.
 
-        'model' is what the run is about and what is predicted.
+        'model' is what the run is about and what is predicted; 'samples' (B, S, D, H, W) the
+        probabilities of several answers, if that is their mean.
         """
 
 
 METHODS: dict[str, type[Method]] = {
     "vae": Autoencoding,
     "vqvae": Autoencoding,
+    "direct": Answering,
     "diffusion": Diffusion,
     "consistency": Distillation,
 }
@@ -84,7 +88,7 @@ class VoxelTask:
     @property
     def generates(self) -> bool:
         """True for methods that answer to a radar volume; others reconstruct targets."""
-        return self.latent or is_own(self.config.model.name)
+        return self.config.model.name not in AUTOENCODERS
 
     @property
     def latent(self) -> bool:
@@ -113,6 +117,11 @@ class VoxelTask:
     def data_about(self) -> DataAbout:
         """Scenes, frames and the grid."""
         return self.data.about()
+
+    @functools.cached_property
+    def linear(self) -> Linear:
+        """The regression of the train split."""
+        return fitted(self.data)
 
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model."""
@@ -179,7 +188,8 @@ class VoxelTask:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(params, rest) with the network of a PyTorch checkpoint: autoencoder or U-Net.
 
-        What the original does not have (statistics, the radar's encoder) stays as it is.
+        The original's encoder of the radar is its autoencoder's: so is ours where the sizes are
+        alike, else it stays random, which is said. Statistics stay as they are.
         """
         name = self.config.model.name
         if name == "diffusion":
@@ -189,8 +199,15 @@ class VoxelTask:
                 f"model.unet_heads={heads}, but the original's latent U-Net attends with "
                 f"{ATTENTION_HEADS}, which no weight tells; use {ATTENTION_HEADS}",
             )
-            return params | {"unet": unet_names.import_params(params["unet"], tensors)}, rest
-        if is_own(name):
+            params = params | {"unet": unet_names.import_params(params["unet"], tensors)}
+            encoder = unet_names.radar_encoder(params["encoder"], rest["autoencoder"])
+            if encoder is None:
+                print(f"note: {unet_names.STAYS_RANDOM}", file=sys.stderr)
+                return params, rest
+            # As the original: the autoencoder's own encoder, in the units of what it was given.
+            units = {"radar": rest["autoencoder"]["target"]}
+            return params | {"encoder": encoder}, rest | units
+        if is_own(name) or name == DIRECT:
             raise UserError(f"model.name={name!r} is no network of the original's; import has none")
         if name == "consistency":
             raise UserError("model.name='consistency' learns changes of a teacher; import that")

@@ -13,6 +13,8 @@ SETTINGS = {
     "model.multipliers": (1, 2),
     "model.blocks": 0,
     "model.latent_channels": 2,
+    "model.direct_width": 4,
+    "model.direct_multipliers": (1, 2),
     "model.width": 4,
     "model.unet_multipliers": (1,),
     "model.condition_channels": 2,

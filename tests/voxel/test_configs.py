@@ -18,7 +18,10 @@ from tds_jax.voxel.task import VoxelTask
 from tests.voxel import golden
 
 PUBLISHED = {"voxel_ultra": 694_788, "voxel_light": 7_652_628, "voxel_standard": 40_847_092}
-OTHERS = ("voxel_base", "voxel_lightweight", "voxel_vqvae", "voxel_diffusion", "voxel_consistency")
+OTHERS = (
+    *("voxel_base", "voxel_lightweight", "voxel_vqvae", "voxel_direct"),
+    *("voxel_diffusion", "voxel_consistency"),
+)
 
 
 def resolved(name="voxel_base", **changes):
@@ -73,6 +76,14 @@ def test_augmentation_is_off_unless_asked_for():
             r"model.base=7 .* divisible by 4, the heads",
         ),
         ({"model__width": 5}, r"model.width=5 must be even"),
+        (
+            {"model__name": "direct", "model__direct_width": 5},
+            r"model.direct_width=5 must be even",
+        ),
+        (
+            {"model__name": "diffusion", "model__autoencoder": "x", "model__guidance": 2.0},
+            r"model.guidance=2.0 needs estimates without a condition",
+        ),
         ({"model__unet_heads": 5}, r"model.unet_heads=5 must divide the 96 channels"),
         ({"model__sigma_min": 90.0}, r"sigma_min=90.0 and model.sigma_max=80.0 must be"),
         ({"loss__reconstruction": "l2"}, r"loss.reconstruction='l2' is not known; use one of"),
@@ -106,10 +117,12 @@ def test_the_originals_autoencoder_comes_in_and_statistics_stay():
     assert rest == abstract(task)[1]
 
 
-def test_the_originals_u_net_comes_in_and_the_radars_encoder_stays():
-    task = VoxelTask(resolved("voxel_diffusion", model__unet_multipliers=(1, 2, 3)))
+def test_the_originals_u_net_comes_in_and_the_radars_encoder_stays_which_is_said(capsys):
+    given = {"model__unet_multipliers": (1, 2, 3), "model__condition_channels": 4}
+    task = VoxelTask(resolved("voxel_diffusion", **given, model__condition_base=8))
     before = abstract(task)
     params, rest = task.import_params(*before, golden.fill(golden.shapes("ldm_unet_main")))
+    assert "the encoder of the radar has other sizes" in capsys.readouterr().err
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params["unet"]))
     assert (params["encoder"], rest) == (before[0]["encoder"], before[1])
 

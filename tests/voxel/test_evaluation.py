@@ -64,6 +64,55 @@ def test_thresholds_are_chosen_on_validation_and_nowhere_else(task, tmp_path):
     assert report.value("recall") == 1
 
 
+class Sampling(Blurred):
+    """Two samples, of which the second has everything and the first half of it, and their mean."""
+
+    def volumes(self, model, batch):
+        full = (batch["target"][..., 0] > 0).astype(jnp.float32)
+        half = full.at[:, :, ::2].set(0.0)
+        of = {"model": (half + full) / 2, "sample": half}
+        volumes = {
+            name: jnp.concatenate([p[..., None], batch["target"][..., 1:]], axis=-1)
+            for name, p in of.items()
+        }
+        return volumes | {"samples": jnp.stack([half, full], axis=1)}
+
+
+def test_samples_are_judged_one_by_one_beside_their_mean(task, tmp_path):
+    task.method = Sampling()
+    report = evaluation.evaluate(task, nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "test", tmp_path)
+    assert report.value("iou") == report.value("best_iou") == 1
+    half = report.value("iou", "sample")
+    assert 0.2 < half < 0.8
+    assert report.value("sample_iou") == pytest.approx((1 + half) / 2)
+    assert 0 < report.value("diversity") < 0.8
+    assert report.value("pattern_jsd") == 0 < report.value("pattern_jsd", "sample")
+    assert set(Thresholds.read(tmp_path).value) == {"model", "sample", "prior", "linear"}
+    with pytest.raises(KeyError):
+        report.value("diversity", "sample")
+
+
+def test_intervals_are_over_scenes_and_a_baseline_that_wins_is_named(tmp_path):
+    scenes = {"data__synthetic_scenes": 7, "data__synthetic_frames": 1}
+    scenes |= {"data__train_scenes": ("street00",), "data__val_scenes": ("street01",)}
+    scenes |= {"data__test_scenes": tuple(f"street{n:02d}" for n in range(2, 7))}
+    task = small_task(tmp_path, **scenes)
+
+    class Silent(Blurred):
+        def volumes(self, model, batch):
+            return {"model": jnp.zeros_like(batch["target"])}
+
+    for method, first in ((Blurred(), ("the model beats every baseline by",)), (Silent(), ())):
+        task.method = method
+        report = evaluation.evaluate(task, nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "test", None)
+        assert report.drawn == "5 scenes"
+        assert all(word in report.verdict[0] for word in first)
+    assert report.verdict[0].startswith("iou: ")
+    assert " beats the model by " in report.verdict[0]
+    radar = next(r for r in report.rows if (r.group, r.method, r.metric) == ("all", "radar", "iou"))
+    assert radar.low <= radar.value <= radar.high
+
+
 def test_the_mean_and_the_prior_are_those_of_the_train_split(task):
     known = task.data.statistics
     frame = task.data.pairs("test").example(0, None)

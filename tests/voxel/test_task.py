@@ -30,6 +30,8 @@ from tds_jax.voxel.methods import build, generation, trained
 from tds_jax.voxel.methods import diffusion as levels_of
 from tds_jax.voxel.methods.autoencoding import Usage
 from tds_jax.voxel.methods.latents import fingerprint
+from tds_jax.voxel.methods.model import LatentDenoiser
+from tds_jax.voxel.networks import unet_names
 from tds_jax.voxel.prepare import Prepare
 from tests.begun import begun
 from tests.voxel.files import SHAPE, make_volume, write_scene
@@ -66,11 +68,13 @@ def on_diffusion(place):
 
 @pytest.mark.long
 def test_all_train_those_first_that_others_learn_from(tmp_path):
+    seen = {"model__direct": str(tmp_path / "direct"), "eval__samples": 2}
     for folder, changes in (
         ("vqvae", {"model__name": "vqvae", "model__codes": 8}),
         ("vae", {}),
-        ("diffusion", on_vae(tmp_path)),
-        ("consistency", on_diffusion(tmp_path)),
+        ("direct", DIRECT),
+        ("diffusion", on_vae(tmp_path) | seen),
+        ("consistency", on_diffusion(tmp_path) | seen),
     ):
         config = small_config(tmp_path, **changes)
         task = tasks.get(config)
@@ -167,10 +171,10 @@ def test_a_student_without_changes_is_its_teacher(diffusion, consistency):
 def test_evaluation_lists_methods_and_baselines_and_keeps_thresholds(place, vae):
     task, model = vae
     report = evaluation.evaluate(task, model, "test", place / "vae")
-    baselines = {"radar", "radar_dilated", "prior", "mean", "empty"}
+    baselines = {"radar", "radar_dilated", "linear", "prior", "mean", "empty"}
     assert {row.method for row in report.rows} == {"model", *baselines}
     kept = evaluation.Thresholds.read(place / "vae")
-    assert set(kept.value) == {"model", "prior"}
+    assert set(kept.value) == {"model", "prior", "linear"}
     assert report.value("iou", "empty") == 0
     assert report.value("iou", "radar_dilated") >= 0
     assert len(list((place / "vae" / "plots").glob("test_*.png"))) == 1
@@ -535,3 +539,167 @@ def test_a_student_learns_from_what_the_radar_saw(consistency):
     batch = batch_of(task, range(3))
     np.testing.assert_array_equal(model.teacher.condition(batch["radar"]), 0)
     assert objective(task, model, batch) != objective(task, model, without_radar(batch))
+
+
+@pytest.fixture(scope="module")
+def direct(place):
+    return begun(place / "direct", small_config(place, **DIRECT))
+
+
+DIRECT = {"model__name": "direct"}
+
+
+@pytest.fixture(scope="module")
+def told(place, vae, direct):
+    """A diffusion that sees one answer, too."""
+    changes = on_vae(place) | {"model__direct": str(place / "direct")}
+    return begun(place / "told", small_config(place, **changes))
+
+
+def test_one_answer_is_a_function_of_the_radar_and_of_where_a_cell_is(direct):
+    task, model = direct
+    batch = batch_of(task, range(3))
+    batch = {"radar": batch["radar"], "key": batch["key"]}
+    run = compiled(model, lambda model, batch: task.method.volumes(model, batch)["model"])
+    volume = run(batch)
+    assert volume.shape == batch["radar"].shape
+    assert ((volume[..., 0] > 0) & (volume[..., 0] < 1)).all()
+    assert not np.allclose(volume, run(without_radar(batch)), atol=1e-3)
+    moved = run(batch | {"radar": jnp.roll(batch["radar"], 2, axis=2)})
+    assert not np.allclose(np.roll(volume, 2, axis=2)[:, 1:-1, 3:-1], moved[:, 1:-1, 3:-1])
+
+
+@pytest.mark.long
+def test_a_diffusion_carries_the_answer_it_sees_frozen(direct, told):
+    task, model = told
+    ours, theirs = trained.leaves(model.direct), trained.leaves(direct[1])
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert set(split(model)[1]) == {"encoder", "unet"}
+    radar = batch_of(task, range(3))["radar"]
+    graphdef, state = nnx.split(model)
+    condition = jax.jit(lambda state: nnx.merge(graphdef, state).condition(radar))
+    other = nnx.merge(graphdef, state)
+    other.direct.around.network = silenced(other.direct.around.network)
+    assert not np.allclose(condition(state), condition(nnx.state(other)))
+    batch = {name: batch_of(task, [0])[name] for name in ("radar", "key")}
+    answer = compiled(model, lambda model, batch: generation.one_answer(model, batch))(batch)
+    run = compiled(direct[1], lambda model, batch: direct[0].method.volumes(model, batch))
+    np.testing.assert_allclose(answer["direct"], run(batch)["model"], rtol=1e-4, atol=1e-4)
+    alone = dataclasses.replace(task.config.model, direct="")
+    assert task.method.digest() != task.under(replaced(task.config, alone)).method.digest()
+
+
+def replaced(config, model):
+    return dataclasses.replace(config, model=model)
+
+
+GUIDED = {"model__guidance_dropout": 0.5, "model__guidance": 2.0, "model__name": "diffusion"}
+
+
+@pytest.fixture(scope="module")
+def guided(place):
+    """(the method of a diffusion, a batch of it), without a model."""
+    method = generation.Diffusion(small_config(place, **GUIDED, model__autoencoder="x"))
+    keys = np.random.default_rng(0).integers(2**32, size=(6, 2), dtype=np.uint32)
+    batch = {"radar": jnp.ones((6, 4, 8, 8, 4)), "key": jnp.asarray(keys), "weight": jnp.ones(6)}
+    return method, batch | {"latent": jnp.ones((6, 4, 4, 4, 2))}
+
+
+def test_guidance_goes_on_from_what_is_likely_without_a_condition(guided):
+    method, batch = guided
+    model = SimpleNamespace(guidance=2.0, denoise=lambda condition: lambda x, sigma: x + condition)
+    condition, x = jnp.full((3, 2), 5.0), jnp.ones((3, 2))
+    estimate = LatentDenoiser.guided(model, condition)
+    np.testing.assert_allclose(estimate(x, jnp.ones(3)), 1 + 2 * 5.0)
+    model.guidance = 1.0
+    np.testing.assert_allclose(LatentDenoiser.guided(model, condition)(x, jnp.ones(3)), 1 + 5.0)
+    asked = SimpleNamespace(
+        condition=lambda radar: radar, guided=lambda condition: lambda x, sigma: 0 * x + 3.0
+    )
+    drawn = generation.sampler(method._config, asked, batch)(1)
+    np.testing.assert_allclose(drawn, 3.0, rtol=1e-5)
+
+
+def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided):
+    method, batch = guided
+    seen = []
+
+    def denoise(condition):
+        seen.append(condition)
+        return lambda x, sigma: x
+
+    model = SimpleNamespace(
+        data=0.5, scaled=lambda latent: latent, denoise=denoise,
+        condition=lambda radar: jnp.ones((len(radar), 4, 4, 4, 2)),
+    )  # fmt: skip
+    method.loss(model, batch, train=True)
+    method.loss(model, batch | {"key": batch["key"][::-1]}, train=True)
+    method.loss(model, batch, train=False)
+    kept = [np.asarray(one).reshape(6, -1) for one in seen]
+    assert set(kept[0].min(axis=1)) == set(kept[0].max(axis=1)) == {0.0, 1.0}
+    np.testing.assert_array_equal(kept[1], kept[0][::-1])
+    assert kept[2].all()  # looks on validation are of the model as it samples
+
+
+def test_samples_are_independent_draws_and_their_mean():
+    def one(draw):
+        return jnp.full((2, 1, 1, 1, 4), draw, jnp.float32)
+
+    mean, first, each = generation.drawn(one, 3)
+    np.testing.assert_array_equal(mean, np.full((2, 1, 1, 1, 4), 2))
+    np.testing.assert_array_equal(first, one(1))
+    np.testing.assert_array_equal(each[0].ravel(), [1, 2, 3])
+    assert set(generation.with_samples(first, each)) == {"sample", "samples"}
+    assert generation.with_samples(first, each[:, :1]) == {}
+
+
+def test_latents_of_a_codebook_are_looked_up_before_they_are_decoded(place):
+    config = small_config(place, model__name="vqvae", model__codes=8)
+    model = build.autoencoder(config, nnx.Rngs(0))
+    codes = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    model.network.codebook.codes[...] = jnp.asarray(codes)
+    exact = codes[np.arange(8).repeat(8)].reshape(1, 4, 4, 4, 2)
+    apart = np.linalg.norm(codes[:, None] - codes[None], axis=-1)
+    near = exact + np.float32(0.1) * apart[apart > 0].min()
+    asked = []
+    model.network.decode = lambda z: asked.append(z) or jnp.zeros((1, 4, 8, 8, 4))
+    model.decode(jnp.asarray(near))
+    # the codes are found again, but for a rounding of z + (code - z)
+    np.testing.assert_allclose(asked[0], exact, atol=1e-5)
+
+
+@pytest.mark.long
+def test_an_imported_diffusion_sees_the_radar_as_its_autoencoder_does(place, vae):
+    model = vae[0].config.model
+    sizes = {"model__condition_base": model.base, "model__condition_blocks": model.blocks}
+    sizes |= {"model__condition_channels": model.latent_channels}
+    task, begun_model = begun(place / "in", small_config(place, **on_vae(place), **sizes))
+    _, params, rest = split(begun_model)
+    encoder = unet_names.radar_encoder(params["encoder"], rest["autoencoder"])
+    nnx.update(begun_model.encoder, jax.tree.map(jnp.asarray, encoder))
+    nnx.update(begun_model.radar, rest["autoencoder"]["target"])
+    batch = {"radar": batch_of(task, range(1))["radar"]}
+    seen = compiled(begun_model, lambda model, batch: model.condition(batch["radar"]))(batch)
+    expected = compiled(vae[1], lambda model, batch: model.latent(batch["radar"]))(batch)
+    # f32 sums of a hundred products, through four layers
+    np.testing.assert_allclose(seen, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_originals_encoder_of_the_radar_is_two_convolutions_in_one():
+    rng = np.random.default_rng(0)
+    out = {"kernel": rng.normal(size=(1, 1, 1, 3, 4)), "bias": rng.normal(size=4)}
+    point = {"kernel": rng.normal(size=(1, 1, 1, 2, 2)), "bias": rng.normal(size=2)}
+    encoder = {"out": {"norm": {"scale": np.ones(3)}, "conv": out}, "down": {"bias": np.ones(5)}}
+    network = {"encoder": encoder, "quant_conv": point}
+    ours = {"kernel": np.zeros((1, 1, 1, 3, 2)), "bias": np.zeros(2)}
+    params = encoder | {"out": {"norm": encoder["out"]["norm"], "conv": ours}}
+    found = unet_names.radar_encoder(params, {"network": network})
+    x = rng.normal(size=(7, 3))
+    means = (x @ out["kernel"][0, 0, 0] + out["bias"])[:, :2]
+    conv = found["out"]["conv"]
+    expected = means @ point["kernel"][0, 0, 0] + point["bias"]
+    np.testing.assert_allclose(x @ conv["kernel"][0, 0, 0] + conv["bias"], expected, rtol=1e-12)
+    assert found["down"] is encoder["down"]
+    other = params | {"down": {"bias": np.ones(6)}}
+    assert unet_names.radar_encoder(other, {"network": network}) is None
+    assert unet_names.radar_encoder(params, {"network": {"encoder": encoder}}) is None

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tds_jax.config import SPLITS, Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import fingerprint
 from tds_jax.errors import UserError
+from tds_jax.fields import require
 from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import VoxelDataConfig
@@ -30,6 +32,7 @@ from tds_jax.voxel.data.source import (
     native_shape,
     split_frames,
 )
+from tds_jax.voxel.data.sweeps import with_earlier
 from tds_jax.voxel.data.volumes import GEOMETRY, Scene, VolumeFiles, find_scenes, half_scenes
 
 SHARED_CHANGES = ("flip", "intensity", "doppler")  # augmentations that change the target, too
@@ -76,6 +79,11 @@ class VoxelData:
         return self._grid.geometry(self.native_geometry)
 
     @property
+    def sweeps(self) -> int:
+        """How many of the radar make one."""
+        return self._data.sweeps
+
+    @property
     def grid(self) -> Grid:
         """From the files' grid to the model's."""
         return self._grid
@@ -85,6 +93,13 @@ class VoxelData:
         data = self._data
         root = data.source or data.path or stand_in(self.cache, self._simulation(), "volumes")
         scenes, warnings = self._scenes(root)
+        if data.sweeps > 1:
+            require(
+                self._own is None,
+                f"data.sweeps={data.sweeps} needs poses.txt beside a scene's files, which "
+                f"data.source={data.source!r} has not; use 1, and let the source merge its own",
+            )
+            scenes = [with_earlier(one, Path(root) / one.name, data.sweeps) for one in scenes]
         chosen = {split: getattr(data, f"{split}_scenes") for split in SPLITS}
         parts, said = split_frames(scenes, chosen, data.split_ratio)
         warnings += said
@@ -176,12 +191,13 @@ class VoxelData:
         used |= {geometry} if os.path.exists(geometry) else set()
         return {os.path.relpath(path, root): path for path in sorted(used)}
 
-    def contents(self, split: str) -> str:
-        """Changes with the content of any file of the split's targets, and with their order."""
+    def contents(self, split: str, kinds: Sequence[str] = ("target",)) -> str:
+        """Changes with the content of any file of the split's volumes of some kinds, 'radar' and
+        'target', and with their order."""
         root, parts, _ = self._opened
-        places = [frame.target for frame in parts[split]]
         if self._own:
-            return self._own.contents(places)
+            return self._own.contents([frame.target for frame in parts[split]], kinds)
+        places = [getattr(frame, kind) for frame in parts[split] for kind in kinds]
         files = {os.path.relpath(place.path, root): place.path for place in places}
         spans = [(os.path.relpath(p.path, root), p.start, p.stop) for p in places]
         return fingerprint(files, spans)
@@ -194,7 +210,10 @@ class VoxelData:
                 f"{self._opened[0]}: the {split} split has no frame; add scenes or change "
                 "data.split_ratio"
             )
-        return VoxelPairs(frames, self._files, self._grid, self.volume_shape, augment)
+        geometry, sweeps = self.native_geometry, self._data.sweeps
+        return VoxelPairs(
+            frames, self._files, self._grid, self.volume_shape, augment, geometry, sweeps
+        )
 
     def augment(self, radar_only: bool) -> Augment | None:
         """The config's changes of training pairs, or those of them that leave the target alone."""

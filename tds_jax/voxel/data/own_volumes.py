@@ -1,6 +1,7 @@
 """Pairs of volumes that a source of one's own gives, as if they lay in files."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,11 +61,11 @@ class OwnVolumes(VolumeFiles):
         coords, features, shape = (np.asarray(values[n]) for n in ("coords", "features", "shape"))
         return checked(f"{where}: {kind}", coords, features, shape)
 
-    def contents(self, places: Sequence[Place]) -> str:
-        """Changes with any value of the targets, all of which are read, and with their order."""
+    def contents(self, places: Sequence[Place], kinds: Sequence[str]) -> str:
+        """Changes with any value of volumes of these kinds, all read, and with their order."""
         digest = hashlib.blake2b(digest_size=8)
-        for place in places:
-            volume = self.read(place, "target")
+        for place, kind in itertools.product(places, kinds):
+            volume = self.read(place, kind)
             for part in (volume.coords, volume.features, np.array(volume.shape)):
                 digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()

@@ -14,7 +14,8 @@ from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
 from tds_jax.voxel.data.augment import Augment
 from tds_jax.voxel.data.resize import Geometry, Grid
-from tds_jax.voxel.data.volumes import GEOMETRY, Frame, Scene, Volume, VolumeFiles
+from tds_jax.voxel.data.sweeps import merged
+from tds_jax.voxel.data.volumes import GEOMETRY, Frame, Place, Scene, Volume, VolumeFiles
 
 Split = dict[str, tuple[Frame, ...]]
 
@@ -24,7 +25,8 @@ class VoxelPairs:
 
     An example is `radar` and `target` (D, H, W, 4) and `weight` (D, H, W), which is 0 in padding;
     all f32, raw units. volume_shape: (X, Y, Z) that every file must have. augment: applied when an
-    example is asked for with a random generator.
+    example is asked for with a random generator. geometry: of the files' grid, and sweeps: how many
+    of the radar make one, see `sweeps.merged`.
     """
 
     def __init__(
@@ -34,7 +36,10 @@ class VoxelPairs:
         grid: Grid,
         volume_shape: tuple[int, int, int],
         augment: Augment | None,
+        geometry: Geometry | None = None,
+        sweeps: int = 1,
     ) -> None:
+        self._geometry, self._sweeps = geometry, sweeps
         self.frames = tuple(frames)
         self.grid = grid
         self.volume_shape = volume_shape
@@ -51,15 +56,24 @@ class VoxelPairs:
     def example(self, index: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """Example `index`; UserError when a file's grid is another than the first one's."""
         frame = self.frames[index]
-        radar = self.grid.arrange(self._read(frame, "radar"), pooled=())
-        target = self.grid.arrange(self._read(frame, "target"), pooled=(3,))
+        radar = self.grid.arrange(self._radar(frame), pooled=())
+        target = self.grid.arrange(self._read(frame.target, "target"), pooled=(3,))
         weight = self.grid.weight(self.volume_shape)
         if self._augment is not None and rng is not None:
             radar, target, weight = self._augment(radar, target, weight, rng)
         return {"radar": radar, "target": target, "weight": weight}
 
-    def _read(self, frame: Frame, kind: str) -> Volume:
-        place = getattr(frame, kind)
+    def _radar(self, frame: Frame) -> Volume:
+        newest = self._read(frame.radar, "radar")
+        if self._geometry is None or self._sweeps == 1:
+            return newest
+        earlier = [
+            (self._read(place, "radar"), np.reshape(matrix, (4, 4)))
+            for place, matrix in frame.earlier
+        ]
+        return merged(newest, earlier, self._sweeps, self._geometry)
+
+    def _read(self, place: Place, kind: str) -> Volume:
         volume = self._files.read(place, kind)
         if volume.shape != self.volume_shape:
             raise UserError(

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from tds_jax.voxel.data.clouds import Cloud
+from tds_jax.voxel.data.echoes import ghosts_of
 
 GROUND = -1.8
 # Per kind: mean radar intensity (dB), radar detections relative to a wall, mean LiDAR reflectivity.
@@ -19,6 +20,8 @@ MATERIALS = {
     "vehicle": (20.0, 2.5, 90.0),
 }
 KINDS = tuple(MATERIALS)
+WALL, VEHICLE = KINDS.index("wall"), KINDS.index("vehicle")
+BEHIND_DB, GHOST_DB = 6.0, 8.0  # weaker than what is seen: under a vehicle, off a wall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,21 +129,42 @@ class Surface:
     box: np.ndarray
 
 
-def visible_surface(boxes: Boxes, spacing: float) -> Surface:
-    """Points every `spacing` metres on the faces turned to the origin that nothing else hides."""
+def surfaces(boxes: Boxes, spacing: float) -> tuple[Surface, Surface]:
+    """Points every `spacing` metres on the faces turned to the origin, (seen, veiled).
+
+    Seen: nothing else hides them. Veiled: vehicles alone hide them, under which a radar looks
+    through.
+    """
     pieces = [
         (points, np.full(len(points), i))
         for i in range(len(boxes.kind))
         for points in _faces(boxes.centre[i], boxes.size[i], spacing)
     ]
     if not pieces:
-        return Surface(np.zeros((0, 3)), np.zeros(0, np.int64))
+        nothing = Surface(np.zeros((0, 3)), np.zeros(0, np.int64))
+        return nothing, nothing
     points, box = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    ways = points.T.copy()
-    for i in np.argsort(np.abs(boxes.centre).sum(axis=1)):  # the near ones hide most
-        seen = (box == i) | ~_passes(ways, boxes.centre[i], boxes.size[i])
-        ways, box = ways[:, seen], box[seen]
-    return Surface(ways.T, box)
+    nearest = np.argsort(np.abs(boxes.centre).sum(axis=1))  # the near ones hide most
+    vehicles = boxes.kind[nearest] == VEHICLE
+    kept = np.arange(len(box))
+    for i in nearest[~vehicles]:
+        kept = kept[_not_behind(points[kept], box[kept], boxes, i)]
+    seen = kept
+    for i in nearest[vehicles]:
+        seen = seen[_not_behind(points[seen], box[seen], boxes, i)]
+    veiled = np.setdiff1d(kept, seen, assume_unique=True)
+    return Surface(points[seen], box[seen]), Surface(points[veiled], box[veiled])
+
+
+def visible_surface(boxes: Boxes, spacing: float) -> Surface:
+    """What a LiDAR sees, the first of `surfaces`."""
+    return surfaces(boxes, spacing)[0]
+
+
+def _not_behind(points: np.ndarray, box: np.ndarray, boxes: Boxes, i: int) -> np.ndarray:
+    """(N,) which of (N, 3) points, of the boxes `box`, box i leaves to be seen."""
+    ways = np.ascontiguousarray(points.T)
+    return (box == i) | ~_passes(ways, boxes.centre[i], boxes.size[i])
 
 
 def _passes(ways: np.ndarray, centre: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -179,7 +203,8 @@ def _line(centre: float, size: float, spacing: float) -> np.ndarray:
 class RadarNoise:
     """detections_per_m2: on a wall near by; they fall with the distance. missed: share of objects
     unseen in a frame. clutter: false points per frame, on average. distance_m, azimuth_deg,
-    elevation_deg, doppler_m_s, intensity_db: standard deviations."""
+    elevation_deg, doppler_m_s, intensity_db: standard deviations. veiled: detections of what
+    vehicles hide, relative to what they do not. ghosts: share of mirror images in walls heard."""
 
     detections_per_m2: float
     missed: float
@@ -189,6 +214,8 @@ class RadarNoise:
     elevation_deg: float
     doppler_m_s: float
     intensity_db: float
+    veiled: float
+    ghosts: float
 
 
 def lidar_cloud(boxes: Boxes, surface: Surface, rng: np.random.Generator) -> Cloud:
@@ -200,23 +227,32 @@ def lidar_cloud(boxes: Boxes, surface: Surface, rng: np.random.Generator) -> Clo
 
 def radar_cloud(
     boxes: Boxes,
-    surface: Surface,
+    seen: Surface,
+    veiled: Surface,
     spacing: float,
     ego_speed: float,
     noise: RadarNoise,
     ranges: tuple[float, ...],
     rng: np.random.Generator,
 ) -> Cloud:
-    """A few noisy points of the same surface with Doppler (positive: going away), and clutter."""
-    seen = rng.uniform(size=len(boxes.kind)) >= noise.missed
-    distance = np.linalg.norm(surface.points, axis=1)
-    rate = noise.detections_per_m2 * spacing**2 * np.exp(-((distance / 60.0) ** 2))
-    rate = rate * (_material(boxes, 1) * seen)[surface.box]
-    hit = rng.uniform(size=len(rate)) < rate
-    points, box = surface.points[hit], surface.box[hit]
+    """A few noisy points of the surfaces with Doppler (positive: going away), of their mirror
+    images in walls, and clutter."""
+    there = rng.uniform(size=len(boxes.kind)) >= noise.missed
+    parts = [
+        _detected(boxes, surface, spacing**2 * share * noise.detections_per_m2, there, rng)
+        for surface, share in ((seen, 1.0), (veiled, noise.veiled))
+    ]
+    points = np.concatenate([part.points for part in parts])
+    box = np.concatenate([part.box for part in parts])
+    weaker = np.repeat([0.0, BEHIND_DB], [len(part.box) for part in parts])
+    walls = [(boxes.centre[i], boxes.size[i]) for i in np.flatnonzero(boxes.kind == WALL)]
+    images = ghosts_of(points, walls, noise.ghosts, rng)
+    points = np.concatenate([points, images.points])
+    box = np.concatenate([box, box[images.origin]])
+    weaker = np.concatenate([weaker, weaker[images.origin] + GHOST_DB])
     direction = points / np.linalg.norm(points, axis=1, keepdims=True)
     doppler = (boxes.speed[box] - ego_speed) * direction[:, 0]
-    intensity = _material(boxes, 0)[box]
+    intensity = _material(boxes, 0)[box] - weaker
     false = rng.uniform(ranges[::2], ranges[1::2], (rng.poisson(noise.clutter), 3))
     away = false[:, 0] / np.linalg.norm(false, axis=1)
     points = np.concatenate([_blurred(points, noise, rng), false])
@@ -225,6 +261,16 @@ def radar_cloud(
     doppler += rng.normal(0, noise.doppler_m_s, len(doppler))
     intensity += rng.normal(0, noise.intensity_db, len(intensity))
     return Cloud.of(points, intensity, doppler)
+
+
+def _detected(
+    boxes: Boxes, surface: Surface, rate: float, there: np.ndarray, rng: np.random.Generator
+) -> Surface:
+    """Points of a surface that a radar hears: `rate` of those on a wall near by, fewer far off."""
+    distance = np.linalg.norm(surface.points, axis=1)
+    chance = rate * np.exp(-((distance / 60.0) ** 2)) * (_material(boxes, 1) * there)[surface.box]
+    hit = rng.uniform(size=len(chance)) < chance
+    return Surface(surface.points[hit], surface.box[hit])
 
 
 def _blurred(points: np.ndarray, noise: RadarNoise, rng: np.random.Generator) -> np.ndarray:

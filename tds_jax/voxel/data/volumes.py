@@ -61,12 +61,17 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One moment of a scene, seen by the radar and as the target."""
+    """One moment of a scene, seen by the radar and as the target.
+
+    earlier: (where a radar volume before it is, (4, 4) matrix row by row from there to here), the
+    last first; see `sweeps`.
+    """
 
     scene: str
     name: str
     radar: Place
     target: Place
+    earlier: tuple[tuple[Place, tuple[float, ...]], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

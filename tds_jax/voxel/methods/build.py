@@ -1,20 +1,29 @@
 """Settings -> models."""
 
+import dataclasses
 import math
 from typing import Any
 
 from flax import nnx
 
+from tds_jax import own
 from tds_jax.config import Config
 from tds_jax.nn.precision import compute_dtype
 from tds_jax.own import is_own
-from tds_jax.voxel.config import GENERATORS, VoxelModelConfig
+from tds_jax.voxel.config import DIRECT, GENERATORS, VoxelModelConfig
 from tds_jax.voxel.data.resize import Shape
 from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.methods.diffusion import Levels
-from tds_jax.voxel.methods.model import Distilled, LatentDenoiser, ScaledAutoencoder
+from tds_jax.voxel.methods.model import (
+    SETTING,
+    Answer,
+    Distilled,
+    LatentDenoiser,
+    ScaledAutoencoder,
+)
 from tds_jax.voxel.networks.blocks import ONE, RESAMPLING
 from tds_jax.voxel.networks.coder import Encoder, Execution
+from tds_jax.voxel.networks.direct import Direct
 from tds_jax.voxel.networks.perceptual import FeatureNet
 from tds_jax.voxel.networks.unet import UNet
 from tds_jax.voxel.networks.vae import VAE3D
@@ -29,12 +38,15 @@ def cells_per_latent(model: VoxelModelConfig) -> Shape:
 
 
 def divisor(model: VoxelModelConfig) -> Shape:
-    """By what D, H and W must be divisible; for a generator, down to its U-Net's deepest level; of
-    a network of one's own nothing is known."""
+    """By what D, H and W must be divisible, down to the deepest level of a U-Net, if there is one;
+    of a network of one's own nothing is known."""
     if is_own(model.name):
         return ONE
+    cells = ONE if model.name == DIRECT else cells_per_latent(model)
     deep = 2 ** (len(model.unet_multipliers) - 1) if model.name in GENERATORS else 1
-    d, h, w = (deep * n for n in cells_per_latent(model))
+    direct = model.name == DIRECT or (model.name in GENERATORS and model.direct)
+    below = 2 ** (len(model.direct_multipliers) - 1) if direct else 1
+    d, h, w = (math.lcm(deep * n, below) for n in cells)
     return d, h, w
 
 
@@ -71,6 +83,38 @@ def autoencoder(config: Config, rngs: nnx.Rngs) -> ScaledAutoencoder:
     return ScaledAutoencoder(network, logits=logits, perceptual=features)
 
 
+def answer(config: Config, rngs: nnx.Rngs) -> Answer:
+    """The network of a config from radar to target, between raw volumes.
+
+    One of one's own gets those settings that it asks for.
+    """
+    make = _own if is_own(config.model.name) else _direct
+    logits = config.loss.reconstruction == "occupancy"
+    features = perceptual_net(config, compute_dtype(config.memory.dtype), rngs)
+    around = ScaledAutoencoder(make(config, rngs), logits=logits, perceptual=features)
+    return Answer(config.model.name, around)
+
+
+def _own(config: Config, rngs: nnx.Rngs) -> Any:
+    dtype = compute_dtype(config.memory.dtype)
+    offered = dataclasses.asdict(config.memory) | dataclasses.asdict(config.model)
+    offered |= {"num_channels": CHANNELS, "dtype": dtype, "rngs": rngs}
+    return own.made(SETTING, config.model.name, offered)
+
+
+def _direct(config: Config, rngs: nnx.Rngs) -> Direct:
+    model = config.model
+    return Direct(
+        CHANNELS,
+        width=model.direct_width,
+        multipliers=model.direct_multipliers,
+        heads=model.unet_heads,
+        remat=config.memory.remat,
+        dtype=compute_dtype(config.memory.dtype),
+        rngs=rngs,
+    )
+
+
 def perceptual_net(config: Config, dtype: Any, rngs: nnx.Rngs) -> FeatureNet | None:
     """What loss.reconstruction 'composite' needs beside a network; None without it."""
     composite = config.loss.reconstruction == "composite" and config.model.name not in GENERATORS
@@ -82,7 +126,7 @@ def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:
     model, remat = config.model, config.memory.remat
     dtype = compute_dtype(config.memory.dtype)
     encoder = Encoder(
-        CHANNELS,
+        2 * CHANNELS if model.direct else CHANNELS,
         model.condition_channels,
         base=model.condition_base,
         multipliers=model.multipliers,
@@ -102,7 +146,14 @@ def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:
         dtype=dtype,
         rngs=rngs,
     )
-    return LatentDenoiser(autoencoder(config, rngs), encoder, unet, data=model.sigma_data)
+    return LatentDenoiser(
+        autoencoder(config, rngs),
+        encoder,
+        unet,
+        answer(config, rngs) if model.direct else None,
+        data=model.sigma_data,
+        guidance=model.guidance,
+    )
 
 
 def distilled(config: Config, rngs: nnx.Rngs) -> Distilled:

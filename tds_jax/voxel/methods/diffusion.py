@@ -21,6 +21,7 @@ Denoise = Callable[[jax.Array, jax.Array], jax.Array]
 # Numbers of the draws an example's key is asked for in training.
 LEVEL_DRAW = 0
 NOISE_DRAW = 1
+CONDITION_DRAW = 2
 TIME_SCALE = 250.0  # log-levels, a few units wide, spread over the waves of the U-Net's embedding
 
 

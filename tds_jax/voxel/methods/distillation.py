@@ -59,7 +59,7 @@ class Distillation:
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
         charge = consistency.distillation(
             self.jump(student, student.condition(batch["radar"])),
-            teacher.denoise(teacher.condition(batch["radar"])),
+            teacher.guided(teacher.condition(batch["radar"])),
             clean,
             noise,
             sigma,
@@ -85,15 +85,21 @@ class Distillation:
         names = [f"{count}_step{'s' * (count > 1)}" for count in jumps[:-1]] + [MODEL, TEACHER]
         teacher = generation.sampler(self._config, model.teacher, batch)
 
-        def one(draw: int) -> jax.Array:
+        def one(draw: jax.Array) -> jax.Array:
             latents = [self._sample(jump, batch, count, draw) for count in jumps] + [teacher(draw)]
             # Decoded together: a decoder is compiled once, not once for each.
             return student.decode(jnp.concatenate(latents))
 
-        volumes = generation.average(one, settings(self._config).samples)
-        return dict(zip(names, jnp.split(volumes, len(names)), strict=True))
+        mean, first, each = (
+            dict(zip(names, jnp.split(part, len(names)), strict=True))
+            for part in generation.drawn(one, settings(self._config).samples)
+        )
+        samples = generation.with_samples(first[MODEL], each[MODEL])
+        return mean | samples | generation.one_answer(model.teacher, batch)
 
-    def _sample(self, jump: diffusion.Denoise, batch: Batch, count: int, draw: int) -> jax.Array:
+    def _sample(
+        self, jump: diffusion.Denoise, batch: Batch, count: int, draw: jax.Array
+    ) -> jax.Array:
         """Scaled latents after `count` jumps."""
         shape = generation.latent_shape(self._config, batch)
 

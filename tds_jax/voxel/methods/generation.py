@@ -13,13 +13,15 @@ from tds_jax.config import Config
 from tds_jax.engine import metrics
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
+from tds_jax.nn.noise import key_of
 from tds_jax.progress import progress_bar
-from tds_jax.voxel.config import settings
+from tds_jax.voxel.config import DIRECT, settings
 from tds_jax.voxel.data.dataset import VoxelData
 from tds_jax.voxel.methods import build, diffusion, latents, trained
-from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
+from tds_jax.voxel.methods.model import Answer, LatentDenoiser, ScaledAutoencoder
 
 LEAVES = ("radar",)
+SAMPLE, SAMPLES = "sample", "samples"  # one alone; the occupancies of all
 
 
 class Diffusion:
@@ -39,17 +41,24 @@ class Diffusion:
     def _autoencoder(self) -> ScaledAutoencoder:
         return trained.autoencoder(self._config, Path(self._config.model.autoencoder))
 
+    @functools.cached_property
+    def _direct(self) -> Answer | None:
+        folder = self._config.model.direct
+        return trained.direct(self._config, Path(folder)) if folder else None
+
     def digest(self) -> str:
-        """Of the autoencoder's weights: latents of others would not fit the checkpoint's."""
-        return latents.fingerprint(self._autoencoder)
+        """Of the frozen networks' weights: latents of others would not fit the checkpoint's."""
+        direct = latents.fingerprint(self._direct) if self._direct else ""
+        return latents.fingerprint(self._autoencoder) + direct
 
     def latents(self, data: VoxelData, split: str) -> Path:
         """The stored latents of a split's targets."""
         return stored_latents(self._autoencoder, data, split, self._config.memory.dtype)
 
     def statistics(self, data: VoxelData) -> dict[str, Any]:
-        """The frozen autoencoder, units of the radar, and mean and scale of the latents."""
-        return {
+        """The frozen networks, units of the radar, and mean and scale of the latents."""
+        direct = {"direct": trained.leaves(self._direct)} if self._direct else {}
+        return direct | {
             "autoencoder": trained.leaves(self._autoencoder),
             "radar": data.statistics.leaves()["radar"],
             "latent": latents.moments(self.latents(data, "train")),
@@ -66,7 +75,10 @@ class Diffusion:
         sigma = self._levels.draw(keys)
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
         noisy = clean + diffusion.rows(sigma, clean) * noise
-        estimate = model.denoise(model.condition(batch["radar"]))(noisy, sigma)
+        condition = model.condition(batch["radar"])
+        if train:
+            condition = condition * rows_kept(keys, self._config.model.guidance_dropout, condition)
+        estimate = model.denoise(condition)(noisy, sigma)
         error = jnp.mean((estimate - clean) ** 2, axis=(1, 2, 3, 4))
         charge = diffusion.loss_weight(sigma, model.data) * error
         weight = batch["weight"]
@@ -77,17 +89,29 @@ class Diffusion:
         """{'model': samples by Heun's method given the radar}, raw values."""
         sample = sampler(self._config, model, batch)
         samples = settings(self._config).samples
-        return {MODEL: average(lambda draw: model.decode(sample(draw)), samples)}
+        mean, first, all_of_them = drawn(lambda draw: model.decode(sample(draw)), samples)
+        return {MODEL: mean} | with_samples(first, all_of_them) | one_answer(model, batch)
 
 
-def sampler(config: Config, model: LatentDenoiser, batch: Batch) -> Callable[[int], jax.Array]:
+def sampler(
+    config: Config, model: LatentDenoiser, batch: Batch
+) -> Callable[[int | jax.Array], jax.Array]:
     """draw -> scaled latents given a batch's radar, from noise of the examples' keys."""
-    denoise = model.denoise(model.condition(batch["radar"]))
+    denoise = model.guided(model.condition(batch["radar"]))
     levels = build.levels(config.model).grid(config.model.sampler_steps)
     shape = latent_shape(config, batch)
     return lambda draw: diffusion.sample(
         denoise, diffusion.noise(batch["key"], draw, shape), levels
     )
+
+
+def rows_kept(keys: jax.Array, dropout: float, like: jax.Array) -> jax.Array:
+    """(B, 1, ...) 1, or with probability `dropout` 0: which examples learn with their condition."""
+
+    def one(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(key_of(key, diffusion.CONDITION_DRAW), 1 - dropout)
+
+    return diffusion.rows(jax.vmap(one)(keys).astype(jnp.float32), like)
 
 
 def latent_shape(config: Config, batch: Batch) -> tuple[int, ...]:
@@ -98,12 +122,24 @@ def latent_shape(config: Config, batch: Batch) -> tuple[int, ...]:
     return (*small, config.model.latent_channels)
 
 
-def average(one: Callable[[int], jax.Array], samples: int) -> jax.Array:
-    """The mean of one(1) … one(samples): volumes of that many independent draws."""
-    total = one(1)
-    for draw in range(2, samples + 1):
-        total = total + one(draw)
-    return total / samples
+def drawn(
+    one: Callable[[jax.Array], jax.Array], samples: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(mean, the first, occupancies (B, S, D, H, W) of all) of one(1) … one(samples): volumes of
+    that many independent draws, one at a time."""
+    volumes = jax.lax.map(one, jnp.arange(1, samples + 1))
+    return jnp.mean(volumes, axis=0), volumes[0], jnp.moveaxis(volumes[..., 0], 0, 1)
+
+
+def one_answer(model: LatentDenoiser, batch: Batch) -> dict[str, jax.Array]:
+    """The answer that a denoiser sees, for its samples to be judged beside; or nothing."""
+    return {DIRECT: model.direct.volume(batch["radar"])} if model.direct is not None else {}
+
+
+def with_samples(first: jax.Array, occupancies: jax.Array) -> dict[str, jax.Array]:
+    """What is evaluated beside the mean of several samples; nothing of a single one."""
+    several = occupancies.shape[1] > 1
+    return {SAMPLE: first, SAMPLES: occupancies} if several else {}
 
 
 def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str, dtype: str) -> Path:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tds_jax import own
+from tds_jax.fields import require
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Normalizer
 from tds_jax.voxel.data.volumes import CHANNELS
@@ -14,6 +16,8 @@ from tds_jax.voxel.networks.coder import Encoder
 from tds_jax.voxel.networks.frozen import freeze
 from tds_jax.voxel.networks.perceptual import FeatureNet
 from tds_jax.voxel.networks.unet import UNet
+
+SETTING = "model.name"
 
 
 def normalized(volume: jax.Array, by: Normalizer) -> jax.Array:
@@ -54,8 +58,38 @@ class ScaledAutoencoder(Module):
         return self.network.latent(self.inside(volume))
 
     def decode(self, latent: jax.Array) -> jax.Array:
-        """Latents -> raw volumes."""
-        return self.outside(self.network.decode(latent))
+        """Latents -> raw volumes; those of a codebook are looked up in it first."""
+        return self.outside(self.network.decode(self.network.learned(latent)))
+
+
+class Answer(Module):
+    """Radar (B, D, H, W, 4), raw -> target (B, D, H, W, 4), raw, channel 0 a probability.
+
+    around: the network and the units of what it answers. The network is called with the radar,
+    normalised over its occupied cells and 0 elsewhere, and keys (B, 2) uint32 in training, else
+    None.
+    """
+
+    def __init__(self, name: str, around: ScaledAutoencoder) -> None:
+        network = around.network
+        require(
+            isinstance(network, nnx.Module) and callable(network),
+            f"{SETTING}={name!r} makes a {type(network).__name__}; make a flax.nnx.Module",
+        )
+        self.name = name
+        self.radar = Normalizer(CHANNELS)
+        self.around = around
+
+    def __call__(self, radar: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        """The network's own answer, f32: with loss.reconstruction 'occupancy' a logit in channel 0
+        and values in units of the target's spread in the others, else raw values."""
+        output = self.around.network(normalized(radar, self.radar), keys)
+        own.require_shape(SETTING, self.name, output, radar.shape)
+        return output.astype(jnp.float32)
+
+    def volume(self, radar: jax.Array) -> jax.Array:
+        """The answer in raw values, channel 0 a probability where the network answers logits."""
+        return self.around.outside(self(radar))
 
 
 class LatentDenoiser(Module):
@@ -63,13 +97,23 @@ class LatentDenoiser(Module):
 
     The radar has an encoder of its own, trained with the U-Net: the autoencoder's has only ever
     seen targets. Latents are brought to mean 0 and standard deviation `data` by `latent`, fitted on
-    the train split. autoencoder: frozen; it takes no part in training.
+    the train split. autoencoder: frozen; it takes no part in training. direct: one answer to the
+    radar, frozen, that the encoder sees beside it; or None. guidance: how far samples go from what
+    is likely at all to what the radar says, 1 = as likely as it is.
     """
 
     def __init__(
-        self, autoencoder: ScaledAutoencoder, encoder: Encoder, unet: UNet, *, data: float
+        self,
+        autoencoder: ScaledAutoencoder,
+        encoder: Encoder,
+        unet: UNet,
+        direct: Answer | None,
+        *,
+        data: float,
+        guidance: float,
     ) -> None:
-        self.data = data
+        self.data, self.guidance = data, guidance
+        self.direct = nnx.data(freeze(direct) if direct else None)
         self.radar = Normalizer(CHANNELS)
         self.encoder = encoder
         self.unet = unet
@@ -89,7 +133,13 @@ class LatentDenoiser(Module):
 
     def condition(self, radar: jax.Array) -> jax.Array:
         """Raw radar (B, D, H, W, 4) -> its latents (B, d, h, w, C) f32."""
-        return self.encoder(normalized(radar, self.radar)).astype(jnp.float32)
+        seen = normalized(radar, self.radar)
+        if self.direct is not None:
+            said = self.direct.volume(radar)
+            # Values of cells that are hardly occupied are hardly known.
+            likely = self.direct.around.target(said) * said[..., :1]
+            seen = jnp.concatenate([seen, likely.astype(seen.dtype)], axis=-1)
+        return self.encoder(seen).astype(jnp.float32)
 
     def network(self, condition: jax.Array) -> diffusion.Denoise:
         """The U-Net with its condition; to be put between `diffusion.mix` factors."""
@@ -105,6 +155,22 @@ class LatentDenoiser(Module):
 
         def estimate(x: jax.Array, sigma: jax.Array) -> jax.Array:
             return diffusion.apply(network, diffusion.mix(sigma, self.data), x)
+
+        return estimate
+
+    def guided(self, condition: jax.Array) -> diffusion.Denoise:
+        """`denoise` as samples are drawn with: away from the estimate without a condition.
+
+        Ho & Salimans, "Classifier-free diffusion guidance" (2022); their w is guidance - 1.
+        """
+        known = self.denoise(condition)
+        if self.guidance == 1:
+            return known
+        free = self.denoise(jnp.zeros_like(condition))
+
+        def estimate(x: jax.Array, sigma: jax.Array) -> jax.Array:
+            base = free(x, sigma)
+            return base + self.guidance * (known(x, sigma) - base)
 
         return estimate
 

@@ -13,12 +13,15 @@ from tds_jax.config import Config
 from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.fields import require
-from tds_jax.voxel.config import AUTOENCODERS
+from tds_jax.voxel.config import AUTOENCODERS, DIRECT
 from tds_jax.voxel.data.dataset import VoxelData
-from tds_jax.voxel.methods.model import LatentDenoiser, ScaledAutoencoder
+from tds_jax.voxel.methods.model import Answer, LatentDenoiser, ScaledAutoencoder
 
 AUTOENCODER_SETTINGS = ("base", "multipliers", "blocks", "attention", "latent_channels", "codes")
 UNET_SETTINGS = (
+    "direct",
+    "direct_width",
+    "direct_multipliers",
     "condition_channels",
     "condition_base",
     "condition_blocks",
@@ -37,24 +40,37 @@ def autoencoder(config: Config, folder: Path) -> ScaledAutoencoder:
     return model
 
 
+def direct(config: Config, folder: Path) -> Answer:
+    """The network from radar to target of a workdir; its architecture must be the config's."""
+    names = ("direct_width", "direct_multipliers", "unet_heads")
+    settings = (*(f"model.{name}" for name in names), "data.sweeps")
+    model = _load(config, folder, "model.direct", (DIRECT,), settings)
+    model.around.perceptual = nnx.data(None)  # of its loss, which is over
+    return model
+
+
 def denoiser(config: Config, folder: Path) -> LatentDenoiser:
     """The diffusion of a workdir; its architecture must be the config's."""
-    settings = tuple(f"model.{name}" for name in AUTOENCODER_SETTINGS + UNET_SETTINGS)
+    names = AUTOENCODER_SETTINGS + UNET_SETTINGS
+    settings = (*(f"model.{name}" for name in names), "data.sweeps")
     return _load(config, folder, "model.teacher", ("diffusion",), settings)
 
 
 def of_other_data(config: Config, data: VoxelData) -> list[str]:
-    """A line if the trained model that a run learns from has seen other data than the run's."""
-    setting = {"diffusion": "autoencoder", "consistency": "teacher"}.get(config.model.name)
-    folder = Path(getattr(config.model, setting)) if setting else None
-    if folder is None or not workdir.has_checkpoint(folder):
-        return []
-    if workdir.learned_from(folder, data.digest(), data.data_files()):
-        return []
+    """A line for each trained model that a run learns from that has seen other data than it."""
+    used = {"diffusion": ("autoencoder", "direct"), "consistency": ("teacher",)}
+    folders = {name: getattr(config.model, name) for name in used.get(config.model.name, ())}
     return [
         f"model.{setting}={folder} was trained on other data, or on these split otherwise: it may "
         "have seen what tests this run, and suit these data less; train one on these"
+        for setting, folder in folders.items()
+        if folder and _has_seen_other(Path(folder), data)
     ]
+
+
+def _has_seen_other(folder: Path, data: VoxelData) -> bool:
+    known = workdir.has_checkpoint(folder)
+    return known and not workdir.learned_from(folder, data.digest(), data.data_files())
 
 
 def leaves(model: nnx.Module) -> dict[str, Any]:

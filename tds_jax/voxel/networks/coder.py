@@ -184,6 +184,10 @@ class Autoencoder(Module):
         self.encoder = Encoder(in_channels, code_channels, multipliers=multipliers, **given)
         self.decoder = Decoder(latent_channels, out_channels, multipliers=outwards, **given)
 
+    def learned(self, z: jax.Array) -> jax.Array:
+        """(B, d, h, w, latent) -> the latents nearest to it that the decoder was trained on."""
+        return z
+
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """(B, D, H, W, C) of a volume -> (B, d, h, w, latent).
 

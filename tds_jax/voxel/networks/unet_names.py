@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from tds_jax.interchange import torch_fill
@@ -33,6 +34,11 @@ _FIXED = {
 }
 _CHOOSE = "choose the config of its model"
 _REMEDIES = Remedies(_CHOOSE, f"{_CHOOSE} (width, channels)", _CHOOSE)
+STAYS_RANDOM = (
+    "the encoder of the radar has other sizes than the autoencoder's, with which the original's "
+    "U-Net was trained, and stays random: give model.condition_base, condition_blocks and "
+    "condition_channels the values of base, blocks and latent_channels, or train on"
+)
 _MIDDLE = ("middle_0", "attention", "middle_1")
 _BLOCK = re.compile(r"(input|middle|output)_blocks?\.(\d+)(?:\.([01]))?\.(\D.*)")
 
@@ -44,6 +50,37 @@ def import_params(params: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> 
     """
     found = torch_fill.converted(tensors, convert)
     return torch_fill.fill(params, {}, found, _REMEDIES)[0]
+
+
+def radar_encoder(params: dict[str, Any], autoencoder: dict[str, Any]) -> dict[str, Any] | None:
+    """The radar's encoder of the original: its VAE's, mean alone, and the convolution behind it.
+
+    params: of our encoder; autoencoder: the frozen one that the run has, as nested dicts. None
+    where one has a shape that the other has not, or the autoencoder has a codebook.
+    """
+    network = autoencoder["network"]
+    if "quant_conv" not in network or not _alike(params, network):
+        return None
+    found = dict(network["encoder"])
+    out, point = found["out"], network["quant_conv"]
+    kernel = np.asarray(point["kernel"], np.float64).reshape(point["kernel"].shape[-2:])
+    means = len(kernel)  # the logs of variances come behind them
+    last = {
+        "kernel": np.asarray(out["conv"]["kernel"], np.float64)[..., :means] @ kernel,
+        "bias": np.asarray(out["conv"]["bias"], np.float64)[:means] @ kernel + point["bias"],
+    }
+    return found | {"out": {"norm": out["norm"], "conv": last}}
+
+
+def _alike(params: dict[str, Any], network: dict[str, Any]) -> bool:
+    """Whether our encoder is a VAE's, but for the last convolution's half of variances."""
+    ours, theirs = (
+        jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, network["encoder"])
+    )
+    wide = theirs["out"]["conv"]["kernel"]
+    means = network["quant_conv"]["kernel"].shape[-1]
+    theirs["out"]["conv"] = {"kernel": (*wide[:-1], means), "bias": (means,)}
+    return bool(ours == theirs)
 
 
 def convert(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:

@@ -192,6 +192,10 @@ class VQVAE3D(Autoencoder):
         """x (B, D, H, W, in) -> its codes (B, d, h, w, latent), f32."""
         return self.codebook(self.encode(x)).z
 
+    def learned(self, z: jax.Array) -> jax.Array:
+        """(B, d, h, w, latent) -> the nearest codes, f32."""
+        return self.codebook(wide(z)).z
+
     def decode(self, z: jax.Array) -> jax.Array:
         """Codes (B, d, h, w, latent) -> (B, D, H, W, out), f32."""
         return wide(self.decoder(z))

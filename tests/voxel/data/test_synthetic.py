@@ -8,6 +8,8 @@ import pytest
 from tds_jax.data import generated
 from tds_jax.errors import UserError
 from tds_jax.voxel.data import synthetic
+from tds_jax.voxel.data.echoes import mirrored
+from tds_jax.voxel.data.poses import read_poses
 from tds_jax.voxel.data.resize import Geometry, Grid
 from tds_jax.voxel.data.source import VoxelPairs, native_geometry
 from tds_jax.voxel.data.streets import (
@@ -16,6 +18,7 @@ from tds_jax.voxel.data.streets import (
     Boxes,
     RadarNoise,
     radar_cloud,
+    surfaces,
     visible_surface,
 )
 from tds_jax.voxel.data.synthetic import Simulation
@@ -25,7 +28,7 @@ from tds_jax.voxel.metrics import compare, dilated
 from tds_jax.voxel.prepare import Prepare
 
 SMALL = Simulation(scenes=2, frames=3)
-QUIET = RadarNoise(1e6, 0, 0, 0, 0, 0, 0, 0)  # detects every point, exactly
+QUIET = RadarNoise(1e6, 0, 0, 0, 0, 0, 0, 0, 0, 0)  # detects every point, exactly
 
 
 def boxes(*rows):
@@ -57,7 +60,7 @@ def test_the_same_seed_gives_the_same_bytes_another_seed_or_scene_others(tmp_pat
     assert (one / files[0]).read_bytes() != (one / files[-1]).read_bytes()
     longer = dataclasses.replace(SMALL, scenes=3)
     for a, b in zip(synthetic.drive(SMALL, 1), synthetic.drive(longer, 1), strict=True):
-        np.testing.assert_array_equal(a[1].points, b[1].points)
+        np.testing.assert_array_equal(a.radar.points, b.radar.points)
 
 
 def test_the_cache_is_built_once_and_tells_its_geometry(tmp_path):
@@ -151,9 +154,9 @@ def test_the_nearer_box_hides_the_one_behind():
 
 def test_doppler_is_the_speed_along_the_line_of_sight():
     scene = boxes(((10, 0, 0), (2, 2, 2), 3.0, "vehicle"), ((10, 10, 0), (2, 2, 2), -3.0, "wall"))
-    surface = visible_surface(scene, 0.5)
+    surface, _ = both = surfaces(scene, 0.5)
     rng = np.random.default_rng(0)
-    cloud = radar_cloud(scene, surface, 0.5, 5.0, QUIET, (0, 32, -16, 16, -2, 6), rng)
+    cloud = radar_cloud(scene, *both, 0.5, 5.0, QUIET, (0, 32, -16, 16, -2, 6), rng)
     # rate >= 1 for every point: all detected, in order, where they are
     np.testing.assert_allclose(cloud.points, surface.points, atol=1e-5)
     along = surface.points[:, 0] / np.linalg.norm(surface.points, axis=1)
@@ -185,7 +188,7 @@ def test_raw_clouds_prepare_to_the_volumes(tmp_path):
     # There and back through the calibration, a point may round over a voxel's border: its printed
     # rotation misses a true one by 1e-6 · 30 m of .5 m voxels.
     assert differ <= 0.005 * total
-    _, radar, lidar = next(iter(synthetic.drive(SMALL, 0)))
+    _, _, radar, lidar = next(iter(synthetic.drive(SMALL, 0)))
     direct = radar_volume(radar, SMALL.grid, np.eye(4))
     expected = target_volume(lidar, direct, SMALL.grid, 1).dense()
     np.testing.assert_array_equal(examples(volumes)[0]["target"], expected)
@@ -207,3 +210,58 @@ def test_raw_clouds_prepare_to_the_volumes(tmp_path):
 def test_impossible_simulations_are_refused(name, value):
     with pytest.raises(UserError, match=f"synthetic {name}="):
         Simulation(**{name: value})
+
+
+def test_a_mirror_image_is_as_far_behind_the_wall_as_its_origin_before_it():
+    """By hand: a wall from x = 4 to 16 whose face is at y = 5; z up to 2."""
+    centre, size = np.array([10.0, 6.0, 0.0]), np.array([12.0, 2.0, 4.0])
+    points = np.array([[10.0, 1.0, 0.0], [30.0, 2.0, 0.0], [10.0, 7.0, 0.0], [10.0, 2.0, 6.0]])
+    # The way to (10, 9) meets the face at x = 50 / 9; that to (30, 8) at 18.75, past the wall;
+    # (10, 7) is behind the face; the way to (10, 8, 6) meets it at z = 3.75, above the wall.
+    found = mirrored(points, centre, size)
+    np.testing.assert_allclose(found.points, [[10.0, 9.0, 0.0]])
+    assert found.origin.tolist() == [0]
+    other = mirrored(points * (1, -1, 1), centre * (1, -1, 1), size)
+    np.testing.assert_allclose(other.points, [[10.0, -9.0, 0.0]])
+
+
+def test_a_radar_hears_ghosts_and_looks_under_vehicles_a_lidar_does_not():
+    wall = ((12, 8, 0), (24, 2, 4), 0, "wall")
+    vehicle, hidden = ((8, 0, 0), (2, 2, 2), 3.0, "vehicle"), ((14, 0, 0), (1, 1, 1), 0, "pole")
+    scene = boxes(wall, vehicle, hidden)
+    seen, veiled = surfaces(scene, 0.5)
+    assert 2 not in seen.box
+    assert set(veiled.box) == {2}
+    blocked = boxes(wall, (*vehicle[:3], "wall"), hidden)
+    assert not len(surfaces(blocked, 0.5)[1].box)  # a wall is not looked through
+
+    def heard(**changes):
+        noise = dataclasses.replace(QUIET, **changes)
+        ranges, rng = (0, 32, -16, 16, -2, 6), np.random.default_rng(0)
+        return radar_cloud(scene, seen, veiled, 0.5, 5.0, noise, ranges, rng)
+
+    plain, all_of_it = heard(), heard(veiled=1.0, ghosts=1.0)
+    assert len(plain.points) == len(seen.points)
+    under = all_of_it.points[:, 0] > 12
+    assert (under & (np.abs(all_of_it.points[:, 1]) < 1)).any()
+    behind = all_of_it.points[:, 1] > 7.5
+    assert behind.any()
+    assert not (plain.points[:, 1] > 7.5).any()
+    # A moving vehicle's ghost moves along its own line of sight; it is heard more weakly.
+    moving = behind & (all_of_it.points[:, 0] < 10)
+    along = all_of_it.points[:, 0] / np.linalg.norm(all_of_it.points, axis=1)
+    np.testing.assert_allclose(all_of_it.doppler[moving], -2.0 * along[moving], atol=1e-5)
+    assert all_of_it.intensity[moving].max() < plain.intensity.max()
+
+
+def test_poses_say_how_far_the_car_has_driven(tmp_path):
+    root = generated.synthesize(tmp_path / "a", SMALL)
+    poses = read_poses(root / "street01")
+    metres = [moment.metres for moment in synthetic.drive(SMALL, 1)]
+    assert list(poses) == ["000000", "000001", "000002"]
+    np.testing.assert_allclose([pose[0, 3] for pose in poses.values()], metres, rtol=1e-8)
+    (tmp_path / "poses.txt").write_text("a 1 2 3 0 0 0\n")
+    with pytest.raises(UserError, match=r"poses.txt: line 'a 1 2 3 0 0 0' is no pose"):
+        read_poses(tmp_path)
+    with pytest.raises(UserError, match=r"poses.txt is not there, and data.sweeps above 1"):
+        read_poses(root)
