@@ -14,7 +14,7 @@ The prior is the damped persistence and a ridge regression on 9 x 9 cells of the
 their values at 12 and 18 UTC, and on the cell's means of 10 and 20 days. The kind of its inputs and
 its ridge were chosen on blocks of train days left out in turn, where such were 3 % below the linear
 map of days. The network is small and its training short because longer ones learnt those days by
-heart; it sharpens the spread, the middle gains nothing. Nothing was chosen on test days.
+heart; it sharpens the spread, the middle gains nothing. No setting was chosen on test days.
 """
 
 from ml_collections import ConfigDict
