@@ -120,6 +120,7 @@ def test_the_table_of_every_row_agrees_with_the_report(trained):
     assert {row["split"] for row in rows} == {"test"}
 
 
+@pytest.mark.long
 def test_training_again_adds_nothing(trained, base):
     _, run = trained
     before = lines(run)

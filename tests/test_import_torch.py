@@ -131,6 +131,7 @@ def test_it_predicts_every_sample_after_the_left_context(run, base):
     assert np.isfinite(angles[task.left_context :]).all()
 
 
+@pytest.mark.long
 def test_training_goes_on_from_its_parameters(run, base, tmp_path):
     config = resolved(base)
     task = tasks.get(config)

@@ -33,7 +33,10 @@ def plain(name):
     return re.sub(r"transpose\(|jvp\(|\)", "", name)
 
 
-@pytest.mark.parametrize("make", PARTS)
+SLOW = pytest.param(voxel.small_task, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("make", [*(m for m in PARTS if m != voxel.small_task), SLOW])
 def test_the_training_step_names_its_parts_forward_and_backward(make, tmp_path):
     task = make(tmp_path)
     traced = Blueprint(task, task.config).trace_step(sharding.all_devices())

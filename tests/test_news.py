@@ -68,7 +68,9 @@ def said(monkeypatch, caplog):
     return lambda: [*unraisable, *(record.getMessage() for record in caplog.records)]
 
 
-@pytest.mark.parametrize("second", [tensor_written_late, error_as_the_loop_stops])
+@pytest.mark.parametrize(
+    "second", [tensor_written_late, pytest.param(error_as_the_loop_stops, marks=pytest.mark.long)]
+)
 def test_a_write_that_ends_after_one_beside_it_failed_says_nothing(said, second):
     second()
     gc.collect()

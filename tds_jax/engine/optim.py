@@ -10,6 +10,8 @@ others. So an update always stands for batch_size examples drawn, and ends where
 """
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -253,13 +255,24 @@ def select(condition: jax.Array, new: Any, old: Any) -> Any:
 def finite(sums: Sums) -> tuple[jax.Array, Sums, dict[str, jax.Array]]:
     """Whether a micro-batch's sums are finite, the sums or else zeros, and optax's `skip_state`.
 
-    As `optax.skip_not_finite`, which counts each leaf by kernels of its own.
+    As `optax.skip_not_finite`, but for a card, where each leaf would be counted by kernels of its
+    own; a CPU, which loses by joining them, counts as optax does.
     """
-    bad = jnp.concatenate([~jnp.isfinite(leaf).ravel() for leaf in jax.tree.leaves(sums)])
-    count = jnp.sum(bad, dtype=jnp.int32)
+    leaves = jax.tree.leaves(sums)
+    count = jax.lax.platform_dependent(*leaves, cuda=_count_joined, default=_count_each)
     skip = count > 0
     skip_state = {"should_skip": skip, "num_not_finite": count}
     return ~skip, jax.tree.map(lambda s: jnp.where(skip, 0, s), sums), skip_state
+
+
+def _count_joined(*leaves: jax.Array) -> jax.Array:
+    bad = jnp.concatenate([~jnp.isfinite(leaf).ravel() for leaf in leaves])
+    return jnp.sum(bad, dtype=jnp.int32)
+
+
+def _count_each(*leaves: jax.Array) -> jax.Array:
+    counts = (jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in leaves)
+    return functools.reduce(operator.add, counts)
 
 
 def _single(rule: optax.GradientTransformation, ema_decay: float) -> Optimizer:

@@ -72,6 +72,7 @@ def test_every_equal_split_that_the_devices_can_share_is_a_candidate(explored):
     assert sizes == [64, 32, 16, 8, 4, 2]
 
 
+@pytest.mark.long
 def test_the_line_through_two_sizes_meets_the_others(explored, config):
     """Bytes are affine in the micro-batch but for padding and fusion: 5 % or 64 KiB."""
     for row in explored.rows():

@@ -112,7 +112,15 @@ def test_other_errors_of_the_device_are_not_taken_for_it():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2), (1, 4), (4, 1)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(2, 4, marks=pytest.mark.long),
+        (4, 2),
+        (1, 4),
+        pytest.param(4, 1, marks=pytest.mark.long),
+    ],
+)
 def test_a_run_may_go_on_with_another_split_of_its_batch(tmp_path, before, after):
     shared = {"optim__optimizer": "sgd", "eval__every": 0, "checkpoint__every": 1}
     whole = toy.config(optim__accumulate=before, **shared)

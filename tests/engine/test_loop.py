@@ -79,7 +79,15 @@ def calm(tmp_path_factory):
     return final(toy.config(), folder)
 
 
-@pytest.mark.parametrize("death", [(1, "train"), (3, "train"), (4, "val"), (6, "val")])
+@pytest.mark.parametrize(
+    "death",
+    [
+        (1, "train"),
+        pytest.param((3, "train"), marks=pytest.mark.long),
+        (4, "val"),
+        pytest.param((6, "val"), marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_died_and_went_on_equals_an_undisturbed_one(calm, tmp_path, death):
     with pytest.raises(KilledError):
         loop.fit(Blueprint(toy.ToyTask(on_line=at(*death, die)), toy.config()), tmp_path)
@@ -420,6 +428,7 @@ def test_sigterm_in_an_evaluation_ends_it_at_once_and_the_rest_is_the_same(calm,
     assert_same(final(toy.config(), tmp_path), calm)
 
 
+@pytest.mark.long
 def test_sigterm_while_curves_are_drawn_looks_again(calm, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.curves, "draw_curves", lambda folder: terminate())
     config = toy.config(log__plots=True)
@@ -458,6 +467,7 @@ def test_a_traced_run_is_the_same_and_leaves_a_trace_of_its_updates(calm, tmp_pa
     assert sorted(numbers, key=int) == ["1"] * 4 + ["2"] * 4  # an update is 4 calls
 
 
+@pytest.mark.long
 def test_a_trace_that_the_runs_end_cuts_is_written(tmp_path):
     config = toy.config(log__profile=9, optim__steps=2)
     loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)

@@ -49,14 +49,14 @@ def summed_gradient(examples, size):
     return jax.tree.map(lambda g: g / weight, grad)
 
 
-@pytest.mark.parametrize("size", [16, 8])
+@pytest.mark.parametrize("size", [16, pytest.param(8, marks=pytest.mark.long)])
 def test_accumulated_gradient_equals_the_large_batch_with_ragged_masks(size):
     examples = toy.data(64)
     error = toy.relative(summed_gradient(examples, size), summed_gradient(examples, 64))
     assert error < GRADIENT_TOLERANCE
 
 
-@pytest.mark.parametrize("size", [16, 8])
+@pytest.mark.parametrize("size", [16, pytest.param(8, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
@@ -121,7 +121,7 @@ def test_an_update_without_any_weight_changes_nothing(size, many):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("size", [16, 8])
+@pytest.mark.parametrize("size", [16, pytest.param(8, marks=pytest.mark.long)])
 def test_an_update_in_one_call_is_that_of_a_call_for_each_micro_batch(size):
     """Ragged masks, a micro-batch that is not finite, averages: f32 gradients of programs that are
     compiled apart, after five updates."""

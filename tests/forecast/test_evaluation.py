@@ -38,6 +38,7 @@ def fresh(task):
     return nnx.merge(graphdef, params, step.replace_leaves(rest, task.fit_statistics()))
 
 
+@pytest.mark.long
 def test_baselines_of_the_real_record_are_the_published_ones_to_three_decimals(tmp_path):
     if not RECORD.exists():
         pytest.skip(f"{RECORD.name} is not beside this checkout")

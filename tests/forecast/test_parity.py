@@ -44,7 +44,13 @@ def trained(name, dtype, factor=1.0):
     return *jax.jit(jax.value_and_grad(loss, has_aux=True))(params), evaluated
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("cnn3d_lstm",)  # `test_recorded` has its outputs
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in NETWORKS],
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_published_networks_are_reproduced(name, dtype, tolerance):
     data = recorded(name)

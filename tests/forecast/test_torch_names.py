@@ -48,6 +48,7 @@ def test_both_shipped_checkpoints_fit():
         assert np.isfinite(maps).all()
 
 
+@pytest.mark.long
 def test_both_layouts_read_the_same_weights():
     """On a map of one cell there is nothing to scramble."""
     tensors = weights_by_rule("cnn3d_lstm")

@@ -32,6 +32,7 @@ def test_training_lowers_the_error_and_says_so(trained):
     assert {"rmse", "mae", "skill", "loss"} <= set(val[-1])
 
 
+@pytest.mark.long
 def test_the_best_checkpoint_beats_the_climatology_it_was_given(trained):
     task, run = trained
     report = evaluate.evaluate(Blueprint(task, task.config), run, "test")

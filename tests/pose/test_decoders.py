@@ -132,8 +132,17 @@ def step_by_step(decoder, features, carry, keys):
     return jnp.stack(poses, 1), carry
 
 
-@pytest.mark.parametrize("kind", ["lstm", "mlp"])
-@pytest.mark.parametrize(("output", "chunk"), [("position", 0), ("velocity", 4), ("hybrid", 3)])
+@pytest.mark.parametrize(
+    ("kind", "output", "chunk"),
+    [
+        ("lstm", "position", 0),
+        ("lstm", "velocity", 4),
+        ("lstm", "hybrid", 3),
+        pytest.param("mlp", "position", 0, marks=pytest.mark.long),
+        pytest.param("mlp", "velocity", 4, marks=pytest.mark.long),
+        ("mlp", "hybrid", 3),
+    ],
+)
 def test_gradients_of_a_rollout_are_those_of_its_steps(kind, output, chunk):
     keys = jnp.arange(2 * BATCH, dtype=jnp.uint32).reshape(BATCH, 2)
 

@@ -460,6 +460,7 @@ def test_a_split_without_any_known_initial_pose_is_reported_as_not_a_number(tmp_
     assert report.to_dict()["splits"]["test"]["model"]["mae_rad"] is None
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not EMG_HANDS.is_dir(), reason=f"needs the recordings in {EMG_HANDS.name}")
 def test_baselines_of_the_real_hand_recordings(tmp_path):
     values = emg_hands.get_config()

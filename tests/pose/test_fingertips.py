@@ -82,6 +82,7 @@ def test_the_term_is_the_mean_distance_of_each_example(folder, every_sample, str
     assert mean["fingertip_mm"] == pytest.approx(expected / float(found.weight), rel=1e-5)
 
 
+@pytest.mark.long
 def test_micro_batches_add_up_to_the_batch_in_value_and_gradient(folder):
     task = make(folder, loss__every_sample=True)
     graphdef, params, rest = split(task.init(nnx.Rngs(0)))

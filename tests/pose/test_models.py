@@ -236,6 +236,7 @@ def test_initial_pose_comes_from_where_it_was_said_to():
         small()(x, pose)
 
 
+@pytest.mark.long
 def test_reference_rate_takes_steps_as_if_frames_came_at_the_sampling_rate():
     for preset, steps in (("default", 2), ("quick_demo", 3), ("high_performance", 1)):
         model = build(**PRESETS[preset], reference_rate=True)

@@ -126,6 +126,7 @@ def test_student_default_matches_its_original(dtype, tolerance):
 
 
 @pytest.mark.parametrize("name", ["regression_vemg2pose", "regression_emg2pose"])
+@pytest.mark.long  # of these networks `test_recorded` has the outputs
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_benchmark_models_match_their_originals(name, dtype, tolerance):
     data = fixture(name)

@@ -71,7 +71,16 @@ def streamed(stream, samples, bounds, initial=None):
     return np.concatenate(found, axis=1), found
 
 
-@pytest.mark.parametrize("changes", GRIDS.values(), ids=GRIDS.keys())
+LONG = ("three stages",)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=[pytest.mark.long] * (name in LONG))
+        for name, changes in GRIDS.items()
+    ],
+)
 def test_random_chunks_join_to_the_prediction_of_the_whole(changes):
     model = small(**changes)
     samples = emg(model, batch=2)

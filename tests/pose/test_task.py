@@ -298,7 +298,9 @@ def task_with_dropout(tmp_path_factory):
     return small_task(base / "data", base, **settings)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "rule", [r if r == "sgd" else pytest.param(r, marks=pytest.mark.long) for r in RULES]
+)
 def test_accumulation_equals_the_large_batch_with_ragged_masks_and_dropout(task_with_dropout, rule):
     runs = {k: train(task_with_dropout, rule, k) for k in SPLITTINGS}
     before, gradient, after, weights = runs[1]

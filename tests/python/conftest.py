@@ -71,6 +71,16 @@ def tds(base):
 
 
 @pytest.fixture(scope="session")
+def film(base):
+    """The same, which takes a calibration."""
+    config = pose.small_config(
+        base / "data", base, model__user_embedding=2, data__calibration_seconds=1.0
+    )
+    begun(base / "film", config)
+    return tds_jax.load(base / "film")
+
+
+@pytest.fixture(scope="session")
 def soil(tmp_path_factory):
     """(task, model, folder) of a forecast run on fields of 5 x 6 cells."""
     folder = tmp_path_factory.mktemp("python_forecast")

@@ -25,9 +25,10 @@ MODULES = ("run", "settings", "own", "errors", "engine.callbacks", "engine.froze
 
 
 @pytest.fixture
-def desk(base, trained, tds, soil, radar, tmp_path, monkeypatch, request):
+def desk(base, trained, tds, film, soil, radar, tmp_path, monkeypatch, request):
     """A folder that has what the documents name, in which trainings are small."""
-    runs = {"a": trained.run.workdir, "tds": tds.workdir, "soil": soil[2], "radar": radar[2]}
+    runs = {"a": trained.run, "tds": tds, "film": film}
+    runs = {name: run.workdir for name, run in runs.items()} | {"soil": soil[2], "radar": radar[2]}
     (tmp_path / "runs").mkdir()
     for name, place in runs.items():
         (tmp_path / "runs" / name).symlink_to(place)

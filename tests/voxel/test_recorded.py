@@ -177,7 +177,7 @@ def test_a_wrong_variant_is_seen(name, variant):
     assert first_error(name, WRONG[variant]) > SEEN
 
 
-@pytest.mark.parametrize("heads", [1, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.parametrize("heads", [pytest.param(n, marks=pytest.mark.long) for n in (1, 8)])
 def test_another_number_of_heads_is_seen_in_the_u_net(heads):
     def wrong(model):
         return changed(model, LinearAttention, set_to("heads", heads))

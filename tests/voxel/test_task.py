@@ -93,7 +93,8 @@ def batch_of(task, indices, split="train"):
 
 
 @pytest.mark.parametrize(
-    "kind", ["vae", "diffusion", pytest.param("consistency", marks=pytest.mark.long)]
+    "kind",
+    ["diffusion", *(pytest.param(k, marks=pytest.mark.long) for k in ("vae", "consistency"))],
 )
 def test_the_objective_is_a_sum_over_examples(kind, request):
     task, model = request.getfixturevalue(kind)

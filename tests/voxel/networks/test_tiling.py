@@ -52,7 +52,7 @@ def result(kind, dtype, tile):
     ("kind", "tile", "dtype", "tolerance"),
     [
         ("reducing", 72 * 2, "float64", 1e-12),
-        ("enlarging", 48 * 11, "float64", 1e-12),
+        pytest.param("enlarging", 48 * 11, "float64", 1e-12, marks=pytest.mark.long),
         pytest.param("enlarging", 48 * 11, "float32", 1e-5, marks=pytest.mark.long),
     ],
 )
