@@ -26,6 +26,7 @@ from tds_jax.pose.splits import SPLIT_BY
 FUSED_HIDDEN = range(16, 256 + 1, 16)
 POWERS = ("none", "rms", "covariance")
 INITIAL_POSES = ("zeros", "learned", "given", "mixed")
+FRONT_SETTINGS = ("highpass_hz", "lowpass_hz", "notch_hz", "powers")
 STAGE_SETTINGS = ("conv_kernels", "conv_strides", "groups", "widths", "tds_kernels", "tds_blocks")
 
 
@@ -104,25 +105,27 @@ class PoseModelConfig(Settings, group="model"):
             f"model.hidden={self.hidden}; it needs 'lstm' and a multiple of {FUSED_HIDDEN.step} up "
             f"to {FUSED_HIDDEN[-1]}, or use 'scan'",
         )
+        for name in ("rollout_freq", "filter_cutoff", "filter_speed_cutoff"):
+            value = getattr(self, name)
+            require(value > 0, f"model.{name}={value} must be above 0 Hz")
+        self._require_encoder()
+        self._require_front()
+
+    def _require_encoder(self) -> None:
         require(
             self.encoder == "tds" or not self.reference_rate,
             "model.reference_rate=True repeats a defect of a TDS encoder; use "
             f"model.encoder='tds' with it instead of {self.encoder!r}",
         )
-        for name in (
-            "highpass_hz",
-            "lowpass_hz",
-            "notch_hz",
-            "powers",
-            "encoder",
-            "user_embedding",
-        ):
+        for name in (*FRONT_SETTINGS, "encoder", "user_embedding"):
             value = getattr(self, name)
             require(
                 self.name != "neuropose" or value in (0, (), "none", "tds"),
                 f"model.{name}={value!r} acts before an encoder of model.name='tds', which "
                 "'neuropose' has not; leave it out",
             )
+
+    def _require_front(self) -> None:
         require(
             bool(self.power_samples) and not any(n % self.power_stride for n in self.power_samples),
             f"model.power_samples={self.power_samples} must be multiples of model.power_stride="
@@ -137,9 +140,6 @@ class PoseModelConfig(Settings, group="model"):
             f"model.lowpass_hz={self.lowpass_hz} must be above model.highpass_hz="
             f"{self.highpass_hz}; 0 = no such edge",
         )
-        for name in ("rollout_freq", "filter_cutoff", "filter_speed_cutoff"):
-            value = getattr(self, name)
-            require(value > 0, f"model.{name}={value} must be above 0 Hz")
 
 
 @dataclasses.dataclass(frozen=True)

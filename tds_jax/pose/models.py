@@ -102,31 +102,16 @@ class PoseModel(Module):
         self.encoder = TDSNetwork(
             num_channels, **encoder, dropout=dropout, remat=remat, dtype=dtype, rngs=rngs
         )
-        self.film = (
-            Film(
-                calibrations.size(num_channels),
-                user_embedding,
-                self.encoder.features,
-                dtype=dtype,
-                rngs=rngs,
-            )
-            if user_embedding
-            else None
-        )
+        shared: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        told = (calibrations.size(num_channels), user_embedding, self.encoder.features)
+        self.film = Film(*told, **shared) if user_embedding else None
         core: LSTMCore | MLPCore
         sizes = (self.encoder.features, num_joints, num_outputs(output, num_joints))
         if decoder == "lstm":
-            core = LSTMCore(
-                *sizes,
-                hidden=hidden,
-                layers=layers,
-                dropout=dropout,
-                slope=slope,
-                dtype=dtype,
-                rngs=rngs,
-            )
+            shared |= {"hidden": hidden, "layers": layers, "dropout": dropout}
+            core = LSTMCore(*sizes, slope=slope, **shared)
         else:
-            core = MLPCore(*sizes, sizes=mlp_hidden, slope=slope, dtype=dtype, rngs=rngs)
+            core = MLPCore(*sizes, sizes=mlp_hidden, slope=slope, **shared)
         self.decoder = Decoder(
             core,
             num_joints=num_joints,

@@ -33,7 +33,9 @@ def config_of(name, path, tmp_path, **changes):
     return small_config(path, tmp_path, **PUBLISHED | sizes | changes)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["convlstm", pytest.param("cnn3d_lstm_micro", marks=pytest.mark.long)]
+)
 def test_a_rule_filled_file_is_read_and_evaluated(name, path, tmp_path):
     tensors = weights_by_rule(name, channels=2) if name == "convlstm" else of_micro()
     file = write_zip(tmp_path / "a.pth", {k: Tensor.of(v) for k, v in tensors.items()})

@@ -86,6 +86,7 @@ def test_published_networks_have_the_published_parameters(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == NETWORKS[name][1]
 
 
+@pytest.mark.long
 def test_f32_has_the_gradients_of_f64():
     ours = jax.device_get(trained("cnn3d_lstm_lite", np.float32, 1.1)[1])
     with jax.enable_x64(True):

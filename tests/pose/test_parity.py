@@ -187,6 +187,7 @@ def decoded_as_described(tensors, frames, initial, samples):
     ).swapaxes(1, 2)  # fmt: skip
 
 
+@pytest.mark.long
 def test_tracking_is_what_its_description_says():
     """No recorded outputs exist for it; the encoder and both decoders are the regression's."""
     data, tensors = fixture("regression_vemg2pose"), weights_by_rule("tracking_vemg2pose")
@@ -200,6 +201,7 @@ def test_tracking_is_what_its_description_says():
         assert relative_error(poses, described) <= 1e-12
 
 
+@pytest.mark.long
 def test_both_alignments_read_the_same_parameters():
     """A stream can run on imported weights, at the price of seeing no later sample."""
     model = filled(build("regression_vemg2pose", np.float32), "regression_vemg2pose", np.float32)

@@ -185,6 +185,7 @@ def test_another_number_of_heads_is_seen_in_the_u_net(heads):
     assert first_error("unet", wrong) > SEEN
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["attention", "vq"])
 def test_another_number_of_heads_is_seen_in_the_coders(name, monkeypatch):
     monkeypatch.setattr(blocks, "ATTENTION_HEADS", 1)
