@@ -19,7 +19,6 @@ PUBLISHED = {
     "model__layout": "reference", "model__head": "repeat", "model__norm": "batch",
     "model__normalize": "none", "model__prior": "none",
 }  # fmt: skip
-NAMES = ("convlstm", "cnn3d_lstm_micro")
 
 
 @pytest.fixture(scope="module")
