@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import shutil
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -74,7 +75,9 @@ def _row(number: int, base: Path) -> Row:
         return judge(fault, trial)
     # One fault that surprises the campaign itself does not hide the others.
     except Exception as error:
-        return Row(fault.name, repr(error), 1, 0.0, "", "the campaign failed")
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        words = f"{error!r} in {Path(at.filename).name}:{at.lineno}"
+        return Row(fault.name, words, 1, 0.0, "", "the campaign failed")
     finally:
         disks.unmount(trial)
         shutil.rmtree(trial.folder, ignore_errors=True)
