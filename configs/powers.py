@@ -8,8 +8,8 @@ training: R2 0.731 ± 0.038, MAE 0.130 ± 0.009 rad (`linear` 0.602 ± 0.074 and
 lower by 0.129 ± 0.037, each interval above 0.07). The settings were chosen with test numbers of the
 first in sight (0.694), the other two are blind. An unseen user is beyond both (13.9, 15.3 and 18.3
 degrees, `linear` 12.6, 16.5 and 18.7, a constant 15.6, 15.1 and 15.4): three users to learn from
-are few. R2 0.85 is not reached: with 40 seconds a session instead of 120, 500 updates gave 0.635, and
-above 0.8 on the train split.
+are few. R2 0.85 is not reached: with 40 seconds a session instead of 120, 500 updates gave 0.635,
+and above 0.8 on the train split.
 """
 
 from ml_collections import ConfigDict
