@@ -35,7 +35,6 @@ class Resampled:
         cls,
         blocks: Mapping[str, Sequence[States]],
         values: Values = metrics.compute,
-        draws: int = DRAWS,
         seed: int = 0,
     ) -> Self:
         """Draws from each method's blocks: states on the host, in one order for all methods.
@@ -45,7 +44,7 @@ class Resampled:
         count = min(len(each) for each in blocks.values())
         if count < LEAST:
             return cls({})
-        chosen = np.random.default_rng(seed).integers(count, size=(draws, count))
+        chosen = np.random.default_rng(seed).integers(count, size=(DRAWS, count))
         return cls({name: _drawn(each, values, chosen) for name, each in blocks.items()})
 
     def interval(self, method: str, metric: str, minus: str = "") -> tuple[float, float] | None:
@@ -85,7 +84,7 @@ class Resampled:
 def _drawn(
     blocks: Sequence[States], values: Values, chosen: np.ndarray
 ) -> Mapping[str, np.ndarray]:
-    """{metric: (draws,)} of the blocks chosen in each draw."""
+    """{metric: (DRAWS,)} of the blocks chosen in each draw."""
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
     each = [
         values(metrics.pool(jax.tree.map(lambda leaf, own=own: leaf[own], stacked)))

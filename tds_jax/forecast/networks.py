@@ -1,6 +1,7 @@
 """The network a config names, with its memory settings."""
 
 import dataclasses
+from typing import Any
 
 from flax import nnx
 
@@ -43,51 +44,28 @@ def make_network(
         beside = {"num_channels": num_channels, "leads": leads, "dtype": dtype, "rngs": rngs}
         settings = dataclasses.asdict(model) | dataclasses.asdict(memory)
         return made("model.name", model.name, settings | beside)
+    shared: dict[str, Any] = {
+        "num_channels": num_channels,
+        "leads": leads,
+        "head": model.head,
+        "periodic": model.periodic,
+        "remat": memory.remat,
+        "dtype": dtype,
+        "rngs": rngs,
+    }
+    normed = shared | {name: getattr(model, name) for name in ("norm", "groups", "dropout")}
     if model.name in MAPS:
         hidden, by_day = MAPS[model.name]
-        return UNet(
-            num_channels=num_channels,
-            days=days,
-            leads=leads,
-            hidden=model.hidden or hidden,
-            by_day=by_day,
-            head=model.head,
-            norm=model.norm,
-            groups=model.groups,
-            dropout=model.dropout,
-            periodic=model.periodic,
-            remat=memory.remat,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        return UNet(**normed, days=days, hidden=model.hidden or hidden, by_day=by_day)
     hidden, lstm_hidden = PUBLISHED[model.name]
     hidden, lstm_hidden = model.hidden or hidden, model.lstm_hidden or lstm_hidden
     if model.name == "convlstm":
-        return ConvLSTM(
-            num_channels=num_channels,
-            leads=leads,
-            hidden=hidden,
-            head=model.head,
-            periodic=model.periodic,
-            day_chunk=memory.day_chunk,
-            remat=memory.remat,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        return ConvLSTM(**shared, hidden=hidden, day_chunk=memory.day_chunk)
     return CNN3DLSTM(
-        num_channels=num_channels,
-        leads=leads,
+        **normed,
         **dataclasses.asdict(structure(model.name, hidden, lstm_hidden)),
-        head=model.head,
         layout=model.layout,
-        norm=model.norm,
-        groups=model.groups,
-        dropout=model.dropout,
-        periodic=model.periodic,
         cells=cells,
-        remat=memory.remat,
         example_chunk=1 if memory.pixel_chunk else 0,
         pixel_chunk=memory.pixel_chunk,
-        dtype=dtype,
-        rngs=rngs,
     )

@@ -1,11 +1,10 @@
 """One answer to what the radar saw: a U-Net over the cells themselves."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from tds_jax.nn.module import Module
 from tds_jax.voxel.networks.unet import UNet
@@ -17,30 +16,12 @@ class Direct(Module):
     """(B, D, H, W, channels) -> the same shape, f32; 0 if fresh.
 
     A `UNet` that is told where each cell is: a ray from the sensors is no ray to a network that
-    sees all places alike. keys are taken, as of any network that may draw, and not used.
+    sees all places alike. unet: its settings. keys are taken, as of any network that may draw, and
+    not used.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        width: int,
-        multipliers: Sequence[int],
-        heads: int,
-        remat: str,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.unet = UNet(
-            channels + AXES,
-            channels,
-            width=width,
-            multipliers=multipliers,
-            heads=heads,
-            remat=remat,
-            dtype=dtype,
-            rngs=rngs,
-        )
+    def __init__(self, channels: int, **unet: Any) -> None:
+        self.unet = UNet(channels + AXES, channels, **unet)
 
     def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         where = jnp.broadcast_to(places(x.shape[1:4]), (*x.shape[:4], AXES))
