@@ -17,6 +17,7 @@ from tds_jax.config import Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
+from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.fields import require
@@ -88,7 +89,9 @@ class ForecastTask:
     @functools.cached_property
     def _folder(self) -> str:
         data, made = self.config.data, _simulation(self.config)
-        return data.source or data.path or stand_in(cache_root(data.cache_dir), made, "fields")
+        if path := data.source or data.path:
+            return path
+        return stand_in(cache_root(data.cache_dir), made, "fields", processes.crew())
 
     @functools.cached_property
     def fields(self) -> Fields:

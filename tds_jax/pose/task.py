@@ -17,7 +17,7 @@ from tds_jax.config import SPLITS, Config
 from tds_jax.data import generated
 from tds_jax.data.session_files import SessionFiles
 from tds_jax.data.windows import WindowSpec
-from tds_jax.engine import metrics
+from tds_jax.engine import metrics, processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.fields import require
@@ -83,7 +83,9 @@ class PoseTask:
         data = self.config.data
         cache = generated.cache_root(data.cache_dir)
         path = data.source or data.path
-        path = path or generated.stand_in(cache, _simulation(self.config), "recordings")
+        path = path or generated.stand_in(
+            cache, _simulation(self.config), "recordings", processes.crew()
+        )
         with progress_bar("reading the index") as progress:
             return load_sessions(
                 path,
@@ -98,6 +100,7 @@ class PoseTask:
                 seed=self.config.seed,
                 cache_dir=str(cache / "index"),
                 files=self.files,
+                crew=processes.crew(),
                 progress=progress,
             )
 
