@@ -3,15 +3,18 @@
 Processes that are told of each other build one folder together.
 """
 
+import ast
 import dataclasses
+import functools
 import glob
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -25,14 +28,13 @@ STALE_SECONDS = 3600.0  # a build adds a file every few seconds; silent so long,
 
 
 class Recipe(Protocol):
-    """A frozen dataclass whose fields are all that the data depend on.
+    """A frozen dataclass whose fields, with the code behind it, are all that the data depend on.
 
-    kind: names the folder in a cache. version: raised when equal fields would give other numbers.
+    kind: names the folder in a cache.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     kind: ClassVar[str]
-    version: ClassVar[int]
 
     def build(self, folder: Path, progress: Progress, crew: Crew) -> None:
         """Writes a crew member's part of the data into a folder, which is empty at first."""
@@ -69,7 +71,40 @@ def cache_root(cache_dir: str) -> Path:
 
 
 def _describe(recipe: Recipe) -> str:
-    return json.dumps({"recipe": recipe.version, **dataclasses.asdict(recipe)}, indent=1)
+    made_by = code_digest(type(recipe).__module__)
+    return json.dumps({"made_by": made_by, **dataclasses.asdict(recipe)}, indent=1)
+
+
+@functools.cache
+def code_digest(module: str) -> str:
+    """Changes with the code of a module, and of what it imports of its own room, if not with words.
+
+    Comments and layout are no code; docstrings are. The room: the first two parts of its name.
+    """
+    room = ".".join(module.split(".")[:2])
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            tree = _parsed(name)
+            found[name] = ast.dump(tree)
+            waiting += _imported(tree, room)
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:12]
+
+
+def _parsed(module: str) -> ast.Module:
+    spec = importlib.util.find_spec(module)
+    return ast.parse(Path(spec.origin).read_text()) if spec and spec.origin else ast.Module([], [])
+
+
+def _imported(tree: ast.Module, room: str) -> Iterator[str]:
+    """Modules of a room that code imports from, by their whole names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{room}."):
+            within = importlib.util.find_spec(str(node.module))
+            folder = within.submodule_search_locations if within else None
+            inside = [f"{node.module}.{alias.name}" for alias in node.names] if folder else []
+            yield from [str(node.module), *filter(importlib.util.find_spec, inside)]
 
 
 def cached_folder(cache_dir: str | Path, name: str, description: str) -> Path:

@@ -45,7 +45,6 @@ class Simulation:
     """Everything the generated data depend on."""
 
     kind: ClassVar[str] = "synthetic_forecast"
-    version: ClassVar[int] = 1
 
     start: str = option("2019-01", "First month.")
     months: int = option(24, "Files, a month each.")

@@ -182,7 +182,7 @@ class ForecastTask:
     def data_files(self) -> dict[str, str]:
         """The files of the fields, every chunk of a Zarr store, and static maps."""
         data = self.config.data
-        if not data.in_files:
+        if data.source:
             return {}
         maps = [name.rpartition(":")[0] for name in (data.land_mask, *data.static) if name]
         return {f"static/{os.path.basename(path)}": path for path in maps} | below(

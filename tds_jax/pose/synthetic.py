@@ -104,7 +104,6 @@ class Simulation:
     """Everything the generated data depend on; also the options of `synthesize`."""
 
     kind: ClassVar[str] = "synthetic_pose"
-    version: ClassVar[int] = 2
 
     motion: str = option("poses", "Moves between 13 'poses', or of 'freedoms', each by itself.")
     users: int = option(3, "Users seen in training.")

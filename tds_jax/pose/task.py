@@ -162,7 +162,7 @@ class PoseTask:
 
     def data_files(self) -> dict[str, str]:
         """The recordings in use; metadata.csv shows in `digest`."""
-        if not self.config.data.in_files:
+        if self.config.data.source:
             return {}
         names = [os.fsdecode(name) for name in self.table.names.tolist()]
         return {name: os.path.join(self.table.root, name) for name in names}

@@ -186,9 +186,9 @@ class VoxelData:
         return digest.hexdigest()
 
     def data_files(self) -> dict[str, str]:
-        """Name -> path of the frames' files and of geometry.json; {} for generated volumes."""
+        """Name -> path of the frames' files and of geometry.json; {} for a data.source."""
         root, parts, _ = self._opened
-        if not self._data.in_files:
+        if self._data.source:
             return {}
         frames = [frame for split in parts.values() for frame in split]
         used = {place.path for frame in frames for place in (frame.radar, frame.target)}

@@ -40,7 +40,6 @@ class Simulation:
     """Everything the generated data depend on."""
 
     kind: ClassVar[str] = "synthetic_voxel"
-    version: ClassVar[int] = 2
 
     scenes: int = option(12, "Streets, each with traffic of its own; splits are by scene.")
     frames: int = option(24, "Frames per street.")
