@@ -128,19 +128,20 @@ def build_once(
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     near = crew.seeing(folder.parent)
-    building = near.by_first(lambda: _begun(folder, description))
+    begun = _begun(folder, description) if near.first else None
     try:
+        building = near.gather(begun)[0]
         if building:
             with naming(folder):
                 build(building, near)
         near.gather(None)  # all have written their part
-        if building and near.first:
+        if begun:
             with naming(folder):
-                (building / MARKER).write_text(description)
-            _publish(building, folder, description)
+                (begun / MARKER).write_text(description)
+            _publish(begun, folder, description)
     finally:
-        if building and near.first:
-            shutil.rmtree(building, ignore_errors=True)
+        if begun:
+            shutil.rmtree(begun, ignore_errors=True)
     near.gather(None)  # it is there
     return folder
 

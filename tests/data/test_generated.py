@@ -125,7 +125,7 @@ def test_what_is_generated_is_known_by_the_code_that_made_it(digest_of):
 @pytest.mark.parametrize("family", ["pose", "forecast", "voxel.data"])
 def test_every_family_names_its_cache_by_its_generators_code(family, tmp_path, monkeypatch):
     recipe = importlib.import_module(f"tds_jax.{family}.synthetic").Simulation()
-    monkeypatch.setattr(type(recipe), "build", lambda self, folder, progress: None)
+    monkeypatch.setattr(type(recipe), "build", lambda self, folder, progress, crew: None)
     one = cached(tmp_path, recipe)
     assert cached(tmp_path, recipe) == one
     monkeypatch.setattr("tds_jax.data.generated.code_digest", lambda module: "another")
