@@ -53,6 +53,15 @@ def get_config() -> ConfigDict:
     # says how far this year is from the climatology.
     config.model.local_means = ()
     config.model.local_ridge = 0.005  # of prior 'linear': added share of its inputs' mean square
+    # Also of it: the inputs averaged over blocks of 5 x 5 cells, so many rows and columns of blocks
+    # around, such as (5, 9), () = none; and whether weights change from row to row and from column
+    # to column of the grid.
+    config.model.local_wide = ()
+    config.model.local_place = False
+    # Also of it: blocks of train days that are left out in turn. On them each lead chooses its
+    # ridge, of 1 to 100 times local_ridge, all choose how many mixtures of leads there are, and the
+    # spread of an ensemble is measured. 0 = nothing is chosen, the spread is that of fitted days.
+    config.model.local_folds = 0
     # Fields of noise that the network reads, each smooth over some cells: another draw is another
     # member of an ensemble, spread as far as the prior errs on train days until training changes
     # that. 0 = one forecast. Needs prior 'damped' or 'linear'.
