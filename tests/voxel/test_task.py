@@ -660,6 +660,7 @@ def test_draws_are_examples_with_keys_of_their_own(guided, method_of):
     several = method_of(replaced(config, dataclasses.replace(config.model, draws=3)))
     keys, *leaves = generation.repeated(3, batch["key"], batch["latent"], batch["radar"])
     assert len(np.unique(keys, axis=0)) == 18
+    np.testing.assert_array_equal(leaves[1], np.repeat(radar, 3, axis=0))
     apart = {"key": keys, "latent": leaves[0], "radar": leaves[1], "weight": jnp.ones(18)}
     one = method_of(config).loss(model, apart, train=True)[0]
     objective = several.loss(model, batch, train=True)[0]
