@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tds_jax.forecast.climatology import Climatology, blocks
+from tds_jax.data.crew import ALONE, Crew
+from tds_jax.forecast.climatology import Climatology, blocks, with_earlier
 from tds_jax.forecast.days import DAY
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.nn.conv_nd import encircled
@@ -44,24 +45,32 @@ class Sample(NamedTuple):
 
 
 def samples(
-    fields: Fields, days: range, usual: Climatology, damping: np.ndarray, before: int
+    fields: Fields,
+    days: range,
+    usual: Climatology,
+    damping: np.ndarray,
+    before: int,
+    crew: Crew = ALONE,
 ) -> Iterator[Sample]:
     """One for every day that ends `before` of them and has all leads after it; one pass.
+
+    A crew gets a part of them each.
 
     usual: of all variables. Anomalies are in units of its scale. damping: (L, H, W) of the target.
     """
     leads, target = len(damping), fields.variables.index(fields.target)
     window: deque[np.ndarray] = deque(maxlen=before + leads)
     yesterday = None
-    for indices, block in blocks(fields, days):
+    own, earlier = with_earlier(days, crew, before + leads - 1)
+    for indices, block in blocks(fields, [*earlier, *own]):
         dates = fields.days[indices]
         anomalies = ((block - usual.at(dates)) / usual.scale).astype(np.float32)
-        for date, anomaly in zip(dates, anomalies, strict=True):
+        for index, date, anomaly in zip(indices, dates, anomalies, strict=True):
             if yesterday is not None and date - yesterday != DAY:
                 window.clear()
             window.append(anomaly)
             yesterday = date
-            if len(window) == before + leads:
+            if len(window) == before + leads and index not in earlier:
                 yield _sample([*window], damping, target)
 
 
@@ -115,6 +124,10 @@ class Shared:
                 for lead, there in enumerate(known):
                     self._gram[lead] += x[there].T @ x[there]
             self._product += y @ x  # 0 where unknown
+
+    def merge(self, crew: Crew) -> None:
+        """With those of a crew's other members."""
+        self._gram, self._product = crew.add([self._gram, self._product])
 
     def solve(self, ridge: float) -> tuple[np.ndarray, np.ndarray]:
         """(kernel, kernel, around, L) and (own, L) f32 weights.

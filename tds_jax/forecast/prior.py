@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.forecast.climatology import Climatology
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.linear import Sample, Shared, applied, samples
@@ -42,6 +43,7 @@ def fit_linear(
     inputs: Inputs,
     ridge: float,
     periodic: bool,
+    crew: Crew = ALONE,
 ) -> Weights:
     """The weights that explain best what the damped persistence leaves; one pass over `days`.
 
@@ -50,8 +52,9 @@ def fit_linear(
     target = fields.variables.index(fields.target)
     around = inputs.days * len(fields.variables)
     shared = Shared(inputs.kernel, around, len(inputs.means), len(damping), periodic)
-    for sample in samples(fields, days, usual, damping, inputs.before):
+    for sample in samples(fields, days, usual, damping, inputs.before, crew):
         shared.add(sample, sample.last(inputs.days, slice(None)), _means(sample, inputs, target))
+    shared.merge(crew)
     return Weights(*shared.solve(ridge))
 
 
@@ -62,12 +65,14 @@ def fit_spread(
     damping: np.ndarray,
     linear: tuple[Inputs, Weights] | None,
     periodic: bool,
+    crew: Crew = ALONE,
 ) -> np.ndarray:
     """(L, H, W) root mean square of what damped persistence leaves on these days, less what a
     linear map says; 1 for a cell without a day. One pass."""
     target = fields.variables.index(fields.target)
     squares, count = np.zeros(damping.shape), np.zeros(damping.shape)
-    for sample in samples(fields, days, usual, damping, linear[0].before if linear else 1):
+    before = linear[0].before if linear else 1
+    for sample in samples(fields, days, usual, damping, before, crew):
         left = sample.coming
         if linear:
             inputs, weights = linear
@@ -76,6 +81,7 @@ def fit_spread(
             left = left - np.moveaxis(_means(sample, inputs, target) @ weights.own, -1, 0)
         squares += np.where(sample.known, left**2, 0)
         count += sample.known
+    squares, count = crew.add([squares, count])
     return np.sqrt(np.where(count > 0, squares / np.maximum(count, 1), 1))
 
 

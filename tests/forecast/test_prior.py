@@ -11,6 +11,8 @@ from tds_jax import tasks
 from tds_jax.engine.step import replace_leaves, split
 from tds_jax.errors import UserError
 from tds_jax.forecast import linear
+from tds_jax.forecast.measured import measured
+from tests.data.crews import together
 from tests.forecast.small import SEA, batch_of, small_config, small_task, write_record
 
 MEANS = (2, 4)
@@ -27,6 +29,18 @@ LINEAR = {
 def task(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prior")
     return small_task(write_record(folder / "daily.nc"), folder, **LINEAR)
+
+
+def test_what_several_fit_on_a_part_of_the_days_each_is_what_one_fits(task):
+    alone = task.fit_statistics()
+    given = task.fields, task.split["train"], task.config, task.around()
+    for found in together(3, lambda crew: measured(*given, crew)):
+        assert found.keys() == alone.keys()
+        for name, value in alone.items():
+            # f64 sums in another order; the weights are solved for, then rounded to f32.
+            tolerance = 1e-5 if value.dtype == np.float32 else 1e-9
+            largest = np.abs(value).max()
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance * largest)
 
 
 def test_a_silent_networks_forecast_is_the_least_squares_of_train_days(task):
