@@ -8,8 +8,9 @@ train split, fitted once and kept; a forecast run judges all of another period b
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -81,6 +82,12 @@ def judged(
         return tasks.job("evaluate", config.task)(task, model, split, folder)
 
 
+def _opened(config: Config, inputs: Mapping[str, Any]) -> tuple[tasks.Task, list[str]]:
+    """The task, its data opened, and what is to be known of them."""
+    task = tasks.get_for_data(config, inputs)
+    return task, task.warnings()
+
+
 def main() -> None:
     """Flags -> evaluate."""
     from tds_jax.budget import giving_way
@@ -94,9 +101,9 @@ def main() -> None:
     values["data"]["path"] = flags.FLAGS.data or values["data"]["path"]
     config = cli.resolve(values)
     inputs = workdir.read_inputs(folder)
-    task = processes.together(lambda: tasks.get_for_data(config, inputs))
+    task, warnings = processes.together(lambda: _opened(config, inputs))
     workdir.require_inputs(folder, task.inputs())
-    for line in task.warnings():
+    for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     report, _ = giving_way.within_memory(
         lambda config: evaluate(Blueprint(task.under(config), config), folder, flags.FLAGS.split),

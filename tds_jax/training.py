@@ -57,6 +57,7 @@ def _opened(config: Config) -> tasks.Task:
     task = tasks.get(config)
     for split in SPLITS if config.eval.every else ("train", "test"):
         task.source(split)
+    task.warnings()  # for which some read all of the train split
     return task
 
 

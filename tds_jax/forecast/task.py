@@ -337,7 +337,8 @@ class ForecastTask:
 
     def fit_statistics(self) -> dict[str, Any]:
         """Leaves of `Forecaster` measured on the train days, and what is known of the grid."""
-        return measured(self.fields, self.split["train"], self.config, self.around())
+        days, crew = self.split["train"], processes.crew()
+        return measured(self.fields, days, self.config, self.around(), crew)
 
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""

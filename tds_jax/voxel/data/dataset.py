@@ -233,7 +233,7 @@ class VoxelData:
         """Of the train split."""
         with progress_bar("statistics of the train split") as progress:
             return channel_statistics(
-                self.pairs("train"), self._data.max_statistics_frames, progress
+                self.pairs("train"), self._data.max_statistics_frames, progress, processes.crew()
             )
 
 
