@@ -17,6 +17,7 @@ from tds_jax.config import Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
+from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.fields import require
@@ -107,7 +108,9 @@ class ForecastTask:
     @functools.cached_property
     def _folder(self) -> str:
         data, made = self.config.data, _simulation(self.config)
-        return data.source or data.path or stand_in(cache_root(data.cache_dir), made, "fields")
+        if path := data.source or data.path:
+            return path
+        return stand_in(cache_root(data.cache_dir), made, "fields", processes.crew())
 
     @functools.cached_property
     def fields(self) -> Fields:
@@ -198,7 +201,7 @@ class ForecastTask:
     def data_files(self) -> dict[str, str]:
         """The files of the fields, every chunk of a Zarr store, and static maps."""
         data = self.config.data
-        if not data.in_files:
+        if data.source:
             return {}
         maps = [name.rpartition(":")[0] for name in (data.land_mask, *data.static) if name]
         return {f"static/{os.path.basename(path)}": path for path in maps} | below(
