@@ -178,8 +178,8 @@ def compared(
     errors = {name: forecast - target for name, forecast in every.items()}
     crps, variance = {}, {}
     ranks = {name: jnp.zeros((target.shape[1], 0)) for name in every}
-    if task.config.model.noise:
-        members = model.members(batch, False, task.ensemble)
+    if task.ensemble > 1:
+        members = model.members(batch, False, task.ensemble, task.dropout)
         ranks[MODEL] = rank_counts(members, target, weight)
         crps[MODEL], variance[MODEL] = fair_crps(members, target), members.var(axis=1, ddof=1)
         for name, spread in baselines.spreads(fitted, batch).items():

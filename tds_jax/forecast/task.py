@@ -84,6 +84,12 @@ class ForecastTask:
             "model.local_place=True counts columns from west to east, but with model.periodic=True "
             "there is no first; use one of them",
         )
+        require(
+            not self.dropout or (config.model.dropout > 0 and config.model.name != "convlstm"),
+            f"eval.dropout=True draws from dropout, but model.name={config.model.name} with "
+            f"model.dropout={config.model.dropout} has none; set one that it has, or use "
+            "model.noise",
+        )
         cells = self.recorded.height, self.recorded.width
         far = [BLOCK * (size // 2) for size in config.model.local_wide]
         require(
@@ -283,8 +289,14 @@ class ForecastTask:
 
     @property
     def ensemble(self) -> int:
-        """How many forecasts evaluation and predict make: eval.members of a model with noise."""
-        return cast(ForecastEvalConfig, self.config.eval).members if self.config.model.noise else 1
+        """How many forecasts evaluation and predict make: eval.members, where any are drawn."""
+        drawn = self.config.model.noise or self.dropout
+        return cast(ForecastEvalConfig, self.config.eval).members if drawn else 1
+
+    @property
+    def dropout(self) -> bool:
+        """Whether forecasts of an ensemble leave out channels."""
+        return cast(ForecastEvalConfig, self.config.eval).dropout
 
     @functools.cache  # noqa: B019 - one task per run, three splits
     def source(self, split: str) -> ForecastWindows:

@@ -141,7 +141,7 @@ def test_an_older_run_is_as_it_was(tmp_path):
             *("noise", "floor"),
         ),
         "loss": ("crps_weight", "members"),
-        "eval": ("members",),
+        "eval": ("members", "dropout"),
     }
     for group, names in later.items():
         for name in names:
