@@ -38,7 +38,7 @@ class Task(Protocol):
         """Fingerprint of the data set: the order of examples depends on it."""
 
     def data_files(self) -> dict[str, str]:
-        """Name -> path of all that is read of data.path; {} for generated data.
+        """Name -> path of all files that are read, generated ones too; {} for a data.source.
 
         Names stay when the data are moved as a whole; see `data.identity`.
         """

@@ -32,8 +32,8 @@ def claim(
     """Makes the folder this config's and these data's; refuses one with another's checkpoints.
 
     digest: of the data, '' before any were seen (an imported model); the first data are then
-    whichever come, and so are their settings. files: of the data, by name; those of a run of an
-    older version are whichever come. Raises UserError naming what differs and may not.
+    whichever come, and so are their settings. files: of the data, by name; where a run of an older
+    version knows none, whichever come. Raises UserError naming what differs and may not.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     if not has_checkpoint(workdir):
@@ -61,7 +61,7 @@ def claim(
                 "use the same settings to go on, or another --workdir"
             )
     identities = identity.of_files(files, known or {})
-    if known is not None and (other := identity.differences(known, identities)):
+    if known and (other := identity.differences(known, identities)):
         raise UserError(
             f"{workdir} was begun with other data ({some(other)}); use the same data to go on, or "
             "another --workdir"
