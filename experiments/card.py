@@ -45,6 +45,7 @@ TITLES = {
     "killed": "bit for bit?",
     "parity": "against f32 on CPU, relative",
     "width_conv": "the convolution of a TDS block, forward and backward",
+    "volume_conv": "convolutions of volumes, forward and backward",
     "host": "host memory of a cold start of low_memory",
 }
 
@@ -96,6 +97,7 @@ def on_card(platform: str) -> list[Case]:
         *kernels(),
         Case("eager", "eager", {"batch": 64, "device": platform}),
         step("low_memory"),
+        step("low_memory", ", at once", optim__accumulate=1),
         Case("repeats", "repeats", {"platform": platform, "steps": 40}),
         Case("killed", "killed", {"platform": platform, "steps": 80, "kills": 3, "terms": 1}),
         product("quick_demo", 80),
@@ -107,6 +109,8 @@ def on_card(platform: str) -> list[Case]:
         product("forecast_air_temperature", 40),
         product("voxel_ultra", 40),
         step("voxel_ultra"),
+        step("voxel_ultra", ", at once", optim__accumulate=1),
+        Case("volume_conv", "volume_conv", {"batches": [1, 8]}),
         full(8, ", bf16", memory__dtype="bfloat16"),
         full(8, ", highest", memory__matmul_precision="highest"),
         step("quick_demo"),
@@ -143,6 +147,7 @@ def on_cpu(platform: str) -> list[Case]:
         step("quick_demo"),
         step("quick_demo", ", bf16", memory__dtype="bfloat16", optim__batch_size=4),
         Case("width_conv", "width_conv", {"preset": "low_memory", "batch": 2}),
+        Case("volume_conv", "volume_conv", {"batches": [1]}),
         Case("parity", "parity", {"preset": "quick_demo", "changes": {"optim__batch_size": 2}}),
         Case("eager", "eager", {"batch": 1, "device": platform}),
         Case("repeats", "repeats", {"platform": platform, "steps": 10}, limit=900),
