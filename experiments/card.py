@@ -106,7 +106,7 @@ def on_card(platform: str) -> list[Case]:
         full(64, ", bf16", memory__dtype="bfloat16"),
         Case("width_conv", "width_conv", {"preset": "low_memory", "batch": 16}),
         Case("width_conv", "width_conv_full", {"preset": TRACKING, "batch": 8}),
-        product("forecast_air_temperature", 40),
+        product("forecast_soil_moisture", 40),
         product("voxel_ultra", 40),
         step("voxel_ultra"),
         step("voxel_ultra", ", at once", optim__accumulate=1),
