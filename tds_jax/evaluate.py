@@ -97,7 +97,7 @@ def main() -> None:
     values["data"]["path"] = flags.FLAGS.data or values["data"]["path"]
     config = cli.resolve(values)
     inputs = workdir.read_inputs(folder)
-    task = processes.in_turn(lambda: tasks.get_for_data(config, inputs))
+    task = processes.together(lambda: tasks.get_for_data(config, inputs))
     workdir.require_inputs(folder, task.inputs())
     for line in task.warnings():
         print(f"warning: {line}", file=sys.stderr)

@@ -36,7 +36,7 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
     loggers.require_installed(asked.log.to)
-    task = processes.in_turn(lambda: _opened(asked))
+    task = processes.together(lambda: _opened(asked))
     build = remembered(task)
     warned: set[str] = set()
 

@@ -40,17 +40,18 @@ def _prior(
         return {}
     damping = fit_damping(fields, days, usual.of([around.target]), around.leads)
     found: dict[str, Any] = {"damping": damping}
-    linear = None
     beside = fields, days, usual, damping
-    if around.prior == "linear":
-        inputs = prior.Inputs(*around.local, around.means)
-        ridge = config.model.local_ridge
-        linear = inputs, prior.fit_linear(*beside, inputs, ridge, around.periodic)
-        found["linear"], found["slow"] = linear[1]
+    inputs = around.linear
+    judged: prior.Days = prior.no_weights
+    if inputs:
+        model = config.model
+        fitted = prior.fit_linear(
+            *beside, inputs, model.local_ridge, model.local_folds, around.periodic
+        )
+        found |= fitted.weights
+        judged = fitted.judged
     if around.noise:
-        found["spread"] = prior.fit_spread(*beside, linear, around.periodic)
-    if not around.means:
-        found.pop("slow", None)
+        found["spread"] = prior.fit_spread(*beside, inputs, judged, around.periodic)
     return found
 
 

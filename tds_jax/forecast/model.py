@@ -11,6 +11,7 @@ from tds_jax.engine.step import Batch
 from tds_jax.fields import require
 from tds_jax.forecast.ensemble import keys_of_days, member_keys, smooth_noise
 from tds_jax.forecast.linear import flat, leads_first, shared_map
+from tds_jax.forecast.prior import Inputs, placed_map, places, wide_map
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
 from tds_jax.own import require_shape
@@ -33,10 +34,10 @@ class Surroundings:
     grid: (H, W). channels, target: how many variables, and which of them is forecast. terms: of
     the centre, 1 + 2·harmonics or 1. per_cell: whether centre and scale differ between cells.
     prior: 'none', 'last', 'damped' or 'linear'. local: (kernel, days) of the linear map, days 0 for
-    none; means: see `prior.Inputs`. noise: fields of it that the network reads. floor: what no
-    forecast is below, or (). static: maps added to every day's input. season: whether sine and
-    cosine of the year are.
-    periodic: whether the linear map goes around the globe, as the network then does.
+    none; means, wide, place: see `prior.Inputs`. noise: fields of it that the network reads.
+    floor: what no forecast is below, or (). static: maps added to every day's input. season:
+    whether sine and cosine of the year are. periodic: whether the linear map goes around the globe,
+    as the network then does.
     """
 
     grid: tuple[int, int]
@@ -49,11 +50,19 @@ class Surroundings:
     prior: str
     local: tuple[int, int]
     means: tuple[int, ...]
+    wide: tuple[int, ...]
+    place: bool
     noise: int
     floor: tuple[float, ...]
     static: int
     season: bool
     periodic: bool
+
+    @property
+    def linear(self) -> Inputs | None:
+        """What the fitted linear map reads, or None without one."""
+        own = Inputs(*self.local, self.means, self.wide, self.place)
+        return own if self.prior == "linear" else None
 
     @property
     def inputs(self) -> int:
@@ -66,7 +75,7 @@ class Forecaster(Module):
 
     Everything measured on the train split is a `Statistic`, neutral until set: centre
     (terms, H, W, C) and scale (H, W, C), H = W = 1 where cells do not differ, damping (L, H, W),
-    linear (k, k, days * C, L) and slow (means, L), spread (L, H, W), static (H, W, S), and area
+    what `prior.Inputs.shapes` names, spread (L, H, W), static (H, W, S), and area
     (H,), of the cells in each row. With noise the network answers in units of the spread, and what
     it answers without is the middle of the ensemble. What is missing becomes 0 after normalisation,
     the usual value: the number that stands in its place reaches nothing.
@@ -91,13 +100,18 @@ class Forecaster(Module):
         if around.static:
             self.static = Statistic(jnp.zeros((*cells, around.static), jnp.float32))
         size, days = around.local
-        weights = jnp.zeros((size, size, days * channels, leads), jnp.float32)
-        if around.prior == "linear":
-            self.linear = Statistic(weights)
+        if around.linear:
+            shapes = around.linear.shapes(channels, leads)
+            zeros = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+            self.linear = Statistic(zeros["linear"])
             if around.means:
-                self.slow = Statistic(jnp.zeros((len(around.means), leads), jnp.float32))
+                self.slow = Statistic(zeros["slow"])
+            if around.wide:
+                self.wide = Statistic(zeros["wide"])
+            if around.place:
+                self.place = Statistic(zeros["place"])
         elif days:
-            self.local = nnx.Param(weights)
+            self.local = nnx.Param(jnp.zeros((size, size, days * channels, leads), jnp.float32))
         if around.noise:
             self.spread = Statistic(jnp.ones((leads, *cells), jnp.float32))
             # At first each lead is moved by one of the fields.
@@ -231,6 +245,11 @@ class Forecaster(Module):
         weights = self.linear[...] if self.around.prior == "linear" else self.local[...]
         recent = flat(x[:, -self.around.local[1] :])
         found = found + leads_first(shared_map(recent, weights, self.around.periodic))
+        if self.around.wide:
+            found = found + leads_first(wide_map(recent, self.wide[...], self.around.periodic))
+        if self.around.place:
+            where = self._crop(batch, jnp.asarray(places(self.around.grid)))
+            found = found + leads_first(placed_map(x[:, -1], self.place[...], where))
         own = x[..., self.around.target]
         for n, days in enumerate(self.around.means):
             mean = own[:, -days:].mean(axis=1)

@@ -17,6 +17,7 @@ from tds_jax.config import Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
+from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
@@ -31,6 +32,7 @@ from tds_jax.forecast.metrics import Errors
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
 from tds_jax.forecast.own_fields import own_fields
+from tds_jax.forecast.prior import BLOCK
 from tds_jax.forecast.recorded import grid_words, packed, unpacked, west_of
 from tds_jax.forecast.windows import (
     ForecastWindows,
@@ -77,6 +79,18 @@ class ForecastTask:
             f"model.periodic=True needs whole maps around the globe, but the fields have "
             f"{self.recorded.width} columns, {self.recorded.grid}, and data.crop is {data.crop}",
         )
+        require(
+            not (config.model.local_place and config.model.periodic),
+            "model.local_place=True counts columns from west to east, but with model.periodic=True "
+            "there is no first; use one of them",
+        )
+        cells = self.recorded.height, self.recorded.width
+        far = [BLOCK * (size // 2) for size in config.model.local_wide]
+        require(
+            all(reach < size for reach, size in zip(far, cells, strict=False)),
+            f"model.local_wide={config.model.local_wide} reaches {far} cells, beyond any of a grid "
+            f"of {cells[0]} x {cells[1]}; use fewer blocks",
+        )
         for name in ("local_days", "local_means"):
             days = getattr(config.model, name)
             longest = max(days, default=0) if isinstance(days, tuple) else days
@@ -88,7 +102,9 @@ class ForecastTask:
     @functools.cached_property
     def _folder(self) -> str:
         data, made = self.config.data, _simulation(self.config)
-        return data.source or data.path or stand_in(cache_root(data.cache_dir), made, "fields")
+        if path := data.source or data.path:
+            return path
+        return stand_in(cache_root(data.cache_dir), made, "fields", processes.crew())
 
     @functools.cached_property
     def fields(self) -> Fields:
@@ -200,7 +216,7 @@ class ForecastTask:
     def around(self) -> Surroundings:
         """What stands around the network."""
         model, data = self.config.model, self.config.data
-        extra = model.extra_inputs
+        extra, fitted = model.extra_inputs, model.prior == "linear"
         return Surroundings(
             grid=(self.recorded.height, self.recorded.width),
             channels=len(self.recorded.variables),
@@ -211,7 +227,9 @@ class ForecastTask:
             scale_per_cell=model.normalize == "cell",
             prior=model.prior,
             local=(model.local_kernel, model.local_days),
-            means=model.local_means if model.prior == "linear" else (),
+            means=model.local_means if fitted else (),
+            wide=model.local_wide if fitted else (),
+            place=model.local_place and fitted,
             noise=model.noise,
             floor=model.floor,
             static=statics.count(extra, data.static),

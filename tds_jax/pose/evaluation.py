@@ -20,9 +20,11 @@ from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers
 from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.labels import valid_rows
+from tds_jax.pose.linear import LinearFit, Ridge
 from tds_jax.pose.metrics import States, make_compare
 from tds_jax.pose.networks import AnyModel
 from tds_jax.pose.own import METRICS
+from tds_jax.pose.read_out import ReadOutFit
 from tds_jax.pose.scales import other_scale
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
@@ -49,16 +51,19 @@ Sessions = dict[int, States]
 
 
 def fit_baselines(task: PoseTask) -> Fitted:
-    """One streaming pass over the train split, and one over val, by which `linear` is chosen."""
+    """Two streaming passes over the train split, and one over val, by which `linear` is chosen."""
     table = task.table.select("train")
     low, high = (float(limit) for limit in (table.lowest.min(), table.highest.max()))
     mean = baselines.ConstantMean(table.joints)
     median = baselines.ConstantMedian(table.joints, min(low, -np.pi), max(high, np.pi))
-    linear = baselines.LinearFit(table.channels, table.joints, table.rate_hz)
-    baselines.fit(_chunks(task, "train"), mean, median, linear.train)
-    baselines.fit(_chunks(task, "val"), linear.val)
-    contents = identity.fingerprint(task.data_files())
-    return Fitted(task.digest(), contents, mean.result(), median.result(), linear.result())
+    fit = LinearFit(table.channels, table.joints, table.rate_hz)
+    baselines.fit(_chunks(task, "train"), mean, median, fit.train)
+    baselines.fit(_chunks(task, "val"), fit.val)
+    linear = fit.result()
+    read_out = ReadOutFit(linear, *fit.spread(linear), min(low, -np.pi), max(high, np.pi))
+    baselines.fit(_chunks(task, "train"), read_out)
+    names = task.digest(), identity.fingerprint(task.data_files())
+    return Fitted(*names, mean.result(), median.result(), linear, read_out.result())
 
 
 def _chunks(task: PoseTask, split: str) -> Iterator[baselines.Chunk]:
@@ -165,7 +170,7 @@ def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
     if task.hand is None:
         notes = [f"landmarks need the 20 joint angles of emg2pose; these recordings have {joints}"]
     if fitted is None:
-        notes.append("no train split here: no constant, constant_median and linear")
+        notes.append("no train split here: no constants and nothing linear")
     elif fitted.digest != task.digest():
         notes.append("no train split here: baselines are those of the recordings evaluated before")
     return tuple(notes)
@@ -205,20 +210,17 @@ def _baselines(
     spread = functools.partial(np.broadcast_to, shape=target.shape)
     found: dict[str, np.ndarray] = {}
     if fitted:
-        linear = [_linear(source, fitted.linear, i, target) for i in batch["example"]]
-        constants = {"constant": spread(fitted.mean), "constant_median": spread(fitted.median)}
-        found = {"linear": np.stack(linear)} | constants
+        linear = np.stack([_linear(source, fitted.linear, i, target) for i in batch["example"]])
+        found = {"linear": linear, "linear_median": fitted.read_out(linear)}
+        found |= {"constant": spread(fitted.mean), "constant_median": spread(fitted.median)}
     return found | {"hold_initial": spread(held), "zero": np.zeros_like(target)}
 
 
-def _linear(
-    source: PoseWindows, linear: baselines.LogRmsRidge, index: int, target: np.ndarray
-) -> np.ndarray:
+def _linear(source: PoseWindows, linear: Ridge, index: int, target: np.ndarray) -> np.ndarray:
     """(N, J) predictions for the supervised rows of a window, with the history before it."""
     if index < 0:  # padding of the last batch: weight 0 everywhere
         return np.zeros(target.shape[1:], np.float32)
-    before = (linear.history + baselines.OFFSET_BINS) * linear.bin_samples
-    emg, offset = source.with_history(int(index), before)
+    emg, offset = source.with_history(int(index), linear.samples_before)
     rows = offset + source.spec.label_offset + np.arange(target.shape[1]) * source.spec.label_stride
     return linear.predict(emg)[rows]
 

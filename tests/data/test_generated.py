@@ -11,7 +11,7 @@ from tds_jax.data.whole_file import writer
 from tds_jax.errors import UserError
 
 
-def fill(folder):
+def fill(folder, crew=None):
     (folder / "data.txt").write_text("made")
 
 
@@ -20,7 +20,7 @@ def names(folder):
 
 
 def test_a_failed_build_leaves_nothing(tmp_path):
-    def fail(folder):
+    def fail(folder, crew):
         fill(folder)
         raise KeyboardInterrupt
 
@@ -42,7 +42,7 @@ def test_leftovers_of_dead_builds_go_and_live_ones_stay(tmp_path):
 def test_a_full_disk_names_the_folder(tmp_path, full_disk):
     def build():
         with full_disk(2):
-            build_once(tmp_path / "data", "a description", lambda folder: None)
+            build_once(tmp_path / "data", "a description", lambda folder, crew: None)
 
     with pytest.raises(OSError) as caught:
         build()
@@ -51,7 +51,7 @@ def test_a_full_disk_names_the_folder(tmp_path, full_disk):
 
 
 def test_losing_the_race_is_fine(tmp_path):
-    def race(folder):
+    def race(folder, crew):
         fill(folder)
         build_once(tmp_path / "data", "a", fill)
 
@@ -67,13 +67,13 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path, monke
 
     monkeypatch.setattr("tempfile.mkdtemp", forbidden)
     with pytest.raises(PermissionError) as caught:
-        build_once(tmp_path / "made", "", lambda folder: None)
+        build_once(tmp_path / "made", "", lambda folder, crew: None)
     assert caught.value.filename == str(tmp_path / "made")
 
 
 def test_a_whole_folder_is_not_built_again_and_another_is_refused(tmp_path):
     build_once(tmp_path / "data", "a", fill)
-    build_once(tmp_path / "data", "a", lambda folder: pytest.fail("built again"))
+    build_once(tmp_path / "data", "a", lambda folder, crew: pytest.fail("built again"))
     with pytest.raises(UserError, match="data exists and is not this"):
         build_once(tmp_path / "data", "b", fill)
     (tmp_path / "mine").mkdir()
@@ -125,7 +125,7 @@ def test_what_is_generated_is_known_by_the_code_that_made_it(digest_of):
 @pytest.mark.parametrize("family", ["pose", "forecast", "voxel.data"])
 def test_every_family_names_its_cache_by_its_generators_code(family, tmp_path, monkeypatch):
     recipe = importlib.import_module(f"tds_jax.{family}.synthetic").Simulation()
-    monkeypatch.setattr(type(recipe), "build", lambda self, folder, progress: None)
+    monkeypatch.setattr(type(recipe), "build", lambda self, folder, progress, crew: None)
     one = cached(tmp_path, recipe)
     assert cached(tmp_path, recipe) == one
     monkeypatch.setattr("tds_jax.data.generated.code_digest", lambda module: "another")

@@ -29,6 +29,7 @@ from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored
 from tds_jax.voxel.methods import build, generation, trained
 from tds_jax.voxel.methods import diffusion as levels_of
 from tds_jax.voxel.methods.autoencoding import Usage
+from tds_jax.voxel.methods.distillation import Distillation
 from tds_jax.voxel.methods.latents import fingerprint
 from tds_jax.voxel.methods.model import LatentDenoiser
 from tds_jax.voxel.networks import unet_names
@@ -640,6 +641,31 @@ def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided
     assert set(kept[0].min(axis=1)) == set(kept[0].max(axis=1)) == {0.0, 1.0}
     np.testing.assert_array_equal(kept[1], kept[0][::-1])
     assert kept[2].all()  # looks on validation are of the model as it samples
+
+
+@pytest.mark.parametrize("method_of", [generation.Diffusion, Distillation])
+def test_draws_are_examples_with_keys_of_their_own(guided, method_of):
+    config, batch = guided[0]._config, guided[1]
+    radar = np.random.default_rng(0).normal(size=batch["radar"].shape).astype(np.float32)
+    batch = batch | {"radar": jnp.asarray(radar)}
+
+    def told(condition):
+        return lambda x, sigma: x / 2 + jnp.sin(sigma)[:, None, None, None, None] * condition
+
+    model = SimpleNamespace(
+        data=0.5, scaled=lambda latent: latent, denoise=told, guided=told, network=told,
+        condition=lambda radar: radar[:, :, ::2, ::2, :2],
+    )  # fmt: skip
+    model.teacher, model.student = model, lambda: model
+    several = method_of(replaced(config, dataclasses.replace(config.model, draws=3)))
+    keys, *leaves = generation.repeated(3, batch["key"], batch["latent"], batch["radar"])
+    assert len(np.unique(keys, axis=0)) == 18
+    np.testing.assert_array_equal(leaves[1], np.repeat(radar, 3, axis=0))
+    apart = {"key": keys, "latent": leaves[0], "radar": leaves[1], "weight": jnp.ones(18)}
+    one = method_of(config).loss(model, apart, train=True)[0]
+    objective = several.loss(model, batch, train=True)[0]
+    np.testing.assert_allclose(objective.sum, one.sum / 3, rtol=1e-5)  # f32 sums of 18
+    assert objective.weight == 6
 
 
 def test_samples_are_independent_draws_and_their_mean():

@@ -13,6 +13,7 @@ import numpy as np
 from tds_jax.config import SPLITS, Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import fingerprint
+from tds_jax.engine import processes
 from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
 from tds_jax.progress import progress_bar
@@ -91,7 +92,7 @@ class VoxelData:
     @functools.cached_property
     def _opened(self) -> tuple[str, Split, list[str]]:
         data = self._data
-        root = data.source or data.path or stand_in(self.cache, self._simulation(), "volumes")
+        root = data.source or data.path or self._made()
         scenes, warnings = self._scenes(root)
         if data.sweeps > 1:
             require(
@@ -111,6 +112,9 @@ class VoxelData:
                 )
         return root, parts, warnings
 
+    def _made(self) -> str:
+        return stand_in(self.cache, self._simulation(), "volumes", processes.crew())
+
     def _scenes(self, root: str) -> tuple[list[Scene], list[str]]:
         if self._own:
             return self._own.scenes(), []
@@ -129,6 +133,7 @@ class VoxelData:
                 self._data.max_bad_files,
                 self.cache / "index",
                 progress,
+                processes.crew(),
             )
 
     def about(self) -> DataAbout:
