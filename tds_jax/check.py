@@ -62,15 +62,14 @@ def _show(summary: dict[str, Any], findings: dict[str, list[str]]) -> None:
 
 def _show_files(files: dict[str, dict[str, Any]]) -> None:
     """A row per file, the first SHOWN of them."""
+    from tds_jax.engine.tables import Grid
     from tds_jax.progress import table_console
 
-    table = Table()
-    for name in ("file", *next(iter(files.values()), {})):
-        table.add_column(name, overflow="fold")
-    for name, values in list(files.items())[:SHOWN]:
-        table.add_row(name, *map(str, values.values()))
-    console = table_console()
-    if files:
+    if not files:
+        return
+    rows = [(name, [*map(str, values.values())]) for name, values in files.items()]
+    columns, console = list(next(iter(files.values()))), table_console()
+    for table in Grid("", "file", columns, rows[:SHOWN]).tables(console.width):
         console.print(table)
     if len(files) > SHOWN:
         console.print(f"and {len(files) - SHOWN} more files; --json=FILE has all")

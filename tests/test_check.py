@@ -112,3 +112,12 @@ def test_what_prepare_leaves_out_ends_non_zero_after_all_is_written(monkeypatch,
     said = capsys.readouterr()
     assert said.out == "out: 2 files written, 1 were there, 1 skipped\n"
     assert said.err.endswith("warning: skipped a: broken\n")
+
+
+def test_a_narrow_terminal_gets_every_column_under_its_whole_name(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    values = {"labels_rad": "-0.5 to 0.5", "emg_spread": 26.5, "repeated_rows": "0.0%"}
+    check._show_files({"p0_0.h5": values, "p0_3.h5": values})
+    shown = capsys.readouterr().out
+    for word in ("p0_0.h5", "p0_3.h5", *values, *map(str, values.values())):
+        assert word in shown

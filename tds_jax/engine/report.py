@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.table import Table
-
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import whole_file
-from tds_jax.engine.tables import Grid
+from tds_jax.engine.tables import Grid, Tables
 from tds_jax.progress import table_console
 
 MODEL = "model"
@@ -132,7 +130,7 @@ class Report:
         """The tables of a split, not yet so wide as anything."""
         return _grids(self, split)
 
-    def table(self, split: str = "", title: str = "") -> Table:
+    def table(self, split: str = "", title: str = "") -> Tables:
         """Every method on the whole split; below, the model alone on the shown groups.
 
         split: '' for that of the first row. print() shows it, as a notebook does.
@@ -142,11 +140,8 @@ class Report:
             self.headline,
             (((row.group, row.method), row) for row in self.rows if self._is_shown(row, split)),
         )
-        table = _table(title, ["group", "method"], names)
-        for (group, method), numbers in lines:
-            style = "bold" if (group, method) == (ALL, MODEL) else None
-            table.add_row(group, method, *numbers, style=style)
-        return table
+        named = [(m if group == ALL else f"{m}, {group}", cells) for (group, m), cells in lines]
+        return Tables(Grid(title, "method", names, named, bold=MODEL))
 
     def show(self, split: str, title: str) -> None:
         """Prints tables that fit the terminal, and the notes."""
@@ -166,14 +161,6 @@ class Report:
         return row.split == split and (row.group == ALL or of_model)
 
 
-class _Printable(Table):
-    def __str__(self) -> str:
-        console = table_console()
-        with console.capture() as shown:
-            console.print(self)
-        return shown.get()
-
-
 def _row(cells: Mapping[str, str]) -> Row:
     """A line of the CSV file."""
     texts = {name: cells[name] for name in ("split", "group", "method", "metric")}
@@ -183,15 +170,6 @@ def _row(cells: Mapping[str, str]) -> Row:
         float(cells[name]) if cells.get(name) else None for name in ("spread", "low", "high")
     )
     return Row(**texts, value=value, spread=spread, count=count, low=low, high=high)
-
-
-def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
-    table = _Printable(title=title, title_justify="left")
-    for name in texts:
-        table.add_column(name)
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
 
 
 def _grids(report: Report, split: str) -> list[Grid]:

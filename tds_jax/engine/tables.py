@@ -1,9 +1,14 @@
 """Tables as narrow as the terminal, no cell of which is cut short."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from rich.console import Console, ConsoleOptions
+from rich.jupyter import JupyterMixin
 from rich.table import Table
+from rich.text import Text
+
+from tds_jax.progress import table_console
 
 FRAME, PADDING = 1, 3  # columns of a terminal beside a cell's own
 
@@ -44,3 +49,21 @@ class Grid(NamedTuple):
             style = "bold" if name == self.bold else None
             table.add_row(name, *(cells[i] for i in part), style=style)
         return table
+
+
+class Tables(JupyterMixin):
+    """A grid for print() and for a notebook, as wide as there is room."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
+        if self._grid.title:
+            yield Text(self._grid.title)
+        yield from self._grid.tables(options.max_width)
+
+    def __str__(self) -> str:
+        console = table_console()
+        with console.capture() as shown:
+            console.print(self)
+        return shown.get()

@@ -132,6 +132,17 @@ def test_a_narrow_terminal_gets_more_tables_and_no_cell_cut_short(capsys, monkey
         assert "…" not in str(found)
 
 
+def test_the_table_in_python_is_as_wide_as_there_is_room_too(monkeypatch):
+    names = [f"metric_{i}" for i in range(5)]
+    places = ("all", "model"), ("all", "constant_median"), ("stage/of_a_long_name", "model")
+    rows = [Row("test", *place, name, 1.0, None, 1) for name in names for place in places]
+    monkeypatch.setenv("COLUMNS", "50")
+    table = str(Report(rows, tuple(names), ("stage",)).table(title="here"))
+    assert max(map(len, table.splitlines())) <= 50
+    for word in ("here", *names, "constant_median", "model, stage/of_a_long_name"):
+        assert word in table
+
+
 SPREADS = [
     Row("test", f"per_user/{group}", method, metric, value, spread, 2)
     for group in ("all", "stage/fist", "side/left")
