@@ -125,6 +125,7 @@ def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | 
         ("lead",),
         notes=(
             *(_elsewhere_note(source, fitted) if known else _season_note(task, split)),
+            *intervals.few(len(blocks[MODEL])),
             *_notes(task, found, area, drawn),
         ),
         verdict=intervals.verdict(rows, JUDGED),
