@@ -97,9 +97,9 @@ class Domain(NamedTuple):
 
     Jobs are functions, or dataclasses of their options with such a function as method run, see
     `jobs`:
-      evaluate(task, model, split, workdir) -> Report of model and baselines; with a workdir (the
-        run's, or for other data a folder in it), figures go into its folder plots/, and what was
-        fitted is kept there
+      evaluate(task, model, split, workdir, keep) -> Report of model and baselines; what was fitted
+        before is read from a workdir (the run's, or for other data a folder in it). keep: what is
+        fitted now stays there, and figures go into its folder plots/
       predict(task, model, source, target, workdir, made) -> files written, for a file or a folder;
         each says the names and values of `made`: of which model it is
       export(task, model, target) -> a line on the file, which runs without the project

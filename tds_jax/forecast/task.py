@@ -19,7 +19,7 @@ from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
 from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
-from tds_jax.errors import UserError
+from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
@@ -304,7 +304,7 @@ class ForecastTask:
         data, fields = self.config.data, self.fields
         starts = window_starts(fields.days, self.spec, self.split[split], data.gap)
         if not len(starts):
-            raise UserError(
+            raise NoSplitError(
                 f"the {split} split has no window of {self.spec.length} days in a row; give more "
                 f"days, or change data.split_ratio={data.split_ratio} or data.split_gap"
             )
@@ -349,7 +349,8 @@ class ForecastTask:
 
     def fit_statistics(self) -> dict[str, Any]:
         """Leaves of `Forecaster` measured on the train days, and what is known of the grid."""
-        return measured(self.fields, self.split["train"], self.config, self.around())
+        days, crew = self.split["train"], processes.crew()
+        return measured(self.fields, days, self.config, self.around(), crew)
 
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""
