@@ -129,6 +129,7 @@ def evaluate(
         ("lead",),
         notes=(
             *(_elsewhere_note(source, fitted) if known else _season_note(task, split)),
+            *intervals.few(len(blocks[MODEL])),
             *_notes(task, found, area, drawn),
         ),
         verdict=intervals.verdict(rows, JUDGED),

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tds_jax.engine.intervals import LEAST, Resampled, verdict
+from tds_jax.engine.intervals import LEAST, Resampled, few, too_narrow, verdict
 from tds_jax.engine.metrics import Mean
 from tds_jax.engine.report import AGAINST_MODEL, Report, Row
 from tests.engine.test_report import shown
@@ -111,3 +111,28 @@ def test_verdict_and_intervals_are_shown(capsys, monkeypatch):
         "all", ["method", "mse"], ["model", "0.5"], ["zero", "2"],
         "95 % intervals, 7 users drawn again and again", ["method", "mse"], ["model", "0.4..0.6"],
     ]  # fmt: skip
+
+
+def test_few_blocks_are_said_to_draw_too_narrow_intervals():
+    """Means of n normal numbers: intervals drawn from them, so widened, cover as often as they say.
+
+    400 records: a share of 0.95 is off by 3 √(.95 · .05 / 400) = 0.033 at most; unwidened, of five
+    numbers, it is near 0.8.
+    """
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(400, 5))
+    chosen = rng.integers(5, size=(400, 1000, 5))
+    means = np.take_along_axis(values[:, None], chosen, axis=2).mean(axis=2)
+    low, high = np.quantile(means, [0.025, 0.975], axis=1)
+    middle = values.mean(axis=1)
+    times = too_narrow(5)
+
+    def covered(times):
+        below, above = middle + times * (low - middle), middle + times * (high - middle)
+        return np.mean((below < 0) & (above > 0))
+
+    assert covered(1) < 0.87
+    assert abs(covered(times) - 0.95) < 0.033
+    assert few(4) == few(60) == []
+    assert "6 blocks are few" in few(6)[0]
+    assert "1.44 times" in few(6)[0]

@@ -11,6 +11,7 @@ from configs import (
     forecast_air_temperature,
     forecast_published,
     forecast_soil_moisture,
+    forecast_soil_weather,
 )
 from tds_jax import config as configuration
 from tds_jax import tasks
@@ -23,6 +24,7 @@ PRESETS = {
     "air_temperature": forecast_air_temperature,
     "published": forecast_published,
     "soil_moisture": forecast_soil_moisture,
+    "soil_weather": forecast_soil_weather,
 }
 # Published parameters, with 4 channels and one repeated map.
 NETWORKS = {
