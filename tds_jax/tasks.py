@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -219,7 +220,9 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
         named = {"to": ["tensorboard"] * log["tensorboard"]} | log
         values |= {"log": {name: value for name, value in named.items() if name != "tensorboard"}}
     domain = DOMAINS.get(values["task"])
-    return _load(domain.today)(values) if domain and domain.today else values
+    values = _load(domain.today)(values) if domain and domain.today else values
+    # Lists, as in config.json: a run whose file lacks a setting has not another one of it.
+    return json.loads(json.dumps(values))
 
 
 def get(config: Config, inputs: dict[str, Any] | None = None) -> Task:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from configs import base, default
+from configs import base, default, forecast_soil_moisture, voxel_base
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.config import differences
@@ -157,6 +157,16 @@ def test_an_older_run_begins_at_random_and_learns_everything():
     assert configuration.resolve(now, GROUPS).log.to == ("tensorboard",)
     optim = configuration.resolve(now, GROUPS).optim
     assert (optim.init_from, optim.frozen) == ("", ())
+
+
+@pytest.mark.parametrize("config", [default, forecast_soil_moisture, voxel_base])
+def test_an_older_run_goes_on_with_the_defaults_of_what_it_lacks(config):
+    written = json.loads(json.dumps(config.get_config().to_dict()))
+    bare = {"model": {k: v for k, v in written["model"].items() if k == "name"}, "data": {}}
+    now = tasks.today(written | bare | {"eval": {}})
+    added = {name: now[name] for name in ("model", "data", "eval")}
+    assert added == json.loads(json.dumps(added))  # a tuple would be another setting than its list
+    assert any(isinstance(value, list) for group in added.values() for value in group.values())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
