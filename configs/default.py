@@ -169,6 +169,7 @@ def get_config() -> ConfigDict:
     # Generated hands move between 13 'poses', or have 'freedoms', each of which moves by itself.
     config.data.synthetic_motion = "poses"
     config.data.synthetic_users = 3  # generated data: users seen in training
+    config.data.synthetic_unseen = 1  # users seen in testing only
     config.data.synthetic_sessions = 7  # per user; one is val, one is test
     config.data.synthetic_seconds = 40.0  # per session
     config.data.synthetic_seed = 0  # the same gives the same bytes

@@ -29,7 +29,7 @@ SETTINGS = {
 DOORS = ("train", "evaluate", "predict", "plan", "check", "prepare", "synthesize", "export")
 DOORS += ("import_torch",)
 HEADLINE = {"mae_deg", "mae_rad", "rmse_rad", "mse", "r2"}
-BASELINES = {"constant", "constant_median", "zero", "hold_initial", "linear"}
+BASELINES = {"constant", "constant_median", "zero", "hold_initial", "linear", "linear_median"}
 
 
 def train_flags(base, **changes):

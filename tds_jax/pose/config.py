@@ -186,6 +186,7 @@ class PoseDataConfig(SourceConfig):
     max_open_files: int = field(metadata=FREE | at_least(1))
     synthetic_motion: str = field(metadata=one_of("poses", "freedoms"))
     synthetic_users: int = field(metadata=at_least(1))
+    synthetic_unseen: int = field(metadata=at_least(1))
     synthetic_sessions: int = field(metadata=at_least(3))
     synthetic_seconds: float = field(metadata=at_least(5))
     synthetic_seed: int
@@ -288,6 +289,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
         },
         "data": {
             "synthetic_motion": "poses",
+            "synthetic_unseen": 1,
             "calibration_seconds": 30.0,
             "noise": 0.0,
             "gain_spread": 0.0,

@@ -20,9 +20,11 @@ from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers
 from tds_jax.pose.kinematics import HAND_LENGTH
 from tds_jax.pose.labels import valid_rows
+from tds_jax.pose.linear import LinearFit, Ridge
 from tds_jax.pose.metrics import States, make_compare
 from tds_jax.pose.networks import AnyModel
 from tds_jax.pose.own import METRICS
+from tds_jax.pose.read_out import ReadOutFit
 from tds_jax.pose.scales import other_scale
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
@@ -49,16 +51,19 @@ Sessions = dict[int, States]
 
 
 def fit_baselines(task: PoseTask) -> Fitted:
-    """One streaming pass over the train split, and one over val, by which `linear` is chosen."""
+    """Two streaming passes over the train split, and one over val, by which `linear` is chosen."""
     table = task.table.select("train")
     low, high = (float(limit) for limit in (table.lowest.min(), table.highest.max()))
     mean = baselines.ConstantMean(table.joints)
     median = baselines.ConstantMedian(table.joints, min(low, -np.pi), max(high, np.pi))
-    linear = baselines.LinearFit(table.channels, table.joints, table.rate_hz)
-    baselines.fit(_chunks(task, "train"), mean, median, linear.train)
-    baselines.fit(_chunks(task, "val"), linear.val)
-    contents = identity.fingerprint(task.data_files())
-    return Fitted(task.digest(), contents, mean.result(), median.result(), linear.result())
+    fit = LinearFit(table.channels, table.joints, table.rate_hz)
+    baselines.fit(_chunks(task, "train"), mean, median, fit.train)
+    baselines.fit(_chunks(task, "val"), fit.val)
+    linear = fit.result()
+    read_out = ReadOutFit(linear, *fit.spread(linear), min(low, -np.pi), max(high, np.pi))
+    baselines.fit(_chunks(task, "train"), read_out)
+    names = task.digest(), identity.fingerprint(task.data_files())
+    return Fitted(*names, mean.result(), median.result(), linear, read_out.result())
 
 
 def _chunks(task: PoseTask, split: str) -> Iterator[baselines.Chunk]:
@@ -68,8 +73,8 @@ def _chunks(task: PoseTask, split: str) -> Iterator[baselines.Chunk]:
             yield block.emg, block.joint_angles, block.valid
 
 
-def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
-    """The baselines of the task's train split, read from the workdir or fitted and kept there.
+def fitted_baselines(task: PoseTask, workdir: Path | None, keep: bool = True) -> Fitted | None:
+    """The baselines of the task's train split, read from the workdir or fitted (and kept there).
 
     Without a train split (recordings to evaluate on, and nothing else) those the workdir has, or
     the run's folder that it lies in, which are of the recordings evaluated before; None without.
@@ -80,13 +85,15 @@ def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
     if (kept and (kept.digest, kept.contents) == now) or not len(task.table.select("train")):
         return kept
     fitted = fit_baselines(task)
-    if workdir:
+    if workdir and keep:
         fitted.write(workdir / BASELINES)
     return fitted
 
 
-def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-    """Report of model and baselines on a split; figures and fitted baselines go to the workdir.
+def evaluate(
+    task: PoseTask, model: nnx.Module, split: str, workdir: Path | None, keep: bool = True
+) -> Report:
+    """Report of model and baselines on a split; see `tasks.Domain` on workdir and keep.
 
     Windows tile each session and every supervised row counts once. hold_initial repeats the first
     labelled row of each window, where a model that is given its initial pose begins; linear
@@ -95,7 +102,7 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     source = task.source(split)
     step = source.spec.label_stride
     rate = task.recorded.sample_rate / step
-    fitted = fitted_baselines(task, workdir)
+    fitted = fitted_baselines(task, workdir, keep)
     compare = jax.jit(make_compare(task.hand, rate, step == 1, task.own_metrics))
     found: dict[str, Sessions] = {}
     windows = blocks.Windows(_whole(source.table, source.table.number.tolist()))
@@ -125,7 +132,7 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
     verdict = intervals.verdict(rows, JUDGED)
     report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING, verdict, drawn)
-    if workdir is not None and trace is not None:
+    if workdir and keep and trace is not None:
         plots = workdir / "plots"
         place = _where(source.table, trace.session)
         figures.draw_angles(
@@ -163,7 +170,7 @@ def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
     if task.hand is None:
         notes = [f"landmarks need the 20 joint angles of emg2pose; these recordings have {joints}"]
     if fitted is None:
-        notes.append("no train split here: no constant, constant_median and linear")
+        notes.append("no train split here: no constants and nothing linear")
     elif fitted.digest != task.digest():
         notes.append("no train split here: baselines are those of the recordings evaluated before")
     return tuple(notes)
@@ -203,20 +210,17 @@ def _baselines(
     spread = functools.partial(np.broadcast_to, shape=target.shape)
     found: dict[str, np.ndarray] = {}
     if fitted:
-        linear = [_linear(source, fitted.linear, i, target) for i in batch["example"]]
-        constants = {"constant": spread(fitted.mean), "constant_median": spread(fitted.median)}
-        found = {"linear": np.stack(linear)} | constants
+        linear = np.stack([_linear(source, fitted.linear, i, target) for i in batch["example"]])
+        found = {"linear": linear, "linear_median": fitted.read_out(linear)}
+        found |= {"constant": spread(fitted.mean), "constant_median": spread(fitted.median)}
     return found | {"hold_initial": spread(held), "zero": np.zeros_like(target)}
 
 
-def _linear(
-    source: PoseWindows, linear: baselines.LogRmsRidge, index: int, target: np.ndarray
-) -> np.ndarray:
+def _linear(source: PoseWindows, linear: Ridge, index: int, target: np.ndarray) -> np.ndarray:
     """(N, J) predictions for the supervised rows of a window, with the history before it."""
     if index < 0:  # padding of the last batch: weight 0 everywhere
         return np.zeros(target.shape[1:], np.float32)
-    before = (linear.history + baselines.OFFSET_BINS) * linear.bin_samples
-    emg, offset = source.with_history(int(index), before)
+    emg, offset = source.with_history(int(index), linear.samples_before)
     rows = offset + source.spec.label_offset + np.arange(target.shape[1]) * source.spec.label_stride
     return linear.predict(emg)[rows]
 

@@ -19,6 +19,7 @@ COLOURS = {
     MODEL: "#d95f0e",
     "model_tracking": "#fe9929",
     "linear": "#3b6ea5",
+    "linear_median": "#5f8fc0",
     "constant": "#8fb3d4",
     "constant_median": "#c6d9ea",
     "hold_initial": "0.55",

@@ -124,3 +124,12 @@ def filled(angles: np.ndarray, most: int) -> np.ndarray:
     result = angles.copy()
     result[rows] = angles[left] + share * (angles[right] - angles[left])
     return result
+
+
+def require_rows(count: int) -> None:
+    """UserError if nothing is there to fit a baseline to."""
+    if not count:
+        raise UserError(
+            "the training split has 0 valid label rows; the baselines need at least one: "
+            "check joint_angles (an all-zero row is a failed label)"
+        )

@@ -82,13 +82,7 @@ class PoseModel(Module):
         user_embedding: int = 0,
         **encoder: Any,
     ) -> None:
-        require_choice("model.decoder", decoder, DECODERS)
-        require_choice("model.initial_pose", initial_pose, INITIAL_POSES)
-        require_choice("model.alignment", alignment, ALIGNMENTS)
-        require(
-            alignment == "fixed" or not reference_rate,
-            "model.reference_rate=True has a grid of its own; use model.alignment='fixed' with it",
-        )
+        _require_known(decoder, initial_pose, alignment, reference_rate)
         self.reference_rate = reference_rate
         self.alignment = alignment
         self.tracking_share = tracking_share
@@ -105,15 +99,11 @@ class PoseModel(Module):
         shared: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
         told = (calibrations.size(num_channels), user_embedding, self.encoder.features)
         self.film = Film(*told, **shared) if user_embedding else None
-        core: LSTMCore | MLPCore
         sizes = (self.encoder.features, num_joints, num_outputs(output, num_joints))
-        if decoder == "lstm":
-            shared |= {"hidden": hidden, "layers": layers, "dropout": dropout}
-            core = LSTMCore(*sizes, slope=slope, **shared)
-        else:
-            core = MLPCore(*sizes, sizes=mlp_hidden, slope=slope, **shared)
+        lstm = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        own = (lstm if decoder == "lstm" else {"sizes": mlp_hidden}) | shared
         self.decoder = Decoder(
-            core,
+            _make_core(decoder, *sizes, slope=slope, **own),
             num_joints=num_joints,
             output=output,
             output_scale=output_scale,
@@ -272,6 +262,20 @@ class PoseModel(Module):
         if self.output_filter:
             smoothing, pose = self.output_filter.step(smoothing, pose)
         return new | {"filter": smoothing}, pose
+
+
+def _require_known(decoder: str, initial_pose: str, alignment: str, reference_rate: bool) -> None:
+    require_choice("model.decoder", decoder, DECODERS)
+    require_choice("model.initial_pose", initial_pose, INITIAL_POSES)
+    require_choice("model.alignment", alignment, ALIGNMENTS)
+    require(
+        alignment == "fixed" or not reference_rate,
+        "model.reference_rate=True has a grid of its own; use model.alignment='fixed' with it",
+    )
+
+
+def _make_core(decoder: str, *sizes: int, **own: Any) -> LSTMCore | MLPCore:
+    return LSTMCore(*sizes, **own) if decoder == "lstm" else MLPCore(*sizes, **own)
 
 
 def _unfiltered(carry: Carry) -> Carry:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tds_jax.config import SPLITS
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, index_folder, index_given
 from tds_jax.data.scan import Runs, contradiction
@@ -39,6 +40,7 @@ def load_sessions(
     seed: int,
     cache_dir: str | None,
     files: RowFiles,
+    crew: Crew = ALONE,
     progress: Progress = silent,
 ) -> tuple[SessionTable, list[str]]:
     """Table of the sessions in a folder, and warnings (one line each) for the caller to print.
@@ -50,7 +52,7 @@ def load_sessions(
     dealt by split_ratio (see `split_by_hash`), or each recording is cut in time (see `parts`), as
     are those of fewer sessions than splits; a fold (see `folds`) wins over all of these.
     angle_unit: see `labels.radians_per_unit`. Unusable files are skipped with a warning, more than
-    max_bad_sessions of them are a UserError.
+    max_bad_sessions of them are a UserError. crew: those who read the index together.
     """
     own = files if isinstance(files, OwnRecordings) else None
     names = own.names if own else session_files(path, "data.path")
@@ -64,14 +66,9 @@ def load_sessions(
     if own:
         index = index_given(path, chosen, inside, files, progress)
     else:
-        index, said = index_folder(path, chosen, inside, files, cache_dir, progress)
+        index, said = index_folder(path, chosen, inside, files, cache_dir, progress, crew)
         warnings = said + junk(path) + warnings
-    if len(named) < len(names):
-        extra = next(name for name in names if name not in named)
-        warnings.append(
-            f"{path}: {len(names) - len(named)} files are not in metadata.csv and stay unused "
-            f"(first: {extra}); add rows to use them"
-        )
+    warnings += _unnamed_warnings(path, names, named)
     groups = _groups(index, metadata)
     selection.require_known([*groups, *(metadata.rows.values() if metadata else ())])
     # What is known of an unreadable file may not suffice to rule it out: it is then warned of.
@@ -79,30 +76,49 @@ def load_sessions(
     skips = _skips(index, path, window, angle_unit)
     skipped = {i: skips[i] for i in asked if i in skips}
     _require_few(skipped, max_bad_sessions, path)
-    warnings += list(skipped.values())
     kept = np.array([i for i in asked if i not in skipped], np.int64)
     if not len(kept):
-        first = next(iter(skipped.values()), "")
-        raise UserError(
-            f"{path}: none of the {len(asked)} sessions is usable; first: {first}"
-            if skipped
-            else f"{path}: no session has all of {selection.wanted()}; ask for fewer at once"
-            if named
-            else f"{path}: metadata.csv names no session; add one row per file"
-        )
+        raise UserError(_nothing_left(path, asked, skipped, named, selection))
     table = _table(path, group, index, kept, groups, selection, angle_unit)
-    warnings += _row_warnings(index, kept, table)
-    warnings += _sparse_warnings(table)
-    warnings += _rate_warnings(index, kept, table)
-    warnings += _unit_warnings(table)
+    warnings += [*skipped.values(), *_table_warnings(index, kept, table)]
     table, said = _split(table, metadata, split_by, split_ratio, fold, window)
-    warnings += said
-    warnings += [
-        f"{path}: the {name} split has no session"
+    warnings += said + _missing_splits(table)
+    return _subsampled(table, selection.subsample, seed), warnings
+
+
+def _unnamed_warnings(path: str, names: Sequence[str], named: Sequence[str]) -> list[str]:
+    """A line if files have no row in metadata.csv."""
+    known = set(named)
+    extra = [name for name in names if name not in known]
+    return [
+        f"{path}: {len(extra)} files are not in metadata.csv and stay unused "
+        f"(first: {first}); add rows to use them"
+        for first in extra[:1]
+    ]
+
+
+def _nothing_left(
+    path: str,
+    asked: Sequence[int],
+    skipped: Mapping[int, str],
+    named: Sequence[str],
+    selection: Selection,
+) -> str:
+    """Why there is no session."""
+    if skipped:
+        first = next(iter(skipped.values()))
+        return f"{path}: none of the {len(asked)} sessions is usable; first: {first}"
+    if named:
+        return f"{path}: no session has all of {selection.wanted()}; ask for fewer at once"
+    return f"{path}: metadata.csv names no session; add one row per file"
+
+
+def _missing_splits(table: SessionTable) -> list[str]:
+    return [
+        f"{table.root}: the {name} split has no session"
         for i, name in enumerate(SPLITS)
         if i not in table.split
     ]
-    return _subsampled(table, selection.subsample, seed), warnings
 
 
 def _skips(index: FolderIndex, path: str, window: int, angle_unit: str) -> dict[int, str]:
@@ -150,6 +166,12 @@ def _require_few(skipped: dict[int, str], limit: int, path: str) -> None:
             f"{path}: {len(skipped)} sessions cannot be used, more than "
             f"data.max_bad_sessions={limit}: {first}"
         )
+
+
+def _table_warnings(index: FolderIndex, kept: np.ndarray, table: SessionTable) -> list[str]:
+    """Of rows, sparse labels, rates and units, in this order."""
+    rows, rates = (said(index, kept, table) for said in (_row_warnings, _rate_warnings))
+    return rows + _sparse_warnings(table) + rates + _unit_warnings(table)
 
 
 def _row_warnings(index: FolderIndex, kept: np.ndarray, table: SessionTable) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from scipy import signal
 
+from tds_jax.data.crew import Crew
 from tds_jax.data.generated import synthesize
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.fields import option, require, require_at_least, require_choice
@@ -103,10 +104,10 @@ class Simulation:
     """Everything the generated data depend on; also the options of `synthesize`."""
 
     kind: ClassVar[str] = "synthetic_pose"
-    version: ClassVar[int] = 2
 
     motion: str = option("poses", "Moves between 13 'poses', or of 'freedoms', each by itself.")
     users: int = option(3, "Users seen in training.")
+    unseen: int = option(1, "Users seen in testing only.")
     sessions: int = option(7, "Sessions per user: the last for test, the one before for val.")
     seconds: float = option(40.0, "Seconds per session.")
     sample_rate: float = option(2000.0, "Hz, above 200.")
@@ -123,7 +124,7 @@ class Simulation:
 
     def __post_init__(self) -> None:
         require_choice("synthetic motion", self.motion, tuple(_MOVEMENTS))
-        for name in ("users", "seconds", "num_channels", "units"):
+        for name in ("users", "unseen", "seconds", "num_channels", "units"):
             require_at_least(f"synthetic {name}", getattr(self, name), 1)
         require_at_least("synthetic sessions", self.sessions, 3)
         require_at_least("synthetic seed", self.seed, 0)
@@ -141,20 +142,23 @@ class Simulation:
         """The door `synthesize`."""
         return synthesize(target, self, progress)
 
-    def build(self, folder: Path, progress: Progress) -> None:
+    def build(self, folder: Path, progress: Progress, crew: Crew) -> None:
         """One HDF5 file per session, and metadata.csv.
 
         Threads, not processes: numpy and scipy release the interpreter in all the long loops.
         """
         table = sessions(self)
+        own = crew.share(table)
         pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
         try:
-            jobs = [pool.submit(_write, folder, self, session) for session in table]
+            jobs = [pool.submit(_write, folder, self, session) for session in own]
             for done, job in enumerate(as_completed(jobs), start=1):
                 job.result()
-                progress(done, len(table))
+                progress(done, len(own))
         finally:
             pool.shutdown(cancel_futures=True)
+        if not crew.first:
+            return
         with (folder / _METADATA).open("w", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
@@ -178,10 +182,10 @@ class Session:
 
 
 def sessions(simulation: Simulation) -> list[Session]:
-    """All sessions: seen users first, then the unseen user (the last one).
+    """All sessions: seen users first, then the unseen ones.
 
     Seen users: free movement for train/val/test ('none'/'session'/'session'), then one session of
-    the held-out stage ('stage'). The unseen user: one of each kind ('user', 'user_stage').
+    the held-out stage ('stage'). Unseen users: one of each kind ('user', 'user_stage').
     """
     table = []
     last = simulation.sessions - 1
@@ -192,9 +196,9 @@ def sessions(simulation: Simulation) -> list[Session]:
             group = "none" if split == "train" else "session"
             table.append(Session(user, k, free, split, group))
         table.append(Session(user, simulation.sessions, held_out, "test", "stage"))
-    unseen = simulation.users
-    table.append(Session(unseen, 0, free, "test", "user"))
-    table.append(Session(unseen, 1, held_out, "test", "user_stage"))
+    for user in range(simulation.users, simulation.users + simulation.unseen):
+        table.append(Session(user, 0, free, "test", "user"))
+        table.append(Session(user, 1, held_out, "test", "user_stage"))
     return table
 
 

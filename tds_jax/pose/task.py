@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any, Self, cast
@@ -14,16 +13,15 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import SPLITS, Config
-from tds_jax.data import generated
 from tds_jax.data.session_files import SessionFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
 from tds_jax.engine.step import Batch, Objective, batch_spec
-from tds_jax.errors import UserError
+from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
 from tds_jax.nn.resample import upsample
 from tds_jax.own import is_own
-from tds_jax.pose import calibration, kinematics, synthetic, torch_names
+from tds_jax.pose import calibration, kinematics, opened, torch_names
 from tds_jax.pose.calibration import Calibrations
 from tds_jax.pose.config import PoseEvalConfig, PoseInputs, PoseMemoryConfig
 from tds_jax.pose.joints import TWENTY, joint_names
@@ -34,10 +32,8 @@ from tds_jax.pose.models import PoseModel
 from tds_jax.pose.networks import AnyModel, make_network
 from tds_jax.pose.own import own_metrics, row_loss
 from tds_jax.pose.own_recordings import OwnRecordings
-from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.windows import PoseWindows, fit_normalizer
-from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 
 UNIT = "rad"
@@ -80,26 +76,7 @@ class PoseTask:
 
     @functools.cached_property
     def _opened(self) -> tuple[SessionTable, list[str]]:
-        data = self.config.data
-        cache = generated.cache_root(data.cache_dir)
-        path = data.source or data.path
-        path = path or generated.stand_in(cache, _simulation(self.config), "recordings")
-        with progress_bar("reading the index") as progress:
-            return load_sessions(
-                path,
-                group=data.group,
-                window=data.window,
-                split_by=data.split_by,
-                split_ratio=data.split_ratio,
-                fold=data.fold,
-                angle_unit=data.angle_unit,
-                max_bad_sessions=data.max_bad_sessions,
-                selection=data.selection,
-                seed=self.config.seed,
-                cache_dir=str(cache / "index"),
-                files=self.files,
-                progress=progress,
-            )
+        return opened.open_recordings(self.config, self.files)
 
     @property
     def table(self) -> SessionTable:
@@ -108,7 +85,7 @@ class PoseTask:
 
     def _inputs_of_data(self) -> PoseInputs:
         if self.config.data.generated:  # known before the recordings are generated
-            made = _simulation(self.config)
+            made = opened.simulation(self.config)
             channels = len(self.config.data.channels) or made.num_channels
             return PoseInputs(channels, len(TWENTY), made.sample_rate)
         table = self.table
@@ -150,32 +127,18 @@ class PoseTask:
 
     def digest(self) -> str:
         """Changes with any session's name, length or split."""
-        table = self.table
-        parts = (table.names, table.samples, table.split)
-        digest = hashlib.blake2b(digest_size=8)
-        for part in (*parts, table.first[table.first > 0]):
-            digest.update(part.tobytes())
-        return digest.hexdigest()
+        return opened.digest(self.table)
 
     def data_files(self) -> dict[str, str]:
         """The recordings in use; metadata.csv shows in `digest`."""
-        if not self.config.data.in_files:
+        if self.config.data.source:
             return {}
         names = [os.fsdecode(name) for name in self.table.names.tolist()]
         return {name: os.path.join(self.table.root, name) for name in names}
 
     def data_about(self) -> DataAbout:
         """Sessions, users, hours, rate and channels."""
-        table = self.table
-        users = {user for user in table.group_of("user") if user}
-        of = f" of {len(users)} users" if users else ""
-        hours = table.samples.sum() / table.rate_hz / 3600
-        splits = (f"{s} {np.count_nonzero(table.split == i)}" for i, s in enumerate(SPLITS))
-        words = (
-            f"{len(table)} sessions{of} ({', '.join(splits)}), {hours:.3g} h at "
-            f"{table.rate_hz:g} Hz, {table.channels} channels, {table.joints} joint angles"
-        )
-        return DataAbout(table.root, words, self.config.data.generated)
+        return opened.about(self.table, self.config.data.generated)
 
     def init(self, rngs: nnx.Rngs) -> AnyModel:
         """A fresh model for the recordings' channels, joints and rate."""
@@ -254,7 +217,7 @@ class PoseTask:
         """Windows of a split: overlapping, jittered and rotated for train, tiling otherwise."""
         data, table = self.config.data, self.table.select(split)
         if not len(table):
-            raise UserError(
+            raise NoSplitError(
                 f"{self.table.root}: the {split} split has no session; "
                 "add sessions, or change data.split_ratio or metadata.csv"
             )
@@ -331,21 +294,17 @@ class PoseTask:
     def warnings(self) -> list[str]:
         """What was skipped while reading the index."""
         _ = self.hand  # a wrong file is better known before training than after it
-        longest, table = self.config.data.eval_window, self.table
-        shrunk = [
-            f"{table.path(i)} has {table.samples[i]} samples: windows of {SPLITS[table.split[i]]} "
-            f"shrink from data.eval_window={longest} to that; leave it out to keep them long"
-            for i in map(int, np.argsort(table.samples))
-            if table.samples[i] < longest and table.split[i] != SPLITS.index("train")
-        ]
+        table = self.table
+        short = next(opened.shrunk(table, self.config.data.eval_window), None)
         norms = self.config.model.name == "neuropose"
-        shrunk = shrunk[:1] + [
+        empty = [
             f"{split}: {line}"
             for i, split in enumerate(SPLITS)
             if i in table.split
             for line in self.source(split).empty()
         ]
-        return self._opened[1] + shrunk + norms * self.config.optim.batch_norm_warning()
+        said = self._opened[1] + ([short] if short else []) + empty
+        return said + norms * self.config.optim.batch_norm_warning()
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, mae in both units, r2."""
@@ -361,7 +320,3 @@ def _rollout_steps(grid: nnx.Module, window: int) -> int | None:
     if not isinstance(grid, PoseModel):
         return None
     return grid.decoder_steps(window, grid.encoder.num_frames(window))
-
-
-def _simulation(config: Config) -> synthetic.Simulation:
-    return synthetic.Simulation(**generated.settings(synthetic.Simulation, config.data))

@@ -17,6 +17,8 @@ from tds_jax.errors import UserError
 from tds_jax.pose import baselines, evaluation
 from tds_jax.pose.kinematics import default_hand, distances
 from tds_jax.pose.labels import valid_rows
+from tds_jax.pose.linear import LinearFit
+from tds_jax.pose.read_out import ReadOutFit
 from tds_jax.pose.task import PoseTask
 from tds_jax.pose.windows import session_blocks
 from tests.data.sessions import write_rows
@@ -205,7 +207,7 @@ def test_every_group_has_every_metric_of_every_method(hands):
         if row.group.split("/")[0] in kinds:
             cells.setdefault((row.group, row.method), set()).add(row.metric)
     assert {method for _, method in cells} == {
-        "model", "linear", "constant", "constant_median", "hold_initial", "zero",
+        "model", "linear", "linear_median", "constant", "constant_median", "hold_initial", "zero",
     }  # fmt: skip
     (metrics,) = {frozenset(found) for found in cells.values()}
     assert metrics >= {
@@ -319,13 +321,16 @@ def test_baselines_are_fitted_once_and_anew_for_other_recordings(tmp_path, monke
 def test_linear_is_fitted_to_train_and_chosen_on_val(tmp_path, monkeypatch):
     write_recordings(tmp_path / "data", LENGTHS, SPLITS)
     task = small_task(tmp_path / "data", tmp_path)
-    seen, result = [], baselines.LinearFit.result
-    monkeypatch.setattr(baselines.LinearFit, "result", lambda fit: seen.append(fit) or result(fit))
-    evaluation.fit_baselines(task)
+    seen, result = [], LinearFit.result
+    monkeypatch.setattr(LinearFit, "result", lambda fit: seen.append(fit) or result(fit))
+    found = evaluation.fit_baselines(task)
     (fit,) = seen
+    read_out = ReadOutFit(found.linear, *fit.spread(found.linear), -np.pi, np.pi)
+    baselines.fit(evaluation._chunks(task, "train"), read_out)
+    np.testing.assert_array_equal(found.read_out.median, read_out.result().median)
     for sums, split in ((fit.train, "train"), (fit.val, "val")):
         table = task.table.select(split)
-        one = baselines.LinearFit(table.channels, table.joints, table.rate_hz).train
+        one = LinearFit(table.channels, table.joints, table.rate_hz).train
         for session in range(len(table)):
             for block in session_blocks(table, task.files, session, 10_000):
                 one.update(block.emg, block.joint_angles, block.valid)
@@ -343,7 +348,7 @@ def test_recordings_without_a_train_split_get_kept_baselines_or_none(tmp_path):
     report = evaluation.evaluate(new, model, "test", empty)
     assert {row.method for row in report.rows} == {"model", "hold_initial", "zero"}
     assert report.notes[1:] == (
-        "no train split here: no constant, constant_median and linear",
+        "no train split here: no constants and nothing linear",
         INTERVALS.format("5 windows", 0),
     )
     assert not (empty / "baselines.npz").exists()

@@ -116,6 +116,15 @@ def test_training_sees_neither_the_unseen_user_nor_the_held_out_poses(folder):
             assert (row["stage"] == "free") == (row["held_out_stage"] == "False")
 
 
+def test_as_many_users_as_asked_for_are_in_testing_only():
+    one, three = (synthetic.sessions(dataclasses.replace(SMALL, unseen=n)) for n in (1, 3))
+    assert three[: len(one)] == one, "those there are stay as they are"
+    assert [(s.user, s.generalization) for s in three[-6:]] == [
+        (user, kind) for user in (2, 3, 4) for kind in ("user", "user_stage")
+    ]
+    assert {s.split for s in three if s.user >= 2} == {"test"}
+
+
 LABELS = 20.0  # per second, of motions alone
 
 
