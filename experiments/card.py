@@ -81,12 +81,12 @@ def full(batch: int, note: str = "", **changes: Any) -> Case:
 
 
 def kernels() -> list[Case]:
-    """The full-size step with the decoder's scan and with its kernel, if there is such a choice."""
-    from experiments.measuring import load
-
-    if not hasattr(load(TRACKING).model, "decoder_kernel"):
-        return []
-    return [full(64, f", decoder {kind}", model__decoder_kernel=kind) for kind in ("scan", "fused")]
+    """The update with the decoder's scan and with its kernel, which 512 units are too many for."""
+    return [
+        step("low_memory", f", {words}decoder {kind}", model__decoder_kernel=kind, **changes)
+        for words, changes in (("", {}), ("at once, ", {"optim__accumulate": 1}))
+        for kind in ("scan", "fused")
+    ]
 
 
 def on_card(platform: str) -> list[Case]:
@@ -96,8 +96,6 @@ def on_card(platform: str) -> list[Case]:
         full(64),
         *kernels(),
         Case("eager", "eager", {"batch": 64, "device": platform}),
-        step("low_memory"),
-        step("low_memory", ", at once", optim__accumulate=1),
         Case("repeats", "repeats", {"platform": platform, "steps": 40}),
         Case("killed", "killed", {"platform": platform, "steps": 80, "kills": 3, "terms": 1}),
         product("quick_demo", 80),
