@@ -54,9 +54,9 @@ def get_config() -> ConfigDict:
     config.model.local_means = ()
     config.model.local_ridge = 0.005  # of prior 'linear': added share of its inputs' mean square
     # Also of it: the inputs averaged over blocks of 5 x 5 cells, so many rows and columns of blocks
-    # around, such as (5, 9), () = none; and whether weights change from row to row and from column
-    # to column of the grid.
+    # around, such as (5, 9); () = none.
     config.model.local_wide = ()
+    # Of prior 'linear': whether its weights change from row to row and column to column of the grid.
     config.model.local_place = False
     # Also of it: blocks of train days that are left out in turn. On them each lead chooses its
     # ridge, of 1 to 100 times local_ridge, all choose how many mixtures of leads there are, and the
