@@ -6,8 +6,10 @@ DIR holds hourly NetCDF files as the Climate Data Store gives them, or daily one
 Generated files stand in where data.path is empty: two years of hourly fields with sea, totals that
 run from 00 UTC, and a month missing. There, on 2 CPU cores, 2.4 minutes of CPU time; predicted 66
 MiB on the device, measured 543 MiB on the host. What comes there is mostly upwind, and these inputs
-do not say where that is: forecast_soil_weather has wind and moisture, and a network that uses them.
-It says nothing of real soil.
+do not say where that is: forecast_soil_weather has wind and moisture. On the version of the record
+before this one, whose storms all went one way, RMSE in m3/m3 over ten days was 0.0517 ± 0.0001, a
+day ahead 0.0300 ± 0.0009; damped persistence 0.0523 and 0.0357, climatology 0.0556 and 0.0566. On
+this one it is not measured. Neither says anything of real soil.
 """
 
 from ml_collections import ConfigDict
@@ -54,10 +56,9 @@ def get_config() -> ConfigDict:
     config.model.local_means = ()
     config.model.local_ridge = 0.005  # of prior 'linear': added share of its inputs' mean square
     # Also of it: the inputs averaged over blocks of 5 x 5 cells, so many rows and columns of blocks
-    # around, such as (5, 9); () = none.
+    # around, such as (5, 9), () = none.
     config.model.local_wide = ()
-    # Of prior 'linear': whether its weights change from row to row and column to column of the grid.
-    config.model.local_place = False
+    config.model.local_place = False  # True: its weights change from row to row, column to column
     # Also of it: blocks of train days that are left out in turn. On them each lead chooses its
     # ridge, of 1 to 100 times local_ridge, all choose how many mixtures of leads there are, and the
     # spread of an ensemble is measured. 0 = nothing is chosen, the spread is that of fitted days.
