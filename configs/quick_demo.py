@@ -4,8 +4,8 @@
 
 2 CPU cores, 1.3 minutes of CPU time; predicted 37 MiB on the device, measured 649 MiB on the host.
 Generated recordings of 13 poses, unseen sessions of seen users: R2 0.883 ± 0.009, MAE 0.075 ± 0.003
-rad (`linear`: R2 0.76). Of freedoms (data.synthetic_motion), which it is too small for: R2 0.523,
-behind `linear` (0.537).
+rad (ridge on log-RMS: 0.76). Of freedoms (data.synthetic_motion), which it is too small for: R2
+0.523, behind such a ridge (0.537).
 """
 
 from ml_collections import ConfigDict
