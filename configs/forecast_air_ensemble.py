@@ -31,7 +31,10 @@ def get_config() -> ConfigDict:
     config.model.prior = "linear"
     config.model.local_kernel = 9
     config.model.local_means = (10, 20)
-    config.model.local_ridge = 0.015
+    config.model.local_wide = (5, 9)
+    config.model.local_place = True
+    config.model.local_ridge = 0.02
+    config.model.local_folds = 5
     config.model.noise = 2
     config.loss.mse_weight = 0.0
     config.loss.crps_weight = 1.0

@@ -5,9 +5,9 @@
 DIR holds hourly NetCDF files as the Climate Data Store gives them, or daily ones, or Zarr.
 Generated files stand in where data.path is empty: two years of hourly fields with sea, totals that
 run from 00 UTC, and a month missing. There, on 2 CPU cores, 2.4 minutes of CPU time; predicted 66
-MiB on the device, measured 543 MiB on the host. RMSE in m3/m3 over ten days 0.0517 ± 0.0001, a day
-ahead 0.0300 ± 0.0009; damped persistence 0.0523 and 0.0357, climatology 0.0556 and 0.0566,
-persistence 0.0674 and 0.0379. It says nothing of real soil.
+MiB on the device, measured 543 MiB on the host. What comes there is mostly upwind, and these inputs
+do not say where that is: forecast_soil_weather has wind and moisture, and a network that uses them.
+It says nothing of real soil.
 """
 
 from ml_collections import ConfigDict
@@ -53,6 +53,15 @@ def get_config() -> ConfigDict:
     # says how far this year is from the climatology.
     config.model.local_means = ()
     config.model.local_ridge = 0.005  # of prior 'linear': added share of its inputs' mean square
+    # Also of it: the inputs averaged over blocks of 5 x 5 cells, so many rows and columns of blocks
+    # around, such as (5, 9), () = none; and whether weights change from row to row and from column
+    # to column of the grid.
+    config.model.local_wide = ()
+    config.model.local_place = False
+    # Also of it: blocks of train days that are left out in turn. On them each lead chooses its
+    # ridge, of 1 to 100 times local_ridge, all choose how many mixtures of leads there are, and the
+    # spread of an ensemble is measured. 0 = nothing is chosen, the spread is that of fitted days.
+    config.model.local_folds = 0
     # Fields of noise that the network reads, each smooth over some cells: another draw is another
     # member of an ensemble, spread as far as the prior errs on train days until training changes
     # that. 0 = one forecast. Needs prior 'damped' or 'linear'.
@@ -120,6 +129,9 @@ def get_config() -> ConfigDict:
     config.eval.every = 25
     config.eval.batch_size = 8
     config.eval.members = 20  # of an ensemble, in evaluation and predict
+    # True: an ensemble without model.noise, whose members leave out channels as training does. It
+    # is no more than how sure the network is of its weights: mostly too narrow.
+    config.eval.dropout = False
     config.eval.metric = "rmse"
     config.eval.min_delta = 0.0
     config.log.every = 10

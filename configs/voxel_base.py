@@ -53,6 +53,8 @@ def get_config() -> ConfigDict:
     config.model.rho = 7.0  # levels are even in sigma^(1/rho)
     config.model.sigma_mean = -1.2  # of the natural log of the levels seen in training
     config.model.sigma_spread = 1.2  # their standard deviation
+    # Noises that a generator learns from at each sight of an example; one condition serves all.
+    config.model.draws = 1
     config.model.guidance_dropout = 0.0  # share of examples that learn without the radar
     # Samples: 1 = as likely as they are, above = more of what the radar says, for twice the work.
     config.model.guidance = 1.0

@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
     config.model.name = "consistency"
     config.model.autoencoder = ""
     config.model.teacher = "runs/voxel_diffusion"
-    config.optim.steps = 300
+    config.optim.steps = 80
     config.optim.learning_rate = 2e-4
     config.optim.weight_decay = 0.0
-    config.eval.every = 150
+    config.eval.every = 40
     return config

@@ -25,12 +25,14 @@ def get_config() -> ConfigDict:
     config.model.condition_channels = 8
     config.model.condition_base = 16
     config.model.unet_multipliers = (1, 2)
+    config.model.draws = 4
     config.model.guidance_dropout = 0.1
     config.model.sampler_steps = 10
     config.optim.accumulate = 1
-    config.optim.steps = 500
+    config.optim.steps = 160
     config.optim.ema_decay = 0.99
-    config.eval.every = 250
+    config.eval.every = 80
+    config.eval.batch_size = 8
     config.eval.samples = 4
     config.data.augment_noise = 0.2
     config.data.augment_dropout = 0.2

@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     """Grids of (8, 32, 32): an eighth of voxel_base's, so that a CPU learns them in minutes."""
     config = voxel_base.get_config()
     config.data.synthetic_shape = (8, 32, 32)
-    config.optim.steps = 400
+    config.optim.steps = 300
     config.eval.every = 100
     return config

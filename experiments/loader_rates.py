@@ -1,10 +1,12 @@
 """How many windows does one core load, against a plain copy of the same bytes?
 
-    python -m experiments.loader_rates [--rounds 15] [--files 25000] [--against CHECKOUT]
+    python -m experiments.loader_rates [--rounds 15] [--files 25000] [--batch 16]
+        [--against CHECKOUT]
 
-Windows of `low_memory`, micro-batches of 16, shuffled, one thread, files in the system's cache.
+Windows of `low_memory`, shuffled, one thread, files in the system's cache. batch: windows read at
+once, 16 as one micro-batch, 64 as a card's whole update.
 Plain: as many windows at random rows of the same contiguous files, mapped, copied into as large an
-array. Every case is a process of its own that answers in turn, a round of 20 micro-batches at a
+array. Every case is a process of its own that answers in turn, a round of 320 windows at a
 time; CPU seconds, so that other work on the machine counts only by its use of caches. against:
 another checkout, whose loader runs the same cases. Many files: hard links to a few recordings of
 one window and a half each, contiguous, `first` when no file was read before, `again` when all were.
@@ -21,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-BATCH, BATCHES = 16, 20
+ROUND = 320  # windows
 
 
-def loader(folder, cache):
+def loader(folder, cache, batch):
     """The loader of low_memory on a folder."""
     from experiments.measuring import load
     from tds_jax import tasks
@@ -32,10 +34,10 @@ def loader(folder, cache):
 
     config = load("low_memory", data__path=folder, data__cache_dir=cache)
     source = tasks.get(config).source("train")
-    return Loader(source, micro_batch=BATCH, seed=0, train=True, workers=0, threads=0, prefetch=1)
+    return Loader(source, micro_batch=batch, seed=0, train=True, workers=0, threads=0, prefetch=1)
 
 
-def plain(folder):
+def plain(folder, count):
     """Endless copies of as many windows from mapped files."""
     import h5py
 
@@ -47,7 +49,7 @@ def plain(folder):
             fields.append(np.memmap(path, rows.dtype, "r", **where).view(np.ndarray)["emg"])
     rng = np.random.default_rng(0)
     while True:
-        batch = np.empty((BATCH, 2000, 16), np.float32)
+        batch = np.empty((count, 2000, 16), np.float32)
         for window in batch:
             emg = fields[rng.integers(len(fields))]
             start = rng.integers(len(emg) - 2000)
@@ -55,23 +57,23 @@ def plain(folder):
         yield batch
 
 
-def serve(folder, cache, visit, rounds):
+def serve(folder, cache, visit, rounds, batch):
     """Answers every line of input with the CPU microseconds a window of the next round took."""
     if visit == "plain":
-        batches = plain(folder)
+        batches = plain(folder, batch)
     else:
-        made = loader(folder, cache)
+        made = loader(folder, cache, batch)
         batches = made.train_batches(0)
         if visit == "again":
-            for _ in range(rounds * BATCHES):
+            for _ in range(rounds * ROUND // batch):
                 next(batches)
             batches = made.train_batches(0)
     print("ready", flush=True)
     for _ in sys.stdin:
         started = time.process_time()
-        for _ in range(BATCHES):
+        for _ in range(ROUND // batch):
             next(batches)
-        print((time.process_time() - started) * 1e6 / (BATCH * BATCHES), flush=True)
+        print((time.process_time() - started) * 1e6 / ROUND, flush=True)
 
 
 def child(root, *arguments):
@@ -112,8 +114,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--files", type=int, default=25_000)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--against", default="")
     options = parser.parse_args()
+    batch = options.batch
     here = Path(__file__).parents[1]
     versions = {"": here} | ({"before": options.against} if options.against else {})
     with tempfile.TemporaryDirectory() as name:
@@ -125,10 +129,10 @@ def main():
         folders[f"{options.files} files"] = many(base, options.files)
         cases = [(kind, "first" if "files" in kind else "again") for kind in folders]
         cases += [(kind, "again") for kind in folders if "files" in kind]
-        running = {("plain copy", ""): child(here, folders["contiguous"], "", "plain", 0)}
+        running = {("plain copy", ""): child(here, folders["contiguous"], "", "plain", 0, batch)}
         for kind, visit in cases:
             for version, root in versions.items():
-                asked = folders[kind], base / f"cache{version}", visit, options.rounds
+                asked = folders[kind], base / f"cache{version}", visit, options.rounds, batch
                 running[f"{kind}, {visit}", version] = process = child(root, *asked)
                 process.stdout.readline()  # one after the other: they share an index
         running["plain copy", ""].stdout.readline()
@@ -153,6 +157,6 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        serve(*sys.argv[2:5], int(sys.argv[5]))
+        serve(*sys.argv[2:5], *map(int, sys.argv[5:]))
     else:
         main()

@@ -26,6 +26,7 @@ METRICS += ("sample_iou", "best_iou", "diversity", "intensity_mae")
 # Runs in the order in which they need each other: (name, config, what of them is shown, settings).
 CHAIN = (
     ("ultra", "voxel_ultra", ("model",), {}),
+    ("vqvae", "voxel_vqvae", ("model",), {}),
     ("direct", "voxel_direct", ("model", "linear", "radar", "radar_dilated", "prior"), {}),
     ("direct_4_sweeps", "voxel_direct", ("model", "linear"), {"data.sweeps": 4}),
     ("diffusion", "voxel_diffusion", ("model", "sample", "direct"),
@@ -77,6 +78,12 @@ def reports(folder: Path, seeds: int, extra: dict) -> Reports:
     return found
 
 
+def codes_in_use(workdir: Path) -> float:
+    """How many codes of a VQ-VAE are in use, by its last look at validation."""
+    looks = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [look["perplexity"] for look in looks if look["split"] == "val"][-1]
+
+
 def rows(found: Reports) -> Iterator[tuple[str, list[dict]]]:
     """(what is shown, {metric: value} seed by seed)."""
     for name, _, shown, _ in CHAIN:
@@ -99,8 +106,8 @@ def cell(values: list[dict], metric: str) -> str:
     return f"{statistics.mean(known):.3f}{spread}{ends}"
 
 
-def show(found: Reports) -> None:
-    """Prints the tables."""
+def show(found: Reports, codes: list[float]) -> None:
+    """Prints the tables. codes: in use, seed by seed."""
     console = Console(width=160)
     table = Table("run", *METRICS, title="unseen streets; below: 95 % interval over them")
     for label, values in rows(found):
@@ -113,6 +120,7 @@ def show(found: Reports) -> None:
     for name, each in found.items():
         for line in each[0]["shown"]["test"]["verdict"]:
             console.print(f"{name}: {line}", highlight=False)
+    console.print(f"vqvae: {statistics.mean(codes):.0f} codes in use (perplexity, validation)")
     teacher, student = ([one["iou"] for one in values] for values in _compared(found))
     lost = 1 - statistics.mean(student) / statistics.mean(teacher)
     console.print(f"consistency loses {lost:.1%} of its teacher's IoU (the bar: 5 %)")
@@ -130,7 +138,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="settings of every run, name=value")
     chosen = parser.parse_args()
     extra = dict(one.split("=", 1) for one in chosen.set)
-    show(reports(chosen.folder, chosen.seeds, extra))
+    found = reports(chosen.folder, chosen.seeds, extra)
+    seeds = (chosen.folder / f"seed{seed}" for seed in range(chosen.seeds))
+    show(found, [codes_in_use(seed / "vqvae") for seed in seeds])
 
 
 if __name__ == "__main__":

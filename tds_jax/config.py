@@ -188,11 +188,6 @@ class SourceConfig(LoaderConfig):
         """Whether this project makes the data."""
         return not (self.path or self.source)
 
-    @property
-    def in_files(self) -> bool:
-        """Whether the data are the files of data.path, which can be looked at for changes."""
-        return bool(self.path) and not self.source
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require(

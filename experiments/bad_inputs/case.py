@@ -8,7 +8,8 @@ ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs" / "emg_hands.py")
 # A few steps of the smallest network that is still the real one.
 SMALL = {
-    "model.notch_hz": (), "model.groups": (2,), "model.hidden": 8, "data.window": 400,
+    "model.notch_hz": (), "model.power_samples": (25, 125), "model.groups": (2,),
+    "model.hidden": 8, "data.window": 400,
     "data.eval_window": 800, "data.synthetic_seconds": 5.0, "optim.batch_size": 4, "optim.steps": 2,
     "optim.warmup_steps": 1, "eval.every": 0, "log.plots": False,
 }  # fmt: skip

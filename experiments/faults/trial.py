@@ -19,7 +19,8 @@ from experiments.faults.hooks import Hook
 ROOT = Path(__file__).parents[2]
 LIMIT = 150.0  # s; what takes longer hangs
 POSE = {
-    "model.notch_hz": (), "model.groups": (2,), "model.hidden": 8, "data.window": 400,
+    "model.notch_hz": (), "model.power_samples": (25, 125), "model.groups": (2,),
+    "model.hidden": 8, "data.window": 400,
     "data.eval_window": 800, "data.stride": 100, "data.synthetic_users": 1,
     "data.synthetic_sessions": 3, "data.synthetic_seconds": 5.0, "optim.batch_size": 4,
     "optim.accumulate": 2, "optim.steps": 4, "optim.warmup_steps": 1, "eval.every": 2,

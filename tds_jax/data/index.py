@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from tds_jax.data.crew import ALONE, Crew, require_same
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.identity import content, is_as_known, of_file
 from tds_jax.data.scan import Layout, Runs, Scan, scan_file
@@ -65,8 +68,11 @@ def index_folder(
     files: RowFiles,
     cache_dir: str | None,
     progress: Progress = silent,
+    crew: Crew = ALONE,
 ) -> tuple[FolderIndex, list[str]]:
     """Index of the named files of root, and warnings; only new or changed files are read.
+
+    A crew reads a part of them each; its first member knows what was read before, and keeps it.
 
     cache_dir: keeps one file per folder and layout, written atomically, keyed by each file's name
     and content; None or '' keeps nothing. What it knows of unchanged files that are
@@ -75,30 +81,50 @@ def index_folder(
     progress(done, total, name) is called before each file that has to be read.
     """
     cache = _cache_path(root, layout, cache_dir)
+    asked, before = len(names), crew.by_first(lambda: _begun(root, names, cache))
+    require_same(crew, root, names, before.names[:asked])
+    names, entries, todo = before.names, before.entries, [*before.todo]
+    warnings, saved = [*before.warnings], time.monotonic()
+    done = itertools.count()
+
+    def scanned(i: int) -> Entry:
+        progress(next(done), len(crew.share(todo)), names[i])
+        return _entry(files, os.path.join(root, names[i]), layout, before.todo[i])
+
+    try:
+        for made in crew.rounds(todo, scanned):
+            entries |= made
+            if crew.first and time.monotonic() - saved > SAVE_SECONDS:
+                _save(cache, _columns(names, entries, layout))
+                saved = time.monotonic()
+    finally:
+        if crew.first and before.stale:
+            warnings += _save(cache, _columns(names, entries, layout))
+    found = {i: entry for i, entry in entries.items() if i < asked}
+    return _columns(names, found, layout), warnings
+
+
+class _Begun(NamedTuple):
+    """What is known of files by their places among `names`, and what an older look at those that
+    are to be read has found. stale: the cache knows more or less."""
+
+    names: list[str]
+    entries: dict[int, Entry]
+    todo: dict[int, Entry]
+    warnings: list[str]
+    stale: bool
+
+
+def _begun(root: str, names: Sequence[str], cache: str | None) -> _Begun:
     known, warnings = _load(cache)
-    asked = len(names)
     names = [*names, *_others(root, known, names)]
     entries = {
         i: known[name]
         for i, name in enumerate(names)
         if name in known and is_as_known(os.path.join(root, name), known[name].identity)
     }
-    todo = [i for i in range(len(names)) if i not in entries]
-    stale = bool(todo) or len(known) != len(names)
-    saved = time.monotonic()
-    try:
-        for done, i in enumerate(todo):
-            progress(done, len(todo), names[i])
-            before = known.get(names[i], Entry())
-            entries[i] = _entry(files, os.path.join(root, names[i]), layout, before)
-            if time.monotonic() - saved > SAVE_SECONDS:
-                _save(cache, _columns(names, entries, layout))
-                saved = time.monotonic()
-    finally:
-        if stale:
-            warnings += _save(cache, _columns(names, entries, layout))
-    found = {i: entry for i, entry in entries.items() if i < asked}
-    return _columns(names, found, layout), warnings
+    todo = {i: known.get(name, Entry()) for i, name in enumerate(names) if i not in entries}
+    return _Begun(names, entries, todo, warnings, bool(todo) or len(known) != len(names))
 
 
 def index_given(

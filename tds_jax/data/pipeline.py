@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
 from absl import flags
+from grain.experimental import index_shuffle
 
 from tds_jax.data import seeds
 from tds_jax.data.workers import live_as_long_as_parent
@@ -157,11 +159,11 @@ class Loader:
         start_example: global examples consumed so far, by all processes; any number. Batches run
         over the end of an epoch, so that none is short.
         """
-        order = grain.MapDataset.range(len(self._source)).seed(self._seed).shuffle().repeat()
+        order = Order(len(self._source), self._seed)
         load = _LoadTrain(self._source, order, self._seed, self._train)
         index, count = self._process
         positions = _Positions(start_example + index, count, self._micro_batch, count)
-        return self._batches(load, positions, len(order) - start_example)
+        return self._batches(load, positions, sys.maxsize - start_example)
 
     def eval_batches(self) -> Batches:
         """Batches in source order, once; the last ones are padded to micro_batch.
@@ -219,15 +221,32 @@ class _Positions:
         return range(first, first + self.step * self.micro_batch, self.step)
 
 
+class Order:
+    """Examples of an endless run by position: each once per epoch, in another order every time.
+
+    That of grain's `MapDataset.range(count).seed(seed).shuffle().repeat()`, without its four calls
+    of Python for each example.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count = count
+        self._seed = int(seeds.words(1, *map(np.atleast_1d, (seed, 1)))[0, 0])  # 1: as grain counts
+
+    def __call__(self, position: int) -> int:
+        epoch, inside = divmod(position, self._count)
+        seed = (self._seed + epoch) % 2**32
+        return index_shuffle(inside, max_index=self._count - 1, seed=seed, rounds=4)
+
+
 @dataclasses.dataclass(frozen=True)
 class _LoadTrain:
     source: Source
-    order: Sequence[int]
+    order: Order
     seed: int
     augment: bool
 
     def __call__(self, positions: range) -> Example:
-        indices = [self.order[position] for position in positions]
+        indices = [self.order(position) for position in positions]
         of = self.seed, np.array(positions) // len(self.source), np.array(indices)
         rngs, keys = seeds.generators_and_keys(*of) if self.augment else (None, seeds.keys(*of))
         return _labelled(read_together(self.source, indices, rngs), indices, keys)

@@ -19,17 +19,17 @@ def words(count: int, *of: int | np.ndarray) -> np.ndarray:
     of: (B,) arrays, or one number for all, each from 0 to 2**32 - 1. One call costs as much as
     five SeedSequences.
     """
-    given = [np.asarray(part, np.uint32) for part in of]
-    given = list(np.broadcast_arrays(*given, *[np.uint32(0)] * (POOL - len(given))))
+    parts = [np.asarray(part, np.uint32) for part in of]
+    given = np.stack(np.broadcast_arrays(*parts, *[np.uint32(0)] * (POOL - len(parts))))
     hashed = _Hash(INIT_A, MULT_A)
-    pool = [hashed(part) for part in given[:POOL]]
+    pool = hashed(given[:POOL])
     for source in range(POOL):
-        for target in (i for i in range(POOL) if i != source):
-            pool[target] = _mixed(pool[target], hashed(pool[source]))
+        others = [i for i in range(POOL) if i != source]
+        pool[others] = _mixed(pool[others], hashed(pool[[source] * len(others)]))
     for extra in given[POOL:]:
-        pool = [_mixed(part, hashed(extra)) for part in pool]
+        pool = _mixed(pool, hashed(np.tile(extra, (POOL, 1))))
     hashed = _Hash(INIT_B, MULT_B)
-    return np.stack([hashed(pool[i % POOL]) for i in range(count)], axis=-1)
+    return hashed(pool[np.arange(count) % POOL]).T
 
 
 def generators(*of: int | np.ndarray) -> list[np.random.Generator]:
@@ -59,16 +59,18 @@ def keys(*of: int | np.ndarray) -> np.ndarray:
 
 
 class _Hash:
-    """SeedSequence's hash, whose constant changes from call to call."""
+    """SeedSequence's hash of (n, B) numbers, whose constant changes from row to row."""
 
     def __init__(self, constant: int, factor: int) -> None:
         self._constant, self._factor = constant, factor
 
-    def __call__(self, value: np.ndarray) -> np.ndarray:
-        value = value ^ np.uint32(self._constant)
-        self._constant = self._constant * self._factor % 2**32
-        value = value * np.uint32(self._constant)
-        return np.asarray(value ^ (value >> HALF))
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        powers = (pow(self._factor, n, 2**32) for n in range(len(values) + 1))
+        constants = [self._constant * power % 2**32 for power in powers]
+        self._constant = constants[-1]
+        column = np.array(constants, np.uint32)[:, None]
+        values = (values ^ column[:-1]) * column[1:]
+        return np.asarray(values ^ (values >> HALF))
 
 
 def _mixed(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -150,7 +150,7 @@ class Run:
         return inherited.read(blueprint, Path(source))
 
     def _fresh(self) -> TrainState:
-        statistics = self.task.fit_statistics()
+        statistics = processes.together(self.task.fit_statistics)
         state = self.program.fresh(statistics)
         parts, self._inherited = self._inherited, None
         return inherited.put(state, parts, statistics) if parts else state

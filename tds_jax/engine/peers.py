@@ -41,6 +41,7 @@ class Peers:
         self.index, self.count, self.silence = index, count, silence
         self.leaving: Callable[[str], None] = lambda words: None
         self._client, self._asked, self._assembled, self.told = client, 0, 0, False
+        self._said: list[str] = []  # places that others may still read
         self._mine: dict[str, Any] = {"beat": 0, "host": platform.node(), "left": None}
         self._lock = threading.Lock()
         self._known: dict[int, dict[str, Any]] = {}
@@ -119,13 +120,21 @@ class Peers:
     def ask(self, value: bytes | None, of: range) -> list[bytes]:
         """What each process of a range has said this time; value: what this one says, if anything.
 
-        All ask the same number of times, in the same order.
+        All ask the same number of times, in the same order. Once each has said something, all have
+        read what was said before, which the coordinator may forget.
         """
-        place = f"tds_jax/said/{self._asked}"
+        place = f"tds_jax/said/{self._asked}/{self.index}"
         self._asked += 1
         if value is not None:
-            self._client.key_value_set_bytes(f"{place}/{self.index}", value)
-        return [self._wait(f"{place}/{index}") for index in of]
+            self._client.key_value_set_bytes(place, value)
+        said = [self._wait(f"tds_jax/said/{self._asked - 1}/{index}") for index in of]
+        if len(of) == self.count:
+            for earlier in self._said:
+                self._client.key_value_delete(earlier)
+            self._said.clear()
+        if value is not None:
+            self._said.append(place)
+        return said
 
     def _wait(self, key: str) -> bytes:
         while True:

@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import numpy as np
+
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.engine import meeting, peers
 from tds_jax.engine.peers import Left, Peers
 from tds_jax.engine.stopping import StopError
@@ -26,6 +29,9 @@ GATHERING = 300.0  # s to wait for all processes at the start
 COUNTED = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
 
 
+ADDED = 2**22  # entries that are sent at once
+
+_together = False
 _peers: Peers | None = None  # like JAX's own engine, one for each process
 
 
@@ -162,13 +168,40 @@ def by_first(work: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
-def in_turn(work: Callable[[], T]) -> T:
-    """work() in process 0, then in the others, which find what it has left on disk."""
-    if _peers is None:
+def together(work: Callable[[], T]) -> T:
+    """work() in all processes at the same time, which divide what is in it, see `crew`."""
+    global _together
+    before, _together = _together, True
+    try:
         return work()
-    made: list[T] = []
-    by_first(lambda: made.append(work()))
-    return made[0] if made else work()
+    finally:
+        _together = before
+
+
+def crew() -> Crew:
+    """All processes, where they do a thing `together`; else this one alone."""
+    return Crew(index(), count(), gather, _added) if _together else ALONE
+
+
+def _added(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The sums over all processes of arrays of 4 or 8 bytes an entry; all wait for all.
+
+    Through the devices' own network, some at a time, as bits: f64 stays what it is.
+    """
+    return [_sum(array) for array in arrays] if _peers else arrays
+
+
+def _sum(array: np.ndarray) -> np.ndarray:
+    import jax
+    from jax.experimental import multihost_utils
+
+    flat = array.reshape(-1).copy()
+    with jax.transfer_guard("allow"):
+        for start in range(0, flat.size, ADDED):
+            part = slice(start, start + ADDED)
+            bits = multihost_utils.process_allgather(flat[part].view(np.uint32))
+            flat[part] = np.asarray(bits).reshape(count(), -1).view(flat.dtype).sum(axis=0)
+    return flat.reshape(array.shape)
 
 
 def leave(left: Left) -> None:

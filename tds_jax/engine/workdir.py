@@ -32,8 +32,8 @@ def claim(
     """Makes the folder this config's and these data's; refuses one with another's checkpoints.
 
     digest: of the data, '' before any were seen (an imported model); the first data are then
-    whichever come, and so are their settings. files: of the data, by name; those of a run of an
-    older version are whichever come. Raises UserError naming what differs and may not.
+    whichever come, and so are their settings. files: of the data, by name; where a run of an older
+    version knows none, whichever come. Raises UserError naming what differs and may not.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     if not has_checkpoint(workdir):
@@ -61,7 +61,7 @@ def claim(
                 "use the same settings to go on, or another --workdir"
             )
     identities = identity.of_files(files, known or {})
-    if known is not None and (other := identity.differences(known, identities)):
+    if known and (other := identity.differences(known, identities)):
         raise UserError(
             f"{workdir} was begun with other data ({some(other)}); use the same data to go on, or "
             "another --workdir"
@@ -150,10 +150,10 @@ def learned_from(workdir: Path, digest: str, files: Mapping[str, str]) -> bool:
     known = _read_inputs(workdir)
     if not known["digest"]:
         return True
+    if not known["digest"].startswith(digest):
+        return False
     before = known["files"]
-    return known["digest"].startswith(digest) and not identity.differences(
-        before, identity.of_files(files, before)
-    )
+    return not before or not identity.differences(before, identity.of_files(files, before))
 
 
 def _changed_inputs(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -110,7 +110,7 @@ def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool)
     first, last = (str(fields.days[i]) for i in (days.start, days.stop - 1))
     alone = usual.of([target])
     scale = float(alone.scale.reshape(()))
-    weights, _ = shared.solve(RIDGE)
+    weights = shared.solve(RIDGE)
     again = linear.samples(fields, days, usual, damping, DAYS)
     spreads = _spreads(again, weights, target, periodic)
     return Fitted(
@@ -121,7 +121,7 @@ def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool)
         damping.astype(np.float32),
         fit_day_of_year(fields, days),
         weights,
-        several.solve(RIDGE)[0] if several else np.zeros((0,), np.float32),
+        several.solve(RIDGE) if several else np.zeros((0,), np.float32),
         of_cell.solve(),
         fit_season(fields, days, alone),
         *((scale * spread).astype(np.float32) for spread in spreads),

@@ -37,7 +37,7 @@ class ForecastModelConfig(Settings, group="model"):
     train days damp it at each lead and cell, or that and a linear map fitted on train days, see
     `forecast.prior`. periodic: columns go around the globe. local_kernel, local_days: a linear map
     from the last days around a cell to each lead, added too; with prior 'linear' the fitted one.
-    local_means, local_ridge: of the latter. noise: fields of noise that make an
+    local_means, _wide, _place, _ridge, _folds: of the latter. noise: fields of noise that make an
     ensemble of the network's answer; 0 for one forecast. floor: what no forecast is below.
     """
 
@@ -58,6 +58,9 @@ class ForecastModelConfig(Settings, group="model"):
     local_days: int = field(metadata=at_least(0))
     local_means: tuple[int, ...]
     local_ridge: float = field(metadata=at_least(0))
+    local_folds: int = field(metadata=at_least(0))
+    local_wide: tuple[int, ...]
+    local_place: bool
     noise: int = field(metadata=at_least(0))
     floor: tuple[float, ...]
     extra_inputs: tuple[str, ...] = field(
@@ -69,6 +72,16 @@ class ForecastModelConfig(Settings, group="model"):
         require(
             self.local_kernel % 2 == 1 or self.local_days == 0,
             f"model.local_kernel={self.local_kernel} has no middle cell; use an odd number",
+        )
+        odd = all(size > 0 and size % 2 for size in self.local_wide)
+        require(
+            len(self.local_wide) in (0, 2) and odd,
+            f"model.local_wide={self.local_wide} must be rows and columns of blocks with one in "
+            "the middle, such as (5, 9), or () for none",
+        )
+        require(
+            self.local_folds != 1,
+            "model.local_folds=1 leaves out all days there are; use 2 or more, or 0",
         )
         require(
             self.name not in MAPS or self.layout == "pixels",
@@ -199,10 +212,11 @@ class ForecastMemoryConfig(MemoryConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ForecastEvalConfig(EvalConfig):
-    """The engine's settings, and how many forecasts an ensemble of model.noise has."""
+    """The engine's settings, how many forecasts an ensemble has, and whether dropout makes one."""
 
     metric: str = field(metadata={"rises": ("r2", "skill")})
     members: int = field(metadata=at_least(2))
+    dropout: bool
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
@@ -219,11 +233,14 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "periodic": False,
             "local_means": (),
             "local_ridge": 0.0,
+            "local_folds": 0,
+            "local_wide": (),
+            "local_place": False,
             "noise": 0,
             "floor": (),
         },
         "data": {"select": (), "source": ""},
         "loss": {"own": "", "crps_weight": 0.0, "members": 2},
-        "eval": {"members": 2},
+        "eval": {"members": 2, "dropout": False},
     }
     return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

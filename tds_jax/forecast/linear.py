@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tds_jax.forecast.climatology import Climatology, blocks
+from tds_jax.data.crew import ALONE, Crew
+from tds_jax.forecast.climatology import Climatology, blocks, with_earlier
 from tds_jax.forecast.days import DAY
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.least_squares import Sums
 from tds_jax.nn.conv_nd import encircled
 
 KERNEL = 5  # cells per side of the square that a baseline reads
@@ -30,9 +32,11 @@ ROWS = 2**15  # cells whose inputs are gathered at once
 
 
 class Sample(NamedTuple):
-    """A day and those that follow. recent: (H, W, days, C) anomalies of the last days, 0 where
-    missing, newest last. coming: (L, H, W) what is to be explained; known: where it is."""
+    """A day and those that follow. day: index of the former. recent: (H, W, days, C) anomalies of
+    the last days, 0 where missing, newest last. coming: (L, H, W) what is to be explained, 0 where
+    it is not known; known: where it is."""
 
+    day: int
     recent: np.ndarray
     coming: np.ndarray
     known: np.ndarray
@@ -44,91 +48,99 @@ class Sample(NamedTuple):
 
 
 def samples(
-    fields: Fields, days: range, usual: Climatology, damping: np.ndarray, before: int
+    fields: Fields,
+    days: range,
+    usual: Climatology,
+    damping: np.ndarray,
+    before: int,
+    crew: Crew = ALONE,
 ) -> Iterator[Sample]:
     """One for every day that ends `before` of them and has all leads after it; one pass.
+
+    A crew gets a part of them each.
 
     usual: of all variables. Anomalies are in units of its scale. damping: (L, H, W) of the target.
     """
     leads, target = len(damping), fields.variables.index(fields.target)
     window: deque[np.ndarray] = deque(maxlen=before + leads)
     yesterday = None
-    for indices, block in blocks(fields, days):
+    own, earlier = with_earlier(days, crew, before + leads - 1)
+    for indices, block in blocks(fields, [*earlier, *own]):
         dates = fields.days[indices]
         anomalies = ((block - usual.at(dates)) / usual.scale).astype(np.float32)
-        for date, anomaly in zip(dates, anomalies, strict=True):
+        for index, date, anomaly in zip(indices, dates, anomalies, strict=True):
             if yesterday is not None and date - yesterday != DAY:
                 window.clear()
             window.append(anomaly)
             yesterday = date
-            if len(window) == before + leads:
-                yield _sample([*window], damping, target)
+            if len(window) == before + leads and index not in earlier:
+                yield _sample(int(index) - leads, [*window], damping, target)
 
 
-def _sample(window: Sequence[np.ndarray], damping: np.ndarray, target: int) -> Sample:
+def _sample(day: int, window: Sequence[np.ndarray], damping: np.ndarray, target: int) -> Sample:
     leads = len(damping)
     recent = np.nan_to_num(np.stack(window[:-leads], axis=2))
     coming = np.stack([day[..., target] for day in window[-leads:]])
     known = np.isfinite(coming)
-    return Sample(recent, np.where(known, coming - damping * recent[:, :, -1, target], 0), known)
+    left = np.where(known, coming - damping * recent[:, :, -1, target], 0)
+    return Sample(day, recent, left, known)
 
 
-def patches(maps: np.ndarray, kernel: int, periodic: bool) -> np.ndarray:
-    """(H, W, kernel, kernel, C) view: the square around each cell of maps (H, W, C).
+def patches(maps: np.ndarray, size: tuple[int, ...], periodic: bool, apart: int = 1) -> np.ndarray:
+    """(H, W, r, c, C) view: around each cell of maps (H, W, C) `size` rows and columns, both odd,
+    of cells that are `apart`.
 
     Beyond the edges it is 0, or with `periodic` columns the other edge.
     """
-    edge = kernel // 2
-    around = ((0, 0), (edge, edge), (0, 0))
-    wide = np.pad(maps, around, mode="wrap") if periodic else np.pad(maps, around)
-    wide = np.pad(wide, ((edge, edge), (0, 0), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(wide, (kernel, kernel), axis=(0, 1))
-    return np.moveaxis(windows, 2, -1)
+    high, wide = (apart * (n // 2) for n in size)
+    around = ((0, 0), (wide, wide), (0, 0))
+    larger = np.pad(maps, around, mode="wrap") if periodic else np.pad(maps, around)
+    larger = np.pad(larger, ((high, high), (0, 0), (0, 0)))
+    shape = 2 * high + 1, 2 * wide + 1
+    windows = np.lib.stride_tricks.sliding_window_view(larger, shape, axis=(0, 1))
+    return np.moveaxis(windows[..., ::apart, ::apart], 2, -1)
 
 
 class Shared:
-    """Normal equations of one map for all cells: Σ xxᵀ (L, F, F) and Σ xy (L, F) in f64.
-
-    It reads `around` maps in a square of `kernel` cells and `own` maps in the cell alone.
-    """
+    """Least squares of one map for all cells, that reads `around` maps in a square of `kernel`
+    cells and `own` maps in the cell alone."""
 
     def __init__(self, kernel: int, around: int, own: int, leads: int, periodic: bool) -> None:
         self._shape = kernel, kernel, around
         self._periodic = periodic
-        size = int(np.prod(self._shape)) + own
-        self._gram = np.zeros((leads, size, size))
-        self._product = np.zeros((leads, size))
+        self.sums = Sums.of(kernel**2 * around + own, leads)
 
     def add(self, sample: Sample, around: np.ndarray, own: np.ndarray | None = None) -> None:
         """Maps (H, W, F). Every cell whose target is known counts, at the leads it is at."""
-        rows, columns = np.nonzero(sample.known.any(axis=0))
-        squares = patches(around, self._shape[0], self._periodic)
-        for first in range(0, len(rows), ROWS):
-            place = rows[first : first + ROWS], columns[first : first + ROWS]
-            x = squares[place].reshape(len(place[0]), -1).astype(np.float64)
-            if own is not None:
-                x = np.concatenate([x, own[place]], axis=1)
-            known, y = sample.known[:, *place], sample.coming[:, *place]
-            if known.all():
-                self._gram += x.T @ x
-            else:
-                for lead, there in enumerate(known):
-                    self._gram[lead] += x[there].T @ x[there]
-            self._product += y @ x  # 0 where unknown
+        for place, x in inputs_at(sample, around, own, self._shape[0], self._periodic):
+            self.sums.add(x, sample.coming[:, *place], sample.known[:, *place])
 
-    def solve(self, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-        """(kernel, kernel, around, L) and (own, L) f32 weights.
+    def solve(self, ridge: float) -> np.ndarray:
+        """(kernel, kernel, around, L) f32 weights of a map without `own`.
 
         ridge: share of the inputs' mean square, that is added to each.
         """
-        weights = _ridge(self._gram, self._product[..., None], ridge)[..., 0].T.astype(np.float32)
-        size = int(np.prod(self._shape))
-        return weights[:size].reshape(*self._shape, -1), weights[size:]
+        leads = len(self.sums.square)
+        weights = self.sums.solve([ridge] * leads).astype(np.float32)
+        return weights.reshape(*self._shape, leads)
+
+
+def inputs_at(
+    sample: Sample, around: np.ndarray, own: np.ndarray | None, kernel: int, periodic: bool
+) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
+    """(rows and columns (N,), inputs (N, F) f64) of the cells with a target, ROWS at a time."""
+    rows, columns = np.nonzero(sample.known.any(axis=0))
+    squares = patches(around, (kernel, kernel), periodic)
+    for first in range(0, len(rows), ROWS):
+        place = rows[first : first + ROWS], columns[first : first + ROWS]
+        x = squares[place].reshape(len(place[0]), -1)
+        x = x if own is None else np.concatenate([x, own[place]], axis=1)
+        yield place, x.astype(np.float64)
 
 
 def applied(weights: np.ndarray, maps: np.ndarray, periodic: bool) -> np.ndarray:
     """(L, H, W) f64: what weights (k, k, F, L) of all cells make of maps (H, W, F)."""
-    around = patches(maps, len(weights), periodic)
+    around = patches(maps, weights.shape[:2], periodic)
     return np.einsum("hwabf,abfl->lhw", around, weights.astype(np.float64), optimize=True)
 
 
@@ -148,7 +160,7 @@ class PerCell:
 
     def add(self, sample: Sample, maps: np.ndarray) -> None:
         """maps (H, W, DAYS). Every cell, where all leads are known."""
-        around = patches(maps, self.kernel, self._periodic)
+        around = patches(maps, (self.kernel, self.kernel), self._periodic)
         x = around.reshape(len(self._gram), -1).astype(np.float64) * sample.known.all(
             axis=0
         ).reshape(-1, 1)
@@ -187,14 +199,22 @@ def leads_first(maps: jax.Array) -> jax.Array:
     return jnp.moveaxis(maps, -1, 1)
 
 
-def shared_map(recent: jax.Array, weights: jax.Array, periodic: bool) -> jax.Array:
-    """(B, H, W, O): weights (k, k, F, O) of all cells applied to (B, H, W, F)."""
-    edge = weights.shape[0] // 2
-    recent = encircled(recent, weights.shape[1]) if periodic else recent
-    padding = [(edge, edge), (0, 0) if periodic else (edge, edge)]
-    numbers = ("NHWC", "HWIO", "NHWC")
+def shared_map(recent: jax.Array, weights: jax.Array, periodic: bool, apart: int = 1) -> jax.Array:
+    """(B, H, W, O): weights (r, c, F, O) of all cells applied to (B, H, W, F), r and c odd.
+
+    apart: cells from one that is read to the next.
+    """
+    high, wide = (apart * (size // 2) for size in weights.shape[:2])
+    recent = encircled(recent, 2 * wide + 1) if periodic else recent
+    padding = [(high, high), (0, 0) if periodic else (wide, wide)]
     return jax.lax.conv_general_dilated(
-        recent, weights, (1, 1), padding, dimension_numbers=numbers, precision="highest"
+        recent,
+        weights,
+        (1, 1),
+        padding,
+        rhs_dilation=(apart, apart),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
     )
 
 

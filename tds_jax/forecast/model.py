@@ -1,6 +1,7 @@
 """From raw fields to a forecast in the data's unit: normalise, add inputs, predict, add a prior."""
 
 import dataclasses
+import functools
 from typing import Protocol
 
 import jax
@@ -11,6 +12,7 @@ from tds_jax.engine.step import Batch
 from tds_jax.fields import require
 from tds_jax.forecast.ensemble import keys_of_days, member_keys, smooth_noise
 from tds_jax.forecast.linear import flat, leads_first, shared_map
+from tds_jax.forecast.prior import Inputs, placed_map, places, wide_map
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Statistic
 from tds_jax.own import require_shape
@@ -33,10 +35,10 @@ class Surroundings:
     grid: (H, W). channels, target: how many variables, and which of them is forecast. terms: of
     the centre, 1 + 2·harmonics or 1. per_cell: whether centre and scale differ between cells.
     prior: 'none', 'last', 'damped' or 'linear'. local: (kernel, days) of the linear map, days 0 for
-    none; means: see `prior.Inputs`. noise: fields of it that the network reads. floor: what no
-    forecast is below, or (). static: maps added to every day's input. season: whether sine and
-    cosine of the year are.
-    periodic: whether the linear map goes around the globe, as the network then does.
+    none; means, wide, place: see `prior.Inputs`. noise: fields of it that the network reads.
+    floor: what no forecast is below, or (). static: maps added to every day's input. season:
+    whether sine and cosine of the year are. periodic: whether the linear map goes around the globe,
+    as the network then does.
     """
 
     grid: tuple[int, int]
@@ -49,11 +51,19 @@ class Surroundings:
     prior: str
     local: tuple[int, int]
     means: tuple[int, ...]
+    wide: tuple[int, ...]
+    place: bool
     noise: int
     floor: tuple[float, ...]
     static: int
     season: bool
     periodic: bool
+
+    @property
+    def linear(self) -> Inputs | None:
+        """What the fitted linear map reads, or None without one."""
+        own = Inputs(*self.local, self.means, self.wide, self.place)
+        return own if self.prior == "linear" else None
 
     @property
     def inputs(self) -> int:
@@ -66,7 +76,7 @@ class Forecaster(Module):
 
     Everything measured on the train split is a `Statistic`, neutral until set: centre
     (terms, H, W, C) and scale (H, W, C), H = W = 1 where cells do not differ, damping (L, H, W),
-    linear (k, k, days * C, L) and slow (means, L), spread (L, H, W), static (H, W, S), and area
+    what `prior.Inputs.shapes` names, spread (L, H, W), static (H, W, S), and area
     (H,), of the cells in each row. With noise the network answers in units of the spread, and what
     it answers without is the middle of the ensemble. What is missing becomes 0 after normalisation,
     the usual value: the number that stands in its place reaches nothing.
@@ -91,13 +101,18 @@ class Forecaster(Module):
         if around.static:
             self.static = Statistic(jnp.zeros((*cells, around.static), jnp.float32))
         size, days = around.local
-        weights = jnp.zeros((size, size, days * channels, leads), jnp.float32)
-        if around.prior == "linear":
-            self.linear = Statistic(weights)
+        if around.linear:
+            shapes = around.linear.shapes(channels, leads)
+            zeros = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+            self.linear = Statistic(zeros["linear"])
             if around.means:
-                self.slow = Statistic(jnp.zeros((len(around.means), leads), jnp.float32))
+                self.slow = Statistic(zeros["slow"])
+            if around.wide:
+                self.wide = Statistic(zeros["wide"])
+            if around.place:
+                self.place = Statistic(zeros["place"])
         elif days:
-            self.local = nnx.Param(weights)
+            self.local = nnx.Param(jnp.zeros((size, size, days * channels, leads), jnp.float32))
         if around.noise:
             self.spread = Statistic(jnp.ones((leads, *cells), jnp.float32))
             # At first each lead is moved by one of the fields.
@@ -108,26 +123,21 @@ class Forecaster(Module):
     def __call__(self, batch: Batch, train: bool) -> jax.Array:
         """(B, L, H, W) f32 in the data's unit, of `fields`, `present`, `phase`, `origin`, `key`."""
         x = self.normalized(batch)
-        answer = self._answer(x, batch, train, batch.get("key"), None)
+        answer = self._answer(x, batch, train, batch.get("key") if train else None, None)
         return self._raised(self._placed(answer, x, batch), train)
 
-    def members(self, batch: Batch, train: bool, count: int) -> jax.Array:
-        """(B, count, L, H, W) as of `__call__`: an ensemble, each member of its own draw of noise.
+    def members(self, batch: Batch, train: bool, count: int, dropout: bool = False) -> jax.Array:
+        """(B, count, L, H, W) as of `__call__`: an ensemble, each member of its own draw of noise
+        and, in training or with `dropout`, of the channels that are left out.
 
-        (B, 1, L, H, W) of a model without noise. In training draws are of the example's key, else
-        of its last day. Members are made one after the other, so that, but for training, memory is
+        (B, 1, L, H, W) where nothing is drawn. In training draws are of the example's key, else of
+        its last day. Members are made one after the other, so that, but for training, memory is
         one's.
         """
-        if not self.around.noise:
+        if not self.around.noise and (train or not dropout):
             return self(batch, train)[:, None]
         x = self.normalized(batch)
-        last = batch["phase"][:, x.shape[1] - 1]
-        keys = batch["key"] if train else keys_of_days(last)
-
-        def one(n: int | jax.Array) -> jax.Array:
-            noise = smooth_noise(keys, n, self.around.noise, (x.shape[2], x.shape[3]))
-            return self._answer(x, batch, train, member_keys(keys, n), noise)
-
+        one = functools.partial(self._drawn, x, batch, train, dropout)
         if train:  # where statistics may move, which a loop of jax would not let them
             answers = [one(n) for n in range(count)]
         else:
@@ -135,6 +145,24 @@ class Forecaster(Module):
         middle = self._placed(jnp.zeros_like(answers[0]), x, batch)
         scale = self.target_scale(batch)
         return self._raised(jnp.stack([middle + y * scale for y in answers], axis=1), train)
+
+    def member(self, batch: Batch, n: jax.typing.ArrayLike, dropout: bool = False) -> jax.Array:
+        """(B, L, H, W): the n-th of `members` alone, outside of training."""
+        x = self.normalized(batch)
+        answer = self._drawn(x, batch, False, dropout, n)
+        return self._raised(self._placed(answer, x, batch), False)
+
+    def _drawn(
+        self, x: jax.Array, batch: Batch, train: bool, dropout: bool, n: jax.typing.ArrayLike
+    ) -> jax.Array:
+        """`_answer` of the n-th member."""
+        last = batch["phase"][:, x.shape[1] - 1]
+        keys = batch["key"] if train else keys_of_days(last)
+        count, cells = self.around.noise, (x.shape[2], x.shape[3])
+        noise = smooth_noise(keys, n, count, cells) if count else None
+        return self._answer(
+            x, batch, train, member_keys(keys, n) if train or dropout else None, noise
+        )
 
     def _raised(self, forecasts: jax.Array, train: bool) -> jax.Array:
         """No forecast below the floor; in training they are let be, for nothing is learnt there."""
@@ -149,8 +177,9 @@ class Forecaster(Module):
         keys: jax.Array | None,
         noise: jax.Array | None,
     ) -> jax.Array:
-        """(B, L, H, W) of the network, normalised. noise: (B, H, W, noise) or None for 0."""
-        y = self.network(self._inputs(x, batch, noise), train, keys if train else None)
+        """(B, L, H, W) of the network, normalised. keys: of dropout, None for none; noise:
+        (B, H, W, noise), None for 0."""
+        y = self.network(self._inputs(x, batch, noise), train, keys)
         expected = (x.shape[0], self.around.leads, *x.shape[2:4])
         require_shape("model.name", type(self.network).__name__, y, expected)
         if not self.around.noise:
@@ -231,6 +260,11 @@ class Forecaster(Module):
         weights = self.linear[...] if self.around.prior == "linear" else self.local[...]
         recent = flat(x[:, -self.around.local[1] :])
         found = found + leads_first(shared_map(recent, weights, self.around.periodic))
+        if self.around.wide:
+            found = found + leads_first(wide_map(recent, self.wide[...], self.around.periodic))
+        if self.around.place:
+            where = self._crop(batch, jnp.asarray(places(self.around.grid)))
+            found = found + leads_first(placed_map(x[:, -1], self.place[...], where))
         own = x[..., self.around.target]
         for n, days in enumerate(self.around.means):
             mean = own[:, -days:].mean(axis=1)

@@ -17,8 +17,9 @@ from tds_jax.config import Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
+from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
-from tds_jax.errors import UserError
+from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
@@ -31,6 +32,7 @@ from tds_jax.forecast.metrics import Errors
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
 from tds_jax.forecast.own_fields import own_fields
+from tds_jax.forecast.prior import BLOCK
 from tds_jax.forecast.recorded import grid_words, packed, unpacked, west_of
 from tds_jax.forecast.windows import (
     ForecastWindows,
@@ -77,6 +79,24 @@ class ForecastTask:
             f"model.periodic=True needs whole maps around the globe, but the fields have "
             f"{self.recorded.width} columns, {self.recorded.grid}, and data.crop is {data.crop}",
         )
+        require(
+            not (config.model.local_place and config.model.periodic),
+            "model.local_place=True counts columns from west to east, but with model.periodic=True "
+            "there is no first; use one of them",
+        )
+        require(
+            not self.dropout or (config.model.dropout > 0 and config.model.name != "convlstm"),
+            f"eval.dropout=True draws from dropout, but model.name={config.model.name} with "
+            f"model.dropout={config.model.dropout} has none; set one that it has, or use "
+            "model.noise",
+        )
+        cells = self.recorded.height, self.recorded.width
+        far = [BLOCK * (size // 2) for size in config.model.local_wide]
+        require(
+            all(reach < size for reach, size in zip(far, cells, strict=False)),
+            f"model.local_wide={config.model.local_wide} reaches {far} cells, beyond any of a grid "
+            f"of {cells[0]} x {cells[1]}; use fewer blocks",
+        )
         for name in ("local_days", "local_means"):
             days = getattr(config.model, name)
             longest = max(days, default=0) if isinstance(days, tuple) else days
@@ -88,7 +108,9 @@ class ForecastTask:
     @functools.cached_property
     def _folder(self) -> str:
         data, made = self.config.data, _simulation(self.config)
-        return data.source or data.path or stand_in(cache_root(data.cache_dir), made, "fields")
+        if path := data.source or data.path:
+            return path
+        return stand_in(cache_root(data.cache_dir), made, "fields", processes.crew())
 
     @functools.cached_property
     def fields(self) -> Fields:
@@ -179,7 +201,7 @@ class ForecastTask:
     def data_files(self) -> dict[str, str]:
         """The files of the fields, every chunk of a Zarr store, and static maps."""
         data = self.config.data
-        if not data.in_files:
+        if data.source:
             return {}
         maps = [name.rpartition(":")[0] for name in (data.land_mask, *data.static) if name]
         return {f"static/{os.path.basename(path)}": path for path in maps} | below(
@@ -200,7 +222,7 @@ class ForecastTask:
     def around(self) -> Surroundings:
         """What stands around the network."""
         model, data = self.config.model, self.config.data
-        extra = model.extra_inputs
+        extra, fitted = model.extra_inputs, model.prior == "linear"
         return Surroundings(
             grid=(self.recorded.height, self.recorded.width),
             channels=len(self.recorded.variables),
@@ -211,7 +233,9 @@ class ForecastTask:
             scale_per_cell=model.normalize == "cell",
             prior=model.prior,
             local=(model.local_kernel, model.local_days),
-            means=model.local_means if model.prior == "linear" else (),
+            means=model.local_means if fitted else (),
+            wide=model.local_wide if fitted else (),
+            place=model.local_place and fitted,
             noise=model.noise,
             floor=model.floor,
             static=statics.count(extra, data.static),
@@ -265,8 +289,14 @@ class ForecastTask:
 
     @property
     def ensemble(self) -> int:
-        """How many forecasts evaluation and predict make: eval.members of a model with noise."""
-        return cast(ForecastEvalConfig, self.config.eval).members if self.config.model.noise else 1
+        """How many forecasts evaluation and predict make: eval.members, where any are drawn."""
+        drawn = self.config.model.noise or self.dropout
+        return cast(ForecastEvalConfig, self.config.eval).members if drawn else 1
+
+    @property
+    def dropout(self) -> bool:
+        """Whether forecasts of an ensemble leave out channels."""
+        return cast(ForecastEvalConfig, self.config.eval).dropout
 
     @functools.cache  # noqa: B019 - one task per run, three splits
     def source(self, split: str) -> ForecastWindows:
@@ -274,7 +304,7 @@ class ForecastTask:
         data, fields = self.config.data, self.fields
         starts = window_starts(fields.days, self.spec, self.split[split], data.gap)
         if not len(starts):
-            raise UserError(
+            raise NoSplitError(
                 f"the {split} split has no window of {self.spec.length} days in a row; give more "
                 f"days, or change data.split_ratio={data.split_ratio} or data.split_gap"
             )
@@ -319,7 +349,8 @@ class ForecastTask:
 
     def fit_statistics(self) -> dict[str, Any]:
         """Leaves of `Forecaster` measured on the train days, and what is known of the grid."""
-        return measured(self.fields, self.split["train"], self.config, self.around())
+        days, crew = self.split["train"], processes.crew()
+        return measured(self.fields, days, self.config, self.around(), crew)
 
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""

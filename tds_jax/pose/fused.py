@@ -9,6 +9,9 @@ measure.
 
 Weights' gradients are formed after the loop in one product each, as `nn.deferred` does. Elsewhere
 than on CUDA the same kernel is interpreted: right, and slow. More than one device: not divided.
+
+Lowered by Triton, which both ends of the range of jax have, in one place: `_for_triton`. jax has
+deprecated it since 0.11.0 and will remove it; its successor, Mosaic GPU, is for Hopper and newer.
 """
 
 import functools
@@ -18,8 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 
+from tds_jax.errors import UserError
 from tds_jax.nn.deferred import Joined
 from tds_jax.nn.linear import matrix_gradient
 from tds_jax.pose.fused_steps import ROWS, Cotangents, Form, Given, Kept, Weights, backward, forward
@@ -118,8 +121,22 @@ def _blocks(tree: Any, axis: dict[int, int]) -> Any:
 _BY_ROWS = {1: 0, 2: 0, 3: 1}
 
 
+def _for_triton() -> Any:
+    """What has a kernel lowered by Triton. A jax without it still runs every other decoder."""
+    try:
+        from jax.experimental.pallas import triton
+    except ImportError as error:
+        raise UserError(
+            f"model.decoder_kernel='fused' needs Pallas' Triton, which jax {jax.__version__} does "
+            "not have; use 'scan'"
+        ) from error
+    return triton.CompilerParams(num_warps=4, num_stages=1)
+
+
 def _pallas(kernel: Callable[..., None], name: str, out: Any, weights: Any, *rows: Any) -> Any:
     """kernel(weights, *rows, out), a program for every ROWS rows; interpreted but on CUDA."""
+
+    params = _for_triton()
 
     def call(interpret: bool) -> Callable[..., Any]:
         return pl.pallas_call(
@@ -130,7 +147,7 @@ def _pallas(kernel: Callable[..., None], name: str, out: Any, weights: Any, *row
             out_specs=[_blocks(out, _BY_ROWS)],
             interpret=interpret,
             name=name,
-            compiler_params=triton.CompilerParams(num_warps=4, num_stages=1),
+            compiler_params=params,
         )
 
     return jax.lax.platform_dependent(weights, *rows, cuda=call(False), default=call(True))[0]

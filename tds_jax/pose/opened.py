@@ -8,6 +8,7 @@ import numpy as np
 from tds_jax.config import SPLITS, Config
 from tds_jax.data import generated
 from tds_jax.data.hdf5 import RowFiles
+from tds_jax.engine import processes
 from tds_jax.pose import synthetic
 from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.table import SessionTable
@@ -20,7 +21,8 @@ def open_recordings(config: Config, files: RowFiles) -> tuple[SessionTable, list
     data = config.data
     cache = generated.cache_root(data.cache_dir)
     path = data.source or data.path
-    path = path or generated.stand_in(cache, simulation(config), "recordings")
+    crew = processes.crew()
+    path = path or generated.stand_in(cache, simulation(config), "recordings", crew)
     with progress_bar("reading the index") as progress:
         return load_sessions(
             path,
@@ -35,6 +37,7 @@ def open_recordings(config: Config, files: RowFiles) -> tuple[SessionTable, list
             seed=config.seed,
             cache_dir=str(cache / "index"),
             files=files,
+            crew=crew,
             progress=progress,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tds_jax.config import SPLITS
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.index import FolderIndex, index_folder, index_given
 from tds_jax.data.scan import Runs, contradiction
@@ -39,6 +40,7 @@ def load_sessions(
     seed: int,
     cache_dir: str | None,
     files: RowFiles,
+    crew: Crew = ALONE,
     progress: Progress = silent,
 ) -> tuple[SessionTable, list[str]]:
     """Table of the sessions in a folder, and warnings (one line each) for the caller to print.
@@ -50,7 +52,7 @@ def load_sessions(
     dealt by split_ratio (see `split_by_hash`), or each recording is cut in time (see `parts`), as
     are those of fewer sessions than splits; a fold (see `folds`) wins over all of these.
     angle_unit: see `labels.radians_per_unit`. Unusable files are skipped with a warning, more than
-    max_bad_sessions of them are a UserError.
+    max_bad_sessions of them are a UserError. crew: those who read the index together.
     """
     own = files if isinstance(files, OwnRecordings) else None
     names = own.names if own else session_files(path, "data.path")
@@ -64,7 +66,7 @@ def load_sessions(
     if own:
         index = index_given(path, chosen, inside, files, progress)
     else:
-        index, said = index_folder(path, chosen, inside, files, cache_dir, progress)
+        index, said = index_folder(path, chosen, inside, files, cache_dir, progress, crew)
         warnings = said + junk(path) + warnings
     warnings += _unnamed_warnings(path, names, named)
     groups = _groups(index, metadata)

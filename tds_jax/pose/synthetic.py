@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from scipy import signal
 
+from tds_jax.data.crew import Crew
 from tds_jax.data.generated import synthesize
 from tds_jax.data.hdf5_write import write_session
 from tds_jax.fields import option, require, require_at_least, require_choice
@@ -103,7 +104,6 @@ class Simulation:
     """Everything the generated data depend on; also the options of `synthesize`."""
 
     kind: ClassVar[str] = "synthetic_pose"
-    version: ClassVar[int] = 2
 
     motion: str = option("poses", "Moves between 13 'poses', or of 'freedoms', each by itself.")
     users: int = option(3, "Users seen in training.")
@@ -142,20 +142,23 @@ class Simulation:
         """The door `synthesize`."""
         return synthesize(target, self, progress)
 
-    def build(self, folder: Path, progress: Progress) -> None:
+    def build(self, folder: Path, progress: Progress, crew: Crew) -> None:
         """One HDF5 file per session, and metadata.csv.
 
         Threads, not processes: numpy and scipy release the interpreter in all the long loops.
         """
         table = sessions(self)
+        own = crew.share(table)
         pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
         try:
-            jobs = [pool.submit(_write, folder, self, session) for session in table]
+            jobs = [pool.submit(_write, folder, self, session) for session in own]
             for done, job in enumerate(as_completed(jobs), start=1):
                 job.result()
-                progress(done, len(table))
+                progress(done, len(own))
         finally:
             pool.shutdown(cancel_futures=True)
+        if not crew.first:
+            return
         with (folder / _METADATA).open("w", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()

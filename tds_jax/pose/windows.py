@@ -196,13 +196,14 @@ def fit_normalizer(
     read a part each.
     """
     limit = max_samples or int(table.samples.sum())
-    own = processes.share(spread_slices(table.samples, limit))
+    crew = processes.crew()
+    own = crew.share(spread_slices(table.samples, limit))
 
     def blocks() -> Iterator[np.ndarray]:
         for session, begin, end in own:
             for start in range(begin, end, block_rows):
                 yield table.emg(files, session, start, min(start + block_rows, end))
 
-    parts = processes.gather(streamed_moments(blocks()) if own else None)
+    parts = crew.gather(streamed_moments(blocks()) if own else None)
     moments = functools.reduce(Moments.merge, (part for part in parts if part))
     return {"mean": moments.mean.astype(np.float32), "scale": moments.scale().astype(np.float32)}

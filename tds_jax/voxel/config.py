@@ -64,6 +64,7 @@ class VoxelModelConfig(Settings, group="model"):
     rho: float
     sigma_mean: float
     sigma_spread: float
+    draws: int = field(metadata=at_least(1))
     guidance_dropout: float = field(metadata=between(0, 1))
     guidance: float = field(metadata=at_least(0))
     sampler_steps: int = field(metadata=at_least(2))
@@ -234,14 +235,14 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
 
     decoder_chunk meant nothing here. The U-Net had one head before their number was a setting; of
     an autoencoder's run the number means nothing, and it is the original's. A diffusion saw the
-    radar alone and always. One file of volumes
-    that could not be read ended a run.
+    radar alone and always, and an example with one noise. One file of volumes that could not be
+    read ended a run.
     """
     memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
     model = values["model"]
     heads = {"unet_heads": 1 if model["name"] in GENERATORS else ATTENTION_HEADS}
     direct = {"direct": "", "direct_width": 16, "direct_multipliers": (1, 2, 4)}
-    guidance = {"guidance_dropout": 0.0, "guidance": 1.0}
+    guidance = {"draws": 1, "guidance_dropout": 0.0, "guidance": 1.0}
     data = {"max_bad_files": 0, "source": "", "sweeps": 1} | values["data"]
     return values | {"memory": memory, "model": heads | direct | guidance | model, "data": data}
 

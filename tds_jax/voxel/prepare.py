@@ -4,7 +4,6 @@ NTU4DRadLM, View-of-Delft and KITTI are known by their folders, see `data.known`
 --radar, --lidar, their layouts or columns, and a calibration.
 """
 
-import csv
 import dataclasses
 import json
 import os
@@ -17,7 +16,7 @@ import numpy as np
 from tds_jax.data import json_file
 from tds_jax.data.identity import below, fingerprint
 from tds_jax.data.prepared import require_known
-from tds_jax.data.whole_file import sweep, whole_file
+from tds_jax.data.whole_file import sweep
 from tds_jax.errors import UserError, some
 from tds_jax.fields import option, require, require_at_least, require_choice
 from tds_jax.progress import Progress
@@ -33,7 +32,15 @@ from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.ground import without_ground
 from tds_jax.voxel.data.known import KNOWN, data_set_of
 from tds_jax.voxel.data.naming import require_apart
-from tds_jax.voxel.data.pairing import Pair, far_apart, left_alone, pair_clouds, read_as
+from tds_jax.voxel.data.odometry import TRACK, carry_poses
+from tds_jax.voxel.data.pairing import (
+    Pair,
+    far_apart,
+    left_alone,
+    pair_clouds,
+    read_as,
+    write_names,
+)
 from tds_jax.voxel.data.stores import origin_of, write_store
 from tds_jax.voxel.data.volumes import (
     KINDS,
@@ -81,6 +88,7 @@ class Prepare:
         0.0, "Leave out LiDAR points lower than this above the road; 0 = keep all."
     )
     reach: int = option(1, "Voxels around a LiDAR voxel whose radar Doppler it takes.")
+    poses: str = option(TRACK, "In each scene, if there: LiDAR's 'time x y z qx qy qz qw'.")
     max_gap_s: float = option(0.0, "Time between paired frames, at most; 0 = any.")
     store: str = option("hdf5", "'hdf5', chunked, or 'npz', a file per frame and sensor.")
     frames_per_file: int = option(64, "Of 'hdf5'; so many volumes are in memory at once.")
@@ -170,7 +178,7 @@ class Prepare:
         folders = self._scenes(source)
         scenes, skipped = self._pairs(folders)
         self._claim(target, {folder.name for folder in folders})
-        _write_names(target / NAMES, scenes)
+        write_names(target / NAMES, scenes)
         total, done = sum(map(len, scenes.values())), 0
         written, kept = 0, 0
         points = PointCounts()
@@ -184,6 +192,7 @@ class Prepare:
             notes += left_alone(folder, self.radar, self.lidar, pairs) + far_apart(folder, pairs)
             place = target / folder.name
             place.mkdir(exist_ok=True)
+            notes += carry_poses(folder, self.poses, pairs, place)
             for first, names in self._files(len(pairs)):
                 part = pairs[first : first + self._frames_at_once]
                 origin = self._origin(folder, part)
@@ -240,9 +249,10 @@ class Prepare:
 
     def _claim(self, target: Path, scenes: set[str]) -> None:
         path = target / SETTINGS
-        wanted = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        wanted = json.loads(json.dumps(dataclasses.asdict(self)))
         sweep(target)
-        if path.exists() and path.read_text() != wanted:
+        # A folder of before an option was there is one of its default.
+        if path.exists() and wanted | json_file.read(path, "choose another --output") != wanted:
             raise UserError(f"{path}: made with other settings; choose another --output")
         if not path.exists() and target.exists() and any(target.iterdir()):
             raise UserError(f"--output={target} is not empty and not from prepare; choose another")
@@ -337,14 +347,3 @@ class Prepare:
                 f"{tuple(self.ranges)}"
             )
         return stored(radar), target
-
-
-def _write_names(path: Path, scenes: dict[Path, list[Pair]]) -> None:
-    """The clouds behind each frame's number, within their scene, as a table."""
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("scene", "frame", "radar", "lidar"))
-        for scene, pairs in scenes.items():
-            for number, pair in enumerate(pairs):
-                names = (str(cloud.relative_to(scene)) if cloud else "" for cloud in pair)
-                rows.writerow((scene.name, f"{number:06d}", *names))

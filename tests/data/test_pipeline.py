@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grain
 import numpy as np
 import psutil
 import pytest
 
-from tds_jax.data.pipeline import Batches, Loader, WorkerError, read_together
+from tds_jax.data.pipeline import Batches, Loader, Order, WorkerError, read_together
 from tds_jax.errors import UserError
 from tests.data.sources import Numbers
 
@@ -41,6 +42,14 @@ def test_every_example_comes_once_per_epoch_and_epochs_differ():
     order = take(make_loader(n=11, micro_batch=11), 4)["example"].reshape(4, 11)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(11), (4, 1)))
     assert len({tuple(epoch) for epoch in order}) == 4
+
+
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (37, 5), (70_000, 2**32 - 1)])
+def test_the_order_is_that_of_grain(count, seed):
+    grains = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+    order = Order(count, seed)
+    positions = [0, 1, count - 1, count, 3 * count + count // 2, 2**40]
+    assert [order(position) for position in positions] == [grains[n] for n in positions]
 
 
 def test_draws_and_keys_change_every_epoch_and_belong_to_the_example():

@@ -192,7 +192,7 @@ def test_what_is_wrong_with_the_flags_is_said(given, text):
 def test_alone_a_process_decides_by_itself():
     assert (processes.index(), processes.count(), processes.first()) == (0, 1, True)
     assert (processes.agree(True), processes.agree(False)) == (True, False)
-    assert processes.by_first(lambda: 3) == processes.in_turn(lambda: 3) == 3
+    assert processes.by_first(lambda: 3) == processes.together(lambda: 3) == 3
     assert processes.share([1, 2, 3]) == [1, 2, 3]
     left = Left(0, "done")
     processes.leave(left)

@@ -49,6 +49,11 @@ class ArrayFields:
         self.days = dates("2020-01-01", count) if days is None else days
         self.land = np.isfinite(values[..., 0]).any(axis=0)
 
+    paths = ()
+
+    def digest(self):
+        return repr(self.variables)
+
     def read(self, start, stop, variables=(), region=(slice(None), slice(None))):
         channels = [self.variables.index(name) for name in variables or self.variables]
         return self.values[start:stop][:, *region][..., channels]

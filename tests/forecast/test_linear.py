@@ -78,7 +78,7 @@ def test_maps_are_least_squares_over_the_days_that_follow_each_other(maps, perio
     for sample in samples:
         shared.add(sample, sample.last(2, slice(None)))
         cell.add(sample, sample.last(2, slice(0, 1)))
-    weights, _ = shared.solve(linear.RIDGE)
+    weights = shared.solve(linear.RIDGE)
     x, y, _ = by_hand(maps, [0, 1], periodic)
     # f64 sums of some thousand rows, solved at a condition of 100; weights are stored as f32.
     close = {"rtol": 1e-5, "atol": 1e-6}
@@ -101,7 +101,7 @@ def test_maps_are_least_squares_over_the_days_that_follow_each_other(maps, perio
     assert not weights[0, 0].any()  # at sea
     newest = samples[7].last(2, slice(0, 1))
     found = linear.cell_map(jnp.asarray(newest[None]), jnp.asarray(weights), periodic)
-    around = linear.patches(newest, linear.KERNEL, periodic).reshape(H, W, -1)
+    around = linear.patches(newest, (linear.KERNEL, linear.KERNEL), periodic).reshape(H, W, -1)
     wanted = np.einsum("hwf,hwfl->lhw", around, weights)
     np.testing.assert_allclose(np.asarray(found[0]), wanted, atol=1e-5)
 

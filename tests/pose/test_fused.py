@@ -1,5 +1,7 @@
 """The decoder as one kernel is the scan: same poses, carry, gradients; here it is interpreted."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,3 +101,11 @@ def test_a_decoder_that_cannot_be_fused_is_refused(tmp_path, name, value):
     assert small_config(tmp_path, tmp_path, **changes).model.hidden == 16
     with pytest.raises(UserError, match=r"kernel='fused' is not there for .* or use 'scan'"):
         small_config(tmp_path, tmp_path, **changes | {f"model__{name}": value})
+
+
+def test_a_jax_without_triton_is_told_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    monkeypatch.delattr("jax.experimental.pallas.triton", raising=False)
+    run, weights = build("fused", "velocity", 16, 1, "float32", 0)
+    with pytest.raises(UserError, match=r"'fused' needs Pallas' Triton, .* use 'scan'"):
+        jax.eval_shape(run, weights, *ARGUMENTS)

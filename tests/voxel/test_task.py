@@ -14,6 +14,7 @@ from flax import nnx
 
 from tds_jax import export, predict, tasks
 from tds_jax.data import identity
+from tds_jax.data.crew import ALONE
 from tds_jax.engine import history, loop, metrics, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.step import compiled, split
@@ -29,11 +30,13 @@ from tds_jax.voxel.data.voxelise import VoxelGrid, radar_volume, stored
 from tds_jax.voxel.methods import build, generation, trained
 from tds_jax.voxel.methods import diffusion as levels_of
 from tds_jax.voxel.methods.autoencoding import Usage
-from tds_jax.voxel.methods.latents import fingerprint
+from tds_jax.voxel.methods.distillation import Distillation
+from tds_jax.voxel.methods.latents import cached, fingerprint
 from tds_jax.voxel.methods.model import LatentDenoiser
 from tds_jax.voxel.networks import unet_names
 from tds_jax.voxel.prepare import Prepare
 from tests.begun import begun
+from tests.data.crews import together
 from tests.voxel.files import SHAPE, make_volume, write_scene
 from tests.voxel.small import small_config, small_task
 
@@ -114,6 +117,22 @@ def test_a_log_line_of_codes_moves_nothing_to_the_devices():
     states = {"perplexity": Usage(jnp.array([2.0, 2.0, 0.0]))}
     with jax.transfer_guard_host_to_device("disallow"):  # as around the training loop
         assert metrics.compute(metrics.to_host(states))["perplexity"] == pytest.approx(2)
+
+
+def test_latents_by_two_are_those_by_one_and_each_is_encoded_once(vae, tmp_path):
+    task, model = vae
+    pairs, encoded = task.data.pairs("test"), []
+
+    def stored(name, crew):
+        note = lambda done, total: encoded.append(done)  # noqa: E731
+        return cached(tmp_path / name, model, pairs, "", note, crew)
+
+    alone = stored("one", ALONE).read_bytes()
+    encoded.clear()
+    assert {path.read_bytes() for path in together(2, lambda crew: stored("two", crew))} == {alone}
+    assert sorted(encoded) == [i + 1 for i in range(len(pairs))]
+    together(2, lambda crew: stored("two", crew))
+    assert len(encoded) == len(pairs)
 
 
 def test_units_are_those_of_the_train_split(vae):
@@ -640,6 +659,31 @@ def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided
     assert set(kept[0].min(axis=1)) == set(kept[0].max(axis=1)) == {0.0, 1.0}
     np.testing.assert_array_equal(kept[1], kept[0][::-1])
     assert kept[2].all()  # looks on validation are of the model as it samples
+
+
+@pytest.mark.parametrize("method_of", [generation.Diffusion, Distillation])
+def test_draws_are_examples_with_keys_of_their_own(guided, method_of):
+    config, batch = guided[0]._config, guided[1]
+    radar = np.random.default_rng(0).normal(size=batch["radar"].shape).astype(np.float32)
+    batch = batch | {"radar": jnp.asarray(radar)}
+
+    def told(condition):
+        return lambda x, sigma: x / 2 + jnp.sin(sigma)[:, None, None, None, None] * condition
+
+    model = SimpleNamespace(
+        data=0.5, scaled=lambda latent: latent, denoise=told, guided=told, network=told,
+        condition=lambda radar: radar[:, :, ::2, ::2, :2],
+    )  # fmt: skip
+    model.teacher, model.student = model, lambda: model
+    several = method_of(replaced(config, dataclasses.replace(config.model, draws=3)))
+    keys, *leaves = generation.repeated(3, batch["key"], batch["latent"], batch["radar"])
+    assert len(np.unique(keys, axis=0)) == 18
+    np.testing.assert_array_equal(leaves[1], np.repeat(radar, 3, axis=0))
+    apart = {"key": keys, "latent": leaves[0], "radar": leaves[1], "weight": jnp.ones(18)}
+    one = method_of(config).loss(model, apart, train=True)[0]
+    objective = several.loss(model, batch, train=True)[0]
+    np.testing.assert_allclose(objective.sum, one.sum / 3, rtol=1e-5)  # f32 sums of 18
+    assert objective.weight == 6
 
 
 def test_samples_are_independent_draws_and_their_mean():

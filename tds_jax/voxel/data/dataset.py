@@ -13,7 +13,8 @@ import numpy as np
 from tds_jax.config import SPLITS, Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import fingerprint
-from tds_jax.errors import UserError
+from tds_jax.engine import processes
+from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
 from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
@@ -91,7 +92,7 @@ class VoxelData:
     @functools.cached_property
     def _opened(self) -> tuple[str, Split, list[str]]:
         data = self._data
-        root = data.source or data.path or stand_in(self.cache, self._simulation(), "volumes")
+        root = data.source or data.path or self._made()
         scenes, warnings = self._scenes(root)
         if data.sweeps > 1:
             require(
@@ -111,6 +112,9 @@ class VoxelData:
                 )
         return root, parts, warnings
 
+    def _made(self) -> str:
+        return stand_in(self.cache, self._simulation(), "volumes", processes.crew())
+
     def _scenes(self, root: str) -> tuple[list[Scene], list[str]]:
         if self._own:
             return self._own.scenes(), []
@@ -129,6 +133,7 @@ class VoxelData:
                 self._data.max_bad_files,
                 self.cache / "index",
                 progress,
+                processes.crew(),
             )
 
     def about(self) -> DataAbout:
@@ -181,9 +186,9 @@ class VoxelData:
         return digest.hexdigest()
 
     def data_files(self) -> dict[str, str]:
-        """Name -> path of the frames' files and of geometry.json; {} for generated volumes."""
+        """Name -> path of the frames' files and of geometry.json; {} for a data.source."""
         root, parts, _ = self._opened
-        if not self._data.in_files:
+        if self._data.source:
             return {}
         frames = [frame for split in parts.values() for frame in split]
         used = {place.path for frame in frames for place in (frame.radar, frame.target)}
@@ -202,11 +207,15 @@ class VoxelData:
         spans = [(os.path.relpath(p.path, root), p.start, p.stop) for p in places]
         return fingerprint(files, spans)
 
+    def has(self, split: str) -> bool:
+        """Whether a split has a frame."""
+        return bool(self._opened[1][split])
+
     def pairs(self, split: str, augment: Augment | None = None) -> VoxelPairs:
         """The frames of a split."""
         frames = self._opened[1][split]
         if not frames:
-            raise UserError(
+            raise NoSplitError(
                 f"{self._opened[0]}: the {split} split has no frame; add scenes or change "
                 "data.split_ratio"
             )
@@ -228,7 +237,7 @@ class VoxelData:
         """Of the train split."""
         with progress_bar("statistics of the train split") as progress:
             return channel_statistics(
-                self.pairs("train"), self._data.max_statistics_frames, progress
+                self.pairs("train"), self._data.max_statistics_frames, progress, processes.crew()
             )
 
 

@@ -3,12 +3,14 @@
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tds_jax.data import json_file
+from tds_jax.data.crew import ALONE, Crew, require_same
 from tds_jax.data.identity import is_as_known, of_file
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
@@ -39,15 +41,17 @@ def usable(
     max_bad_files: int,
     cache_dir: Path | None,
     progress: Progress = silent,
+    crew: Crew = ALONE,
 ) -> tuple[list[Scene], list[str]]:
     """The scenes with the frames both of whose volumes can be read and have most volumes' grid.
 
     Second, a line for each file of which something cannot be used; more than max_bad_files of them
     are a UserError. cache_dir: where is remembered which files were read and found whole, by their
     identity; None remembers nothing.
-    progress(done, total, name) is called before each file that has to be read.
+    progress(done, total, name) is called before each file that has to be read. A crew reads a part
+    of them each.
     """
-    looks, warnings = _looked(str(root), scenes, files, cache_dir, progress)
+    looks, warnings = _looked(str(root), scenes, files, cache_dir, progress, crew)
     shapes = [one for look in looks.values() for one in look.shapes.values()]
     usual = next(iter(collections.Counter(shapes).most_common(1)), (None, 0))[0]
     problems = [line for scene in scenes for line in scene.problems]
@@ -82,21 +86,35 @@ def _looked(
     files: VolumeFiles,
     cache_dir: Path | None,
     progress: Progress,
+    crew: Crew,
 ) -> tuple[dict[str, Look], list[str]]:
     """A look at every file, by path, and warnings."""
     cache = cache_dir and cache_dir / f"volumes-{_digest(os.path.realpath(root))}.json"
-    known, warnings = _load(cache)
     asked = _volumes(scenes)
-    looks = {path: _kept(root, path, of, known) for path, of in asked.items()}
+    looks, warnings = crew.by_first(lambda: _kept_of(root, asked, cache))
+    require_same(crew, root, [*asked], [*looks])
     todo = [path for path, look in looks.items() if look is None]
-    for done, path in enumerate(todo):
-        progress(done, len(todo), os.path.relpath(path, root))
-        looks[path] = _look(files, path, asked[path])
+    done = itertools.count()
+
+    def look(path: str) -> Look:
+        progress(next(done), len(crew.share(todo)), os.path.relpath(path, root))
+        return _look(files, path, asked[path])
+
+    for made in crew.rounds(todo, look):
+        looks |= made
     files.close()
-    found = {path: look for path, look in looks.items() if look}
-    if todo:
+    found = {path: one for path, one in looks.items() if one}
+    if todo and crew.first:
         warnings += _save(cache, root, found)
     return found, warnings
+
+
+def _kept_of(
+    root: str, asked: Mapping[str, Asked], cache: Path | None
+) -> tuple[dict[str, Look | None], list[str]]:
+    """What earlier looks have found of every file, and warnings."""
+    known, warnings = _load(cache)
+    return {path: _kept(root, path, of, known) for path, of in asked.items()}, warnings
 
 
 def _volumes(scenes: Sequence[Scene]) -> dict[str, Asked]:

@@ -1,5 +1,6 @@
 """Which radar cloud and which LiDAR cloud of a scene belong together."""
 
+import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.clouds import ENDINGS, names_of
 from tds_jax.voxel.data.naming import frames_of, numbers_in
@@ -41,7 +43,7 @@ def pair_clouds(scene: Path, radar: str, lidar: str, max_gap_s: float) -> list[P
         return [(path, lidar_files[n]) for n, path in radar_files.items() if n in lidar_files]
     if pairs := _by_number(radar_files, lidar_files):
         return pairs
-    if all(_seconds(name) for name in [*radar_files, *lidar_files]):
+    if all(seconds_of(name) for name in [*radar_files, *lidar_files]):
         return _by_time(scene, radar_files, lidar_files, max_gap_s)
     return []
 
@@ -49,7 +51,7 @@ def pair_clouds(scene: Path, radar: str, lidar: str, max_gap_s: float) -> list[P
 def _by_time(
     scene: Path, radar_files: dict[str, Path], lidar_files: dict[str, Path], max_gap_s: float
 ) -> list[Pair]:
-    radar_s, lidar_s = (np.array([_seconds(n) for n in f]) for f in (radar_files, lidar_files))
+    radar_s, lidar_s = (np.array([seconds_of(n) for n in f]) for f in (radar_files, lidar_files))
     first, second = list(radar_files.values()), list(lidar_files.values())
     i, j = nearest_pairs(radar_s, lidar_s, max_gap_s)
     _require_one_clock(scene, radar_s[i], lidar_s[j])
@@ -84,11 +86,11 @@ def _require_one_clock(scene: Path, radar_s: np.ndarray, lidar_s: np.ndarray) ->
 def far_apart(scene: Path, pairs: Sequence[Pair]) -> list[str]:
     """Lines on pairs whose names differ otherwise than times that are near to each other."""
     names = [(radar.stem, lidar.stem) for radar, lidar in pairs if radar]
-    if not names or not all(_seconds(name) for pair in names for name in pair):
+    if not names or not all(seconds_of(name) for pair in names for name in pair):
         other = [pair for pair in names if pair[0] != pair[1]]
         first = " with ".join(other[0]) if other else ""
         return [f"{scene}: {len(other)} clouds pair by their numbers ({first}, …)"] * bool(other)
-    times = np.array([[_seconds(name) for name in pair] for pair in names])
+    times = np.array([[seconds_of(name) for name in pair] for pair in names])
     gaps = np.abs(times[:, 0] - times[:, 1])
     period = float(np.median(np.diff(times[:, 0]))) if len(times) > 1 else math.inf
     if not (far := int(np.count_nonzero(gaps > period))):
@@ -165,8 +167,8 @@ def _is_time(text: str) -> bool:
     return "." in text and text.replace(".", "", 1).isdecimal()
 
 
-def _seconds(name: str) -> float:
-    """The time that a name is, or the one that it holds; else 0."""
+def seconds_of(name: str) -> float:
+    """The time that a cloud's name is, or the one that it holds, in seconds; else 0."""
     if _is_time(name):
         return float(name)
     found = _EPOCH.findall(name)
@@ -205,3 +207,14 @@ def read_as(side: int, scenes: Mapping[Path, Sequence[Pair]], layout: str) -> li
         f"--{sensor}_columns"
     )
     return [line] * bool(count)
+
+
+def write_names(path: Path, scenes: Mapping[Path, Sequence[Pair]]) -> None:
+    """The clouds behind each frame's number, within their scene, as a table."""
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("scene", "frame", "radar", "lidar"))
+        for scene, pairs in scenes.items():
+            for number, pair in enumerate(pairs):
+                names = (str(cloud.relative_to(scene)) if cloud else "" for cloud in pair)
+                rows.writerow((scene.name, f"{number:06d}", *names))

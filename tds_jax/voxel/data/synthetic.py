@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from tds_jax.data.crew import Crew
 from tds_jax.data.generated import synthesize
 from tds_jax.fields import option, require, require_at_least, require_between
 from tds_jax.progress import Progress
@@ -39,7 +40,6 @@ class Simulation:
     """Everything the generated data depend on."""
 
     kind: ClassVar[str] = "synthetic_voxel"
-    version: ClassVar[int] = 2
 
     scenes: int = option(12, "Streets, each with traffic of its own; splits are by scene.")
     frames: int = option(24, "Frames per street.")
@@ -104,15 +104,14 @@ class Simulation:
         """Writes the data set into a folder; see `synthesize`."""
         return synthesize(target, self, progress)
 
-    def build(self, folder: Path, progress: Progress) -> None:
+    def build(self, folder: Path, progress: Progress, crew: Crew) -> None:
         """A folder per scene; progress is told after every frame."""
         write = _write_clouds if self.clouds else _write_volumes
-        total = self.scenes * self.frames
-        for done in range(0, total, self.frames):
-            scene = done // self.frames
+        own = crew.share(range(self.scenes))
+        for done, scene in enumerate(own):
             for frame in write(folder / f"street{scene:02d}", self, scene):
-                progress(done + frame + 1, total)
-        if not self.clouds:
+                progress(done * self.frames + frame + 1, len(own) * self.frames)
+        if crew.first and not self.clouds:
             write_geometry(folder, self.grid)
 
 

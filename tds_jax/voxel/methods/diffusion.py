@@ -22,6 +22,7 @@ Denoise = Callable[[jax.Array, jax.Array], jax.Array]
 LEVEL_DRAW = 0
 NOISE_DRAW = 1
 CONDITION_DRAW = 2
+REPEAT_DRAW = 3  # and above: keys of an example's further draws
 TIME_SCALE = 250.0  # log-levels, a few units wide, spread over the waves of the U-Net's embedding
 
 

@@ -53,19 +53,26 @@ class Distillation:
     def loss(self, model: Distilled, batch: Batch, train: bool) -> tuple[Objective, dict[str, Any]]:
         """How far the student's answers at two points of the teacher's path are apart."""
         teacher, student = model.teacher, model.student()
-        clean, keys = teacher.scaled(batch["latent"]), batch["key"]
+        draws = self._config.model.draws
+        keys, clean, seen, known = generation.repeated(
+            draws,
+            batch["key"],
+            teacher.scaled(batch["latent"]),
+            student.condition(batch["radar"]),
+            teacher.condition(batch["radar"]),
+        )
         grid = self._levels.grid(self._config.model.distillation_levels)
         sigma, lower = consistency.draw_pairs(keys, grid)
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
         charge = consistency.distillation(
-            self.jump(student, student.condition(batch["radar"])),
-            teacher.guided(teacher.condition(batch["radar"])),
+            self.jump(student, seen),
+            teacher.guided(known),
             clean,
             noise,
             sigma,
             lower,
         )
-        weight = batch["weight"]
+        weight, charge = batch["weight"], generation.per_example(draws, charge)
         return Objective(jnp.sum(weight * charge), jnp.sum(weight)), {}
 
     def jump(self, student: LatentDenoiser, condition: jax.Array) -> diffusion.Denoise:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.config import Config
-from tds_jax.engine import metrics
+from tds_jax.engine import metrics, processes
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.nn.noise import key_of
@@ -71,17 +71,19 @@ class Diffusion:
 
         Validation draws them, too: from keys that stay the same from one look to the next.
         """
-        clean, keys = model.scaled(batch["latent"]), batch["key"]
+        draws = self._config.model.draws
+        keys, clean, condition = repeated(
+            draws, batch["key"], model.scaled(batch["latent"]), model.condition(batch["radar"])
+        )
         sigma = self._levels.draw(keys)
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
         noisy = clean + diffusion.rows(sigma, clean) * noise
-        condition = model.condition(batch["radar"])
         if train:
             condition = condition * rows_kept(keys, self._config.model.guidance_dropout, condition)
         estimate = model.denoise(condition)(noisy, sigma)
         error = jnp.mean((estimate - clean) ** 2, axis=(1, 2, 3, 4))
-        charge = diffusion.loss_weight(sigma, model.data) * error
-        weight = batch["weight"]
+        charge = per_example(draws, diffusion.loss_weight(sigma, model.data) * error)
+        error, weight = per_example(draws, error), batch["weight"]
         states = {"mse": metrics.Mean(jnp.sum(weight * error), jnp.sum(weight))}
         return Objective(jnp.sum(weight * charge), jnp.sum(weight)), states
 
@@ -103,6 +105,25 @@ def sampler(
     return lambda draw: diffusion.sample(
         denoise, diffusion.noise(batch["key"], draw, shape), levels
     )
+
+
+def repeated(draws: int, keys: jax.Array, *leaves: jax.Array) -> tuple[jax.Array, ...]:
+    """(keys, *leaves) (B, ...) -> (B * draws, ...): each example so many times in a row, each time
+    with a key of its own; as they are for one draw."""
+    if draws == 1:
+        return keys, *leaves
+
+    def own(key: jax.Array) -> jax.Array:
+        numbers = diffusion.REPEAT_DRAW + jnp.arange(draws)
+        return jax.vmap(lambda n: jax.random.key_data(key_of(key, n)))(numbers)
+
+    keys = jax.vmap(own)(keys).reshape(-1, keys.shape[-1])
+    return keys, *(jnp.repeat(leaf, draws, axis=0) for leaf in leaves)
+
+
+def per_example(draws: int, charge: jax.Array) -> jax.Array:
+    """(B * draws,) as `repeated` orders them -> (B,) means."""
+    return jnp.mean(charge.reshape(-1, draws), axis=1)
 
 
 def rows_kept(keys: jax.Array, dropout: float, like: jax.Array) -> jax.Array:
@@ -146,4 +167,5 @@ def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str, dtype:
     """Latents of a split's targets, computed in dtype where they are not yet."""
     with progress_bar(f"encoding the {split} split") as progress:
         digest = f"{data.contents(split)} {data.shape} {dtype}"
-        return latents.cached(data.cache / "latents", model, data.pairs(split), digest, progress)
+        given = data.cache / "latents", model, data.pairs(split), digest, progress
+        return latents.cached(*given, processes.crew())
