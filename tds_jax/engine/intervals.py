@@ -63,21 +63,21 @@ class Resampled:
         low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(low), float(high)
 
-    def rows(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows, those of everything with their intervals; then each baseline minus the model.
+    def rows(self, rows: Sequence[Row], group: str = ALL) -> list[Row]:
+        """The rows, those of the group with their intervals; then each baseline minus the model.
 
-        The latter are of the group AGAINST_MODEL: above 0 where the baseline's number is higher.
+        The latter are of the group `against(group)`: above 0 where the baseline's number is higher.
         """
-        whole = {(row.method, row.metric): row for row in rows if row.group == ALL}
+        whole = {(row.method, row.metric): row for row in rows if row.group == group}
         apart = []
         for (method, metric), row in whole.items():
             model = whole.get((MODEL, metric))
             ends = self.interval(method, metric, MODEL)
             if method != MODEL and model and ends:
                 value = row.value - model.value
-                apart.append(Row(row.split, AGAINST_MODEL, method, metric, value, None, row.count,
+                apart.append(Row(row.split, against(group), method, metric, value, None, row.count,
                                  *ends))  # fmt: skip
-        return [*(self._with_ends(row) if row.group == ALL else row for row in rows), *apart]
+        return [*(self._with_ends(row) if row.group == group else row for row in rows), *apart]
 
     def _with_ends(self, row: Row) -> Row:
         low, high = self.interval(row.method, row.metric) or (None, None)
@@ -102,6 +102,11 @@ def few(blocks: int) -> list[str]:
     return [f"{blocks} blocks are few: what is drawn from them should be {times:.2f} times as wide"]
 
 
+def against(group: str) -> str:
+    """The group of baselines minus the model in a group."""
+    return AGAINST_MODEL if group == ALL else f"{AGAINST_MODEL}/{group}"
+
+
 def _drawn(
     blocks: Sequence[States], values: Values, chosen: np.ndarray
 ) -> Mapping[str, np.ndarray]:
@@ -114,23 +119,23 @@ def _drawn(
     return {name: np.array([one[name] for one in each]) for name in each[0]}
 
 
-def verdict(rows: Sequence[Row], higher: Mapping[str, bool]) -> tuple[str, ...]:
+def verdict(rows: Sequence[Row], higher: Mapping[str, bool], group: str = ALL) -> tuple[str, ...]:
     """A line per metric: how the model stands against the best baseline there, and how surely.
 
     rows: of one split, as `Resampled.rows` leaves them. higher: metrics to judge by -> whether more
     is better. Lines of metrics in which a baseline is ahead come first.
     """
-    lines = [_line(rows, metric, sign) for metric, sign in higher.items()]
+    lines = [_line(rows, metric, sign, group) for metric, sign in higher.items()]
     known = [line for line in lines if line]
     return tuple(text for _, text in sorted(known, key=lambda line: line[0]))
 
 
-def _line(rows: Sequence[Row], metric: str, higher: bool) -> tuple[bool, str] | None:
+def _line(rows: Sequence[Row], metric: str, higher: bool, group: str) -> tuple[bool, str] | None:
     """(whether the model is ahead, what to say); None where one of the two has no number."""
     found = {
         row.method: row
         for row in rows
-        if (row.group, row.metric) == (ALL, metric) and math.isfinite(row.value)
+        if (row.group, row.metric) == (group, metric) and math.isfinite(row.value)
     }
     model = found.pop(MODEL, None)
     if model is None or not found:
@@ -139,13 +144,14 @@ def _line(rows: Sequence[Row], metric: str, higher: bool) -> tuple[bool, str] | 
     best = max(found.values(), key=lambda row: sign * row.value)
     ahead = sign * model.value > sign * best.value
     first, second = (model, best) if ahead else (best, model)
-    said = f"{metric}: {first.method} {first.value:.4g}, {second.method} {second.value:.4g}"
+    where = "" if group == ALL else f"{group.rsplit('/', 1)[-1]}, "
+    said = f"{where}{metric}: {first.method} {first.value:.4g}, {second.method} {second.value:.4g}"
     return ahead, f"{said}; {_surely(rows, best, ahead, sign)}"
 
 
 def _surely(rows: Sequence[Row], best: Row, ahead: bool, sign: int) -> str:
     winner = "the model beats every baseline" if ahead else f"{best.method} beats the model"
-    own = (AGAINST_MODEL, best.method, best.metric)
+    own = (against(best.group), best.method, best.metric)
     row = next((row for row in rows if (row.group, row.method, row.metric) == own), None)
     if row is None or row.low is None or row.high is None:
         return f"{winner}, no interval"

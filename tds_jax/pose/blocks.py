@@ -12,16 +12,20 @@ from tds_jax.pose.table import SessionTable
 
 
 class Windows:
-    """Each method's windows of sessions, kept only where the sessions are too few to draw from."""
+    """Each method's windows of sessions, kept only where the sessions are too few to draw from.
 
-    def __init__(self, sessions: Collection[int]) -> None:
-        self._sessions = set(sessions) if len(sessions) < LEAST else set()
-        self._found: dict[str, list[States]] = {}
+    groups: sessions of which intervals are asked for together.
+    """
+
+    def __init__(self, *groups: Collection[int]) -> None:
+        few = (set(sessions) for sessions in groups if len(sessions) < LEAST)
+        self._sessions: set[int] = set().union(*few)
+        self._found: dict[str, list[tuple[int, States]]] = {}
 
     def add(self, method: str, session: int, states: States) -> None:
         """The states of one window."""
         if session in self._sessions:
-            self._found.setdefault(method, []).append(states)
+            self._found.setdefault(method, []).append((session, states))
 
     def blocks(
         self,
@@ -41,7 +45,11 @@ class Windows:
             return f"{len(users)} users", _merged(found, list(users.values()))
         if len(sessions) >= LEAST or not self._found:
             return f"{len(sessions)} sessions", _merged(found, [[n] for n in sessions])
-        counted = {m: [w for w in each if _counts(w)] for m, each in self._found.items()}
+        own = set(sessions)
+        counted = {
+            method: [states for n, states in each if n in own and _counts(states)]
+            for method, each in self._found.items()
+        }
         return f"{min(map(len, counted.values()))} windows", counted
 
 

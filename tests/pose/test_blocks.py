@@ -48,6 +48,25 @@ def test_windows_are_drawn_of_fewer_sessions_but_for_those_without_labels():
     assert (said, errors) == ("8 windows", [0.0, 1.0, 2.0, 10.0, 11.0, 20.0, 21.0, 22.0])
 
 
+def test_windows_of_groups_asked_for_beside_each_other_stay_apart():
+    """And those of a group of many sessions are not kept at all."""
+    windows = blocks.Windows([0, 1], [2], [3, 4, 5, 6, 7])
+    found = {"model": {n: states(10.0 * n) for n in range(8)}}
+    for n in range(8):
+        for k in range(2):
+            windows.add("model", n, states(10.0 * n + k))
+    said = {}
+    for group in ([0, 1], [2], [3, 4, 5, 6, 7]):
+        drawn, each = windows.blocks(found, group, table("aabbbbbb"))
+        said[drawn] = [float(one["angle"].absolute_error[0]) for one in each["model"]]
+    assert said == {
+        "4 windows": [0.0, 1.0, 10.0, 11.0],
+        "2 windows": [20.0, 21.0],
+        "5 sessions": [30.0, 40.0, 50.0, 60.0, 70.0],
+    }
+    assert {n for n, _ in windows._found["model"]} == {0, 1, 2}
+
+
 def test_a_note_says_so_unless_users_are_drawn():
     assert blocks.note("5 users", table("abcde")) == ()
     (line,) = blocks.note("8 windows", table("aab"))
