@@ -616,10 +616,12 @@ def test_guidance_goes_on_from_what_is_likely_without_a_condition(guided):
     model.guidance = 1.0
     np.testing.assert_allclose(LatentDenoiser.guided(model, condition)(x, jnp.ones(3)), 1 + 5.0)
     asked = SimpleNamespace(
-        condition=lambda radar: radar, guided=lambda condition: lambda x, sigma: 0 * x + 3.0
+        condition=lambda radar: radar,
+        guided=lambda condition: lambda x, sigma: 0 * x + 3.0,
+        anchor=lambda radar: 2.0 * radar[:, :, ::2, ::2, :2],
     )
     drawn = generation.sampler(method._config, asked, batch)(1)
-    np.testing.assert_allclose(drawn, 3.0, rtol=1e-5)
+    np.testing.assert_allclose(drawn, 3.0 + 2.0, rtol=1e-5)  # around the one answer to ones
 
 
 def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided):
@@ -632,7 +634,7 @@ def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided
 
     model = SimpleNamespace(
         data=0.5, scaled=lambda latent: latent, denoise=denoise,
-        condition=lambda radar: jnp.ones((len(radar), 4, 4, 4, 2)),
+        condition=lambda radar: jnp.ones((len(radar), 4, 4, 4, 2)), anchor=lambda radar: 0.0,
     )  # fmt: skip
     method.loss(model, batch, train=True)
     method.loss(model, batch | {"key": batch["key"][::-1]}, train=True)
@@ -654,7 +656,7 @@ def test_draws_are_examples_with_keys_of_their_own(guided, method_of):
 
     model = SimpleNamespace(
         data=0.5, scaled=lambda latent: latent, denoise=told, guided=told, network=told,
-        condition=lambda radar: radar[:, :, ::2, ::2, :2],
+        condition=lambda radar: radar[:, :, ::2, ::2, :2], anchor=lambda radar: 0.0,
     )  # fmt: skip
     model.teacher, model.student = model, lambda: model
     several = method_of(replaced(config, dataclasses.replace(config.model, draws=3)))
