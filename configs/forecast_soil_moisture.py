@@ -129,6 +129,9 @@ def get_config() -> ConfigDict:
     config.eval.every = 25
     config.eval.batch_size = 8
     config.eval.members = 20  # of an ensemble, in evaluation and predict
+    # True: an ensemble without model.noise, whose members leave out channels as training does. It
+    # is no more than how sure the network is of its weights: mostly too narrow.
+    config.eval.dropout = False
     config.eval.metric = "rmse"
     config.eval.min_delta = 0.0
     config.log.every = 10

@@ -4,6 +4,7 @@ Whatever only a card can tell is None here on CPU, and shown as not measured.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -17,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TRACKING = "emg2pose_tracking"
+# (D, H, W) and channels of the 3 x 3 x 3 convolutions that voxel_ultra has most of.
+VOLUMES = ((8, 32, 32), 16), ((8, 32, 32), 32), ((4, 16, 16), 32), ((4, 8, 8), 32)
 # The network of step_vs_pytorch, whose rows stand beside these.
 FULL = {"model__alignment": "fixed", "loss__fingertip_weight": 0.0, "optim__accumulate": 1}
 WARM, ROUNDS, BURST = (
@@ -274,6 +277,24 @@ def width_conv(preset, batch):
                 row[f"{form.__name__} [ms]"] = 1e3 * least(_both_ways(form, shapes, dtype))
             rows.append(row)
         length -= (size - 1) * blocks
+    return rows
+
+
+def volume_conv(batches):
+    """Both forms of the convolutions of voxel_ultra, forward and backward."""
+    import jax.numpy as jnp
+
+    from tds_jax.nn import conv_nd
+
+    rows = []
+    for batch in batches:
+        for space, width in VOLUMES:
+            shapes = (batch, *space, width), (3, 3, 3, width, width)
+            row = {"x": str(shapes[0])}
+            for form in (conv_nd.native, conv_nd.by_depth):
+                padded = functools.partial(form, (1, 1, 1), ((1, 1),) * 3)
+                row[f"{form.__name__} [ms]"] = 1e3 * least(_both_ways(padded, shapes, jnp.float32))
+            rows.append(row)
     return rows
 
 

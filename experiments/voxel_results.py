@@ -6,7 +6,7 @@ Trains the chain of configs/voxel_*.py on generated streets through the doors, o
 other, and prints every method's numbers on the test split with their 95 % intervals over streets,
 the lines of who beats whom, and the numbers of before (other streets: without ghosts in walls and
 echoes from under vehicles, an older chain). A run that is done is not done again: the same command
-goes on. About 25 minutes for one seed on 2 cores that do nothing else.
+goes on. About 40 minutes of CPU time for one seed, by its parts.
 """
 
 import argparse

@@ -138,12 +138,32 @@ def _parse(argv: list[str], words: list[str] | None = None) -> None:
 
 def _read_flags(argv: list[str]) -> list[str]:
     """Sets the flags of a command line; the words that are no flags, its own name first."""
-    found = presets.files_in_place_of_names(argv)
-    with contextlib.nullcontext() if found == argv else presets.importable_first():
+    found = last_of_each(presets.files_in_place_of_names(argv))
+    with contextlib.nullcontext() if found == last_of_each(argv) else presets.importable_first():
         rest = flags.FLAGS(found)
         if "config" in flags.FLAGS:
             flags.FLAGS.config.to_dict()  # a file that was not found says so when it is read
     return rest
+
+
+def last_of_each(argv: list[str]) -> list[str]:
+    """A command line in which a setting that is given again is what it was given last.
+
+    Tuples would be joined otherwise.
+    """
+    found: dict[str, list[str]] = {}
+    waiting = ""  # for its value, the next word
+    for place, word in enumerate(argv):
+        if not word.startswith("-"):
+            found.setdefault(waiting or str(place), []).append(word)
+            waiting = ""
+            continue
+        name, equals, _ = word.lstrip("-").partition("=")
+        key = name if name.startswith("config.") else str(place)
+        found.pop(key, None)
+        found[key] = [word]
+        waiting = "" if equals else key
+    return [word for words in found.values() for word in words]
 
 
 def _flag_error(error: Exception, argv: list[str]) -> str:

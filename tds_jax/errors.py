@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class NoSplitError(UserError):
+    """A split of the data has nothing in it."""
+
+
 def some(things: Sequence[Any], shown: int = 3) -> str:
     """The first of them in words, and how many more there are.
 

@@ -8,8 +8,9 @@ train split, fitted once and kept; a forecast run judges all of another period b
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
 def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     """Evaluates the folder's best checkpoint on a split, writes and prints the report.
 
-    Of other data than the run's it goes into a folder of their own, see `_place`.
+    Of other data than the run's it goes into a folder of their own, see `place_of`.
     """
     from tds_jax.engine import curves, history, page, processes, workdir
 
     task, config = blueprint.task, blueprint.config
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
-    data, place = task.data_about(), _place(task, folder)
+    data, place = task.data_about(), place_of(task, folder)
     with progress.working(f"evaluating {split}"):
-        report = judged(task, config, model, split, place if processes.first() else None)
+        report = judged(task, config, model, split, place, keep=processes.first())
     if not processes.first():
         return report
     about = {
@@ -59,26 +60,35 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     return report
 
 
-def _place(task: tasks.Task, folder: Path) -> Path:
-    """The run's folder, or one in it for data that the run has not been trained on."""
+def place_of(task: tasks.Task, folder: Path) -> Path:
+    """The run's folder, or one in it for data that the run has not been trained on.
+
+    The latter need not be there yet.
+    """
     from tds_jax.engine import workdir
 
     if workdir.trained_on(folder, task):
         return folder
     name = Path(task.data_about().folder).name or "data"
-    place = folder / f"on_{name}_{workdir.identity_of(task)[:6]}"
-    place.mkdir(exist_ok=True)
-    return place
+    return folder / f"on_{name}_{workdir.identity_of(task)[:6]}"
 
 
 def judged(
-    task: tasks.Task, config: Config, model: "nnx.Module", split: str, folder: Path | None
+    task: tasks.Task, config: Config, model: "nnx.Module", split: str, place: Path, keep: bool
 ) -> "Report":
-    """A model beside its baselines on a split; see `tasks.Domain` on what the folder is for."""
+    """A model beside its baselines on a split; see `tasks.Domain` on the place and keep."""
     from tds_jax.budget import memory
 
+    if keep:
+        place.mkdir(exist_ok=True)
     with memory.noticing("eval.batch_size"):
-        return tasks.job("evaluate", config.task)(task, model, split, folder)
+        return tasks.job("evaluate", config.task)(task, model, split, place, keep)
+
+
+def _opened(config: Config, inputs: Mapping[str, Any]) -> tuple[tasks.Task, list[str]]:
+    """The task, its data opened, and what is to be known of them."""
+    task = tasks.get_for_data(config, inputs)
+    return task, task.warnings()
 
 
 def main() -> None:
@@ -94,9 +104,9 @@ def main() -> None:
     values["data"]["path"] = flags.FLAGS.data or values["data"]["path"]
     config = cli.resolve(values)
     inputs = workdir.read_inputs(folder)
-    task = processes.together(lambda: tasks.get_for_data(config, inputs))
+    task, warnings = processes.together(lambda: _opened(config, inputs))
     workdir.require_inputs(folder, task.inputs())
-    for line in task.warnings():
+    for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     report, _ = giving_way.within_memory(
         lambda config: evaluate(Blueprint(task.under(config), config), folder, flags.FLAGS.split),

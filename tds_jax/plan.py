@@ -3,12 +3,11 @@
     python -m tds_jax.plan --config=configs/low_memory.py [--budget=1GiB] \\
         [--target=here|cpu|h100|v5e] [--devices=8] [--json=FILE]
 
-Compiles the real training step for every split of the batch and every recomputation worth its
-price, and shows the device and host bytes of each, its relative cost, and the cheapest that fits.
+Compiles the real training step, and shows the device and host bytes and the relative cost of every
+split of the batch, of recomputation too where that is needed to fit, and the cheapest that fits.
 Train with it: python -m tds_jax.train --config=... --config.memory.budget=1GiB
 """
 
-import functools
 from pathlib import Path
 
 from absl import flags
@@ -31,7 +30,7 @@ def main() -> None:
     """Plan for the config's shapes and show the table."""
     from tds_jax.budget import settling, table, targets
     from tds_jax.engine import compilation
-    from tds_jax.engine.blueprint import Blueprint
+    from tds_jax.engine.blueprint import remembered
     from tds_jax.progress import table_console
 
     cli.require_writable("--json", flags.FLAGS.json)
@@ -43,8 +42,7 @@ def main() -> None:
     if flags.FLAGS.budget is not None:
         config = configuration.replace(config, {"memory.budget": flags.FLAGS.budget})
     compilation.keep_programs(config.memory.compile_cache, cli.default_workdir())
-    task = tasks.get(config)
-    build = functools.cache(lambda config: Blueprint(task.under(config), config))
+    build = remembered(tasks.get(config))
     plan = settling.make(build, config, targets.find(flags.FLAGS.target, devices), whole=True)
     table.show(plan, table_console())
     if flags.FLAGS.json:

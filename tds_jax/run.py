@@ -20,7 +20,7 @@ from tds_jax.engine.callbacks import Callback
 from tds_jax.engine.step import split as parts_of
 from tds_jax.engine.stopping import StopError, StopSignal
 from tds_jax.errors import UserError
-from tds_jax.evaluate import judged
+from tds_jax.evaluate import judged, place_of
 from tds_jax.fields import require_choice
 from tds_jax.nn.precision import matmul_precision
 from tds_jax.settings import Settings, name_of
@@ -172,8 +172,8 @@ class Run:
     def evaluate(self, split: str = "test", data: str | Path | None = None) -> "Report":
         """The model beside its baselines on a split: `.table()`, `.value(metric)`, `.rows`.
 
-        data: where the data are, if not where training found them. Baselines are fitted on the
-        train split each time.
+        data: where the data are, if not where training found them. Numbers are those of the door:
+        baselines are the ones the run has kept, fitted on the train split where there are none.
 
         >>> report = load("runs/a").evaluate("val")
         >>> report.value("mae_deg") > 0
@@ -187,7 +187,8 @@ class Run:
         folders.require_inputs(self.workdir, task.inputs())
 
         def judge(config: Config) -> "Report":
-            return judged(task.under(config), config, self.model, split, None)
+            place = place_of(task, self.workdir)
+            return judged(task.under(config), config, self.model, split, place, keep=False)
 
         with matmul_precision(config.memory.matmul_precision):
             return giving_way.within_memory(judge, config, remember=lambda config: None)[0]

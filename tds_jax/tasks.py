@@ -98,9 +98,9 @@ class Domain(NamedTuple):
 
     Jobs are functions, or dataclasses of their options with such a function as method run, see
     `jobs`:
-      evaluate(task, model, split, workdir) -> Report of model and baselines; with a workdir (the
-        run's, or for other data a folder in it), figures go into its folder plots/, and what was
-        fitted is kept there
+      evaluate(task, model, split, workdir, keep) -> Report of model and baselines; what was fitted
+        before is read from a workdir (the run's, or for other data a folder in it). keep: what is
+        fitted now stays there, and figures go into its folder plots/
       predict(task, model, source, target, workdir, made) -> files written, for a file or a folder;
         each says the names and values of `made`: of which model it is
       export(task, model, target) -> a line on the file, which runs without the project
@@ -177,7 +177,7 @@ DOMAINS = {
         groups=_groups("tds_jax.forecast.config:Forecast", "model data loss eval memory"),
         inputs_of="tds_jax.forecast.torch_names:inputs_of",
         evaluate="tds_jax.forecast.evaluation:evaluate",
-        predict="tds_jax.forecast.prediction:predict",
+        predict="tds_jax.forecast.prediction:Predict",
         check="tds_jax.forecast.checking:Check",
         prepare="tds_jax.forecast.prepare:Prepare",
         synthesize="tds_jax.forecast.synthetic:Simulation",

@@ -4,7 +4,6 @@ Jax is imported in functions only, see `train`.
 """
 
 import contextlib
-import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from tds_jax import tasks
 from tds_jax.config import SPLITS, Config
 from tds_jax.engine.stopping import StopSignal
-from tds_jax.errors import UserError
+from tds_jax.errors import NoSplitError, UserError
 from tds_jax.evaluate import evaluate
 from tds_jax.sizes import format_bytes
 
@@ -32,13 +31,13 @@ def train(
     anything to save.
     """
     from tds_jax.engine import lock, loggers, processes
-    from tds_jax.engine.blueprint import Blueprint
+    from tds_jax.engine.blueprint import remembered
 
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
     loggers.require_installed(asked.log.to)
     task = processes.together(lambda: _opened(asked))
-    build = functools.cache(lambda config: Blueprint(task.under(config), config))
+    build = remembered(task)
     warned: set[str] = set()
 
     def warn(task: tasks.Task) -> None:  # some warnings depend on how the batch is split
@@ -53,11 +52,26 @@ def train(
 
 
 def _opened(config: Config) -> tasks.Task:
-    """The task, all its splits looked at: now rather than after hours of training."""
+    """The task, what it will read looked at: now rather than after hours of training."""
     task = tasks.get(config)
-    for split in SPLITS if config.eval.every else ("train", "test"):
-        task.source(split)
+    task.source("train")
+    try:
+        for split in SPLITS[1:] if config.eval.every else ():
+            task.source(split)
+    except NoSplitError as error:
+        raise UserError(f"{error}; or give eval.every=0, which trains without it") from error
+    has_split(task, "test")
+    task.warnings()  # for which some read all of the train split
     return task
+
+
+def has_split(task: tasks.Task, split: str) -> bool:
+    """Whether there is anything in it. Raises UserError where what is in it cannot be used."""
+    try:
+        task.source(split)
+    except NoSplitError:
+        return False
+    return True
 
 
 def _train(
@@ -73,7 +87,7 @@ def _train(
     from tds_jax.budget import giving_way, settling, targets
     from tds_jax.budget.memory import HostMeter
     from tds_jax.budget.plan import describe
-    from tds_jax.engine import compilation, curves, history, loop, processes, workdir
+    from tds_jax.engine import compilation, history, loop, processes, workdir
 
     print(data_words(task.data_about()))
     compilation.keep_programs(asked.memory.compile_cache, folder)
@@ -101,20 +115,28 @@ def _train(
         finished, config = giving_way.within_memory(
             lambda config: loop.fit(build(config), folder, callbacks), config, remember
         )
-        if finished.complete:
+        if finished.complete and has_split(task, "test"):
             giving_way.within_memory(
                 lambda config: evaluate(build(config), folder, "test"), config, remember
             )
-            if processes.first():
-                history.end(folder, "complete", steps=finished.steps)
-            if words := curves.diverged(folder):
-                print(f"warning: {words}", file=sys.stderr)
-        else:
-            if processes.first():
-                history.end(folder, history.stopped(finished.signal), steps=finished.steps)
-            print(f"stopped after {finished.steps} steps and saved; the same command goes on")
+        elif finished.complete:
+            print("note: the test split is empty: no report; evaluate --data=DIR gives one")
+        _note_end(finished, folder)
     print(memory_words(finished, host.peak, plan.host.total if plan else None))
     return finished
+
+
+def _note_end(finished: "Finished", folder: Path) -> None:
+    """How a run has ended, in its folder and for the one who waits."""
+    from tds_jax.engine import curves, history, processes
+
+    if processes.first():
+        how = "complete" if finished.complete else history.stopped(finished.signal)
+        history.end(folder, how, steps=finished.steps)
+    if not finished.complete:
+        print(f"stopped after {finished.steps} steps and saved; the same command goes on")
+    elif words := curves.diverged(folder):
+        print(f"warning: {words}", file=sys.stderr)
 
 
 def data_words(data: tasks.DataAbout) -> str:

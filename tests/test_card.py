@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from experiments import card, card_cases
+from experiments.measuring import load
 
 LINES = [
     {"step": 10, "examples": 640, "split": "train", "perf/time": 131.0, "perf/samples_per_s": 64.0},
@@ -76,6 +77,17 @@ def test_every_case_is_a_function_and_takes_what_it_is_given():
         json.dumps(case.arguments)
     for cases in both:  # their rows are kept by their names
         assert len({case.name for case in cases}) == len(cases)
+
+
+def test_what_a_card_is_asked_names_presets_and_settings_of_today_and_no_file():
+    """A machine with a card may have neither network nor recordings."""
+    generated = {"swvl1", "ro", "e", "tp"}
+    for case in card.on_card("cuda"):
+        if "preset" in case.arguments:
+            config = load(case.arguments["preset"], **case.arguments.get("changes", {}))
+        if case.kind == "product":
+            assert config.data.path == ""
+            assert config.task != "forecast" or set(config.data.variables) <= generated
 
 
 def test_a_case_that_takes_too_long_is_ended_with_all_below_it():

@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 import tds_jax
 from tds_jax import cli, presets
@@ -265,3 +267,23 @@ def test_jax_stays_out_of_what_data_workers_import_again():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "None set()\n", done.stderr
+
+
+def test_a_setting_that_is_given_again_is_what_it_was_given_last():
+    words = ["train", "--config=a", "--config.model.groups=(8,)", "--workdir", "x"]
+    assert cli.last_of_each(words) == words
+    again = [*words, "--config.seed", "3", "--config.model.groups=(4,)", "--config.seed", "4"]
+    kept = [word for word in words if "groups" not in word]
+    assert cli.last_of_each(again) == [
+        *kept, "--config.model.groups=(4,)", "--config.seed", "4"
+    ]  # fmt: skip
+
+
+def test_a_tuple_that_is_given_twice_is_the_last(monkeypatch):
+    own, words = flags.FlagValues(), ["train", "--config.groups=(8,)", "--config.groups=(4, 2)"]
+    monkeypatch.setattr(sys, "argv", words)  # where ml_collections looks for settings
+    values = ConfigDict({"groups": (1,)})
+    config_flags.DEFINE_config_dict("config", values, flag_values=own)
+    monkeypatch.setattr(cli.flags, "FLAGS", own)
+    assert cli._read_flags(words) == ["train"]
+    assert own.config.groups == (4, 2)

@@ -31,7 +31,7 @@ def test_every_command_of_the_first_steps_leads_to_the_next(tmp_path, monkeypatc
         words = shlex.split(command, comments=True)
         done = run(words, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    for written in ("angles", "forecast.nc", "seen", "runs/quick_demo/report.html"):
+    for written in ("angles", "forecast.nc", "seen", "samples", "runs/quick_demo/report.html"):
         assert (tmp_path / written).exists(), written
     monkeypatch.chdir(tmp_path)
     readme = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)

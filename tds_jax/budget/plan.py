@@ -52,7 +52,8 @@ class Plan:
     asked, config: the config given, and the one to run with. chosen: its training step.
     evaluation: device peak while evaluating. host: of the config; host_of: of any row. state_of:
     what one device holds between steps of any row. devices: how many.
-    parameters: how many. rows: everything looked at. baseline: seconds of the config given.
+    parameters: how many. rows: everything looked at. unseen: one config of each kind that was not,
+    being dearer than what fits. baseline: seconds of the config given.
     """
 
     target: Target
@@ -67,6 +68,7 @@ class Plan:
     devices: int
     parameters: int
     rows: tuple[Row, ...]
+    unseen: tuple[Config, ...]
     baseline: float
     config: Config
 

@@ -5,6 +5,7 @@ The chosen one is confirmed by compiling it.
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 from tds_jax import config as configuration
 from tds_jax.budget import candidates, host, memory
@@ -12,7 +13,7 @@ from tds_jax.budget.candidates import BFLOAT16, Options
 from tds_jax.budget.needs import Build, Needs, Say
 from tds_jax.budget.plan import Plan, Row, describe
 from tds_jax.budget.targets import Target
-from tds_jax.config import AUTO, SHARDS, Config, MemoryConfig
+from tds_jax.config import AUTO, SHARDS, Config
 from tds_jax.errors import UserError
 from tds_jax.sizes import MIB, format_bytes, parse_bytes
 
@@ -25,22 +26,45 @@ class Planner:
         self.needs = Needs(build, target, say)
         options = build(config).task.memory_options() | _splitting(build, config, target)
         self.candidates = candidates.candidates(config, options, target)
+        self.family = [one for one in self.candidates if one.memory == config.memory]
 
     def explore(self) -> None:
-        """Compiles two micro-batches of every family, so that every candidate has a row."""
-        families: dict[MemoryConfig, list[Config]] = {}
-        for config in self.candidates:
-            families.setdefault(config.memory, []).append(config)
+        """Compiles two micro-batches of the config's own family, so that all of it have rows.
+
+        The cheapest is one of them, which most budgets hold.
+        """
         own = self._config.optim.micro_batch
-        for members in families.values():
-            nearest = sorted(members, key=lambda c: abs(math.log2(c.optim.micro_batch / own)))
-            for config in nearest[:2]:
-                self.needs.measure(config)
+        near = sorted(self.family, key=lambda c: abs(math.log(c.optim.micro_batch / own)))
+        found = 0
+        for config in dict.fromkeys([near[0], self._cheapest(), *near]):
+            found += self.needs.measure(config).origin == "compiled"
+            if found == 2:
+                return
+
+    def _cheapest(self) -> Config:
+        """Of the config's own family, and so of all: each rung of the ladder has its price."""
+        return min(self.family, key=self.needs.estimate)
+
+    def _order(self) -> Iterator[Config]:
+        """Cheapest first, those of the config's own dtype before any of another one.
+
+        Where the first fits, nobody asks the price of the others, which takes a trace of each.
+        """
+        cheapest, own = self._cheapest(), self._config.memory.dtype
+        yield cheapest
+        others = (config for config in self.candidates if config != cheapest)
+        yield from sorted(others, key=lambda c: (c.memory.dtype != own, self.needs.estimate(c)))
 
     def rows(self) -> tuple[Row, ...]:
         """What is known, in the order of candidates."""
         found = (self.needs.expect(config) for config in self.candidates)
         return tuple(row for row in found if row is not None)
+
+    def unseen(self) -> tuple[Config, ...]:
+        """One candidate of each family that no budget has needed so far."""
+        seen = {row.config.memory for row in self.rows()}
+        others = {c.memory: c for c in self.candidates if c.memory not in seen}
+        return tuple(others.values())
 
     def choose(self, budget: int, host_budget: int | None) -> Plan:
         """The cheapest candidate that fits both budgets.
@@ -49,13 +73,8 @@ class Planner:
         Raises UserError with the smallest need and a way to meet it.
         """
         usable = self._target.usable(budget)
-        # A candidate of the config's own dtype comes before any of another one.
-        order = sorted(
-            self.candidates,
-            key=lambda c: (c.memory.dtype != self._config.memory.dtype, self.needs.estimate(c)),
-        )
         plans = []
-        for config in order:
+        for config in self._order():
             expected = self.needs.expect(config)
             if expected is not None and expected.training > usable:
                 continue
@@ -68,7 +87,7 @@ class Planner:
             plans.append(plan)
             if plan.host.runtime + plan.host.compiling > (host_budget or math.inf):
                 break  # no split of the batch makes the runtime smaller
-        raise UserError(self._nothing_fits(order, budget, host_budget, plans))
+        raise UserError(self._nothing_fits(budget, host_budget, plans))
 
     def _settle(self, row: Row, budget: int, usable: int, host_budget: int | None) -> Plan:
         """The row's plan, its evaluation batch and its loader shrunk as far as budgets need."""
@@ -97,13 +116,12 @@ class Planner:
             devices=self._target.mesh(config.optim.micro_batch).size,
             parameters=self.needs.parameters(config),
             rows=self.rows(),
+            unseen=self.unseen(),
             baseline=self.needs.estimate(self._config),
             config=config,
         )
 
-    def _nothing_fits(
-        self, order: list[Config], budget: int, host_budget: int | None, plans: list[Plan]
-    ) -> str:
+    def _nothing_fits(self, budget: int, host_budget: int | None, plans: list[Plan]) -> str:
         if plans and host_budget and min(p.host.total for p in plans) > host_budget:
             least = min(p.host.total for p in plans)
             return (
@@ -111,10 +129,7 @@ class Planner:
                 f"{_rounded_up(least)}, {format_bytes(plans[0].host.runtime)} of it the runtime; "
                 "raise it, or train where more is free"
             )
-        smallest = min(
-            (row for c in order if (row := self.needs.expect(c)) is not None),
-            key=lambda r: r.training,
-        )
+        smallest = min(self.rows(), key=lambda row: row.training)
         row = self.needs.measure(smallest.config)
         least = max([row.training, *(p.evaluation for p in plans)])
         enough = self._target.budget_for(least)
@@ -139,6 +154,8 @@ def _splitting(build: Build, config: Config, target: Target) -> Options:
     """The option to split the state over the devices, where that makes a device's part smaller."""
     split = configuration.replace(config, {"memory.shard": "fsdp"})
     mesh = target.mesh(config.optim.batch_size)
+    if mesh.size == 1:
+        return {}
     whole, part = (build(one).state_bytes(mesh).held for one in (config, split))
     return {"shard": SHARDS} if part < whole else {}
 

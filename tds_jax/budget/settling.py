@@ -53,7 +53,7 @@ def settle(build: Build, config: Config, folder: Path) -> tuple[Config, Plan | N
 
 
 def make(build: Build, config: Config, target: targets.Target, whole: bool) -> Plan:
-    """The plan for a config's own budgets. whole: look at every candidate, not just until one fits.
+    """The plan for a config's own budgets. whole: look at every split, not just until one fits.
 
     Raises UserError where nothing fits.
     """

@@ -100,6 +100,12 @@ def _several(plan: Plan) -> str:
     return f"{plan.devices} x " if plan.devices > 1 else ""
 
 
+def _unseen(plan: Plan) -> str:
+    """What there would be for a smaller budget."""
+    kinds = ", ".join(_recomputing(config) for config in plan.unseen)
+    return f"for a smaller budget, dearer, not compiled: {kinds}\n" if kinds else ""
+
+
 def _on_each(plan: Plan) -> str:
     """What each of several devices holds, in words; of one it is in the table."""
     if plan.devices == 1:
@@ -120,6 +126,7 @@ def summary(plan: Plan) -> str:
     host, config = plan.host, plan.config
     return (
         f"chosen: {describe(config)}\n"
+        f"{_unseen(plan)}"
         f"{_on_each(plan)}"
         f"device, predicted: training {format_bytes(plan.chosen.training)}, evaluation "
         f"{format_bytes(plan.evaluation)} (eval.batch_size {config.eval.batch_size})\n"

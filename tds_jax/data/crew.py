@@ -43,10 +43,10 @@ class Crew:
         """This member's part; the parts of all are all, each once."""
         return list(items[self.index :: self.count])
 
-    def span(self, items: Sequence[K]) -> Sequence[K]:
-        """The same, of neighbours."""
-        begin, end = (len(items) * i // self.count for i in (self.index, self.index + 1))
-        return items[begin:end]
+    def span(self, count: int) -> slice:
+        """The same, of so many things in a row, as neighbours."""
+        begin, end = (count * i // self.count for i in (self.index, self.index + 1))
+        return slice(begin, end)
 
     def by_first(self, work: Callable[[], V]) -> V:
         """What the first member makes of work(); the others wait for it."""

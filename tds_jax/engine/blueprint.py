@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +35,21 @@ class StateBytes(NamedTuple):
     def held_evaluating(self) -> int:
         """While an evaluation lasts."""
         return self.held + self.fetched
+
+
+def remembered(task: Task) -> Callable[[Config], "Blueprint"]:
+    """Config -> blueprint, each made once; the model is traced once for all splits of the batch."""
+    first: dict[Config, Blueprint] = {}
+
+    @functools.cache
+    def build(config: Config) -> Blueprint:
+        whole = dataclasses.replace(config.optim, accumulate=1)
+        alone = dataclasses.replace(config.eval, batch_size=1)
+        family = dataclasses.replace(config, optim=whole, eval=alone)
+        made = Blueprint(task.under(config), config)
+        return made.sharing(first.setdefault(family, made))
+
+    return build
 
 
 class Blueprint:
@@ -71,6 +87,12 @@ class Blueprint:
         batch = sharding.abstract_batch(self.spec, mesh)
         _, (_, states, _) = jax.eval_shape(self._total, params, rest, batch)
         return states
+
+    def sharing(self, other: "Blueprint") -> "Blueprint":
+        """This one, with what another of the same model knows of that, whatever its batch."""
+        self._draw = other._draw
+        self.__dict__ |= {"_drawn": other._drawn, "_window": other._window}
+        return self
 
     def init(self, key: jax.Array) -> TrainState:
         """A fresh state; pure, so it can be traced for shapes or jitted with shardings."""

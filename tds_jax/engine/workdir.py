@@ -150,10 +150,10 @@ def learned_from(workdir: Path, digest: str, files: Mapping[str, str]) -> bool:
     known = _read_inputs(workdir)
     if not known["digest"]:
         return True
+    if not known["digest"].startswith(digest):
+        return False
     before = known["files"]
-    return known["digest"].startswith(digest) and not identity.differences(
-        before, identity.of_files(files, before)
-    )
+    return not before or not identity.differences(before, identity.of_files(files, before))
 
 
 def _changed_inputs(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -20,22 +20,26 @@ class Answer:
 
     def __init__(self, task: ForecastTask, model: nnx.Module, workdir: Path | None = None) -> None:
         self._task, self._model = task, model
-        self._run = prediction.runner(task, model)
+        self._run = prediction.Runner(task, model)
 
-    def __call__(self, fields: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    def __call__(self, fields: xr.Dataset | xr.DataArray, lead: int = 0) -> xr.Dataset:
         """The run's variables over time, latitude and longitude on its grid -> the target over
-        (time, prediction_timedelta, latitude, longitude), of a model with noise over
+        (time, prediction_timedelta, latitude, longitude), of an ensemble over
         (time, realization, …).
+
+        lead: days to forecast; on those beyond the run's own it reads its own forecasts, so its
+        target must be its only variable. 0 = as many as it was trained for.
 
         Names, units, calendars and steps are met as in files, see the forecast README; a DataArray
         is the run's only variable. There is a forecast after every day that ends an unbroken
         stretch of input days: `time` is that day, `valid_time` what it is of. NaN where there is no
         land, and where training saw nothing. UserError where the fields do not fit the run.
         """
+        leads = prediction.leads_of(self._task, lead, "lead")
         opened = self._task.open(self._dataset(fields))
         last = prediction.require_forecasts(self._task, opened, MEMORY)
-        axes, described, valid, about = prediction.layout(self._task, opened, last)
-        blocks = prediction.forecasts(self._task, self._model, self._run, opened, last)
+        axes, described, valid, about = prediction.layout(self._task, opened, last, leads)
+        blocks = prediction.forecasts(self._task, self._model, self._run, opened, last, leads)
         maps = {opened.target: (tuple(axes), np.concatenate([*blocks]), described)}
         beside: dict[str, Any] = {name: (name, *one) for name, one in axes.items()}
         beside["valid_time"] = (("time", LEAD), *valid)

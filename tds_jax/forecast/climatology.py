@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.data.grid_record import WHOLE
 from tds_jax.forecast.days import DAY, year_fraction
 from tds_jax.forecast.gridded_days import Fields
@@ -59,7 +60,7 @@ class _Sums:
 
 
 def fit_climatology(
-    fields: Fields, days: Sequence[int] | range, kind: str, count: int
+    fields: Fields, days: Sequence[int] | range, kind: str, count: int, crew: Crew = ALONE
 ) -> Climatology:
     """Statistics of the days with these indices; one block of days in memory at a time.
 
@@ -68,10 +69,12 @@ def fit_climatology(
     deviation per variable of what they leave; no waves (coefficients of 0) where the days leave out
     a season. Missing values carry no weight. A cell with too few days to tell the harmonics apart
     gets the smallest ones that fit. Sums are kept in f64: 8 (P² + P + 1) bytes per cell and
-    variable with P = 1 + 2 count of 'anomaly', else P = 1.
+    variable with P = 1 + 2 count of 'anomaly', else P = 1. A crew reads a part of the days each.
     """
     asked = count if kind == "anomaly" else 0
-    sums = _sums(fields, days, 0 if lacks_season(fields.days[np.asarray(days)]) else asked)
+    waves = 0 if lacks_season(fields.days[np.asarray(days)]) else asked
+    own = _sums(fields, days[crew.span(len(days))], waves)
+    sums = _Sums(*crew.add([own.gram, own.product, own.square]))
     present = sums.gram[0, 0]
     every = np.maximum(present.sum(axis=(0, 1)), 1)
     if kind == "scalar":
@@ -130,30 +133,44 @@ def blocks(
 
 
 def fit_damping(
-    fields: Fields, days: Sequence[int] | range, climatology: Climatology, leads: int
+    fields: Fields,
+    days: Sequence[int] | range,
+    climatology: Climatology,
+    leads: int,
+    crew: Crew = ALONE,
 ) -> np.ndarray:
     """(leads, H, W) f64: regression of a cell's anomaly on that of `lead` days before, per lead.
 
     Over the pairs of days among `days`: Σ a(t) a(t + lead) / Σ a(t)²; 0 where there are none. The
     damped persistence forecast is usual(t + lead) + damping · a(t). climatology: of the target
-    alone, C = 1.
+    alone, C = 1. A crew reads a part of the days each, and those before it that it needs.
     """
+    own, earlier = with_earlier(days, crew, leads)
     shape = leads, len(fields.lat), len(fields.lon)
     products, squares = np.zeros(shape), np.zeros(shape)
     recent: deque[tuple[np.datetime64, np.ndarray]] = deque(maxlen=leads)
-    for indices, block in blocks(fields, days, (fields.target,)):
+    for indices, block in blocks(fields, [*earlier, *own], (fields.target,)):
         dates = fields.days[indices]
         anomalies = (block - climatology.at(dates))[..., 0]
         known = np.isfinite(anomalies)
         anomalies[~known] = 0  # adds nothing to either sum
-        for date, anomaly, there in zip(dates, anomalies, known, strict=True):
-            for earlier, before in recent:
-                lead = int((date - earlier) / DAY)
+        for index, date, anomaly, there in zip(indices, dates, anomalies, known, strict=True):
+            for other, before in recent if index not in earlier else ():
+                lead = int((date - other) / DAY)
                 if lead <= leads:  # more when days between are not in the record
                     products[lead - 1] += anomaly * before
                     squares[lead - 1] += np.square(before) * there
             recent.append((date, anomaly))
+    products, squares = crew.add([products, squares])
     return products / np.where(squares > 0, squares, 1)
+
+
+def with_earlier(
+    days: Sequence[int] | range, crew: Crew, count: int
+) -> tuple[Sequence[int] | range, Sequence[int] | range]:
+    """A crew member's part of some days, and up to so many of them before it."""
+    part = crew.span(len(days))
+    return days[part], days[max(0, part.start - count) : part.start]
 
 
 def season_gap(days: np.ndarray) -> float:

@@ -212,10 +212,11 @@ class ForecastMemoryConfig(MemoryConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ForecastEvalConfig(EvalConfig):
-    """The engine's settings, and how many forecasts an ensemble of model.noise has."""
+    """The engine's settings, how many forecasts an ensemble has, and whether dropout makes one."""
 
     metric: str = field(metadata={"rises": ("r2", "skill")})
     members: int = field(metadata=at_least(2))
+    dropout: bool
 
 
 def today(values: dict[str, Any]) -> dict[str, Any]:
@@ -240,6 +241,6 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
         },
         "data": {"select": (), "source": ""},
         "loss": {"own": "", "crps_weight": 0.0, "members": 2},
-        "eval": {"members": 2},
+        "eval": {"members": 2, "dropout": False},
     }
     return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

@@ -45,8 +45,10 @@ def days_before(task: ForecastTask, split: str) -> range:
     return range(task.split[split].start or task.split["train"].stop)
 
 
-def fitted_baselines(task: ForecastTask, split: str, workdir: Path | None) -> Fitted:
-    """The baselines of a split, read from the workdir or fitted and kept there.
+def fitted_baselines(
+    task: ForecastTask, split: str, workdir: Path | None, keep: bool = True
+) -> Fitted:
+    """The baselines of a split, read from the workdir or fitted (and kept there).
 
     They are fitted on all days before the split; those of the train split on itself.
     """
@@ -58,7 +60,7 @@ def fitted_baselines(task: ForecastTask, split: str, workdir: Path | None) -> Fi
         return kept
     leads = task.spec.lead_days
     fitted = baselines.fit(task.fields, days, leads, model.harmonics, model.periodic)
-    if path:
+    if path and keep:
         fitted.write(path)
     return fitted
 
@@ -95,15 +97,17 @@ def windows_elsewhere(task: ForecastTask, fitted: Fitted) -> ForecastWindows:
     return ForecastWindows(fields, spec, starts[after | before])
 
 
-def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-    """Report of model and baselines on a split, all windows; figures go to the workdir.
+def evaluate(
+    task: ForecastTask, model: nnx.Module, split: str, workdir: Path | None, keep: bool = True
+) -> Report:
+    """Report of model and baselines on a split, all windows; on workdir and keep: `tasks.Domain`.
 
     Intervals are over blocks of forecasts whose windows begin in the same days, as many as a window
     has: what two blocks share is less than one of them. Of other data than the run's all of it is
     looked at, beside the run's baselines, see `elsewhere`.
     """
     known = elsewhere(task, split, workdir)
-    fitted = known or fitted_baselines(task, split, workdir)
+    fitted = known or fitted_baselines(task, split, workdir, keep)
     source = windows_elsewhere(task, fitted) if known else task.source(split)
     area = metrics.row_area(task.fields.lat)
     found: dict[str, States] = {}
@@ -130,7 +134,7 @@ def evaluate(task: ForecastTask, model: nnx.Module, split: str, workdir: Path | 
         verdict=intervals.verdict(rows, JUDGED),
         drawn=f"{len(blocks[MODEL])} blocks of forecasts of {task.spec.length} days",
     )
-    if workdir is not None and sample is not None:
+    if workdir and keep and sample is not None:
         _draw(task, workdir / "plots", report, split, sample, found[MODEL])
     return report
 
@@ -178,8 +182,8 @@ def compared(
     errors = {name: forecast - target for name, forecast in every.items()}
     crps, variance = {}, {}
     ranks = {name: jnp.zeros((target.shape[1], 0)) for name in every}
-    if task.config.model.noise:
-        members = model.members(batch, False, task.ensemble)
+    if task.ensemble > 1:
+        members = model.members(batch, False, task.ensemble, task.dropout)
         ranks[MODEL] = rank_counts(members, target, weight)
         crps[MODEL], variance[MODEL] = fair_crps(members, target), members.var(axis=1, ddof=1)
         for name, spread in baselines.spreads(fitted, batch).items():

@@ -6,6 +6,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from tds_jax.data.crew import Crew
+
 # Times the ridge that a config names: what a lead may choose from.
 STEPS = (1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -48,6 +50,15 @@ class Sums:
             self.product + other.product,
             self.square + other.square,
         )
+
+    def merged(self, crew: Crew) -> Self:
+        """With those of a crew's other members."""
+        sums = [self.whole, self.product, self.square]
+        if any(crew.gather(self.parts is not None)):
+            shape = len(self.square), *self.whole.shape
+            sums.append(np.zeros(shape) if self.parts is None else self.parts)
+        whole, product, square, *parts = crew.add(sums)
+        return type(self)(whole, parts[0] if parts else None, product, square)
 
     def solve(self, ridges: Sequence[float]) -> np.ndarray:
         """(F, L) weights; ridges: of each lead, as shares of the inputs' mean square."""

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tds_jax.forecast.climatology import Climatology, blocks
+from tds_jax.data.crew import ALONE, Crew
+from tds_jax.forecast.climatology import Climatology, blocks, with_earlier
 from tds_jax.forecast.days import DAY
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.least_squares import Sums
@@ -47,16 +48,24 @@ class Sample(NamedTuple):
 
 
 def samples(
-    fields: Fields, days: range, usual: Climatology, damping: np.ndarray, before: int
+    fields: Fields,
+    days: range,
+    usual: Climatology,
+    damping: np.ndarray,
+    before: int,
+    crew: Crew = ALONE,
 ) -> Iterator[Sample]:
     """One for every day that ends `before` of them and has all leads after it; one pass.
+
+    A crew gets a part of them each.
 
     usual: of all variables. Anomalies are in units of its scale. damping: (L, H, W) of the target.
     """
     leads, target = len(damping), fields.variables.index(fields.target)
     window: deque[np.ndarray] = deque(maxlen=before + leads)
     yesterday = None
-    for indices, block in blocks(fields, days):
+    own, earlier = with_earlier(days, crew, before + leads - 1)
+    for indices, block in blocks(fields, [*earlier, *own]):
         dates = fields.days[indices]
         anomalies = ((block - usual.at(dates)) / usual.scale).astype(np.float32)
         for index, date, anomaly in zip(indices, dates, anomalies, strict=True):
@@ -64,7 +73,7 @@ def samples(
                 window.clear()
             window.append(anomaly)
             yesterday = date
-            if len(window) == before + leads:
+            if len(window) == before + leads and index not in earlier:
                 yield _sample(int(index) - leads, [*window], damping, target)
 
 

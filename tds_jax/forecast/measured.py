@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from tds_jax.config import Config
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.forecast import prior, statics
 from tds_jax.forecast.climatology import (
     Climatology,
@@ -18,14 +19,17 @@ from tds_jax.forecast.metrics import row_area
 from tds_jax.forecast.model import Surroundings
 
 
-def measured(fields: Fields, days: range, config: Config, around: Surroundings) -> dict[str, Any]:
-    """Leaves of a `Forecaster`, by name; one pass over `days` for each that is fitted."""
+def measured(
+    fields: Fields, days: range, config: Config, around: Surroundings, crew: Crew = ALONE
+) -> dict[str, Any]:
+    """Leaves of a `Forecaster`, by name; one pass over `days` for each that is fitted, of which a
+    crew makes a part each."""
     model = config.model
     found: dict[str, Any] = {"area": row_area(fields.lat)}
     if model.normalize != "none":
-        usual = fit_climatology(fields, days, model.normalize, model.harmonics)
+        usual = fit_climatology(fields, days, model.normalize, model.harmonics, crew)
         found |= {"centre": usual.coefficients, "scale": usual.scale}
-        found |= _prior(fields, days, usual, config, around)
+        found |= _prior(fields, days, usual, config, around, crew)
     if around.static:
         found["static"] = statics.maps(fields, model.extra_inputs, config.data.static)
     if model.land_only:
@@ -34,11 +38,16 @@ def measured(fields: Fields, days: range, config: Config, around: Surroundings) 
 
 
 def _prior(
-    fields: Fields, days: range, usual: Climatology, config: Config, around: Surroundings
+    fields: Fields,
+    days: range,
+    usual: Climatology,
+    config: Config,
+    around: Surroundings,
+    crew: Crew,
 ) -> dict[str, Any]:
     if around.prior not in ("damped", "linear"):
         return {}
-    damping = fit_damping(fields, days, usual.of([around.target]), around.leads)
+    damping = fit_damping(fields, days, usual.of([around.target]), around.leads, crew)
     found: dict[str, Any] = {"damping": damping}
     beside = fields, days, usual, damping
     inputs = around.linear
@@ -46,12 +55,12 @@ def _prior(
     if inputs:
         model = config.model
         fitted = prior.fit_linear(
-            *beside, inputs, model.local_ridge, model.local_folds, around.periodic
+            *beside, inputs, model.local_ridge, model.local_folds, around.periodic, crew
         )
         found |= fitted.weights
         judged = fitted.judged
     if around.noise:
-        found["spread"] = prior.fit_spread(*beside, inputs, judged, around.periodic)
+        found["spread"] = prior.fit_spread(*beside, inputs, judged, around.periodic, crew)
     return found
 
 

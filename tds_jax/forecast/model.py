@@ -1,6 +1,7 @@
 """From raw fields to a forecast in the data's unit: normalise, add inputs, predict, add a prior."""
 
 import dataclasses
+import functools
 from typing import Protocol
 
 import jax
@@ -122,26 +123,21 @@ class Forecaster(Module):
     def __call__(self, batch: Batch, train: bool) -> jax.Array:
         """(B, L, H, W) f32 in the data's unit, of `fields`, `present`, `phase`, `origin`, `key`."""
         x = self.normalized(batch)
-        answer = self._answer(x, batch, train, batch.get("key"), None)
+        answer = self._answer(x, batch, train, batch.get("key") if train else None, None)
         return self._raised(self._placed(answer, x, batch), train)
 
-    def members(self, batch: Batch, train: bool, count: int) -> jax.Array:
-        """(B, count, L, H, W) as of `__call__`: an ensemble, each member of its own draw of noise.
+    def members(self, batch: Batch, train: bool, count: int, dropout: bool = False) -> jax.Array:
+        """(B, count, L, H, W) as of `__call__`: an ensemble, each member of its own draw of noise
+        and, in training or with `dropout`, of the channels that are left out.
 
-        (B, 1, L, H, W) of a model without noise. In training draws are of the example's key, else
-        of its last day. Members are made one after the other, so that, but for training, memory is
+        (B, 1, L, H, W) where nothing is drawn. In training draws are of the example's key, else of
+        its last day. Members are made one after the other, so that, but for training, memory is
         one's.
         """
-        if not self.around.noise:
+        if not self.around.noise and (train or not dropout):
             return self(batch, train)[:, None]
         x = self.normalized(batch)
-        last = batch["phase"][:, x.shape[1] - 1]
-        keys = batch["key"] if train else keys_of_days(last)
-
-        def one(n: int | jax.Array) -> jax.Array:
-            noise = smooth_noise(keys, n, self.around.noise, (x.shape[2], x.shape[3]))
-            return self._answer(x, batch, train, member_keys(keys, n), noise)
-
+        one = functools.partial(self._drawn, x, batch, train, dropout)
         if train:  # where statistics may move, which a loop of jax would not let them
             answers = [one(n) for n in range(count)]
         else:
@@ -149,6 +145,24 @@ class Forecaster(Module):
         middle = self._placed(jnp.zeros_like(answers[0]), x, batch)
         scale = self.target_scale(batch)
         return self._raised(jnp.stack([middle + y * scale for y in answers], axis=1), train)
+
+    def member(self, batch: Batch, n: jax.typing.ArrayLike, dropout: bool = False) -> jax.Array:
+        """(B, L, H, W): the n-th of `members` alone, outside of training."""
+        x = self.normalized(batch)
+        answer = self._drawn(x, batch, False, dropout, n)
+        return self._raised(self._placed(answer, x, batch), False)
+
+    def _drawn(
+        self, x: jax.Array, batch: Batch, train: bool, dropout: bool, n: jax.typing.ArrayLike
+    ) -> jax.Array:
+        """`_answer` of the n-th member."""
+        last = batch["phase"][:, x.shape[1] - 1]
+        keys = batch["key"] if train else keys_of_days(last)
+        count, cells = self.around.noise, (x.shape[2], x.shape[3])
+        noise = smooth_noise(keys, n, count, cells) if count else None
+        return self._answer(
+            x, batch, train, member_keys(keys, n) if train or dropout else None, noise
+        )
 
     def _raised(self, forecasts: jax.Array, train: bool) -> jax.Array:
         """No forecast below the floor; in training they are let be, for nothing is learnt there."""
@@ -163,8 +177,9 @@ class Forecaster(Module):
         keys: jax.Array | None,
         noise: jax.Array | None,
     ) -> jax.Array:
-        """(B, L, H, W) of the network, normalised. noise: (B, H, W, noise) or None for 0."""
-        y = self.network(self._inputs(x, batch, noise), train, keys if train else None)
+        """(B, L, H, W) of the network, normalised. keys: of dropout, None for none; noise:
+        (B, H, W, noise), None for 0."""
+        y = self.network(self._inputs(x, batch, noise), train, keys)
         expected = (x.shape[0], self.around.leads, *x.shape[2:4])
         require_shape("model.name", type(self.network).__name__, y, expected)
         if not self.around.noise:

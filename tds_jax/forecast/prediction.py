@@ -1,7 +1,8 @@
 """Forecasts from every day of a record, as CF NetCDF or Zarr; memory does not grow with length."""
 
+import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, require_place, ti
 from tds_jax.data.places import make_folder_for
 from tds_jax.engine import processes
 from tds_jax.engine.history import UNTOLD, Made
-from tds_jax.engine.step import compiled
+from tds_jax.engine.step import Batch, compiled
 from tds_jax.errors import UserError
-from tds_jax.fields import require_ending
+from tds_jax.fields import option, require, require_ending
 from tds_jax.forecast.days import DAY, year_fraction
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.model import Forecaster
@@ -29,6 +30,30 @@ SHOWN = 3  # files named in a line
 KEPT = ("units", "long_name", "standard_name")
 
 
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """How far forecasts reach."""
+
+    lead: int = option(
+        0,
+        "Days to forecast; on those beyond the run's own it reads its own forecasts. 0 = as many "
+        "as it was trained for.",
+        least=0,
+    )
+
+    def run(
+        self,
+        task: ForecastTask,
+        model: nnx.Module,
+        source: Path,
+        target: Path,
+        workdir: Path | None = None,
+        made: Made = UNTOLD,
+    ) -> list[Path]:
+        """See `predict`."""
+        return predict(task, model, source, target, workdir, made, self.lead)
+
+
 def predict(
     task: ForecastTask,
     model: nnx.Module,
@@ -36,10 +61,12 @@ def predict(
     target: Path,
     workdir: Path | None = None,
     made: Made = UNTOLD,
+    lead: int = 0,
 ) -> list[Path]:
     """A file with the target over (time, prediction_timedelta, latitude, longitude).
 
-    Of a model with noise it is over (time, realization, prediction_timedelta, …), eval.members.
+    Of an ensemble it is over (time, realization, prediction_timedelta, …), eval.members. lead: days
+    to forecast, see `leads_of`.
     target: a Zarr store if it ends in '.zarr', else NetCDF. source: as data.path: a file, a folder
     of files or a Zarr store, on the model's grid; a forecast is made after every day that ends an
     unbroken stretch of input days, the record's last among them. time is that day,
@@ -51,13 +78,14 @@ def predict(
     require_ending("--output", target, (".nc", ".nc4", ".zarr"))
     if not processes.first():  # it is one file
         return [target]
+    leads = leads_of(task, lead, "--lead")
     fields = task.open(str(source))
     last = require_forecasts(task, fields, f"--input={source}")
     require_place(source, target)
     make_folder_for(target)
     with progress_bar("predicting") as progress:
-        blocks = forecasts(task, model, runner(task, model), fields, last)
-        _write(task, fields, last, target, blocks, progress, made)
+        blocks = forecasts(task, model, Runner(task, model), fields, last, leads)
+        _write(task, fields, last, leads, target, blocks, progress, made)
     if fields.unusable:
         names = ", ".join(line.split(":")[0] for line in fields.unusable[:SHOWN])
         raise UserError(
@@ -96,32 +124,93 @@ def last_days(days: np.ndarray, length: int) -> np.ndarray:
     return ends[days[ends] - days[ends - length + 1] == (length - 1) * DAY]
 
 
-def runner(task: ForecastTask, model: nnx.Module) -> Callable[[Any], jax.Array]:
-    """Batch -> (B, M, L, H, W), compiled once; M is 1 of a model without noise."""
-    return compiled(model, lambda model, batch: model.members(batch, False, task.ensemble))
+def leads_of(task: ForecastTask, lead: int, name: str) -> int:
+    """How many days to forecast; 0 are as many as the run was trained for.
+
+    More can be made of forecasts alone if they are all that the run reads.
+    """
+    own, inputs = task.spec.lead_days, task.recorded.variables
+    others = [each for each in inputs if each != task.config.data.target]
+    require(
+        lead <= own or not others,
+        f"{name}={lead} is beyond the {own} days that the run forecasts: to go on from its own "
+        f"forecasts it would need those of {', '.join(others)} too; use {own} or fewer, or a run "
+        f"with data.variables=('{task.config.data.target}',)",
+    )
+    return lead or own
+
+
+class Runner:
+    """A model's forecasts, each function compiled once."""
+
+    def __init__(self, task: ForecastTask, model: nnx.Module) -> None:
+        count, dropout = task.ensemble, task.dropout
+
+        def member(model: Forecaster, batch: Batch, n: jax.Array) -> jax.Array:
+            return model.member(batch, n, dropout) if count > 1 else model(batch, False)
+
+        self.all = compiled(model, lambda model, batch: model.members(batch, False, count, dropout))
+        self.one = compiled(model, member)
+
+    def first(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(B, M, L, H, W); M is 1 where nothing is drawn."""
+        return np.asarray(self.all(jax.tree.map(jnp.asarray, batch)))
+
+    def again(self, batch: Mapping[str, np.ndarray], member: int) -> np.ndarray:
+        """(B, L, H, W) of one member."""
+        on_device = jax.tree.map(jnp.asarray, batch)
+        return np.asarray(self.one(on_device, jnp.asarray(member, jnp.int32)))
 
 
 def forecasts(
     task: ForecastTask,
     model: nnx.Module,
-    run: Callable[[Any], jax.Array],
+    run: Runner,
     fields: Fields,
     last: np.ndarray,
+    leads: int,
 ) -> Iterator[np.ndarray]:
-    """(n, L, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land; of a
-    model with noise (n, M, L, H, W)."""
-    size, days, leads = task.config.eval.batch_size, task.spec.input_days, task.spec.lead_days
+    """(n, leads, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land;
+    of an ensemble (n, M, leads, H, W)."""
+    size, days = task.config.eval.batch_size, task.spec.input_days
     for first in range(0, len(last), size):
         ends = last[first : first + size]
         # A short last batch repeats its last example: one compiled shape.
         padded = np.pad(ends, (0, size - len(ends)), mode="edge")
         windows = np.stack([fields.read(i - days + 1, i + 1) for i in padded])
-        dates = fields.days[padded][:, None] + DAY * np.arange(1 - days, leads + 1)
-        batch = make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
-        maps = np.asarray(run(jax.tree.map(jnp.asarray, batch)))[: len(ends)]
-        there = fields.land & task.seen & ~_strange(model, task.target, windows[: len(ends)])
-        found = np.where(there[:, None, None], maps, np.float32(np.nan))
-        yield found if task.config.model.noise else found[:, 0]
+        there = fields.land & task.seen & ~_strange(model, task.target, windows)
+        maps = _continued(task, run, windows, fields.days[padded], there, leads)[: len(ends)]
+        yield maps if task.ensemble > 1 else maps[:, 0]
+
+
+def _continued(
+    task: ForecastTask,
+    run: Runner,
+    windows: np.ndarray,
+    ends: np.ndarray,
+    there: np.ndarray,
+    leads: int,
+) -> np.ndarray:
+    """(B, M, leads, H, W) after windows (B, T, H, W, C) that end on days (B,), NaN but `there`
+    (B, H, W).
+
+    Beyond the run's own leads each member goes on from the days that it said itself.
+    """
+    own, days = task.spec.lead_days, task.spec.input_days
+
+    def batch(windows: np.ndarray, after: int) -> dict[str, np.ndarray]:
+        dates = ends[:, None] + DAY * np.arange(after + 1 - days, after + own + 1)
+        return make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
+
+    cells = there[:, None, None]
+    found = np.where(cells, run.first(batch(windows, 0)), np.float32(np.nan))
+    for after in range(own, leads, own):
+        more = []
+        for n, said in enumerate(np.moveaxis(found, 1, 0)):
+            known = np.concatenate([windows[..., 0], said], axis=1)[:, -days:, ..., None]
+            more.append(run.again(batch(known, after), n))
+        found = np.concatenate([found, np.where(cells, np.stack(more, axis=1), np.nan)], axis=2)
+    return found[:, :, :leads]
 
 
 def _strange(model: nnx.Module, target: int, windows: np.ndarray) -> np.ndarray:
@@ -160,14 +249,14 @@ class Layout(NamedTuple):
     about: dict[str, str]
 
 
-def layout(task: ForecastTask, fields: Fields, last: np.ndarray) -> Layout:
+def layout(task: ForecastTask, fields: Fields, last: np.ndarray, leads: int) -> Layout:
     """The layout of the forecasts after some days of fields."""
-    leads, days = task.spec.lead_days, fields.days[last]
+    days, trained = fields.days[last], task.spec.lead_days
     time, told = time_axis(days)
     members = {MEMBER: (np.arange(task.ensemble), {"standard_name": MEMBER, "units": "1"})}
     axes = {
         "time": (time, told | {"standard_name": "forecast_reference_time"}),
-        **(members if task.config.model.noise else {}),
+        **(members if task.ensemble > 1 else {}),
         LEAD: (np.arange(1, leads + 1), {"standard_name": "forecast_period", "units": "days"}),
         fields.axes[0]: (fields.lat, AXES["latitude"]),
         fields.axes[1]: (fields.lon, AXES["longitude"]),
@@ -175,7 +264,8 @@ def layout(task: ForecastTask, fields: Fields, last: np.ndarray) -> Layout:
     own = fields.attributes[fields.target]
     described = {key: own[key] for key in KEPT if key in own} | {
         "coordinates": "valid_time",
-        "comment": "of the whole day valid_time, from the days up to and including time",
+        "comment": "of the whole day valid_time, from the days up to and including time"
+        + f", beyond {trained} days from forecasts too" * (leads > trained),
     }
     valid = (days[:, None] + DAY * np.arange(1, leads + 1)).astype("datetime64[D]").astype(np.int64)
     told = {"standard_name": "time", "units": f"days since {EPOCH}"}
@@ -187,14 +277,15 @@ def _write(
     task: ForecastTask,
     fields: Fields,
     last: np.ndarray,
+    leads: int,
     target: Path,
     blocks: Iterator[np.ndarray],
     progress: Progress,
     made: Made,
 ) -> None:
-    axes, described, valid, about = layout(task, fields, last)
-    members = (1,) * bool(task.config.model.noise)
-    chunks = (1, *members, task.spec.lead_days, len(fields.lat), len(fields.lon))
+    axes, described, valid, about = layout(task, fields, last, leads)
+    members = (1,) * (task.ensemble > 1)
+    chunks = (1, *members, leads, len(fields.lat), len(fields.lon))
     with grid_file(
         target, axes, {fields.target: described}, chunks, about | {**made}, "gzip"
     ) as file:

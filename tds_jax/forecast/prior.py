@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.errors import UserError
 from tds_jax.forecast.climatology import Climatology
 from tds_jax.forecast.gridded_days import Fields
@@ -90,6 +91,7 @@ def fit_linear(
     ridge: float,
     folds: int,
     periodic: bool,
+    crew: Crew = ALONE,
 ) -> Prior:
     """The weights that explain best what the damped persistence leaves; one pass over `days`.
 
@@ -100,10 +102,11 @@ def fit_linear(
     part_of = _parts(days, folds, leads)
     size = sum(int(np.prod(s[:-1])) for s in inputs.shapes(channels, leads).values())
     parts = [Sums.of(size, leads) for _ in range(max(2 * folds - 1, 1))]
-    for sample in samples(fields, days, usual, damping, inputs.before):
+    for sample in samples(fields, days, usual, damping, inputs.before, crew):
         own = parts[part_of(sample.day)]
         for place, x in _read(fields, sample, inputs, periodic):
             own.add(x, sample.coming[:, *place], sample.known[:, *place])
+    parts = [one.merged(crew) for one in parts]
     if not folds:
         flat = parts[0].solve([ridge] * leads)
         return Prior(inputs.weights(flat, channels), lambda day: flat)
@@ -142,11 +145,13 @@ def fit_spread(
     inputs: Inputs | None,
     judged: Days,
     periodic: bool,
+    crew: Crew = ALONE,
 ) -> np.ndarray:
     """(L, H, W) root mean square of what damped persistence leaves on these days, less what a
     linear map says; 1 for a cell without a day. One pass."""
     squares, count = np.zeros(damping.shape), np.zeros(damping.shape)
-    for sample in samples(fields, days, usual, damping, inputs.before if inputs else 1):
+    before = inputs.before if inputs else 1
+    for sample in samples(fields, days, usual, damping, before, crew):
         weights = judged(sample.day)
         if weights is None:
             continue
@@ -157,6 +162,7 @@ def fit_spread(
                 left[:, *place] -= (x @ weights).T
         squares += np.where(sample.known, left**2, 0)
         count += sample.known
+    squares, count = crew.add([squares, count])
     return np.sqrt(np.where(count > 0, squares / np.maximum(count, 1), 1))
 
 

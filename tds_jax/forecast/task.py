@@ -19,7 +19,7 @@ from tds_jax.data.identity import below
 from tds_jax.data.longitudes import is_global
 from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
-from tds_jax.errors import UserError
+from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
@@ -83,6 +83,12 @@ class ForecastTask:
             not (config.model.local_place and config.model.periodic),
             "model.local_place=True counts columns from west to east, but with model.periodic=True "
             "there is no first; use one of them",
+        )
+        require(
+            not self.dropout or (config.model.dropout > 0 and config.model.name != "convlstm"),
+            f"eval.dropout=True draws from dropout, but model.name={config.model.name} with "
+            f"model.dropout={config.model.dropout} has none; set one that it has, or use "
+            "model.noise",
         )
         cells = self.recorded.height, self.recorded.width
         far = [BLOCK * (size // 2) for size in config.model.local_wide]
@@ -283,8 +289,14 @@ class ForecastTask:
 
     @property
     def ensemble(self) -> int:
-        """How many forecasts evaluation and predict make: eval.members of a model with noise."""
-        return cast(ForecastEvalConfig, self.config.eval).members if self.config.model.noise else 1
+        """How many forecasts evaluation and predict make: eval.members, where any are drawn."""
+        drawn = self.config.model.noise or self.dropout
+        return cast(ForecastEvalConfig, self.config.eval).members if drawn else 1
+
+    @property
+    def dropout(self) -> bool:
+        """Whether forecasts of an ensemble leave out channels."""
+        return cast(ForecastEvalConfig, self.config.eval).dropout
 
     @functools.cache  # noqa: B019 - one task per run, three splits
     def source(self, split: str) -> ForecastWindows:
@@ -292,7 +304,7 @@ class ForecastTask:
         data, fields = self.config.data, self.fields
         starts = window_starts(fields.days, self.spec, self.split[split], data.gap)
         if not len(starts):
-            raise UserError(
+            raise NoSplitError(
                 f"the {split} split has no window of {self.spec.length} days in a row; give more "
                 f"days, or change data.split_ratio={data.split_ratio} or data.split_gap"
             )
@@ -337,7 +349,8 @@ class ForecastTask:
 
     def fit_statistics(self) -> dict[str, Any]:
         """Leaves of `Forecaster` measured on the train days, and what is known of the grid."""
-        return measured(self.fields, self.split["train"], self.config, self.around())
+        days, crew = self.split["train"], processes.crew()
+        return measured(self.fields, days, self.config, self.around(), crew)
 
     def warnings(self) -> list[str]:
         """What a reader of the results should know of data and settings."""

@@ -45,7 +45,7 @@ def encircled(x: jax.Array, size: int) -> jax.Array:
     return jnp.concatenate([x[..., x.shape[-2] - edge :, :], x, x[..., :edge, :]], axis=-2)
 
 
-def _by_depth(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def by_depth(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """One convolution over height and width, the depths under the kernel side by side as channels.
 
     XLA's three-dimensional convolutions are slow on CPU. Milliseconds for forward, gradient of x,
@@ -66,8 +66,8 @@ def _by_depth(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _volume_conv(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`native`, on CPU `_by_depth`; keeps x and kernel for the backward pass, whichever it is."""
-    cpu, default = (functools.partial(form, strides, zeros) for form in (_by_depth, native))
+    """`native`, on CPU `by_depth`; keeps x and kernel for the backward pass, whichever it is."""
+    cpu, default = (functools.partial(form, strides, zeros) for form in (by_depth, native))
     return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
@@ -82,7 +82,7 @@ def _backward(strides: Strides, zeros: Zeros, saved: Pair, g: jax.Array) -> Pair
         f = functools.partial(form, strides, zeros)
         return lambda x, kernel, g: jax.vjp(f, x, kernel)[1](g)
 
-    return jax.lax.platform_dependent(*saved, g, cpu=pull(_by_depth), default=pull(native))
+    return jax.lax.platform_dependent(*saved, g, cpu=pull(by_depth), default=pull(native))
 
 
 _volume_conv.defvjp(_forward, _backward)

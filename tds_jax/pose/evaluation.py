@@ -73,8 +73,8 @@ def _chunks(task: PoseTask, split: str) -> Iterator[baselines.Chunk]:
             yield block.emg, block.joint_angles, block.valid
 
 
-def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
-    """The baselines of the task's train split, read from the workdir or fitted and kept there.
+def fitted_baselines(task: PoseTask, workdir: Path | None, keep: bool = True) -> Fitted | None:
+    """The baselines of the task's train split, read from the workdir or fitted (and kept there).
 
     Without a train split (recordings to evaluate on, and nothing else) those the workdir has, or
     the run's folder that it lies in, which are of the recordings evaluated before; None without.
@@ -85,13 +85,15 @@ def fitted_baselines(task: PoseTask, workdir: Path | None) -> Fitted | None:
     if (kept and (kept.digest, kept.contents) == now) or not len(task.table.select("train")):
         return kept
     fitted = fit_baselines(task)
-    if workdir:
+    if workdir and keep:
         fitted.write(workdir / BASELINES)
     return fitted
 
 
-def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-    """Report of model and baselines on a split; figures and fitted baselines go to the workdir.
+def evaluate(
+    task: PoseTask, model: nnx.Module, split: str, workdir: Path | None, keep: bool = True
+) -> Report:
+    """Report of model and baselines on a split; see `tasks.Domain` on workdir and keep.
 
     Windows tile each session and every supervised row counts once. hold_initial repeats the first
     labelled row of each window, where a model that is given its initial pose begins; linear
@@ -100,7 +102,7 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     source = task.source(split)
     step = source.spec.label_stride
     rate = task.recorded.sample_rate / step
-    fitted = fitted_baselines(task, workdir)
+    fitted = fitted_baselines(task, workdir, keep)
     compare = jax.jit(make_compare(task.hand, rate, step == 1, task.own_metrics))
     found: dict[str, Sessions] = {}
     windows = blocks.Windows(_whole(source.table, source.table.number.tolist()))
@@ -130,7 +132,7 @@ def evaluate(task: PoseTask, model: nnx.Module, split: str, workdir: Path | None
     headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
     verdict = intervals.verdict(rows, JUDGED)
     report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING, verdict, drawn)
-    if workdir is not None and trace is not None:
+    if workdir and keep and trace is not None:
         plots = workdir / "plots"
         place = _where(source.table, trace.session)
         figures.draw_angles(

@@ -17,7 +17,7 @@ from tds_jax.data.session_files import SessionFiles
 from tds_jax.data.windows import WindowSpec
 from tds_jax.engine import metrics
 from tds_jax.engine.step import Batch, Objective, batch_spec
-from tds_jax.errors import UserError
+from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
 from tds_jax.nn.resample import upsample
 from tds_jax.own import is_own
@@ -217,7 +217,7 @@ class PoseTask:
         """Windows of a split: overlapping, jittered and rotated for train, tiling otherwise."""
         data, table = self.config.data, self.table.select(split)
         if not len(table):
-            raise UserError(
+            raise NoSplitError(
                 f"{self.table.root}: the {split} split has no session; "
                 "add sessions, or change data.split_ratio or metadata.csv"
             )

@@ -71,8 +71,10 @@ def calibrate(task: VoxelTask, run: Evaluator, weights: str) -> Thresholds:
     """For each method, the prior and the linear one, the threshold with the highest IoU over all
     validation.
 
-    weights: fingerprint of the model that `run` evaluates.
+    weights: fingerprint of the model that `run` evaluates. None of any without a val split.
     """
+    if not task.data.has("val"):
+        return Thresholds({}, {}, weights)
     sweeps: dict[str, ThresholdSweep] = {}
     for frame, volumes, _ in frames(run, task.data.pairs("val")):
         volumes |= {PRIOR: task.data.statistics.prior, LINEAR: task.linear(frame["radar"])}
@@ -87,11 +89,13 @@ def calibrate(task: VoxelTask, run: Evaluator, weights: str) -> Thresholds:
     )
 
 
-def evaluate(task: VoxelTask, model: nnx.Module, split: str, workdir: Path | None) -> Report:
-    """Report of model and baselines on a split; thresholds and figures go to the workdir."""
+def evaluate(
+    task: VoxelTask, model: nnx.Module, split: str, workdir: Path | None, keep: bool = True
+) -> Report:
+    """Report of model and baselines on a split; see `tasks.Domain` on workdir and keep."""
     run = Evaluator(model, task.method.volumes, task.config)
     thresholds = calibrate(task, run, fingerprint(model))
-    if workdir:
+    if workdir and keep:
         thresholds.write(workdir)
     source = task.data.pairs(split)
     block, drawn = blocks_of(source.frames)
@@ -107,7 +111,7 @@ def evaluate(task: VoxelTask, model: nnx.Module, split: str, workdir: Path | Non
                 states |= _of_samples(frame, samples, thresholds.of(SAMPLE))
             own = found.setdefault(name, {})
             own[block[i]] = metrics.merge(own[block[i]], states) if block[i] in own else states
-        if workdir and i in rendered:
+        if workdir and keep and i in rendered:
             seen = source.frames[i]
             title = f"{split}, frame {i}: {seen.scene} {seen.name}"
             shown = {name: volumes[name] for name in (RADAR, LINEAR, *names)}
@@ -247,5 +251,7 @@ def _draw(
 
 def _notes(thresholds: Thresholds) -> tuple[str, ...]:
     """What a reader of the tables must know of them."""
+    if not thresholds.value:
+        return (f"occupied above {FIXED}: there is no val split to choose by",)
     pairs = ", ".join(f"{name} {value:.2f}" for name, value in thresholds.value.items())
     return (f"occupied above {pairs}, the best IoU on validation; others above {FIXED}",)

@@ -1,5 +1,6 @@
 """The planner: affine bytes, the cheapest that fits, an answer when nothing does."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -7,11 +8,11 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from tds_jax.budget import needs, planner, targets
+from tds_jax.budget import needs, planner, table, targets
 from tds_jax.budget.cost import Speed
 from tds_jax.budget.planner import Planner
 from tds_jax.budget.targets import Target
-from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.blueprint import Blueprint, remembered
 from tds_jax.errors import UserError
 from tds_jax.sizes import GIB, MIB
 from tests.engine import toy
@@ -166,3 +167,40 @@ def test_a_card_of_many_bytes_takes_the_whole_batch_at_once(config):
     plan = found.choose(card.limit, host_budget=None)
     assert (config.optim.accumulate, plan.config.optim.accumulate) == (4, 1)
     assert plan.baseline / plan.chosen.seconds > 2
+
+
+def test_what_is_dearer_than_what_fits_is_compiled_for_a_smaller_budget_alone():
+    said = []
+    mixed = toy.config(optim__batch_size=64, optim__accumulate=4, memory__allow_bfloat16=True)
+    found = Planner(build, mixed, TARGET, said.append)
+    found.explore()
+    plan = found.choose(GIB, None)
+    steps = [words for words in said if "micro-batch" in words]
+    assert len(steps) == 2
+    assert not any("bfloat16" in words for words in steps)
+    assert [config.memory.dtype for config in plan.unseen] == ["bfloat16"]
+    assert "for a smaller budget, dearer, not compiled: bfloat16" in table.summary(plan)
+    least = min(row.training for row in plan.rows)
+    with contextlib.suppress(UserError):  # whether it fits there is not what is asked
+        found.choose(round(least / 0.9) - 1, None)
+    assert any("bfloat16" in words for words in said)
+
+
+def test_the_model_is_traced_once_for_all_splits_of_the_batch(config):
+    seen = []
+
+    class Counted(WideTask):
+        def init(self, rngs):
+            seen.append(rngs)
+            return super().init(rngs)
+
+    build = remembered(Counted())
+    halves = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=8))
+    first, second = build(config), build(halves)
+    assert build(config) is first
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, one.shapes) for one in (first, second)]
+    assert shapes[0] == shapes[1]
+    assert (first.spec["x"].shape[0], second.spec["x"].shape[0]) == (16, 8)
+    assert len(seen) == 1
+    assert build(dataclasses.replace(config, seed=1)).shapes
+    assert len(seen) == 2

@@ -39,7 +39,7 @@ def test_each_thing_is_done_once_and_all_hear_of_all_in_their_order(count):
 
     def work(crew):
         made = [*crew.rounds(items, lambda item: (done.append(item), item.upper())[1])]
-        return [pair for some in made for pair in some.items()], crew.span(items)
+        return [pair for some in made for pair in some.items()], items[crew.span(len(items))]
 
     found = together(count, work)
     assert sorted(done) == sorted(items)

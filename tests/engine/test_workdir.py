@@ -10,7 +10,7 @@ import pytest
 from tds_jax.engine import loop, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.errors import UserError
-from tds_jax.evaluate import _place as place
+from tds_jax.evaluate import place_of as place
 from tds_jax.tasks import DataAbout
 from tests.engine import toy
 

@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from flax import nnx
 
 from tds_jax.engine.step import replace_leaves, split
+from tds_jax.errors import UserError
 from tds_jax.forecast import ensemble, evaluation, prediction
+from tds_jax.forecast.arrays import Answer
 from tds_jax.forecast.metrics import Ensemble
-from tests.forecast.small import SEA, batch_of, small_task, write_record
+from tests.forecast.small import SEA, batch_of, record, small_task, write_record
 
 NOISY = {
     "model__prior": "linear",
@@ -33,6 +36,11 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(task):
+    return ready(task)
+
+
+def ready(task):
+    """A fresh model that knows the train days."""
     graphdef, params, rest = split(task.init(nnx.Rngs(0)))
     return nnx.merge(graphdef, params, replace_leaves(rest, task.fit_statistics()))
 
@@ -108,7 +116,8 @@ def test_the_same_day_has_the_same_ensemble_wherever_it_is_made(task, model, tmp
     assert np.abs(both[0, 0] - both[0, 1]).max() > 1e-3
 
     last = source.starts[[3, 4]] + task.spec.input_days - 1
-    blocks = prediction.forecasts(task, model, prediction.runner(task, model), task.fields, last)
+    run = prediction.Runner(task, model)
+    blocks = prediction.forecasts(task, model, run, task.fields, last, task.spec.lead_days)
     written = np.concatenate([*blocks])
     assert written.shape == (2, 6, 3, 5, 6)
     np.testing.assert_allclose(written[..., ~SEA], both[..., ~SEA], rtol=1e-5)
@@ -155,3 +164,77 @@ def test_ranks_and_spread_count_what_they_say():
     counts = weight > 0
     wanted = np.sqrt(variance[counts].mean() / np.square(error[counts]).mean())
     assert state.values()["spread_skill"] == pytest.approx(wanted, rel=1e-5)
+
+
+DROPPING = {"model__dropout": 0.3, "eval__dropout": True, "eval__members": 3}
+
+
+@pytest.fixture(scope="module")
+def dropping(tmp_path_factory):
+    """A task whose ensemble is of dropout, and its model."""
+    folder = tmp_path_factory.mktemp("dropping")
+    task = small_task(write_record(folder / "daily.nc"), folder, **DROPPING)
+    return task, ready(task)
+
+
+def test_members_of_dropout_leave_out_channels_and_the_middle_none(dropping):
+    task, model = dropping
+    batch = on_device(batch_of(task.source("test"), (3, 4)))
+    members = np.asarray(model.members(batch, False, 3, dropout=True))
+    assert members.shape == (2, 3, 3, 5, 6)
+    assert min(np.abs(members[:, i] - members[:, j]).max() for i, j in ((0, 1), (0, 2), (1, 2))) > 0
+    # By hand: the network with the member's own keys of dropout, as in training.
+    keys = ensemble.member_keys(ensemble.keys_of_days(batch["phase"][:, 3]), 1)
+    as_trained = np.asarray(model(batch | {"key": keys}, True))
+    np.testing.assert_allclose(members[:, 1], as_trained, rtol=1e-5)
+    np.testing.assert_array_equal(model.members(batch, False, 3)[:, 0], model(batch, False))
+
+
+def test_an_ensemble_of_dropout_is_written_and_judged_as_one(dropping):
+    task, model = dropping
+    batch = on_device(batch_of(task.source("test"), (3, 4)))
+    last = task.source("test").starts[[3, 4]] + task.spec.input_days - 1
+    run = prediction.Runner(task, model)
+    written = np.concatenate([*prediction.forecasts(task, model, run, task.fields, last, 3)])
+    wanted = np.asarray(model.members(batch, False, 3, dropout=True))
+    np.testing.assert_allclose(written[..., ~SEA], wanted[..., ~SEA], rtol=1e-5)
+    fitted = evaluation.fitted_baselines(task, "test", None)
+    _, states, _ = evaluation.compared(task, fitted, jnp.ones(5), model, batch)
+    error = np.asarray(ensemble.fair_crps(jnp.asarray(wanted), batch["target"]))
+    total = (error * np.asarray(batch["weight"])).sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(states["model"]["ensemble"].crps, total, rtol=1e-4)
+
+
+def test_an_ensemble_of_no_dropout_is_refused(tmp_path):
+    path = write_record(tmp_path / "daily.nc", count=60)
+    with pytest.raises(UserError, match=r"eval.dropout=True draws from dropout, but .*=0.0 has"):
+        small_task(path, tmp_path, **DROPPING | {"model__dropout": 0.0})
+
+
+@pytest.mark.parametrize("changes", [{}, NOISY | {"model__local_means": ()}], ids=("one", "noise"))
+def test_a_longer_forecast_is_what_a_record_continued_by_the_forecast_gives(changes, tmp_path):
+    """Each member by its own days: its fourth to sixth day are the first three after them."""
+    path = write_record(tmp_path / "daily.nc", count=200)
+    task = small_task(path, tmp_path, **{"data__variables": ("swvl1",)} | changes)
+    model = ready(task)
+    answer = Answer(task, model)
+    before = record(count=200).isel(time=slice(60, 70))[["swvl1"]]
+    longer = answer(before, lead=8).swvl1.isel(time=-1)
+    assert longer.sizes["prediction_timedelta"] == 8
+    members = longer if "realization" in longer.dims else longer.expand_dims("realization")
+    for n, member in enumerate(members[:2]):
+        said = member.isel(prediction_timedelta=slice(0, 3)).values
+        after = before.isel(time=slice(-3, None)).copy(data={"swvl1": said})
+        after["time"] = before.time[-3:].values + np.timedelta64(3, "D")
+        again = answer(xr.concat([before, after], "time")).swvl1.isel(time=-1)
+        wanted = again.isel(realization=n) if "realization" in again.dims else again
+        # f32 of values near 0.3, by two programs.
+        np.testing.assert_allclose(member.values[3:6][:, ~SEA], wanted.values[:, ~SEA], rtol=1e-5)
+    assert np.isnan(members.values[..., SEA]).all()
+    assert np.isfinite(members.values[..., ~SEA]).all()
+
+
+def test_a_longer_forecast_of_a_run_that_reads_more_is_refused(task, model):
+    with pytest.raises(UserError, match=r"lead=4 is beyond the 3 days .* need those of tp too"):
+        Answer(task, model)(record(count=20), lead=4)
+    assert Answer(task, model)(record(count=20), lead=2).sizes["prediction_timedelta"] == 2

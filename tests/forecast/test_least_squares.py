@@ -6,6 +6,7 @@ import pytest
 from tds_jax.forecast import prior
 from tds_jax.forecast.least_squares import STEPS, Sums, chosen
 from tds_jax.forecast.linear import samples
+from tests.data.crews import together
 from tests.forecast.files import ArrayFields
 from tests.forecast.test_linear import DAMPING, USUAL, H, W
 
@@ -43,6 +44,33 @@ def test_sums_give_the_weights_and_what_they_leave_of_the_rows_known_at_each_lea
         np.testing.assert_allclose(weights[:, lead], wanted, rtol=1e-10)
         left = np.square(y[lead, there] - x[there] @ wanted).sum()
         assert total.left(weights)[lead] == pytest.approx(left, rel=1e-10)
+
+
+@pytest.mark.parametrize("lacking", [(), (0,), (0, 1)])
+def test_sums_of_several_are_those_of_all_rows_where_some_lack_targets(lacking):
+    each = [rows(n, missing=0.2 if n in lacking else 0) for n in range(2)]
+    total = sums(*each)
+    for found in together(2, lambda crew: sums(each[crew.index]).merged(crew)):
+        for ridge in (RIDGE, 0.5):
+            wanted = total.solve([ridge] * 3)
+            np.testing.assert_allclose(found.solve([ridge] * 3), wanted, rtol=1e-10)
+            np.testing.assert_allclose(found.left(wanted), total.left(wanted), rtol=1e-10)
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_what_several_fit_is_what_one_fits_with_days_left_out_too(folds):
+    values = np.random.default_rng(4).normal(size=(40, H, W, 2))
+    fields, days = ArrayFields(values), range(40)
+    beside = fields, days, USUAL, 0 * DAMPING, prior.Inputs(5, 1, (), (), False), RIDGE, folds
+    alone = prior.fit_linear(*beside, False)
+    for found in together(3, lambda crew: prior.fit_linear(*beside, False, crew)):
+        for name, value in alone.weights.items():
+            np.testing.assert_allclose(found.weights[name], value, rtol=0, atol=1e-6)
+        for day in range(1, 38):
+            one, other = alone.judged(day), found.judged(day)
+            assert (one is None) == (other is None)
+            if one is not None:
+                np.testing.assert_allclose(other, one, rtol=0, atol=1e-9)
 
 
 def test_a_ridge_and_a_rank_are_those_that_leave_least_of_what_was_left_out():

@@ -11,6 +11,8 @@ from tds_jax import tasks
 from tds_jax.engine.step import replace_leaves, split
 from tds_jax.errors import UserError
 from tds_jax.forecast import linear
+from tds_jax.forecast.measured import measured
+from tests.data.crews import together
 from tests.forecast.small import SEA, batch_of, small_config, small_task, write_record
 
 MEANS = (2, 4)
@@ -48,6 +50,18 @@ def far_by_hand(maps, last):
         square = near[i : i + 5, j : j + 5].ravel()
         found.append(np.concatenate([*blocks, (i / 2 - 1) * square, (j / 2.5 - 1) * square]))
     return np.reshape(found, (5, 6, -1))
+
+
+def test_what_several_fit_on_a_part_of_the_days_each_is_what_one_fits(task):
+    alone = task.fit_statistics()
+    given = task.fields, task.split["train"], task.config, task.around()
+    for found in together(3, lambda crew: measured(*given, crew)):
+        assert found.keys() == alone.keys()
+        for name, value in alone.items():
+            # f64 sums in another order; the weights are solved for, then rounded to f32.
+            tolerance = 1e-5 if value.dtype == np.float32 else 1e-9
+            largest = np.abs(value).max()
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance * largest)
 
 
 def test_a_silent_networks_forecast_is_the_least_squares_of_train_days(task):
@@ -127,7 +141,7 @@ def test_an_older_run_is_as_it_was(tmp_path):
             *("noise", "floor"),
         ),
         "loss": ("crps_weight", "members"),
-        "eval": ("members",),
+        "eval": ("members", "dropout"),
     }
     for group, names in later.items():
         for name in names:

@@ -132,7 +132,7 @@ class SignalTask:
         return f"loss {values['loss']:.4f}  mae {values['mae_periods']:.3f} periods"
 
 
-def evaluate(task, model, split, workdir):
+def evaluate(task, model, split, workdir, keep):
     """The model beside the mean of the train split."""
     train = task.source("train")
     mean = np.mean([train.example(i, None)["periods"] for i in range(len(train))])

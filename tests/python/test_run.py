@@ -18,7 +18,8 @@ from tds_jax.engine.blueprint import Blueprint
 from tds_jax.pose import prediction
 from tests.data.sessions import make_rows, write_rows
 from tests.doors import ROOT
-from tests.pose.small import LENGTHS, write_recordings
+from tests.pose.small import LENGTHS, SETTINGS, write_recordings
+from tests.python.conftest import FEW
 
 
 def door_of(run):
@@ -117,6 +118,25 @@ def test_an_evaluation_has_the_reports_numbers_and_writes_nothing(trained):
     assert "mae_deg" in text
     assert "linear" in text
     assert {p: p.stat().st_mtime_ns for p in trained.run.workdir.rglob("*")} == before
+
+
+def test_other_data_stand_beside_the_baselines_that_the_run_has_kept(trained, tmp_path):
+    write_recordings(tmp_path / "new", (260, 190), ("test", "test"))
+    before = {p: p.stat().st_mtime_ns for p in trained.run.workdir.rglob("*")}
+    report = trained.run.evaluate(data=tmp_path / "new")
+    assert {row.method for row in report.rows} >= {"model", "constant", "linear"}
+    assert any("those of the recordings evaluated before" in note for note in report.notes)
+    assert {p: p.stat().st_mtime_ns for p in trained.run.workdir.rglob("*")} == before
+
+
+def test_only_splits_that_are_read_must_have_something(tmp_path, capfd):
+    write_recordings(tmp_path / "all", (260, 190), ("train", "train"))
+    settings = SETTINGS | FEW | {"data.cache_dir": tmp_path / "cache", "optim.steps": 1}
+    with pytest.raises(tds_jax.UserError, match=r"the val split has no session.*; or give eval.ev"):
+        tds_jax.train("default", tmp_path / "all", tmp_path / "run", **settings)
+    settings["eval.every"] = 0
+    assert tds_jax.train("default", tmp_path / "all", tmp_path / "run", **settings).step == 1
+    assert "the test split is empty: no report" in capfd.readouterr().out
 
 
 def test_a_checkpoint_is_chosen_by_score_age_or_step(trained):

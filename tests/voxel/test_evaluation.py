@@ -39,6 +39,17 @@ def test_calibration_finds_what_separates_and_the_table_uses_it(task, tmp_path):
     assert report.value("iou", "radar") < 1
 
 
+def test_without_a_validation_split_thresholds_are_fixed_and_it_is_said(task, tmp_path):
+    root, parts, warnings = task.data._opened
+    task.data.__dict__["_opened"] = (root, parts | {"val": ()}, warnings)
+    report = evaluation.evaluate(task, nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "test", tmp_path, False)
+    assert report.value("recall") == 0  # nothing of Blurred's is as likely as that
+    assert report.notes == (
+        f"occupied above {evaluation.FIXED}: there is no val split to choose by",
+    )
+    assert not any(tmp_path.glob("*.json"))
+
+
 class Brighter(Blurred):
     """Answers more of a split that it knows."""
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 from tds_jax import export, predict, tasks
 from tds_jax.data import identity
+from tds_jax.data.crew import ALONE
 from tds_jax.engine import history, loop, metrics, workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.step import compiled, split
@@ -30,11 +31,12 @@ from tds_jax.voxel.methods import build, generation, trained
 from tds_jax.voxel.methods import diffusion as levels_of
 from tds_jax.voxel.methods.autoencoding import Usage
 from tds_jax.voxel.methods.distillation import Distillation
-from tds_jax.voxel.methods.latents import fingerprint
+from tds_jax.voxel.methods.latents import cached, fingerprint
 from tds_jax.voxel.methods.model import LatentDenoiser
 from tds_jax.voxel.networks import unet_names
 from tds_jax.voxel.prepare import Prepare
 from tests.begun import begun
+from tests.data.crews import together
 from tests.voxel.files import SHAPE, make_volume, write_scene
 from tests.voxel.small import small_config, small_task
 
@@ -115,6 +117,22 @@ def test_a_log_line_of_codes_moves_nothing_to_the_devices():
     states = {"perplexity": Usage(jnp.array([2.0, 2.0, 0.0]))}
     with jax.transfer_guard_host_to_device("disallow"):  # as around the training loop
         assert metrics.compute(metrics.to_host(states))["perplexity"] == pytest.approx(2)
+
+
+def test_latents_by_two_are_those_by_one_and_each_is_encoded_once(vae, tmp_path):
+    task, model = vae
+    pairs, encoded = task.data.pairs("test"), []
+
+    def stored(name, crew):
+        note = lambda done, total: encoded.append(done)  # noqa: E731
+        return cached(tmp_path / name, model, pairs, "", note, crew)
+
+    alone = stored("one", ALONE).read_bytes()
+    encoded.clear()
+    assert {path.read_bytes() for path in together(2, lambda crew: stored("two", crew))} == {alone}
+    assert sorted(encoded) == [i + 1 for i in range(len(pairs))]
+    together(2, lambda crew: stored("two", crew))
+    assert len(encoded) == len(pairs)
 
 
 def test_units_are_those_of_the_train_split(vae):

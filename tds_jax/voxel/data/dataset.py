@@ -14,7 +14,7 @@ from tds_jax.config import SPLITS, Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import fingerprint
 from tds_jax.engine import processes
-from tds_jax.errors import UserError
+from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
 from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
@@ -207,11 +207,15 @@ class VoxelData:
         spans = [(os.path.relpath(p.path, root), p.start, p.stop) for p in places]
         return fingerprint(files, spans)
 
+    def has(self, split: str) -> bool:
+        """Whether a split has a frame."""
+        return bool(self._opened[1][split])
+
     def pairs(self, split: str, augment: Augment | None = None) -> VoxelPairs:
         """The frames of a split."""
         frames = self._opened[1][split]
         if not frames:
-            raise UserError(
+            raise NoSplitError(
                 f"{self._opened[0]}: the {split} split has no frame; add scenes or change "
                 "data.split_ratio"
             )
@@ -233,7 +237,7 @@ class VoxelData:
         """Of the train split."""
         with progress_bar("statistics of the train split") as progress:
             return channel_statistics(
-                self.pairs("train"), self._data.max_statistics_frames, progress
+                self.pairs("train"), self._data.max_statistics_frames, progress, processes.crew()
             )
 
 

@@ -1,14 +1,17 @@
 """Radar/target pairs as examples; splits by scene; statistics of the train split."""
 
+import copy
 import dataclasses
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from tds_jax.config import SPLITS
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.data.statistics import Moments
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
@@ -212,16 +215,20 @@ class Statistics:
 
 
 def channel_statistics(
-    source: VoxelPairs, max_frames: int, progress: Progress = silent
+    source: VoxelPairs, max_frames: int, progress: Progress = silent, crew: Crew = ALONE
 ) -> Statistics:
-    """Streaming, over at most max_frames frames spread over the split; one frame in memory."""
+    """Streaming, over at most max_frames frames spread over the split; one frame in memory.
+
+    A crew reads a part of them each.
+    """
     chosen = np.unique(np.linspace(0, len(source) - 1, min(max_frames, len(source))).astype(int))
     radar, target = _ChannelMoments(flags=()), _ChannelMoments(flags=(3,))
     sums, valid = np.zeros((*source.shape, 4), np.float32), np.zeros(source.shape, np.float32)
     both = Moments.of(np.zeros((0, 3)))
     occupied = total = 0.0
     empty = 0
-    for done, index in enumerate(chosen.tolist()):
+    own = crew.share(chosen.tolist())
+    for done, index in enumerate(own):
         example = source.example(index, None)
         counts = [radar.add(example["radar"]), target.add(example["target"])]
         empty += 0 in counts
@@ -232,11 +239,21 @@ def channel_statistics(
             sums[where, channel] += example["target"][where, channel]
         valid += known
         both = both.merge(_common(example["radar"], example["target"]))
-        progress(done + 1, len(chosen))
-    means = target.result()[0]
+        progress(done + 1, len(own))
+    parts = crew.gather((radar, target, both, np.array([occupied, total, empty])))
+    radars, targets, commons, counted = zip(*parts, strict=True)
+    radar, target, both = _merged(radars), _merged(targets), _merged(commons)
+    occupied, total, empty = np.sum(counted, axis=0).tolist()
+    sums, valid = crew.add([sums, valid])
+    mean, scale = radar.result()
+    means, scales = target.result()
     prior = _prior(sums, valid, len(chosen), means)
     line = _line(both, float(means[1]))
-    return Statistics(*radar.result(), *target.result(), occupied / total, empty, prior, line)
+    return Statistics(mean, scale, means, scales, occupied / total, int(empty), prior, line)
+
+
+def _merged(parts: Iterable[Any]) -> Any:
+    return functools.reduce(lambda one, other: one.merge(other), parts)
 
 
 def _prior(sums: np.ndarray, valid: np.ndarray, frames: int, means: np.ndarray) -> np.ndarray:
@@ -273,6 +290,12 @@ class _ChannelMoments:
         self.has_flag = bool(flags)
         for c in flags:
             del self.values[c]
+
+    def merge(self, other: Self) -> Self:
+        """Of the volumes of both."""
+        found = copy.copy(self)
+        found.values = {c: one.merge(other.values[c]) for c, one in self.values.items()}
+        return found
 
     def add(self, volume: np.ndarray) -> int:
         """Adds (D, H, W, 4); returns how many voxels are occupied."""

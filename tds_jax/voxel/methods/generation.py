@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.config import Config
-from tds_jax.engine import metrics
+from tds_jax.engine import metrics, processes
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
 from tds_jax.nn.noise import key_of
@@ -168,4 +168,5 @@ def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str, dtype:
     """Latents of a split's targets, computed in dtype where they are not yet."""
     with progress_bar(f"encoding the {split} split") as progress:
         digest = f"{data.contents(split)} {data.shape} {dtype}"
-        return latents.cached(data.cache / "latents", model, data.pairs(split), digest, progress)
+        given = data.cache / "latents", model, data.pairs(split), digest, progress
+        return latents.cached(*given, processes.crew())

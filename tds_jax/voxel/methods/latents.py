@@ -1,5 +1,6 @@
 """Latents of a trained autoencoder: computed once, kept on disk, read by index."""
 
+import collections
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from tds_jax.data.crew import ALONE, Crew
 from tds_jax.data.statistics import Moments, streamed_moments
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import split
@@ -18,26 +20,45 @@ from tds_jax.voxel.methods.model import ScaledAutoencoder
 
 
 def cached(
-    folder: Path, model: ScaledAutoencoder, pairs: VoxelPairs, digest: str, progress: Progress
+    folder: Path,
+    model: ScaledAutoencoder,
+    pairs: VoxelPairs,
+    digest: str,
+    progress: Progress,
+    crew: Crew = ALONE,
 ) -> Path:
     """A .npy of (frames, d, h, w, C) f32: the latents of the targets of `pairs`, in order.
 
     The file's name is of the weights and of digest, which must tell the pairs; an existing one is
-    taken as it is. It appears under its name only when whole; one frame is in memory at a time.
+    taken as it is. It appears under its name only when whole; few frames are in memory at a time. A
+    crew encodes a part of them each.
     """
     path = folder / f"{fingerprint(model, digest)}.npy"
-    if path.exists():
+    if all(crew.gather(path.exists())):
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    encode = _encoder(model)
-    shape = model.network.latent_shape((len(pairs), *pairs.shape, 4))
+    writes = crew.seeing(folder).first
+    encode, frames = _encoder(model), range(len(pairs))
+
+    def encoded(index: int) -> bytes:
+        progress(index + 1, len(pairs))
+        return encode(pairs.example(index, None)["target"]).tobytes()
+
+    made = (one for some in crew.rounds(frames, encoded) for one in some.values())
+    if writes:
+        _write(path, model.network.latent_shape((len(pairs), *pairs.shape, 4)), made)
+    else:
+        collections.deque(made, maxlen=0)
+    crew.gather(None)  # it is there
+    return path
+
+
+def _write(path: Path, shape: tuple[int, ...], frames: Iterable[bytes]) -> None:
     with whole_file(path) as temporary, temporary.open("wb") as file:
         layout = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, layout)
-        for index in range(len(pairs)):
-            file.write(encode(pairs.example(index, None)["target"]).tobytes())
-            progress(index + 1, len(pairs))
-    return path
+        for frame in frames:
+            file.write(frame)
 
 
 def _encoder(model: ScaledAutoencoder) -> Callable[[np.ndarray], np.ndarray]:

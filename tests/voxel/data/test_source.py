@@ -9,6 +9,7 @@ import pytest
 
 from tds_jax.data.pipeline import Loader
 from tds_jax.errors import UserError
+from tds_jax.progress import silent
 from tds_jax.voxel.data.augment import Augment
 from tds_jax.voxel.data.resize import Geometry, Grid
 from tds_jax.voxel.data.source import (
@@ -19,6 +20,7 @@ from tds_jax.voxel.data.source import (
     split_frames,
 )
 from tds_jax.voxel.data.volumes import VolumeFiles, find_scenes, write_npz
+from tests.data.crews import together
 from tests.voxel.files import SHAPE, make_volume, write_scene, write_scenes
 
 OFF = Augment(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -178,6 +180,15 @@ def test_statistics_are_those_of_occupied_voxels(tmp_path):
     np.testing.assert_allclose(found.prior[valid > 0, 2], doppler, rtol=1e-5)
     np.testing.assert_array_equal(found.prior[valid == 0, 2], found.target_mean[2])
     np.testing.assert_array_equal(found.prior[~here, 1], found.target_mean[1])
+
+
+def test_statistics_by_several_are_those_by_one_even_if_one_has_no_frame(tmp_path):
+    write_scenes(tmp_path, count=1, frames=3)
+    source = open_pairs(tmp_path)
+    alone = dataclasses.asdict(channel_statistics(source, 100))
+    for found in together(4, lambda crew: channel_statistics(source, 100, silent, crew)):
+        for name, value in dataclasses.asdict(found).items():
+            np.testing.assert_allclose(value, alone[name], rtol=1e-5)  # f32 sums of 3 frames
 
 
 def test_statistics_of_some_frames_and_of_empty_ones(tmp_path):
