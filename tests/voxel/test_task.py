@@ -663,6 +663,18 @@ def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided
     assert kept[2].all()  # looks on validation are of the model as it samples
 
 
+def test_what_the_one_answer_says_already_is_not_learned(guided):
+    method, batch = guided
+    model = SimpleNamespace(
+        data=0.5, scaled=lambda latent: 3 * latent, anchor=lambda radar: jnp.float32(3.0),
+        condition=lambda radar: radar[:, :, ::2, ::2, :2],
+        denoise=lambda condition: lambda x, sigma: 0 * x,
+    )  # fmt: skip
+    assert method.loss(model, batch, train=False)[0].sum == 0  # latents are 1 everywhere
+    model.anchor = lambda radar: jnp.float32(0.0)
+    assert method.loss(model, batch, train=False)[0].sum > 0
+
+
 @pytest.mark.parametrize("method_of", [generation.Diffusion, Distillation])
 def test_draws_are_examples_with_keys_of_their_own(guided, method_of):
     config, batch = guided[0]._config, guided[1]
