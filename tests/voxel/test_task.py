@@ -634,10 +634,12 @@ def test_guidance_goes_on_from_what_is_likely_without_a_condition(guided):
     model.guidance = 1.0
     np.testing.assert_allclose(LatentDenoiser.guided(model, condition)(x, jnp.ones(3)), 1 + 5.0)
     asked = SimpleNamespace(
-        condition=lambda radar: radar, guided=lambda condition: lambda x, sigma: 0 * x + 3.0
+        condition=lambda radar: radar,
+        guided=lambda condition: lambda x, sigma: 0 * x + 3.0,
+        anchor=lambda radar: 2.0 * radar[:, :, ::2, ::2, :2],
     )
     drawn = generation.sampler(method._config, asked, batch)(1)
-    np.testing.assert_allclose(drawn, 3.0, rtol=1e-5)
+    np.testing.assert_allclose(drawn, 3.0 + 2.0, rtol=1e-5)  # around the one answer to ones
 
 
 def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided):
@@ -650,7 +652,7 @@ def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided
 
     model = SimpleNamespace(
         data=0.5, scaled=lambda latent: latent, denoise=denoise,
-        condition=lambda radar: jnp.ones((len(radar), 4, 4, 4, 2)),
+        condition=lambda radar: jnp.ones((len(radar), 4, 4, 4, 2)), anchor=lambda radar: 0.0,
     )  # fmt: skip
     method.loss(model, batch, train=True)
     method.loss(model, batch | {"key": batch["key"][::-1]}, train=True)
@@ -659,6 +661,18 @@ def test_some_examples_learn_without_their_condition_chosen_by_their_keys(guided
     assert set(kept[0].min(axis=1)) == set(kept[0].max(axis=1)) == {0.0, 1.0}
     np.testing.assert_array_equal(kept[1], kept[0][::-1])
     assert kept[2].all()  # looks on validation are of the model as it samples
+
+
+def test_what_the_one_answer_says_already_is_not_learned(guided):
+    method, batch = guided
+    model = SimpleNamespace(
+        data=0.5, scaled=lambda latent: 3 * latent, anchor=lambda radar: jnp.float32(3.0),
+        condition=lambda radar: radar[:, :, ::2, ::2, :2],
+        denoise=lambda condition: lambda x, sigma: 0 * x,
+    )  # fmt: skip
+    assert method.loss(model, batch, train=False)[0].sum == 0  # latents are 1 everywhere
+    model.anchor = lambda radar: jnp.float32(0.0)
+    assert method.loss(model, batch, train=False)[0].sum > 0
 
 
 @pytest.mark.parametrize("method_of", [generation.Diffusion, Distillation])
@@ -672,7 +686,7 @@ def test_draws_are_examples_with_keys_of_their_own(guided, method_of):
 
     model = SimpleNamespace(
         data=0.5, scaled=lambda latent: latent, denoise=told, guided=told, network=told,
-        condition=lambda radar: radar[:, :, ::2, ::2, :2],
+        condition=lambda radar: radar[:, :, ::2, ::2, :2], anchor=lambda radar: 0.0,
     )  # fmt: skip
     model.teacher, model.student = model, lambda: model
     several = method_of(replaced(config, dataclasses.replace(config.model, draws=3)))

@@ -57,7 +57,7 @@ class Distillation:
         keys, clean, seen, known = generation.repeated(
             draws,
             batch["key"],
-            teacher.scaled(batch["latent"]),
+            teacher.scaled(batch["latent"]) - teacher.anchor(batch["radar"]),
             student.condition(batch["radar"]),
             teacher.condition(batch["radar"]),
         )
@@ -91,9 +91,11 @@ class Distillation:
         jump = self.jump(student, student.condition(batch["radar"]))
         names = [f"{count}_step{'s' * (count > 1)}" for count in jumps[:-1]] + [MODEL, TEACHER]
         teacher = generation.sampler(self._config, model.teacher, batch)
+        anchor = student.anchor(batch["radar"])
 
         def one(draw: jax.Array) -> jax.Array:
-            latents = [self._sample(jump, batch, count, draw) for count in jumps] + [teacher(draw)]
+            latents = [anchor + self._sample(jump, batch, count, draw) for count in jumps]
+            latents.append(teacher(draw))
             # Decoded together: a decoder is compiled once, not once for each.
             return student.decode(jnp.concatenate(latents))
 

@@ -72,8 +72,9 @@ class Diffusion:
         Validation draws them, too: from keys that stay the same from one look to the next.
         """
         draws = self._config.model.draws
+        open_to_it = model.scaled(batch["latent"]) - model.anchor(batch["radar"])
         keys, clean, condition = repeated(
-            draws, batch["key"], model.scaled(batch["latent"]), model.condition(batch["radar"])
+            draws, batch["key"], open_to_it, model.condition(batch["radar"])
         )
         sigma = self._levels.draw(keys)
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
@@ -101,9 +102,9 @@ def sampler(
     """draw -> scaled latents given a batch's radar, from noise of the examples' keys."""
     denoise = model.guided(model.condition(batch["radar"]))
     levels = build.levels(config.model).grid(config.model.sampler_steps)
-    shape = latent_shape(config, batch)
-    return lambda draw: diffusion.sample(
-        denoise, diffusion.noise(batch["key"], draw, shape), levels
+    shape, anchor = latent_shape(config, batch), model.anchor(batch["radar"])
+    return lambda draw: (
+        anchor + diffusion.sample(denoise, diffusion.noise(batch["key"], draw, shape), levels)
     )
 
 

@@ -18,6 +18,7 @@ from tds_jax.voxel.networks.perceptual import FeatureNet
 from tds_jax.voxel.networks.unet import UNet
 
 SETTING = "model.name"
+FULL = 0.5  # probability above which a cell of the one answer counts as occupied
 
 
 def normalized(volume: jax.Array, by: Normalizer) -> jax.Array:
@@ -97,9 +98,9 @@ class LatentDenoiser(Module):
 
     The radar has an encoder of its own, trained with the U-Net: the autoencoder's has only ever
     seen targets. Latents are brought to mean 0 and standard deviation `data` by `latent`, fitted on
-    the train split. autoencoder: frozen; it takes no part in training. direct: one answer to the
-    radar, frozen, that the encoder sees beside it; or None. guidance: how far samples go from what
-    is likely at all to what the radar says, 1 = as likely as it is.
+    the train split. autoencoder: frozen. direct: one answer to the radar, frozen, that the encoder
+    sees beside it, and around whose own latent (`anchor`) samples lie; or None. guidance: how far
+    samples go from what is likely at all to what the radar says, 1 = as likely as it is.
     """
 
     def __init__(
@@ -140,6 +141,19 @@ class LatentDenoiser(Module):
             likely = self.direct.around.target(said) * said[..., :1]
             seen = jnp.concatenate([seen, likely.astype(seen.dtype)], axis=-1)
         return self.encoder(seen).astype(jnp.float32)
+
+    def anchor(self, radar: jax.Array) -> jax.Array:
+        """Raw radar -> scaled latent of the one answer to it, (B, d, h, w, C); 0 without one.
+
+        What is denoised is the difference from it, so that a network that has learned nothing yet
+        repeats the answer. Its cells are full or empty, as the autoencoder has seen them.
+        """
+        if self.direct is None:
+            return jnp.zeros(())
+        said = self.direct.volume(radar)
+        full = (said[..., :1] > FULL).astype(said.dtype)
+        cells = jnp.concatenate([full, said[..., 1:] * full], axis=-1)
+        return jax.lax.stop_gradient(self.scaled(self.autoencoder.latent(cells)))
 
     def network(self, condition: jax.Array) -> diffusion.Denoise:
         """The U-Net with its condition; to be put between `diffusion.mix` factors."""
