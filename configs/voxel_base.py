@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
     config.model.autoencoder = ""  # workdir of a trained autoencoder of the settings above
     config.model.teacher = ""  # workdir of a trained diffusion, for 'consistency'
     config.model.direct = ""  # workdir of a trained 'direct' that a diffusion sees; '' = none
+    config.model.anchored = (
+        False  # True: a diffusion learns how its samples differ from that answer
+    )
     config.model.direct_width = 16  # channels of the first level of the U-Net of 'direct'
     config.model.direct_multipliers = (1, 2, 4)  # its levels, as unet_multipliers
     config.model.condition_channels = 4  # of the radar's latents

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.model.name = "diffusion"
     config.model.autoencoder = "runs/voxel_ultra"
     config.model.direct = "runs/voxel_direct"
+    config.model.anchored = True
     config.model.condition_channels = 8
     config.model.condition_base = 16
     config.model.unet_multipliers = (1, 2)

@@ -50,6 +50,7 @@ class VoxelModelConfig(Settings, group="model"):
     autoencoder: str
     teacher: str
     direct: str
+    anchored: bool
     direct_width: int = field(metadata=at_least(2))
     direct_multipliers: tuple[int, ...]
     condition_channels: int = field(metadata=at_least(1))
@@ -94,6 +95,11 @@ class VoxelModelConfig(Settings, group="model"):
         self._require_unet("width", "unet_multipliers")
         if self.direct or self.name == DIRECT:
             self._require_unet("direct_width", "direct_multipliers")
+        require(
+            bool(self.direct) or not self.anchored or self.name not in GENERATORS,
+            "model.anchored=True needs the one answer that samples lie around; name the workdir of "
+            "a trained configs/voxel_direct.py as model.direct, or use model.anchored=False",
+        )
         require(
             self.guidance == 1 or self.guidance_dropout > 0 or self.name != "diffusion",
             f"model.guidance={self.guidance} needs estimates without a condition, which are not "
@@ -235,13 +241,13 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
 
     decoder_chunk meant nothing here. The U-Net had one head before their number was a setting; of
     an autoencoder's run the number means nothing, and it is the original's. A diffusion saw the
-    radar alone and always, and an example with one noise. One file of volumes that could not be
-    read ended a run.
+    radar alone and always, and an example with one noise; samples lay around no answer. One file of
+    volumes that could not be read ended a run.
     """
     memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
     model = values["model"]
     heads = {"unet_heads": 1 if model["name"] in GENERATORS else ATTENTION_HEADS}
-    direct = {"direct": "", "direct_width": 16, "direct_multipliers": (1, 2, 4)}
+    direct = {"direct": "", "anchored": False, "direct_width": 16, "direct_multipliers": (1, 2, 4)}
     guidance = {"draws": 1, "guidance_dropout": 0.0, "guidance": 1.0}
     data = {"max_bad_files": 0, "source": "", "sweeps": 1} | values["data"]
     return values | {"memory": memory, "model": heads | direct | guidance | model, "data": data}

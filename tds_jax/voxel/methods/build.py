@@ -153,6 +153,7 @@ def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:
         answer(config, rngs) if model.direct else None,
         data=model.sigma_data,
         guidance=model.guidance,
+        anchored=model.anchored,
     )
 
 

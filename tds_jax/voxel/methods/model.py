@@ -99,8 +99,9 @@ class LatentDenoiser(Module):
     The radar has an encoder of its own, trained with the U-Net: the autoencoder's has only ever
     seen targets. Latents are brought to mean 0 and standard deviation `data` by `latent`, fitted on
     the train split. autoencoder: frozen. direct: one answer to the radar, frozen, that the encoder
-    sees beside it, and around whose own latent (`anchor`) samples lie; or None. guidance: how far
-    samples go from what is likely at all to what the radar says, 1 = as likely as it is.
+    sees beside it; or None. anchored: samples lie around that answer's own latent, see `anchor`.
+    guidance: how far samples go from what is likely at all to what the radar says, 1 = as likely as
+    it is.
     """
 
     def __init__(
@@ -112,8 +113,9 @@ class LatentDenoiser(Module):
         *,
         data: float,
         guidance: float,
+        anchored: bool,
     ) -> None:
-        self.data, self.guidance = data, guidance
+        self.data, self.guidance, self.anchored = data, guidance, anchored
         self.direct = nnx.data(freeze(direct) if direct else None)
         self.radar = Normalizer(CHANNELS)
         self.encoder = encoder
@@ -143,12 +145,12 @@ class LatentDenoiser(Module):
         return self.encoder(seen).astype(jnp.float32)
 
     def anchor(self, radar: jax.Array) -> jax.Array:
-        """Raw radar -> scaled latent of the one answer to it, (B, d, h, w, C); 0 without one.
+        """Raw radar -> scaled latent of the one answer to it, (B, d, h, w, C); 0 if not anchored.
 
         What is denoised is the difference from it, so that a network that has learned nothing yet
         repeats the answer. Its cells are full or empty, as the autoencoder has seen them.
         """
-        if self.direct is None:
+        if self.direct is None or not self.anchored:
             return jnp.zeros(())
         said = self.direct.volume(radar)
         full = (said[..., :1] > FULL).astype(said.dtype)

@@ -20,6 +20,7 @@ from tds_jax.voxel.methods.model import Answer, LatentDenoiser, ScaledAutoencode
 AUTOENCODER_SETTINGS = ("base", "multipliers", "blocks", "attention", "latent_channels", "codes")
 UNET_SETTINGS = (
     "direct",
+    "anchored",
     "direct_width",
     "direct_multipliers",
     "condition_channels",
