@@ -46,7 +46,8 @@ def shapes(values, variables):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_gives_a_training_state_without_data(name):
     values = PRESETS[name].get_config()
-    values.data.crop = (0, 0)  # of the preset's own grid
+    values.data.crop = (0, 0)  # of the preset's own grid, as is:
+    values.model.local_wide = ()
     task, state = shapes(values, list(values.data.variables))
     assert all(leaf.size for leaf in jax.tree.leaves(state.params))
     spec = task.batch_spec(task.config.optim.micro_batch)
