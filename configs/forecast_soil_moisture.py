@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
     # Also of it: the inputs averaged over blocks of 5 x 5 cells, so many rows and columns of blocks
     # around, such as (5, 9); () = none.
     config.model.local_wide = ()
-    # Of prior 'linear': whether its weights change from row to row and column to column of the grid.
+    # Of prior 'linear': whether its weights change from row to row and column to column of a grid.
     config.model.local_place = False
     # Also of it: blocks of train days that are left out in turn. On them each lead chooses its
     # ridge, of 1 to 100 times local_ridge, all choose how many mixtures of leads there are, and the
