@@ -31,9 +31,9 @@ def get_config() -> ConfigDict:
     config.model.guidance_dropout = 0.1
     config.model.sampler_steps = 10
     config.optim.accumulate = 1
-    config.optim.steps = 100
+    config.optim.steps = 300
     config.optim.ema_decay = 0.99
-    config.eval.every = 100
+    config.eval.every = 150
     config.eval.batch_size = 8
     config.eval.samples = 4
     config.data.augment_noise = 0.2

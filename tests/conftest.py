@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     """Tracing makes objects by the million, whose cycles Python looks for among all that modules
-    hold: that took 7 % of a test's time. Now it leaves these out, and looks less often."""
+    hold. Here it leaves these out, and looks less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
