@@ -7,8 +7,8 @@
 measured 890 MiB on the host. Record and test split are those of forecast_air_temperature: 137
 forecasts, every cell alike. RMSE in K of the middle over leads 1-10 3.335 ± 0.003, a day ahead
 1.673 ± 0.002; CRPS 1.568 ± 0.004. One linear map of 5 x 5 cells and 2 days 3.428, 2.171 and, as a
-normal distribution, 1.604; given the same hours 3.369 and 1.702; damped persistence 3.471, 2.405 and
-1.627.
+normal distribution, 1.604; given the same hours 3.369 and 1.702; damped persistence 3.471, 2.405
+and 1.627.
 
 The prior is the damped persistence and a ridge regression on 9 x 9 cells of the last two days, of
 their values at 12 and 18 UTC, on the cell's means of 10 and 20 days, on blocks far around, and on

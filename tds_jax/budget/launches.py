@@ -11,6 +11,7 @@ from collections.abc import Iterator
 _COMPUTATION = re.compile(r"^(ENTRY )?%([\w.\-]+) \(")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(r"(?:body|to_apply)=%([\w.\-]+)")
+_FUSED = re.compile(r" fusion\(.* calls=%([\w.\-]+)")
 
 # Views, names and the ends of what was started elsewhere.
 _NOTHING = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"}
@@ -21,10 +22,10 @@ def launches(program: str) -> int:
     return sum(times for _, _, times in walked(program))
 
 
-def walked(program: str) -> Iterator[tuple[str, str, int]]:
+def walked(program: str, fused: bool = False) -> Iterator[tuple[str, str, int]]:
     """(operation, its line, how often it is started) in one run of an optimised program.
 
-    A loop whose turns are not known counts one turn.
+    A loop whose turns are not known counts one turn. fused: after a fusion, what is in it.
     """
     bodies, entry = _computations(program)
 
@@ -38,6 +39,8 @@ def walked(program: str) -> Iterator[tuple[str, str, int]]:
                 yield from walk(called[1], times * (int(turns[1]) if turns else 1))
             elif operation not in _NOTHING and not operation.endswith("-done"):
                 yield operation, line, times
+                if fused and (inside := _FUSED.search(line)):
+                    yield from walk(inside[1], times)
 
     return walk(entry, 1)
 

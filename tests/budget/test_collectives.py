@@ -51,3 +51,21 @@ ENTRY %main (p: f32[64]) -> f32[128] {
 """
     gathered, scattered, reduced = 4 * 128 / 2, 2 * 32 * 2 / 2, 2 * 4 * 128 / 2
     assert moved(text, 2) == gathered + scattered + reduced
+
+
+def test_what_is_sent_in_steps_inside_other_work_is_sent_once():
+    text = """
+%begin (p: f32[64]) -> f32[128] {
+  ROOT %g.1 = f32[128]{0} all-gather(%p), channel_id=3, dimensions={0}
+}
+%beside (q: f32[128]) -> f32[128] {
+  %g.2 = f32[128]{0} all-gather(%q), channel_id=3, dimensions={0}
+  ROOT %r = f32[32]{0} all-reduce(%q), channel_id=4
+}
+ENTRY %main (p: f32[64]) -> f32[128] {
+  %f = f32[128]{0} fusion(%p), kind=kCustom, calls=%begin
+  ROOT %h = f32[128]{0} fusion(%f), kind=kOutput, calls=%beside, metadata={}
+}
+"""
+    gathered, reduced = 4 * 128 / 2, 2 * 4 * 32 / 2
+    assert moved(text, 2) == gathered + reduced
