@@ -136,7 +136,7 @@ def step_by_step(decoder, features, carry, keys):
     ("kind", "output", "chunk"),
     [
         ("lstm", "position", 0),
-        ("lstm", "velocity", 4),
+        pytest.param("lstm", "velocity", 4, marks=pytest.mark.long),
         ("lstm", "hybrid", 3),
         pytest.param("mlp", "position", 0, marks=pytest.mark.long),
         pytest.param("mlp", "velocity", 4, marks=pytest.mark.long),
