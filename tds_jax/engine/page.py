@@ -24,7 +24,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
 td { overflow-wrap: anywhere; } tr.bold { font-weight: 600; background: #f2f6fb; }
-img { max-width: 100%; } figure { margin: 1rem 0; } figcaption { color: #666; }
+img { max-width: 100%; } figure { margin: 1rem 0; } figcaption { font-weight: 600; }
 iframe { width: 100%; height: 42rem; border: 0; }
 .words td:first-child { white-space: nowrap; } td { vertical-align: top; }
 .note { color: #555; } nav a { margin-right: 1rem; } .wide { overflow-x: auto; }
@@ -92,7 +92,7 @@ def _figures(place: Path) -> list[str]:
     """Every picture, film and page, in the file itself."""
     found = sorted(path for path in (place / "plots").glob("*") if path.suffix in SHOWN)
     shown = (
-        f"<figure>{_shown(path)}<figcaption>{_text(path.stem)}</figcaption></figure>"
+        f"<figure><figcaption>{_text(path.name)}</figcaption>{_shown(path)}</figure>"
         for path in found
     )
     return [_heading("figures"), *shown]

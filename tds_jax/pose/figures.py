@@ -58,26 +58,32 @@ def _chosen(trace: Trace, names: Sequence[str]) -> list[int]:
     return list(range(min(PANELS, len(spread))))
 
 
+def _gaps(weight: np.ndarray) -> np.ndarray:
+    """Where a line through rows (T,) that count has none: from the row before one to that after."""
+    return np.convolve(weight == 0, np.ones(3), "same") > 0
+
+
 def draw_angles(path: Path, trace: Trace, names: Sequence[str], rate_hz: float, where: str) -> None:
     """Predicted over true angles in degrees, grey where no label is valid. names: of the
     joints. where: of what."""
     joints = _chosen(trace, names)
     seconds = np.arange(len(trace.target)) / rate_hz
     truth = np.where(trace.weight[:, None] > 0, trace.target, np.nan)
+    gaps = _gaps(trace.weight)
     figure = new_figure(9, 1.5 * len(joints))
     axes = figure.subplots(len(joints), 1, sharex=True, squeeze=False)
     for axis, j in zip(axes[:, 0], joints, strict=True):
         axis.plot(seconds, np.degrees(truth[:, j]), color="0.2", lw=1.6, label="true")
         axis.plot(seconds, np.degrees(trace.poses[:, j]), color="C1", lw=1.2, label="predicted")
         axis.fill_between(
-            seconds, 0, 1, where=trace.weight == 0, transform=axis.get_xaxis_transform(),
+            seconds, 0, 1, where=gaps, transform=axis.get_xaxis_transform(),
             color="0.9", lw=0, label="no valid label",
         )  # fmt: skip
         axis.set_ylabel(f"{names[j]}\n[°]")
         axis.grid(alpha=0.3)
         axis.margins(x=0)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    shown = slice(None) if (trace.weight == 0).any() else slice(2)
+    shown = slice(None) if gaps.any() else slice(2)
     figure.legend(handles[shown], labels[shown], loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(f"joint angles, {where}")
     axes[-1, 0].set_xlabel("seconds from the window's first label")

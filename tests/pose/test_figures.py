@@ -140,3 +140,8 @@ def test_a_hand_is_drawn_at_labelled_moments_with_the_distance_of_its_landmarks(
     assert gap[0] > 5 > 0 == gap[1]  # mm
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
     assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF8")
+
+
+def test_a_gap_is_grey_as_far_as_the_line_has_none():
+    weight = np.array([1, 1, 0, 1, 1, 1, 0, 0], np.float32)
+    np.testing.assert_array_equal(figures._gaps(weight), [0, 1, 1, 1, 0, 1, 1, 1])
