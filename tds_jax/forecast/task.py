@@ -16,12 +16,11 @@ from flax import nnx
 from tds_jax.config import Config
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import below
-from tds_jax.data.longitudes import is_global
 from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import NoSplitError
-from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
+from tds_jax.forecast.asked import goes_around, require_fit
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.ensemble import fair_crps
 from tds_jax.forecast.fields import open_fields
@@ -32,7 +31,6 @@ from tds_jax.forecast.metrics import Errors
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
 from tds_jax.forecast.own_fields import own_fields
-from tds_jax.forecast.prior import BLOCK
 from tds_jax.forecast.recorded import grid_words, packed, unpacked, west_of
 from tds_jax.forecast.windows import (
     ForecastWindows,
@@ -70,40 +68,7 @@ class ForecastTask:
             known = of_data | {name: known[name] for name in set(known) - {"units", "grid"}}
         lists = {name: tuple(known.get(name, ())) for name in ("variables", "units")}
         self.recorded = ForecastInputs(**known | lists)
-        require(
-            not (config.model.land_only and any(data.crop)),
-            f"data.crop={data.crop} moves the cells that model.land_only=True counts; use (0, 0)",
-        )
-        require(
-            not config.model.periodic or (self._is_global() and not any(data.crop)),
-            f"model.periodic=True needs whole maps around the globe, but the fields have "
-            f"{self.recorded.width} columns, {self.recorded.grid}, and data.crop is {data.crop}",
-        )
-        require(
-            not (config.model.local_place and config.model.periodic),
-            "model.local_place=True counts columns from west to east, but with model.periodic=True "
-            "there is no first; use one of them",
-        )
-        require(
-            not self.dropout or (config.model.dropout > 0 and config.model.name != "convlstm"),
-            f"eval.dropout=True draws from dropout, but model.name={config.model.name} with "
-            f"model.dropout={config.model.dropout} has none; set one that it has, or use "
-            "model.noise",
-        )
-        cells = self.recorded.height, self.recorded.width
-        far = [BLOCK * (size // 2) for size in config.model.local_wide]
-        require(
-            all(reach < size for reach, size in zip(far, cells, strict=False)),
-            f"model.local_wide={config.model.local_wide} reaches {far} cells, beyond any of a grid "
-            f"of {cells[0]} x {cells[1]}; use fewer blocks",
-        )
-        for name in ("local_days", "local_means"):
-            days = getattr(config.model, name)
-            longest = max(days, default=0) if isinstance(days, tuple) else days
-            require(
-                longest <= data.input_days,
-                f"model.{name}={days} is more than data.input_days={data.input_days}; lower it",
-            )
+        require_fit(config, self.recorded)
 
     @functools.cached_property
     def _folder(self) -> str:
@@ -163,11 +128,6 @@ class ForecastTask:
             ],
             "seen": packed(land),
         }
-
-    def _is_global(self) -> bool:
-        """Whether the recorded columns go around the globe."""
-        first, last = self.recorded.grid.rpartition("lon ")[2].split("..")
-        return is_global(np.linspace(float(first), float(last), self.recorded.width))
 
     def grid_of(self, fields: Fields) -> tuple[int, int, str]:
         """Rows, columns and axes of fields, to compare with those recorded."""
@@ -358,7 +318,7 @@ class ForecastTask:
         norms = model.name.startswith("cnn3d_lstm") and model.norm == "batch"
         split = optim.batch_norm_warning(" (model.norm=group is exact)")
         said = [*self.fields.unusable, *self.fields.notes]
-        if self._is_global() and not (model.periodic or any(self.config.data.crop)):
+        if goes_around(self.recorded) and not (model.periodic or any(self.config.data.crop)):
             said.append(
                 "the columns go around the globe, but the network takes them for a strip; "
                 "model.periodic=True lets weather pass its edges"
