@@ -85,10 +85,10 @@ def index_folder(
     require_same(crew, root, names, before.names[:asked])
     names, entries, todo = before.names, before.entries, [*before.todo]
     warnings, saved = [*before.warnings], time.monotonic()
-    done = itertools.count()
+    done, total = itertools.count(), len(crew.share(todo))
 
     def scanned(i: int) -> Entry:
-        progress(next(done), len(crew.share(todo)), names[i])
+        progress(next(done), total, names[i])
         return _entry(files, os.path.join(root, names[i]), layout, before.todo[i])
 
     try:

@@ -94,10 +94,10 @@ def _looked(
     looks, warnings = crew.by_first(lambda: _kept_of(root, asked, cache))
     require_same(crew, root, [*asked], [*looks])
     todo = [path for path, look in looks.items() if look is None]
-    done = itertools.count()
+    done, total = itertools.count(), len(crew.share(todo))
 
     def look(path: str) -> Look:
-        progress(next(done), len(crew.share(todo)), os.path.relpath(path, root))
+        progress(next(done), total, os.path.relpath(path, root))
         return _look(files, path, asked[path])
 
     for made in crew.rounds(todo, look):
