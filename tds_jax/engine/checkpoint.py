@@ -81,6 +81,7 @@ class Checkpoints:
         closing = contextlib.ExitStack()
         place = closing.enter_context(_plainly_named(folder.absolute(), read_only))
         only_news()
+        processes.connect()  # Orbax's managers meet through it
         best = policies.BestN(
             get_metric_fn=lambda m: m[SCORE],
             reverse=True,

@@ -32,6 +32,7 @@ COUNTED = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
 ADDED = 2**22  # entries that are sent at once
 
 _together = False
+_connected = False
 _peers: Peers | None = None  # like JAX's own engine, one for each process
 
 
@@ -191,10 +192,36 @@ def _added(arrays: list[np.ndarray]) -> list[np.ndarray]:
     return [_sum(array) for array in arrays] if _peers else arrays
 
 
+def connect() -> None:
+    """Opens the devices' network between all processes, once; each waits here for the last.
+
+    Elsewhere its first use would open it, and that of CPUs gives up after 30 s on one that comes
+    later: a process may compile for minutes what another finds on disk.
+    """
+    global _connected
+    if _peers is None or _connected:
+        return
+    gather(None)
+    import jax
+    from jax.experimental import multihost_utils
+
+    from tds_jax.engine import sharding
+
+    with jax.transfer_guard("allow"):  # a network of one device each, and one of all
+        multihost_utils.process_allgather(np.zeros(1, np.uint32))
+        mesh = sharding.all_devices()
+        rows = jax.make_array_from_callback(
+            (mesh.size,), sharding.batch_sharding(mesh), lambda place: np.zeros(1, np.uint32)
+        )
+        jax.block_until_ready(sharding.everywhere(rows, mesh))
+    _connected = True
+
+
 def _sum(array: np.ndarray) -> np.ndarray:
     import jax
     from jax.experimental import multihost_utils
 
+    connect()
     flat = array.reshape(-1).copy()
     with jax.transfer_guard("allow"):
         for start in range(0, flat.size, ADDED):

@@ -11,6 +11,7 @@ from tds_jax.budget import giving_way
 from tds_jax.budget.memory import Exhausted
 from tds_jax.engine import loop, meeting, processes, sharding, workdir
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.checkpoint import Checkpoints
 from tds_jax.engine.peers import Left
 from tds_jax.errors import UserError
 from tests.engine import toy
@@ -52,6 +53,22 @@ def test_two_processes_stopped_through_one_and_continued_by_one_equal_one(tmp_pa
     assert toy.relative(trained(both), whole) < ROUNDING
     for ours, theirs in zip(scores(both), scores(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(theirs, rel=ROUNDING)
+
+
+@pytest.mark.long
+def test_a_process_that_compiles_for_longer_than_a_network_waits_is_waited_for(tmp_path):
+    found = ended(peers(tmp_path, 2, to=1, at=60, what="late"))
+    assert [status for status, *_ in found] == [0, 0], found
+
+
+def test_processes_meet_before_orbax_lets_them(tmp_path, monkeypatch):
+    alone, met = OneOf(0, 2), []
+    monkeypatch.setattr(alone, "ask", lambda value, of: met.append(set(tmp_path.iterdir())) or [])
+    monkeypatch.setattr(processes, "_peers", alone)
+    monkeypatch.setattr(processes, "_connected", False)
+    for name in ("one", "two"):
+        Checkpoints.open(tmp_path / name, keep=1).close()
+    assert met == [set()]
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,9 @@ def ended(started, seconds=300):
 
 def main():
     """Trains. at: step -> what happens to process `to` there, to all without one: a signal's name,
-    'error', or 'memory', which runs out at that call. 'score': of its own, ever better."""
+    'error', or 'memory', which runs out at that call. 'score': of its own, ever better. 'late': it
+    comes to the training `at` seconds after the others."""
+    import jax
     from absl import flags
 
     from tds_jax import cli
@@ -101,6 +104,9 @@ def main():
         program.Program.evaluate = content
 
     def fit(config):
+        jax.devices()  # for which JAX lets all come; nothing later
+        if what == "late":
+            time.sleep(asked["at"])
         task = toy.ToyTask(**asked.get("task", {}))
         return loop.fit(Blueprint(task, config), folder, [Harm()])
 
