@@ -13,6 +13,7 @@ REMEDY = "lower optim.learning_rate, or raise optim.warmup_steps"
 
 UNITS = {"_m_s": "m/s", "_mm": "mm", "_rad": "rad", "_deg": "°", "_m": "m"}  # by ends of names
 ERRORS = ("rmse", "mae", "mse")  # begin names of what should be small, as all that has a unit
+TARGETS, SQUARED = "unit of the target", "its unit squared"
 STYLES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 SHOWN = 4  # baselines, in the report's order
 
@@ -78,6 +79,14 @@ def _unit(name: str) -> str:
     return next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
 
 
+def _label(name: str, names: Sequence[str]) -> str:
+    """The unit of a panel's axis: of 'mse' that of its root squared, of errors without one in their
+    names the target's; '' for what has none."""
+    if name == "mse":
+        return next((f"{_unit(n)}²" for n in names if n.startswith("rmse_") and _unit(n)), SQUARED)
+    return _unit(name) or TARGETS * name.startswith(ERRORS)
+
+
 def _best(workdir: Path, lines: Sequence[Line]) -> int | None:
     """The step with the best score on `val`; None without scores."""
     path = workdir / "config.json"
@@ -137,12 +146,13 @@ def draw_curves(workdir: Path) -> Path | None:
             if name in known:
                 axis.axhline(known[name], label=baseline, color="0.4", lw=1, ls=STYLES[i])
         if best is not None:
-            axis.axvline(best, color="C2", lw=1, alpha=0.7, label="best")
+            axis.axvline(best, color="C2", lw=1, alpha=0.7, label="best on val")
         for split, found in curves.items():
             for other, steps, values in found:
                 if other == name:
                     axis.plot(steps, values, label=split, marker="." if len(steps) < 30 else None)
-        axis.set(title=name, xlabel="step", ylabel=_unit(name))
+        axis.set(title=name, xlabel="update", ylabel=_label(name, names))
+        axis.locator_params(axis="x", nbins=6, integer=True)
         axis.grid(alpha=0.3)
         shown |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
     for axis in list(axes.flat)[len(names) :]:
