@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.doors import ROOT, environment
+from tests.doors import OPTIMISED, ROOT, environment
 
 PAGE = (ROOT / "docs" / "start.md").read_text()
 BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -24,7 +24,8 @@ def run(words, folder):
     few += STREETS if few and "--config=voxel" in words[3] else ()
     return subprocess.run(
         [sys.executable, *words[1:], *few],
-        cwd=folder, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True,
+        cwd=folder, env=environment(PYTHONPATH=str(ROOT), **OPTIMISED),
+        capture_output=True, text=True,
     )  # fmt: skip
 
 

@@ -164,7 +164,8 @@ class Report:
         lines, every = sum(len(g.rows) for g in grids), sum(r.split == split for r in self.rows)
         tables = f"{len(grids)} more table{'s' * (len(grids) > 1)}"
         return (
-            f"{tables} of {lines} lines in report.html: {'; '.join(g.title for g in grids)}. "
+            f"{tables} of {lines} line{'s' * (lines > 1)} in report.html: "
+            f"{'; '.join(grid.title for grid in grids)}. "
             f"All {every:,} rows in report_{split}.csv"
         )
 

@@ -157,6 +157,7 @@ def test_emg_in_another_unit_ends_a_stream_with_one_line(base, tmp_path, monkeyp
     for rows in (ROWS["emg"] * 1000, ROWS["emg"][:60] / 1000):
         with pytest.raises(UserError, match=r"--input=-: the spread of its EMG is .*; bring it to"):
             piped(monkeypatch, task, model, tmp_path / "o.csv", [rows.astype("<f4").tobytes()])
+        (tmp_path / "o.csv").unlink()
     loud = np.concatenate([ROWS["emg"][:200], 1e4 * ROWS["emg"][200:]]).astype("<f4")
     assert len(piped(monkeypatch, task, model, tmp_path / "o.csv", [loud.tobytes()])) == 82
 
