@@ -1,11 +1,12 @@
 """Learning curves of a run as one picture."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tds_jax.data import json_file
-from tds_jax.drawing import new_figure, save
+from tds_jax.drawing import legend_below, new_figure, save
 from tds_jax.engine.logs import Line, read_lines, series
 
 REPAIR = "restore it"
@@ -15,7 +16,7 @@ UNITS = {"_m_s": "m/s", "_mm": "mm", "_rad": "rad", "_deg": "°", "_m": "m"}  # 
 ERRORS = ("rmse", "mae", "mse")  # begin names of what should be small, as all that has a unit
 TARGETS, SQUARED = "unit of the target", "its unit squared"
 STYLES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
-SHOWN = 4  # baselines, in the report's order
+SHOWN = 4  # baselines: the best by the first number of the report's table
 
 LEAST_LINES = 8  # fewer tell no trend, but that a loss has grown
 GROWN = 10.0  # times the lowest line; noise does that to no mean over log.every updates
@@ -105,11 +106,19 @@ def _best(workdir: Path, lines: Sequence[Line]) -> int | None:
 def _baselines(workdir: Path) -> dict[str, dict[str, float]]:
     """'ridge on test' -> metrics, of the report of one split, `val` where there is one."""
     path = workdir / "report.json"
-    splits = json_file.read(path, REPAIR)["splits"] if path.exists() else {}
+    stored = json_file.read(path, REPAIR) if path.exists() else {"splits": {}}
+    splits = stored["splits"]
     split = next((name for name in ("val", "test") if name in splits), None)
     if split is None:
         return {}
-    found = list(splits[split]["baselines"].items())[:SHOWN]
+    first = next(iter(stored.get("shown", {}).get(split, {}).get("headline", ())), "")
+    sign = 1 if _unit(first) or first.startswith(ERRORS) else -1
+
+    def rank(one: tuple[str, Mapping[str, float | None]]) -> float:
+        value = one[1].get(first)
+        return math.inf if value is None else sign * value
+
+    found = sorted(splits[split]["baselines"].items(), key=rank)[:SHOWN]
     return {
         f"{name} on {split}": {k: v for k, v in values.items() if v is not None}
         for name, values in found
@@ -157,8 +166,6 @@ def draw_curves(workdir: Path) -> Path | None:
         shown |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
     for axis in list(axes.flat)[len(names) :]:
         axis.remove()
-    figure.legend(
-        shown.values(), shown, loc="outside lower center", ncols=2 * columns, frameon=False
-    )
+    legend_below(figure, list(shown.values()), list(shown), most=2 * columns)
     path = workdir / "plots" / "curves.png"
     return save(figure, path)
