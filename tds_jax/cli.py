@@ -264,17 +264,25 @@ def _meant(word: str) -> str:
     """The flags and settings of this door that a word may stand for, and where all of them are."""
     names = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
     known = {name: [f"--{name}"] for name in names}  # what may be written -> flags
-    if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
-        for group, values in flags.FLAGS["config"].value.to_dict().items():
-            for name in values if isinstance(values, dict) else ():
-                for written in (name, f"{group}.{name}"):
-                    known.setdefault(written, []).append(f"--config.{group}.{name}")
-            known.setdefault(group, []).append(
-                f"--config.{group}" + ".NAME" * isinstance(values, dict)
-            )
+    for group, values in _loaded_config().items():
+        for name in values if isinstance(values, dict) else ():
+            for written in (name, f"{group}.{name}"):
+                known.setdefault(written, []).append(f"--config.{group}.{name}")
+        known.setdefault(group, []).append(f"--config.{group}" + ".NAME" * isinstance(values, dict))
     near = [word] if word in known else difflib.get_close_matches(word, known, 1, cutoff=0.7)
     meant = [flag for each in near for flag in known[each]]
     return f"did you mean {' or '.join(meant)}? See" if meant else "see"
+
+
+def _loaded_config() -> dict[str, Any]:
+    """Nested values of --config; none where it is not given, or not there."""
+    if "config" not in flags.FLAGS:
+        return {}
+    try:
+        config = flags.FLAGS["config"].value
+    except OSError:  # ml_collections says now that it could not load the file
+        return {}
+    return config.to_dict() if config is not None else {}
 
 
 def _config_path(argv: list[str]) -> str:

@@ -44,6 +44,11 @@ def run(*arguments, module="tds_jax.train", cwd=ROOT):
         ),
         (["--config=configs/default.py", "--optim.steps=9"], ["mean --config.optim.steps? See"]),
         (["--config=configs/default.py", "--data=emg"], ["did you mean --config.data.NAME"]),
+        (
+            ["--config=configs/none.py", "--workdr=x"],
+            ["--workdr is not", "did you mean --workdir?"],
+        ),
+        (["--workdr=x"], ["did you mean --workdir? See --help"]),
         (["--config=configs/default.py", "--qqq=9"], ["--qqq is not a flag; see --help"]),
         (["--config=configs/default.py", "--config.optim.batchsize=8"], ["batchsize"]),
         (["--config=configs/none.py"], ["configs/none.py"]),
