@@ -276,13 +276,11 @@ def _meant(word: str) -> str:
 
 def _loaded_config() -> dict[str, Any]:
     """Nested values of --config; none where it is not given, or not there."""
-    if "config" not in flags.FLAGS:
-        return {}
+    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
     try:
-        config = flags.FLAGS["config"].value
+        return config.to_dict() if config is not None else {}
     except OSError:  # ml_collections says now that it could not load the file
         return {}
-    return config.to_dict() if config is not None else {}
 
 
 def _config_path(argv: list[str]) -> str:
