@@ -51,7 +51,7 @@ class Report:
     """Rows of one or more splits.
 
     headline: the metrics of the printed table, in order. shown_groups: kinds of groups ('user' for
-    'user/…') printed there; all rows are in the files. spread_headline: metrics of the tables of
+    'user/…') with tables of their own; all rows are in the files. spread_headline: metrics of the tables of
     means and their spread. notes: lines printed below. whole: what the group 'all' is, where it is
     not all. leading: shown groups that stand before it, for they say more. verdict: lines above
     the tables. drawn: what the intervals' blocks are, such as '13 users'.
@@ -188,8 +188,8 @@ def _row(cells: Mapping[str, str]) -> Row:
 def _grids(report: Report, split: str) -> list[tuple[Grid, bool]]:
     """The tables of a split and whether a terminal, too, shows them.
 
-    First, if there is one, what leads for people; a terminal then has the first of these and the
-    whole. Ends of intervals it has never: the verdict says what comes of them.
+    First, if there is one, what leads for people. A terminal has the first of these, or means and
+    their spread, and the whole: the verdict says what comes of intervals, notes what of groups.
     """
     rows = [row for row in report.rows if row.split == split]
     whole = Grid(
@@ -206,7 +206,7 @@ def _grids(report: Report, split: str) -> list[tuple[Grid, bool]]:
     if leading:
         order, told = [*spreads, *leading, whole, *intervals, *others], [(spreads + leading)[0]]
     else:
-        order, told = [whole, *intervals, *spreads, *others], [*spreads, *others]
+        order, told = [whole, *intervals, *spreads, *others], spreads
     return [(grid, any(grid is one for one in (whole, *told))) for grid in order]
 
 

@@ -95,10 +95,14 @@ def shown(report, capsys, monkeypatch, width=80, split="test"):
 def test_the_tables_show_methods_on_everything_and_the_model_on_the_chosen_groups(
     capsys, monkeypatch
 ):
-    assert shown(REPORT, capsys, monkeypatch) == [
-        "title",
-        "all", ["method", "mse"], ["model", "0.5"], ["zero", "2"],
-        "model by user", ["user", "mse"], ["a", "0.25"],
+    found = [(grid.title, grid.columns, grid.rows) for grid in REPORT.grids("test")]
+    assert found == [
+        ("all", ["mse"], [("model", ["0.5"]), ("zero", ["2"])]),
+        ("model by user", ["mse"], [("a", ["0.25"])]),
+    ]
+    left = "1 more table of 1 line in report.html: model by user. All 5 rows in report_test.csv"
+    assert shown(REPORT, capsys, monkeypatch, 200) == [
+        "title", "all", ["method", "mse"], ["model", "0.5"], ["zero", "2"], left,
     ]  # fmt: skip
 
 
