@@ -51,10 +51,10 @@ class Report:
     """Rows of one or more splits.
 
     headline: the metrics of the printed table, in order. shown_groups: kinds of groups ('user' for
-    'user/…') with tables of their own; all rows are in the files. spread_headline: metrics of the tables of
-    means and their spread. notes: lines printed below. whole: what the group 'all' is, where it is
-    not all. leading: shown groups that stand before it, for they say more. verdict: lines above
-    the tables. drawn: what the intervals' blocks are, such as '13 users'.
+    'user/…') with tables of their own; all rows are in the files. spread_headline: metrics of the
+    tables of means and their spread. notes: lines printed below. whole: what the group 'all' is,
+    where it is not all. leading: shown groups that stand before it, for they say more. verdict:
+    lines above the tables. drawn: what the intervals' blocks are, such as '13 users'.
     """
 
     rows: list[Row]
