@@ -1,6 +1,7 @@
 """What all doors share: parse, resolve, run, and one clear line when the user can fix it."""
 
 import contextlib
+import difflib
 import errno
 import io
 import os
@@ -171,8 +172,8 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
         error = error.args[0]  # ml_collections wraps a KeyError into an AttributeError
     text = str(error.args[0] if error.args else error)
     if isinstance(error, flags.Error):
-        if unknown := re.match(r"Unknown command line flag '(\w+)'\. Did you mean: (\w+)", text):
-            return f"--{unknown[1]} is not a flag; did you mean --{unknown[2]}? See --help"
+        if isinstance(error, flags.UnrecognizedFlagError):
+            return f"--{error.flagname} is not a flag; {_meant(error.flagname)} --help"
         if missing := re.match(r"flag (--\w+)=None: .* must have a value", text):
             return f"{missing[1]} is missing; give it, see --help"
         if group := re.match(r"Flag (--config[\w.]*) is provided after", text):
@@ -257,6 +258,29 @@ def _set_allocator(preallocate: bool, fraction: float) -> None:
 def default_workdir() -> Path:
     """runs/<config file's name>, for a command line that names none."""
     return Path("runs") / Path(_config_path(sys.argv)).stem
+
+
+def _meant(word: str) -> str:
+    """The flags and settings of this door that a word may stand for, and where all of them are."""
+    names = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
+    known = {name: [f"--{name}"] for name in names}  # what may be written -> flags
+    for group, values in _loaded_config().items():
+        for name in values if isinstance(values, dict) else ():
+            for written in (name, f"{group}.{name}"):
+                known.setdefault(written, []).append(f"--config.{group}.{name}")
+        known.setdefault(group, []).append(f"--config.{group}" + ".NAME" * isinstance(values, dict))
+    near = [word] if word in known else difflib.get_close_matches(word, known, 1, cutoff=0.7)
+    meant = [flag for each in near for flag in known[each]]
+    return f"did you mean {' or '.join(meant)}? See" if meant else "see"
+
+
+def _loaded_config() -> dict[str, Any]:
+    """Nested values of --config; none where it is not given, or not there."""
+    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    try:
+        return config.to_dict() if config is not None else {}
+    except OSError:  # ml_collections says now that it could not load the file
+        return {}
 
 
 def _config_path(argv: list[str]) -> str:

@@ -2,7 +2,8 @@
 
     python -m tds_jax.predict --workdir=runs/a --input=FILE_OR_DIR --output=FILE_OR_DIR
 
-Each file is one stretch, whatever its length; memory does not grow with it. With --stream, where a
+Each file is one stretch, whatever its length; memory does not grow with it. What is there already
+is replaced with --overwrite alone. With --stream, where a
 task offers it, predictions are made as samples come: a file is played at its own rate into the
 same kind of file; --input=- reads stdin, one sample's channels after another as little-endian
 f32, --input=lsl:NAME a stream of the Lab Streaming Layer (extra `lsl`). Of both, lines of CSV are
@@ -26,6 +27,7 @@ def main() -> None:
     from tds_jax.engine.blueprint import Blueprint
 
     folder, source, target = (getattr(flags.FLAGS, n) for n in ("workdir", "input", "output"))
+    overwrite = flags.FLAGS.overwrite
     config = cli.resolve(workdir.read_config(Path(folder)))
     if flags.FLAGS.stream and not tasks.offers("stream", config.task):
         raise UserError(f"--stream is not offered for task {config.task!r}; leave it out")
@@ -39,9 +41,9 @@ def main() -> None:
         model = tasks.job("calibrate", config.task)(task, model, flags.FLAGS.calibrate)
         made = {**made, "calibrated_on": Path(flags.FLAGS.calibrate).name}
     if flags.FLAGS.stream:
-        print(job(task, model, source, target, made), file=sys.stderr)
+        print(job(task, model, source, target, made, overwrite), file=sys.stderr)
         return
-    written = job(task, model, Path(source), Path(target), Path(folder), made)
+    written = job(task, model, Path(source), Path(target), Path(folder), made, overwrite)
     print(f"written: {len(written)} file{'s' * (len(written) != 1)}, the last is {written[-1]}")
 
 
@@ -50,6 +52,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("input", None, "File of data, or folder of them.", required=True)
     flags.DEFINE_string("output", None, "File to write, or folder if input is one.", required=True)
+    flags.DEFINE_bool("overwrite", False, "Replace predictions that are there already.")
     flags.DEFINE_bool("stream", False, "Predict as samples come, and say how late.")
     flags.DEFINE_string("calibrate", "", "Recording of the user, which makes the model theirs.")
     cli.launch(main, functools.partial(jobs.define_of_workdir, "predict", "stream"))

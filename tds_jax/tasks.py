@@ -101,10 +101,12 @@ class Domain(NamedTuple):
       evaluate(task, model, split, workdir, keep) -> Report of model and baselines; what was fitted
         before is read from a workdir (the run's, or for other data a folder in it). keep: what is
         fitted now stays there, and figures go into its folder plots/
-      predict(task, model, source, target, workdir, made) -> files written, for a file or a folder;
-        each says the names and values of `made`: of which model it is
+      predict(task, model, source, target, workdir, made, overwrite) -> files written, for a file or
+        a folder; each says the names and values of `made`: of which model it is. overwrite: may
+        replace what is at their places, which is a UserError else
       export(task, model, target) -> a line on the file, which runs without the project
-      stream(task, model, source, target, made) -> a line on latency; from a file or '-' (stdin)
+      stream(task, model, source, target, made, overwrite) -> a line on latency; from a file or
+        '-' (stdin)
       answer(task, model, workdir) -> a function of arrays that gives what predict writes
       follow(task, model, **options) -> a function of the next samples that gives what they complete
       calibrate(task, model, x, **options) -> the model, made a user's own by a file or an array

@@ -38,6 +38,18 @@ def run(*arguments, module="tds_jax.train", cwd=ROOT):
     ("arguments", "words"),
     [
         (["--config=configs/default.py", "--confg=3"], ["--confg is not a flag", "--config? See"]),
+        (
+            ["--config=configs/default.py", "--stepps=9"],
+            ["flag; did you mean --config.optim.steps? "],
+        ),
+        (["--config=configs/default.py", "--optim.steps=9"], ["mean --config.optim.steps? See"]),
+        (["--config=configs/default.py", "--data=emg"], ["did you mean --config.data.NAME"]),
+        (
+            ["--config=configs/none.py", "--workdr=x"],
+            ["--workdr is not", "did you mean --workdir?"],
+        ),
+        (["--workdr=x"], ["did you mean --workdir? See --help"]),
+        (["--config=configs/default.py", "--qqq=9"], ["--qqq is not a flag; see --help"]),
         (["--config=configs/default.py", "--config.optim.batchsize=8"], ["batchsize"]),
         (["--config=configs/none.py"], ["configs/none.py"]),
         (["--config=configs/default.py", "--config.optim.steps=many"], ["steps", "many"]),

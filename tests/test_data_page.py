@@ -12,7 +12,7 @@ import pytest
 
 from tds_jax import tasks
 from tds_jax.voxel.data.volumes import KINDS, VolumeFiles, find_scenes
-from tests.doors import ROOT, environment
+from tests.doors import OPTIMISED, ROOT, environment
 
 PAGE = (ROOT / "docs" / "data.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -113,7 +113,8 @@ def test_what_is_written_can_be_trained_on(written, words):
         job.run(written / given["input"], written / given["output"], nothing)
     done = subprocess.run(
         [sys.executable, *words[1:], *FEW],
-        cwd=written, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True,
+        cwd=written, env=environment(PYTHONPATH=str(ROOT), **OPTIMISED),
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "30/30" in done.stdout

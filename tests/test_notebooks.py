@@ -8,6 +8,7 @@ import pytest
 
 from tests.doors import ROOT
 
+pytestmark = pytest.mark.optimised
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 LARGEST = 600_000  # bytes: text, and a figure or two
 STEPS = "25"  # more than the updates over which the configs warm up

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tds_jax.data.order import by_number
-from tds_jax.errors import UserError
+from tds_jax.errors import UserError, some
 from tds_jax.fields import require_folder
 
 
@@ -41,6 +41,17 @@ def pair_files(
                 f"{path} and {places[place].name} would both go to {place}; rename or remove one"
             )
     return pairs
+
+
+def require_new(places: Sequence[Path], overwrite: bool) -> None:
+    """Raises UserError where something is at any of the places, unless it may be replaced."""
+    there = [place for place in places if place.exists()]
+    if there and not overwrite:
+        are, them = ("is", "it") if len(there) == 1 else ("are", "them")
+        raise UserError(
+            f"{some(there)} {are} there already; name another --output, or replace {them} with "
+            "--overwrite"
+        )
 
 
 def require_file(source: Path, target: Path) -> None:

@@ -1,11 +1,12 @@
 """Learning curves of a run as one picture."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tds_jax.data import json_file
-from tds_jax.drawing import new_figure, save
+from tds_jax.drawing import legend_below, new_figure, save
 from tds_jax.engine.logs import Line, read_lines, series
 
 REPAIR = "restore it"
@@ -13,8 +14,9 @@ REMEDY = "lower optim.learning_rate, or raise optim.warmup_steps"
 
 UNITS = {"_m_s": "m/s", "_mm": "mm", "_rad": "rad", "_deg": "°", "_m": "m"}  # by ends of names
 ERRORS = ("rmse", "mae", "mse")  # begin names of what should be small, as all that has a unit
+TARGETS, SQUARED = "unit of the target", "its unit squared"
 STYLES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
-SHOWN = 4  # baselines, in the report's order
+SHOWN = 4  # baselines: the best by the first number of the report's table
 
 LEAST_LINES = 8  # fewer tell no trend, but that a loss has grown
 GROWN = 10.0  # times the lowest line; noise does that to no mean over log.every updates
@@ -78,6 +80,14 @@ def _unit(name: str) -> str:
     return next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
 
 
+def _label(name: str, names: Sequence[str]) -> str:
+    """The unit of a panel's axis: of 'mse' that of its root squared, of errors without one in their
+    names the target's; '' for what has none."""
+    if name == "mse":
+        return next((f"{_unit(n)}²" for n in names if n.startswith("rmse_") and _unit(n)), SQUARED)
+    return _unit(name) or TARGETS * name.startswith(ERRORS)
+
+
 def _best(workdir: Path, lines: Sequence[Line]) -> int | None:
     """The step with the best score on `val`; None without scores."""
     path = workdir / "config.json"
@@ -96,11 +106,19 @@ def _best(workdir: Path, lines: Sequence[Line]) -> int | None:
 def _baselines(workdir: Path) -> dict[str, dict[str, float]]:
     """'ridge on test' -> metrics, of the report of one split, `val` where there is one."""
     path = workdir / "report.json"
-    splits = json_file.read(path, REPAIR)["splits"] if path.exists() else {}
+    stored = json_file.read(path, REPAIR) if path.exists() else {"splits": {}}
+    splits = stored["splits"]
     split = next((name for name in ("val", "test") if name in splits), None)
     if split is None:
         return {}
-    found = list(splits[split]["baselines"].items())[:SHOWN]
+    first = next(iter(stored.get("shown", {}).get(split, {}).get("headline", ())), "")
+    sign = 1 if _unit(first) or first.startswith(ERRORS) else -1
+
+    def rank(one: tuple[str, Mapping[str, float | None]]) -> float:
+        value = one[1].get(first)
+        return math.inf if value is None else sign * value
+
+    found = sorted(splits[split]["baselines"].items(), key=rank)[:SHOWN]
     return {
         f"{name} on {split}": {k: v for k, v in values.items() if v is not None}
         for name, values in found
@@ -137,18 +155,17 @@ def draw_curves(workdir: Path) -> Path | None:
             if name in known:
                 axis.axhline(known[name], label=baseline, color="0.4", lw=1, ls=STYLES[i])
         if best is not None:
-            axis.axvline(best, color="C2", lw=1, alpha=0.7, label="best")
+            axis.axvline(best, color="C2", lw=1, alpha=0.7, label="best on val")
         for split, found in curves.items():
             for other, steps, values in found:
                 if other == name:
                     axis.plot(steps, values, label=split, marker="." if len(steps) < 30 else None)
-        axis.set(title=name, xlabel="step", ylabel=_unit(name))
+        axis.set(title=name, xlabel="update", ylabel=_label(name, names))
+        axis.locator_params(axis="x", nbins=6, integer=True)
         axis.grid(alpha=0.3)
         shown |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
     for axis in list(axes.flat)[len(names) :]:
         axis.remove()
-    figure.legend(
-        shown.values(), shown, loc="outside lower center", ncols=2 * columns, frameon=False
-    )
+    legend_below(figure, list(shown.values()), list(shown), most=2 * columns)
     path = workdir / "plots" / "curves.png"
     return save(figure, path)

@@ -51,10 +51,10 @@ class Report:
     """Rows of one or more splits.
 
     headline: the metrics of the printed table, in order. shown_groups: kinds of groups ('user' for
-    'user/…') printed there; all rows are in the files. spread_headline: metrics of the tables of
-    means and their spread. notes: lines printed below. whole: what the group 'all' is, where it is
-    not all. leading: shown groups that stand before it, for they say more. verdict: lines above
-    the tables. drawn: what the intervals' blocks are, such as '13 users'.
+    'user/…') with tables of their own; all rows are in the files. spread_headline: metrics of the
+    tables of means and their spread. notes: lines printed below. whole: what the group 'all' is,
+    where it is not all. leading: shown groups that stand before it, for they say more. verdict:
+    lines above the tables. drawn: what the intervals' blocks are, such as '13 users'.
     """
 
     rows: list[Row]
@@ -128,7 +128,7 @@ class Report:
 
     def grids(self, split: str) -> list[Grid]:
         """The tables of a split, not yet so wide as anything."""
-        return _grids(self, split)
+        return [grid for grid, _ in _grids(self, split)]
 
     def table(self, split: str = "", title: str = "") -> Tables:
         """Every method on the whole split; below, the model alone on the shown groups.
@@ -144,17 +144,30 @@ class Report:
         return Tables(Grid(title, "method", names, named, bold=MODEL))
 
     def show(self, split: str, title: str) -> None:
-        """Prints tables that fit the terminal, and the notes."""
+        """Prints the tables that say most and fit the terminal, what is left, and the notes."""
         console = table_console()
         console.print(title, markup=False)
         for line in self.verdict:
             console.print(line, markup=False, highlight=False)
-        for grid in self.grids(split):
+        grids = _grids(self, split)
+        for grid in (grid for grid, told in grids if told):
             console.print(grid.title, markup=False)
             for table in grid.tables(console.width):
                 console.print(table)
+        if left := [grid for grid, told in grids if not told]:
+            console.print(self._left(split, left), markup=False, highlight=False)
         for note in self.notes:
             console.print(f"note: {note}", markup=False, highlight=False)
+
+    def _left(self, split: str, grids: Sequence[Grid]) -> str:
+        """A line on what is not printed, and where it is."""
+        lines, every = sum(len(g.rows) for g in grids), sum(r.split == split for r in self.rows)
+        tables = f"{len(grids)} more table{'s' * (len(grids) > 1)}"
+        return (
+            f"{tables} of {lines} line{'s' * (lines > 1)} in report.html: "
+            f"{'; '.join(grid.title for grid in grids)}. "
+            f"All {every:,} rows in report_{split}.csv"
+        )
 
     def _is_shown(self, row: Row, split: str) -> bool:
         of_model = row.method == MODEL and row.group.split("/")[0] in self.shown_groups
@@ -172,8 +185,12 @@ def _row(cells: Mapping[str, str]) -> Row:
     return Row(**texts, value=value, spread=spread, count=count, low=low, high=high)
 
 
-def _grids(report: Report, split: str) -> list[Grid]:
-    """What is shown of a split: first, if there is one, what `leads` for people."""
+def _grids(report: Report, split: str) -> list[tuple[Grid, bool]]:
+    """The tables of a split and whether a terminal, too, shows them.
+
+    First, if there is one, what leads for people. A terminal has the first of these, or means and
+    their spread, and the whole: the verdict says what comes of intervals, notes what of groups.
+    """
     rows = [row for row in report.rows if row.split == split]
     whole = Grid(
         report.whole,
@@ -187,8 +204,10 @@ def _grids(report: Report, split: str) -> list[Grid]:
     spreads = [grid for metric in report.spread_headline if (grid := _spread(report, metric, rows))]
     others = [grid for grid in groups.values() if grid.rows]
     if leading:
-        return [*spreads, *leading, whole, *intervals, *others]
-    return [whole, *intervals, *spreads, *others]
+        order, told = [*spreads, *leading, whole, *intervals, *others], [(spreads + leading)[0]]
+    else:
+        order, told = [whole, *intervals, *spreads, *others], spreads
+    return [(grid, any(grid is one for one in (whole, *told))) for grid in order]
 
 
 def _intervals(report: Report, rows: Iterable[Row]) -> Grid:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.data.gridded_write import AXES, EPOCH, grid_file, require_place, time_axis
-from tds_jax.data.places import make_folder_for
+from tds_jax.data.places import make_folder_for, require_new
 from tds_jax.engine import processes
 from tds_jax.engine.history import UNTOLD, Made
 from tds_jax.engine.step import Batch, compiled
@@ -49,9 +49,10 @@ class Predict:
         target: Path,
         workdir: Path | None = None,
         made: Made = UNTOLD,
+        overwrite: bool = False,
     ) -> list[Path]:
         """See `predict`."""
-        return predict(task, model, source, target, workdir, made, self.lead)
+        return predict(task, model, source, target, workdir, made, self.lead, overwrite)
 
 
 def predict(
@@ -62,6 +63,7 @@ def predict(
     workdir: Path | None = None,
     made: Made = UNTOLD,
     lead: int = 0,
+    overwrite: bool = False,
 ) -> list[Path]:
     """A file with the target over (time, prediction_timedelta, latitude, longitude).
 
@@ -74,6 +76,7 @@ def predict(
     order and values, turned to the run's longitudes; cells without land in either are NaN. A cell
     that an input day lacks counts as usual there. UserError, after all is written, if a file could
     not be read. workdir: the run's; nothing in it is needed. made: attributes of the file.
+    overwrite: replace what is at the target, which is refused else, before anything is computed.
     """
     require_ending("--output", target, (".nc", ".nc4", ".zarr"))
     if not processes.first():  # it is one file
@@ -82,6 +85,7 @@ def predict(
     fields = task.open(str(source))
     last = require_forecasts(task, fields, f"--input={source}")
     require_place(source, target)
+    require_new([target], overwrite)
     make_folder_for(target)
     with progress_bar("predicting") as progress:
         blocks = forecasts(task, model, Runner(task, model), fields, last, leads)

@@ -123,11 +123,12 @@ def evaluate(
     drawn, each = windows.blocks(found, members[ALL], source.table)
     rows = _rows(split, found, source.table, task.joint_names, members)
     rows = intervals.Resampled.of(each).rows(rows)
-    verdict = intervals.verdict(rows, JUDGED)
+    verdict: tuple[str, ...] = ()  # as the tables: what says more stands first
     for group in _kinds(members):
         each = windows.blocks(found, members[group], source.table)[1]
         rows = intervals.Resampled.of(_angles(each)).rows(rows, group)
         verdict += intervals.verdict(rows, JUDGED_UNSEEN, group)
+    verdict += intervals.verdict(rows, JUDGED)
     notes = (
         _notes(task, fitted)
         + blocks.note(drawn, source.table)

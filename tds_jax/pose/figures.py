@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tds_jax.drawing import new_figure, save
+from tds_jax.drawing import legend_below, new_figure, save
 from tds_jax.engine.report import ALL, MODEL, Report
 from tds_jax.pose.joints import fingers
 
@@ -132,7 +132,7 @@ def draw_methods(path: Path, report: Report, split: str) -> None:
     figure.suptitle(f"{split}: {'mean ± SD over users' if over else 'all rows pooled'}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     columns = int(size[0] / 1.5)  # entries of up to 1.5 inches
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    legend_below(figure, handles, labels, most=columns)
     save(figure, path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from tds_jax.data.places import pair_files
+from tds_jax.data.places import pair_files, require_new
 from tds_jax.data.session_files import HDF5
 from tds_jax.engine.history import UNTOLD, Made
 from tds_jax.engine.stopping import StopError
@@ -38,9 +38,20 @@ class Play:
     realtime: bool = option(True, "--norealtime: play a recording as fast as possible.")
 
     def run(
-        self, task: PoseTask, model: nnx.Module, source: str, target: str, made: Made = UNTOLD
+        self,
+        task: PoseTask,
+        model: nnx.Module,
+        source: str,
+        target: str,
+        made: Made = UNTOLD,
+        overwrite: bool = False,
     ) -> str:
-        """A line about speed and delay; see `play_live` and `play_file`."""
+        """A line about speed and delay; see `play_live` and `play_file`.
+
+        overwrite: replace a file that is at the target, which is refused else.
+        """
+        if not leaving.is_live(target) and not Path(target).is_dir():
+            require_new([Path(target)], overwrite)
         if arriving.is_live(source):
             return play_live(task, model, source, target, self.initial_pose or None, made)
         if leaving.is_live(target):

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.data.hdf5_write import write_prediction
-from tds_jax.data.places import make_folder_for, pair_files
+from tds_jax.data.places import make_folder_for, pair_files, require_new
 from tds_jax.data.session_files import HDF5
 from tds_jax.engine import processes
 from tds_jax.engine.history import UNTOLD, Made
@@ -41,6 +41,7 @@ def predict(
     target: Path,
     workdir: Path | None = None,
     made: Made = UNTOLD,
+    overwrite: bool = False,
 ) -> list[Path]:
     """HDF5 in, HDF5 out: `prediction/{time, joint_angles}` at the input's rate, saying `made`.
 
@@ -48,7 +49,8 @@ def predict(
     NaN where no prediction exists: before the model's left context is filled, and where the EMG
     is not finite. Each file is written beside its place and renamed when whole. A file of a folder
     that cannot be predicted is named and ends in a UserError when all others are written.
-    workdir: the run's; nothing in it is needed.
+    workdir: the run's; nothing in it is needed. overwrite: replace what is at a file's place, which
+    is refused else, before anything is computed.
     """
     if not source.is_dir():
         require_ending("--output", target, HDF5)
@@ -60,6 +62,8 @@ def predict(
     ]
     if not pairs:
         raise UserError(f"--input={source} holds no {' or '.join(SUFFIXES)} file of a recording")
+    require_new([place for _, place in pairs], overwrite)
+    processes.gather(None)  # nothing is written before all have looked
     run, left_out = runner(task, model), []
     with progress_bar("predicting") as progress:
         own = processes.share(pairs)

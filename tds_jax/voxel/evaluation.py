@@ -122,6 +122,7 @@ def evaluate(
         HEADLINE,
         SHOWN_GROUPS,
         notes=_notes(thresholds),
+        leading=SHOWN_GROUPS,
         verdict=verdicts,
         drawn=drawn,
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from tds_jax.data.places import make_folder_for, pair_files
+from tds_jax.data.places import make_folder_for, pair_files, require_new
 from tds_jax.data.seeds import key_data
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine import processes
@@ -63,6 +63,7 @@ class Predict:
         target: Path,
         workdir: Path | None = None,
         made: Made = UNTOLD,
+        overwrite: bool = False,
     ) -> list[Path]:
         """Predictions on the model's grid for a file or all of a folder, of a scene or of scenes.
 
@@ -73,12 +74,15 @@ class Predict:
         channel 0; as .ply or .pcd (by the ending of `target`, or `format`) their centres. Noise is
         a function of the volume alone: neither of its name nor of its folder. `made` is written as
         arrays of .npz, and comments of the others. UserError after all is written, if a file was
-        left out.
+        left out. overwrite: replace what is at a prediction's place, which is refused else, before
+        anything is computed.
         """
         if not source.is_dir() and source.suffix.lower() != STORE:  # of which a folder is made
             require_ending("--output", target, (".npz", *POINTS))
         samples, lost = self._samples(task, source, target)
         arriving.require_apart(samples)
+        require_new([goal for *_, goal in samples], overwrite)
+        processes.gather(None)  # nothing is written before all have looked
         total = len(samples) + len(lost)
         are_clouds = [arriving.is_cloud(Path(one.source.path)) for one in samples]
         if not all(are_clouds):

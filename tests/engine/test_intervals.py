@@ -103,14 +103,17 @@ def test_a_baseline_that_wins_is_named_first_and_a_close_race_is_called_one():
     assert verdict(rows("mse", np.nan, 1.5, -0.5, 1.5), {"mse": False}) == ()
 
 
-def test_verdict_and_intervals_are_shown(capsys, monkeypatch):
+def test_the_verdict_is_shown_and_where_the_intervals_are(capsys, monkeypatch):
     rows = [dataclasses.replace(row("model", 0.5), low=0.4, high=0.6), row("zero", 2.0)]
     report = Report(rows, ("mse",), (), verdict=("who wins",), drawn="7 users")
-    assert shown(report, capsys, monkeypatch) == [
+    title = "95 % intervals, 7 users drawn again and again"
+    assert shown(report, capsys, monkeypatch, 200) == [
         "title", "who wins",
         "all", ["method", "mse"], ["model", "0.5"], ["zero", "2"],
-        "95 % intervals, 7 users drawn again and again", ["method", "mse"], ["model", "0.4..0.6"],
+        f"1 more table of 1 line in report.html: {title}. All 2 rows in report_test.csv",
     ]  # fmt: skip
+    grid = report.grids("test")[1]
+    assert (grid.title, grid.columns, grid.rows) == (title, ["mse"], [("model", ["0.4..0.6"])])
 
 
 def test_few_blocks_are_said_to_draw_too_narrow_intervals():

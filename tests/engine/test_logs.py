@@ -179,11 +179,49 @@ def test_curves_show_the_best_step_units_and_what_baselines_reach(tmp_path, monk
     curves.draw_curves(tmp_path)
     (axis,) = drawn[0].axes
     found = {line.get_label(): line for line in axis.get_lines()}
-    assert set(found) == {"ridge on test", "best", "train", "val"}
-    assert list(found["best"].get_xdata()) == [2, 2]
+    assert set(found) == {"ridge on test", "best on val", "train", "val"}
+    assert list(found["best on val"].get_xdata()) == [2, 2]
     assert list(found["ridge on test"].get_ydata()) == [0.5, 0.5]
     assert (axis.get_title(), axis.get_ylabel()) == ("mae_rad", "rad")
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == list(found)
+
+
+@pytest.mark.parametrize(("headline", "best"), [("mae_rad", "abcd"), ("iou", "edcb")])
+def test_curves_show_the_best_baselines_by_the_first_number_of_the_table(
+    tmp_path, monkeypatch, headline, best
+):
+    """Errors are better small, others large; of rows that lack the number none is."""
+    written(tmp_path, [{"step": n, "split": "train", headline: 1.0} for n in (1, 2)])
+    values = {"e": 5.0, "none": None, "a": 1.0, "b": 2.0, "d": 4.0, "c": 3.0}
+    baselines = {name: {headline: value} for name, value in values.items()}
+    report = {
+        "splits": {"test": {"model": {}, "baselines": baselines}},
+        "shown": {"test": {"headline": [headline, "other"]}},
+    }
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    drawn = []
+    monkeypatch.setattr(curves, "save", lambda figure, path: drawn.append(figure))
+    curves.draw_curves(tmp_path)
+    labels = [line.get_label() for line in drawn[0].axes[0].get_lines()]
+    assert labels == [*(f"{name} on test" for name in best), "train"]
+
+
+def test_axes_of_curves_are_whole_updates_and_have_units_where_numbers_do(tmp_path, monkeypatch):
+    names = ("loss", "rmse_rad", "mse", "rmse", "rmse_area", "skill")
+    for shown, units in (
+        (names[:3], ["", "rad", "rad²"]),
+        (names[2:], ["its unit squared", "unit of the target", "unit of the target", ""]),
+    ):
+        folder = tmp_path / shown[0]
+        folder.mkdir()
+        lines = [{"step": n, "split": "train"} | dict.fromkeys(shown, 1.0 + n) for n in (1, 2)]
+        written(folder, lines)
+        drawn = []
+        monkeypatch.setattr(curves, "save", lambda figure, path, drawn=drawn: drawn.append(figure))
+        curves.draw_curves(folder)
+        axes = drawn[0].axes
+        assert [axis.get_ylabel() for axis in axes] == units
+        assert all(tick == int(tick) for axis in axes for tick in axis.get_xticks())
 
 
 PIPED = """

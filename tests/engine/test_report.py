@@ -95,10 +95,14 @@ def shown(report, capsys, monkeypatch, width=80, split="test"):
 def test_the_tables_show_methods_on_everything_and_the_model_on_the_chosen_groups(
     capsys, monkeypatch
 ):
-    assert shown(REPORT, capsys, monkeypatch) == [
-        "title",
-        "all", ["method", "mse"], ["model", "0.5"], ["zero", "2"],
-        "model by user", ["user", "mse"], ["a", "0.25"],
+    found = [(grid.title, grid.columns, grid.rows) for grid in REPORT.grids("test")]
+    assert found == [
+        ("all", ["mse"], [("model", ["0.5"]), ("zero", ["2"])]),
+        ("model by user", ["mse"], [("a", ["0.25"])]),
+    ]
+    left = "1 more table of 1 line in report.html: model by user. All 5 rows in report_test.csv"
+    assert shown(REPORT, capsys, monkeypatch, 200) == [
+        "title", "all", ["method", "mse"], ["model", "0.5"], ["zero", "2"], left,
     ]  # fmt: skip
 
 
@@ -111,6 +115,27 @@ def test_what_says_more_than_the_whole_stands_before_it_and_the_whole_is_called_
         "model by user", ["user", "mse"], ["a", "0.25"],
         "easy ones", ["method", "mse"], ["model", "0.5"], ["zero", "2"],
     ]  # fmt: skip
+
+
+def test_a_terminal_has_what_leads_and_the_whole_and_says_what_it_leaves_to_the_files(
+    capsys, monkeypatch
+):
+    rows = [*ROWS, *SPREADS, Row("val", "all", "model", "mse", 1.0, None, 1)]
+    rows[0] = dataclasses.replace(rows[0], low=0.4, high=0.6)
+    groups = ("user", "finger")
+    report = Report(rows, ("mse",), groups, ("deg",), leading=("user",), drawn="9 users")
+    found = shown(report, capsys, monkeypatch, 200)
+    titles = [grid.title for grid in report.grids("test")]
+    assert titles == [
+        "deg, mean ± SD per user", "model by user", "all",
+        "95 % intervals, 9 users drawn again and again", "model by finger",
+    ]  # fmt: skip
+    assert [line for line in found if line in titles] == [titles[0], titles[2]]
+    left = "; ".join([titles[1], *titles[3:]])
+    count = len(rows) - 1
+    assert found[-1] == (
+        f"3 more tables of 3 lines in report.html: {left}. All {count} rows in report_test.csv"
+    )
 
 
 def test_a_metric_no_shown_row_has_gets_no_column_and_a_missing_one_an_empty_cell(

@@ -1,5 +1,7 @@
 """Predictions are CF files that tell what they are of; exported files compute the same."""
 
+import functools
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -70,15 +72,20 @@ def test_the_file_says_what_it_is_of_as_cf_wants_it(written):
 def test_an_output_that_ends_so_is_a_zarr_store_with_the_same_content(made, written):
     task, model, source, folder = made
     known = type(task)(task.config, task.inputs())
-    for _ in range(2):  # a store that is there is replaced
-        prediction.predict(known, model, source, folder / "out.zarr", made=MADE)
+    run = functools.partial(prediction.predict, known, model, source, made=MADE)
+    run(folder / "out.zarr")
+    with pytest.raises(UserError, match=r"out\.zarr is there already; .*with --overwrite$"):
+        run(folder / "out.zarr")
+    (folder / "out.zarr" / "old").write_text("")
+    run(folder / "out.zarr", overwrite=True)  # a store that is there is replaced as a whole
+    assert not (folder / "out.zarr" / "old").exists()
     with xr.open_zarr(folder / "out.zarr", decode_timedelta=True) as found:
         xr.testing.assert_identical(found.load(), written)
     (folder / "mine").mkdir(exist_ok=True)
     (folder / "mine" / "a.txt").write_text("")
     (folder / "mine").rename(folder / "mine.zarr")
     with pytest.raises(UserError, match=r"mine\.zarr is a folder"):
-        prediction.predict(known, model, source, folder / "mine.zarr")
+        run(folder / "mine.zarr", overwrite=True)
     assert not list(folder.glob("*.tmp"))
 
 

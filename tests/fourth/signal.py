@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import LoaderConfig
+from tds_jax.data.places import require_new
 from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, Report, Row
@@ -149,8 +150,9 @@ def evaluate(task, model, split, workdir, keep):
     return Report(rows, ("mae_periods",), ())
 
 
-def predict(task, model, source, target, workdir, made):
+def predict(task, model, source, target, workdir, made, overwrite):
     """One number per row of a .npy file."""
+    require_new([Path(target)], overwrite)
     np.save(target, compiled(model, lambda model, x: model(x))(np.load(source)))
     Path(target).with_suffix(".json").write_text(json.dumps({**made}))
     return [Path(target)]

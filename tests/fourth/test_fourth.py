@@ -55,6 +55,11 @@ def test_it_predicts_files(run, tmp_path):
     np.save(tmp_path / "x.npy", np.stack([e["signal"] for e in examples]))
     io = f"--input={tmp_path / 'x.npy'}", f"--output={tmp_path / 'y.npy'}"
     assert door("predict", f"--workdir={folder}", *io).returncode == 0
+    again = door("predict", f"--workdir={folder}", *io)
+    assert again.returncode == 2
+    words = "is there already; name another --output, or replace it with --overwrite"
+    assert again.stderr == f"error: {tmp_path / 'y.npy'} {words}\n"
+    assert door("predict", f"--workdir={folder}", "--overwrite", *io).returncode == 0
     error = np.load(tmp_path / "y.npy") - np.stack([e["periods"] for e in examples])
     assert np.abs(error).mean() < 0.12  # half of what the mean of the train split is off
     told = json.loads((tmp_path / "y.json").read_text())

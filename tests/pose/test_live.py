@@ -69,6 +69,17 @@ def test_a_played_recording_is_its_prediction_in_alignment_fixed(
     assert "p99" in line
 
 
+@pytest.mark.parametrize("name", ["out.hdf5", "out.csv"])
+def test_what_is_there_is_not_played_over(base, tmp_path, monkeypatch, name):
+    task, model = task_and_model(base)
+    target = tmp_path / name
+    target.write_text("of another day")
+    source = "-" if target.suffix == ".csv" else base / "x.hdf5"
+    with pytest.raises(UserError, match=rf"{name} is there already; .*with --overwrite$"):
+        play(task, model, source, target)
+    assert target.read_text() == "of another day"
+
+
 def test_a_recording_plays_at_its_own_rate(base, tmp_path):
     write_rows(tmp_path / "short.hdf5", make_rows(100))
     task, model = task_and_model(base)
@@ -146,6 +157,7 @@ def test_emg_in_another_unit_ends_a_stream_with_one_line(base, tmp_path, monkeyp
     for rows in (ROWS["emg"] * 1000, ROWS["emg"][:60] / 1000):
         with pytest.raises(UserError, match=r"--input=-: the spread of its EMG is .*; bring it to"):
             piped(monkeypatch, task, model, tmp_path / "o.csv", [rows.astype("<f4").tobytes()])
+        (tmp_path / "o.csv").unlink()
     loud = np.concatenate([ROWS["emg"][:200], 1e4 * ROWS["emg"][200:]]).astype("<f4")
     assert len(piped(monkeypatch, task, model, tmp_path / "o.csv", [loud.tobytes()])) == 82
 

@@ -1,6 +1,7 @@
 """Laws of prediction: one stretch whatever the blocks, NaN where nothing is known, whole files."""
 
 import contextlib
+import functools
 
 import h5py
 import jax.numpy as jnp
@@ -38,10 +39,10 @@ def read(path):
 def predict(base, tmp_path, rows, name="x", **changes):
     """(task, model, time, angles) for a recording of these rows."""
     task, model = task_and_model(base, **changes)
-    source = tmp_path / f"{name}.hdf5"
+    source, target = (tmp_path / place / f"{name}.hdf5" for place in ("", "out"))
     write_rows(source, rows)
     try:
-        (written,) = prediction.predict(task, model, source, tmp_path / "out" / f"{name}.hdf5")
+        (written,) = prediction.predict(task, model, source, target, overwrite=True)
     finally:
         task.files.close()
     return task, model, *read(written)
@@ -210,6 +211,27 @@ def test_a_folder_of_recordings_keeps_its_names(base, tmp_path):
     assert {path.name for path in (tmp_path / "out" / "deep").iterdir()} == set(lengths)
     for path in written:
         assert len(read(path)[0]) == lengths[path.name]
+
+
+def test_a_prediction_that_is_there_is_replaced_only_when_told_to(base, tmp_path):
+    """Of a folder none is, where one is there: it is refused before anything is computed."""
+    task, model = task_and_model(base)
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        write_rows(tmp_path / "in" / f"{name}.hdf5", make_rows(60))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.hdf5").write_bytes(b"of another day")
+    (tmp_path / "out" / "c.hdf5").write_bytes(b"of another recording")
+    run = functools.partial(prediction.predict, task, model, tmp_path / "in", tmp_path / "out")
+    with pytest.raises(UserError, match=r"^\S+/b.hdf5 is there already; .*with --overwrite$"):
+        run()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b.hdf5", "c.hdf5"}
+    assert (tmp_path / "out" / "b.hdf5").read_bytes() == b"of another day"
+    assert len(run(overwrite=True)) == 2
+    assert len(read(tmp_path / "out" / "b.hdf5")[0]) == 60
+    assert (tmp_path / "out" / "c.hdf5").read_bytes() == b"of another recording"
+    with pytest.raises(UserError, match=r"/a.hdf5, \S+/b.hdf5 are there already; .* replace them"):
+        run()
 
 
 PLACES = {

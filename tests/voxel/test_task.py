@@ -218,6 +218,12 @@ def test_predictions_are_files_with_the_inputs_keys(place, diffusion, tmp_path, 
     made = read_volume(str(written[0]))
     assert made.shape == task.data.volume_shape
     assert (made.features[:, 0] > 0.9).all()
+    again = partial(prediction.Predict().run, task, model, folder, tmp_path / "out", tmp_path)
+    (tmp_path / "out" / "000000.npz").unlink()
+    with pytest.raises(UserError, match=r"1.npz, \S+2.npz are there already; .*--overwrite$"):
+        again()
+    assert not (tmp_path / "out" / "000000.npz").exists()
+    assert again(overwrite=True) == written
     last, target = folder / "000002.npz", tmp_path / "alone.npz"
     (alone,) = prediction.Predict().run(task, model, last, target, tmp_path)  # as in its folder
     together = read_volume(str(written[2]))
