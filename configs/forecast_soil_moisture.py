@@ -43,13 +43,15 @@ def get_config() -> ConfigDict:
     # one mean per variable | 'cell': one per cell | 'anomaly': each cell's climatology.
     config.model.normalize = "anomaly"
     config.model.harmonics = 1  # annual waves of the climatology, the baselines' too
+    # Waves of the day in it, where data.step_hours is less than 24: as many as steps can tell.
+    config.model.day_harmonics = 2
     # What the answer is added to: 'none' | 'last': the last day | 'damped': its anomaly, damped as
     # train days damp it at each lead and cell | 'linear': that, and the map below, fitted on train
     # days by least squares instead of learnt step by step.
     config.model.prior = "damped"
     # A linear map of the last `local_days` days in a square of `local_kernel` cells, added too.
     config.model.local_kernel = 5
-    config.model.local_days = 2  # 0 = none
+    config.model.local_days = 2.0  # 0 = none; as data.input_days
     # Of prior 'linear': its map also reads the target's mean anomaly over so many last days, which
     # says how far this year is from the climatology.
     config.model.local_means = ()
@@ -69,7 +71,8 @@ def get_config() -> ConfigDict:
     # What the target is never below, in the run's unit, as (0.0,) for rain: forecasts below it are
     # raised to it when they are used; training goes on where they would be. () = nothing.
     config.model.floor = ()
-    config.model.extra_inputs = ("land_mask", "day_of_year")  # also 'coordinates'
+    # Also 'coordinates' and, where data.step_hours is less than 24, 'time_of_day'.
+    config.model.extra_inputs = ("land_mask", "day_of_year")
 
     # Redone together going backward instead of kept, 0 keeps all: days of convlstm; sequences
     # (pixels of all examples) of the others' LSTM, whose convolutions then take one example at a
@@ -104,8 +107,11 @@ def get_config() -> ConfigDict:
     config.data.select = ()
     config.data.static = ()  # 'FILE:VARIABLE' maps added as inputs: soil texture, elevation
     config.data.downsample = 1  # cells per side of averaged blocks; memory / its square
-    config.data.input_days = 20  # that the model sees
-    config.data.lead_days = 10  # that it forecasts
+    # Hours in a step of the forecast: 24, or 12, 8, 6, 4, 3, 2, 1 where files have steps that make
+    # these up (means, totals of what accumulates). Settings named days stay days of time.
+    config.data.step_hours = 24
+    config.data.input_days = 20.0  # that the model sees; of finer steps also 0.5
+    config.data.lead_days = 10.0  # that it forecasts; likewise
     config.data.crop = (0, 0)  # rows, columns cut out at random in training; (0, 0) = whole grid
     config.data.split_ratio = (0.7, 0.1, 0.2)  # of the days, in order: train, val, test
     # Days that must lie between a split's first target and the split before. -1 = a whole window,

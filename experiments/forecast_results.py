@@ -4,8 +4,9 @@
         [--config=configs/forecast_air_ensemble.py] [--folder=DIR]
 
 Prints the tables of experiments/README.md: every method's RMSE and CRPS of the test split with its
-interval, by lead, and how far each baseline lies above the first seed's model. Runs that are in the
-folder already are not trained again. Minutes: those of the config for each seed, and 1.
+interval, by lead (in days, of steps finer than that in hours), and how far each baseline lies above
+the first seed's model. Runs that are in the folder already are not trained again. Minutes: those of
+the config for each seed, and 1.
 """
 
 import argparse
@@ -17,8 +18,10 @@ import numpy as np
 
 import tds_jax
 from tds_jax.engine.report import AGAINST_MODEL, ALL, MODEL, Report, Row
+from tds_jax.forecast.figures import LEAD
 
-LEADS = (1, 2, 3, 5, 7, 10)
+LEADS = (1, 2, 3, 5, 7, 10)  # shown of more than COLUMNS
+COLUMNS = 8
 METRICS = ("rmse", "crps")
 
 
@@ -33,6 +36,13 @@ def report_of(config: str, data: str | None, folder: Path, seed: int) -> Report:
 def rows_of(report: Report, metric: str) -> dict[tuple[str, str], Row]:
     """(group, method) -> row."""
     return {(row.group, row.method): row for row in report.rows if row.metric == metric}
+
+
+def leads_of(report: Report) -> list[int]:
+    """The leads that a table shows."""
+    names = (row.group.removeprefix(LEAD) for row in report.rows if row.group.startswith(LEAD))
+    every = sorted({int(name) for name in names})
+    return every if len(every) <= COLUMNS else [lead for lead in every if lead in LEADS]
 
 
 def spoken(row: Row | None, ends: bool) -> str:
@@ -51,12 +61,13 @@ def table(reports: dict[int, Report], metric: str) -> list[str]:
     rows |= {method: (first, method) for method in methods}
     if (ALL, MODEL) not in first:
         return []
+    leads = leads_of(next(iter(reports.values())))
     lines = [
-        f"| {metric} | {' | '.join(f'day {n}' for n in LEADS)} | all | above the model |",
-        "|" + "---|" * (len(LEADS) + 3),
+        f"| {metric} | {' | '.join(f'lead {n}' for n in leads)} | all | above the model |",
+        "|" + "---|" * (len(leads) + 3),
     ]
     for name, (found, method) in rows.items():
-        days = [spoken(found.get((f"lead/{n}", method)), False) for n in LEADS]
+        days = [spoken(found.get((f"{LEAD}{n}", method)), False) for n in leads]
         apart = spoken(found.get((AGAINST_MODEL, method)), True)
         lines.append(
             f"| {name} | {' | '.join(days)} | {spoken(found[ALL, method], True)} | {apart} |"

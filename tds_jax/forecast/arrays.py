@@ -22,13 +22,14 @@ class Answer:
         self._task, self._model = task, model
         self._run = prediction.Runner(task, model)
 
-    def __call__(self, fields: xr.Dataset | xr.DataArray, lead: int = 0) -> xr.Dataset:
+    def __call__(self, fields: xr.Dataset | xr.DataArray, lead: float = 0) -> xr.Dataset:
         """The run's variables over time, latitude and longitude on its grid -> the target over
         (time, prediction_timedelta, latitude, longitude), of an ensemble over
         (time, realization, …).
 
-        lead: days to forecast; on those beyond the run's own it reads its own forecasts, so its
-        target must be its only variable. 0 = as many as it was trained for.
+        lead: days to forecast, also 0.5 where steps are finer; on those beyond the run's own it
+        reads its own forecasts, so its target must be its only variable. 0 = as many as it was
+        trained for.
 
         Names, units, calendars and steps are met as in files, see the forecast README; a DataArray
         is the run's only variable. There is a forecast after every day that ends an unbroken

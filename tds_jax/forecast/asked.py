@@ -9,6 +9,7 @@ from tds_jax.data.longitudes import is_global
 from tds_jax.fields import require
 from tds_jax.forecast.config import ForecastEvalConfig, ForecastInputs
 from tds_jax.forecast.prior import BLOCK
+from tds_jax.forecast.steps import DAY_HOURS
 
 
 def goes_around(recorded: ForecastInputs) -> bool:
@@ -26,6 +27,11 @@ def require_fit(config: Config, recorded: ForecastInputs) -> None:
         not (model.local_place and model.periodic),
         "model.local_place=True counts columns from west to east, but with model.periodic=True "
         "there is no first; use one of them",
+    )
+    require(
+        "time_of_day" not in model.extra_inputs or not config.data.step.is_day,
+        "model.extra_inputs: time_of_day is the same on all days; leave it out, or use "
+        f"data.step_hours below {DAY_HOURS}",
     )
     drawn = cast(ForecastEvalConfig, config.eval).dropout
     require(
@@ -63,8 +69,9 @@ def _require_reach(config: Config, recorded: ForecastInputs) -> None:
         ("local_days", model.local_days),
         ("local_means", max(model.local_means, default=0)),
     ):
+        value = getattr(model, name)
+        said = value if isinstance(value, tuple) else f"{value:g}"
         require(
             longest <= data.input_days,
-            f"model.{name}={getattr(model, name)} is more than data.input_days={data.input_days}; "
-            "lower it",
+            f"model.{name}={said} is more than data.input_days={data.input_days:g}; lower it",
         )

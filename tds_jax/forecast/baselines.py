@@ -13,10 +13,10 @@ from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
 from tds_jax.forecast import linear
 from tds_jax.forecast.climatology import fit_climatology, fit_damping, lacks_season
+from tds_jax.forecast.cycles import cycles
 from tds_jax.forecast.day_of_year import at_phase, fit_day_of_year, fit_season
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.linear import (
-    DAYS,
     KERNEL,
     RIDGE,
     PerCell,
@@ -26,9 +26,10 @@ from tds_jax.forecast.linear import (
     cell_map,
     flat,
     leads_first,
+    reach,
     shared_map,
 )
-from tds_jax.forecast.model import waves
+from tds_jax.forecast.steps import Step
 
 LINEAR, LINEAR_INPUTS = "linear", "linear_inputs"
 NAMES = (
@@ -46,11 +47,11 @@ class Fitted(NamedTuple):
     """What baselines have learnt, f32.
 
     digest: of the fields and days. days: the first and the last of them, ISO. coefficients
-    (1 + 2K, H, W, C) and scale (C,): climatology of all variables. damping (L, H, W).
-    day_of_year (bins, H, W). linear (k, k, DAYS, L), linear_inputs (k, k, DAYS C, L), or nothing of
-    one variable, linear_cell (H, W, k² DAYS, L): weights of maps of anomalies. season (bins, H, W):
-    how far days are from the climatology, root mean square; spread_damped, spread_linear (L, H, W):
-    what these two leave, of the same days.
+    (P, H, W, C) and scale (C,): climatology of all variables. damping (L, H, W). day_of_year
+    (bins, H, W). linear (k, k, n, L) of n last days, see `linear.reach`, linear_inputs
+    (k, k, n C, L), or nothing of one variable, linear_cell (H, W, k² n, L): weights of maps of
+    anomalies. season (bins, H, W): how far days are from the climatology, root mean square;
+    spread_damped, spread_linear (L, H, W): what these two leave, of the same days.
     """
 
     digest: str
@@ -89,29 +90,33 @@ class Fitted(NamedTuple):
         return NAMES if self.linear_inputs.size else NAMES[:-1]
 
 
-def fit(fields: Fields, days: range, leads: int, harmonics: int, periodic: bool) -> Fitted:
+def fit(
+    fields: Fields, days: range, leads: int, harmonics: int, periodic: bool, daily: int = 0
+) -> Fitted:
     """All baselines of the target, in six passes over `days` (indices).
 
-    periodic: whether the linear maps go around the globe.
+    periodic: whether the linear maps go around the globe. harmonics, daily: waves of the year and
+    of the day of the climatology.
     """
-    usual = fit_climatology(fields, days, "anomaly", harmonics)
+    usual = fit_climatology(fields, days, "anomaly", harmonics, daily=daily)
     target = fields.variables.index(fields.target)
     damping = fit_damping(fields, days, usual.of([target]), leads)
     cells, count = damping.shape[1:], len(fields.variables)
-    shared = Shared(KERNEL, DAYS, 0, leads, periodic)
-    several = Shared(KERNEL, DAYS * count, 0, leads, periodic) if count > 1 else None
-    of_cell = PerCell(cells, leads, periodic)
-    for sample in linear.samples(fields, days, usual, damping, DAYS):
-        own = sample.last(DAYS, slice(target, target + 1))
+    read = reach(Step.of(fields.days))
+    shared = Shared(KERNEL, read, 0, leads, periodic)
+    several = Shared(KERNEL, read * count, 0, leads, periodic) if count > 1 else None
+    of_cell = PerCell(cells, leads, periodic, read)
+    for sample in linear.samples(fields, days, usual, damping, read):
+        own = sample.last(read, slice(target, target + 1))
         shared.add(sample, own)
         of_cell.add(sample, own)
         if several:
-            several.add(sample, sample.last(DAYS, slice(None)))
+            several.add(sample, sample.last(read, slice(None)))
     first, last = (str(fields.days[i]) for i in (days.start, days.stop - 1))
     alone = usual.of([target])
     scale = float(alone.scale.reshape(()))
     weights = shared.solve(RIDGE)
-    again = linear.samples(fields, days, usual, damping, DAYS)
+    again = linear.samples(fields, days, usual, damping, read)
     spreads = _spreads(again, weights, target, periodic)
     return Fitted(
         digest(fields, days, periodic),
@@ -134,7 +139,7 @@ def _spreads(
     """(L, H, W) root mean squares of what is left by damped persistence, and by the linear map."""
     damped = rest = count = np.zeros(())
     for sample in each:
-        own = sample.last(DAYS, slice(target, target + 1))
+        own = sample.last(weights.shape[2], slice(target, target + 1))
         left = np.where(sample.known, sample.coming - applied(weights, own, periodic), 0)
         damped, rest = damped + sample.coming**2, rest + left**2
         count = count + sample.known
@@ -154,22 +159,24 @@ def digest(fields: Fields, days: range, periodic: bool) -> str:
     return f"{fields.digest()} {contents} {kind}{around}{days.start}..{days.stop}"
 
 
-def forecasts(fitted: Fitted, batch: Batch, target: int, periodic: bool) -> dict[str, jax.Array]:
+def forecasts(
+    fitted: Fitted, batch: Batch, target: int, periodic: bool, daily: int = 0
+) -> dict[str, jax.Array]:
     """Forecasts (B, L, H, W) of every baseline, in the data's unit, for whole-grid examples.
 
     persistence repeats the last day. climatology: mean and harmonics of each cell; day_of_year: the
     smoothed mean of each time of the year. damped: the climatology plus the last day's anomaly
     times the damping of lead and cell. The linear ones add to it a map of the anomalies of the last
     days around a cell, the same for all cells, of the target or of all inputs, or each cell's own.
-    A cell that the last day lacks gets the climatology from the first four.
+    A cell that the last day lacks gets the climatology from the first four. daily: as of `fit`.
     """
     days = batch["fields"].shape[1]
     coming = batch["phase"][:, days:]
     last = batch["fields"][:, -1:, ..., target]
     known = batch["present"][:, -1:, ..., target] > 0
     coefficients, scale = fitted.coefficients[..., target], fitted.scale[target]
-    usual = _usual(coefficients, coming)
-    recent = _anomalies(fitted, batch)
+    usual = _usual(coefficients, coming, daily)
+    recent = _anomalies(fitted, batch, daily)
     own = recent[..., target : target + 1]
     damped = usual + jnp.asarray(fitted.damping)[None] * own[:, -1:, ..., 0] * scale
     found = {
@@ -205,22 +212,22 @@ def spreads(fitted: Fitted, batch: Batch) -> dict[str, jax.Array]:
     }
 
 
-def _anomalies(fitted: Fitted, batch: Batch) -> jax.Array:
-    """(B, DAYS, H, W, C) of the last days, in units of each variable's scale, 0 where missing."""
-    days = batch["fields"].shape[1]
-    last = slice(max(days - DAYS, 0), days)
+def _anomalies(fitted: Fitted, batch: Batch, daily: int) -> jax.Array:
+    """(B, n, H, W, C) of the last days, in units of each variable's scale, 0 where missing."""
+    days, read = batch["fields"].shape[1], fitted.linear.shape[2]
+    last = slice(max(days - read, 0), days)
     phase = batch["phase"][:, last]
-    centre = [_usual(c, phase) for c in np.moveaxis(fitted.coefficients, -1, 0)]
+    centre = [_usual(c, phase, daily) for c in np.moveaxis(fitted.coefficients, -1, 0)]
     away = (batch["fields"][:, last] - jnp.stack(centre, axis=-1)) / fitted.scale.reshape(
         1, 1, 1, 1, -1
     )
     known = jnp.where(batch["present"][:, last] > 0, away, 0)
     # Of a model that sees fewer days, those before are as usual.
-    return jnp.pad(known, ((0, 0), (DAYS - known.shape[1], 0), (0, 0), (0, 0), (0, 0)))
+    return jnp.pad(known, ((0, 0), (read - known.shape[1], 0), (0, 0), (0, 0), (0, 0)))
 
 
-def _usual(coefficients: np.ndarray, phase: jax.Array) -> jax.Array:
-    """(B, N, H, W) climatology at phases (B, N) of the year."""
-    ones = jnp.ones_like(phase)
-    basis = jnp.stack([ones, *waves(phase, len(coefficients))], axis=-1)
+def _usual(coefficients: np.ndarray, phase: jax.Array, daily: int) -> jax.Array:
+    """(B, N, H, W) climatology at phases of N days."""
+    ones = jnp.ones(phase.shape[:2])
+    basis = jnp.stack([ones, *cycles(phase, len(coefficients), daily)], axis=-1)
     return jnp.einsum("bnk,khw->bnhw", basis, coefficients, precision="highest")

@@ -22,6 +22,8 @@ from tds_jax.errors import UserError, some
 from tds_jax.fields import option
 from tds_jax.forecast.days import gap_lines, runs
 from tds_jax.forecast.fields import ACCUMULATED, DailyFields
+from tds_jax.forecast.steps import DAY_HOURS, Step, require_step
+from tds_jax.forecast.steps import HELP as STEP_HELP
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
@@ -40,9 +42,11 @@ class Check:
     accumulated: tuple[str, ...] = option((), ACCUMULATED)
     select: tuple[str, ...] = option((), HELP)
     land_mask: str = option("", "FILE:VARIABLE, above 0.5 on land; '' = where the target is.")
+    step_hours: int = option(DAY_HOURS, STEP_HELP, least=1)
 
     def run(self, folder: Path, progress: Progress) -> Checked:
-        """Days usable, a table, and lines on what training would refuse or suffer from."""
+        """Days or steps usable, a table, and lines on what training would refuse or suffer from."""
+        require_step(self.step_hours)
         names = find_files(folder)
         findings: Findings = {}
         headers = list(_headers(names, parse(self.select), findings))
@@ -125,7 +129,14 @@ def _daily(
 ) -> DailyFields | None:
     kind = "time"
     try:
-        fields = DailyFields(record, names, names[0], asked.accumulated, asked.land_mask)
+        fields = DailyFields(
+            record,
+            names,
+            names[0],
+            asked.accumulated,
+            asked.land_mask,
+            step=Step(asked.step_hours),
+        )
         kind = "land"
         _ = asked.land_mask and fields.land
     except UserError as error:
@@ -155,12 +166,13 @@ def _grid_summary(fields: DailyFields) -> dict[str, Any]:
     def axis(values: np.ndarray) -> str:
         return f"{values[0]:g} to {values[-1]:g} ({len(values)})"
 
+    step = Step.of(fields.days)
     units = (f"{name} ({fields.attributes[name].get('units', '?')})" for name in fields.variables)
     return {
         "variables": ", ".join(units),
         "latitude": axis(fields.lat),
         "longitude": axis(fields.lon),
-        "days": len(fields.days),
+        step.row if step.is_day else f"steps of {step.hours} h": len(fields.days),
         "first": str(fields.days[0]),
         "last": str(fields.days[-1]),
         "stretches": len(runs(fields.days)),

@@ -8,8 +8,9 @@ import numpy as np
 
 from tds_jax.data.crew import ALONE, Crew
 from tds_jax.data.grid_record import WHOLE
-from tds_jax.forecast.days import DAY, year_fraction
+from tds_jax.forecast.days import day_fraction, year_fraction
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.steps import Step
 
 BLOCK_DAYS = 8  # read at once while statistics stream
 LEAST_SPREAD = 0.05  # of a variable's typical spread: floor of the spread of a single cell
@@ -25,22 +26,22 @@ class Climatology:
 
     coefficients: (P, H, W, C) f64, or (1, 1, 1, C) where all cells share one mean. scale: (H, W, C)
     or (1, 1, C), above 0: standard deviation about the usual value. `harmonics` is the basis.
-    Cells where a variable is never there have the usual value 0.
+    Cells where a variable is never there have the usual value 0. daily: waves of the day in it.
     """
 
     coefficients: np.ndarray
     scale: np.ndarray
+    daily: int = 0
 
     def at(self, days: np.ndarray) -> np.ndarray:
-        """(n, H, W, C) f64 usual values on `days`, datetime64[D]."""
-        phase = year_fraction(days)
-        basis = harmonics(phase, (len(self.coefficients) - 1) // 2)
-        return np.tensordot(basis, self.coefficients, axes=1)
+        """(n, H, W, C) f64 usual values on `days`."""
+        annual = (len(self.coefficients) // (1 + 2 * self.daily) - 1) // 2
+        return np.tensordot(basis(days, annual, self.daily), self.coefficients, axes=1)
 
     def of(self, channels: Sequence[int]) -> "Climatology":
         """The same for some of the variables, which stay in an axis C."""
         chosen = list(channels)
-        return Climatology(self.coefficients[..., chosen], self.scale[..., chosen])
+        return Climatology(self.coefficients[..., chosen], self.scale[..., chosen], self.daily)
 
 
 def harmonics(phase: np.ndarray, count: int) -> np.ndarray:
@@ -48,6 +49,16 @@ def harmonics(phase: np.ndarray, count: int) -> np.ndarray:
     angles = 2 * np.pi * phase[:, None] * np.arange(1, count + 1)
     waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(phase), -1)
     return np.concatenate([np.ones((len(phase), 1)), waves], axis=1)
+
+
+def basis(days: np.ndarray, count: int, daily: int) -> np.ndarray:
+    """(n, (1 + 2 count)(1 + 2 daily)): annual harmonics, and each times each wave of the day, so
+    that days are not the same all year."""
+    annual = harmonics(year_fraction(days), count)
+    if not daily:
+        return annual
+    day = harmonics(day_fraction(days), daily)
+    return (day[:, :, None] * annual[:, None]).reshape(len(days), -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +71,27 @@ class _Sums:
 
 
 def fit_climatology(
-    fields: Fields, days: Sequence[int] | range, kind: str, count: int, crew: Crew = ALONE
+    fields: Fields,
+    days: Sequence[int] | range,
+    kind: str,
+    count: int,
+    crew: Crew = ALONE,
+    daily: int = 0,
 ) -> Climatology:
     """Statistics of the days with these indices; one block of days in memory at a time.
 
     kind: 'scalar': one mean and standard deviation per variable over all cells and days; 'cell':
-    one per cell; 'anomaly': `count` annual harmonics per cell by least squares, and one standard
-    deviation per variable of what they leave; no waves (coefficients of 0) where the days leave out
-    a season. Missing values carry no weight. A cell with too few days to tell the harmonics apart
-    gets the smallest ones that fit. Sums are kept in f64: 8 (P² + P + 1) bytes per cell and
-    variable with P = 1 + 2 count of 'anomaly', else P = 1. A crew reads a part of the days each.
+    one per cell; 'anomaly': `count` annual harmonics per cell by least squares, with `daily` of the
+    day, see `basis`, and one standard deviation per variable of what they leave; no annual waves
+    (coefficients of 0) where the days leave out a season. Missing values carry no weight. A cell
+    with too few days to tell the harmonics apart gets the smallest ones that fit. Sums are kept in
+    f64: 8 (P² + P + 1) bytes per cell and variable with P = (1 + 2 count)(1 + 2 daily) of
+    'anomaly', else P = 1. A crew reads a part of the days each.
     """
     asked = count if kind == "anomaly" else 0
     waves = 0 if lacks_season(fields.days[np.asarray(days)]) else asked
-    own = _sums(fields, days[crew.span(len(days))], waves)
+    daily = daily if kind == "anomaly" else 0
+    own = _sums(fields, days[crew.span(len(days))], waves, daily)
     sums = _Sums(*crew.add([own.gram, own.product, own.square]))
     present = sums.gram[0, 0]
     every = np.maximum(present.sum(axis=(0, 1)), 1)
@@ -82,13 +100,16 @@ def fit_climatology(
         spread = np.sqrt(np.maximum(sums.square.sum(axis=(0, 1)) / every - mean**2, 0))
         return Climatology(mean[None, None, None], _positive(spread)[None, None])
     fitted = _solve(sums.gram, sums.product)
-    coefficients = np.zeros((1 + 2 * asked, *fitted.shape[1:]))
-    coefficients[: len(fitted)] = fitted
+    coefficients = np.zeros(((1 + 2 * asked) * (1 + 2 * daily), *fitted.shape[1:]))
+    if waves == asked:
+        coefficients[...] = fitted
+    else:  # of the year only its mean
+        coefficients[:: 1 + 2 * asked] = fitted
     # At the least-squares solution Σ (x - cφ)² = Σ x² - c·Σ φx.
     left = np.maximum(sums.square - (fitted * sums.product).sum(axis=0), 0)
     typical = _positive(np.sqrt(left.sum(axis=(0, 1)) / every))[None, None]
     if kind == "anomaly":
-        return Climatology(coefficients, typical)
+        return Climatology(coefficients, typical, daily)
     spread = np.sqrt(left / np.maximum(present, 1))
     return Climatology(coefficients, np.maximum(spread, LEAST_SPREAD * typical))
 
@@ -97,17 +118,17 @@ def _positive(spread: np.ndarray) -> np.ndarray:
     return np.where(spread > 0, spread, 1.0)
 
 
-def _sums(fields: Fields, days: Sequence[int] | range, waves: int) -> _Sums:
+def _sums(fields: Fields, days: Sequence[int] | range, waves: int, daily: int) -> _Sums:
     shape = len(fields.lat), len(fields.lon), len(fields.variables)
-    size = 1 + 2 * waves
+    size = (1 + 2 * waves) * (1 + 2 * daily)
     sums = _Sums(np.zeros((size, size, *shape)), np.zeros((size, *shape)), np.zeros(shape))
     for indices, block in blocks(fields, days):
         known = np.isfinite(block)
         values = np.where(known, block, 0).astype(np.float64)
-        basis = harmonics(year_fraction(fields.days[indices]), waves)
-        pairs = np.einsum("np,nq->npq", basis, basis)
+        cycles = basis(fields.days[indices], waves, daily)
+        pairs = np.einsum("np,nq->npq", cycles, cycles)
         sums.gram[...] += np.tensordot(pairs, known.astype(np.float64), axes=(0, 0))
-        sums.product[...] += np.tensordot(basis, values, axes=(0, 0))
+        sums.product[...] += np.tensordot(cycles, values, axes=(0, 0))
         sums.square[...] += np.square(values).sum(axis=0)
     return sums
 
@@ -148,6 +169,7 @@ def fit_damping(
     own, earlier = with_earlier(days, crew, leads)
     shape = leads, len(fields.lat), len(fields.lon)
     products, squares = np.zeros(shape), np.zeros(shape)
+    step = Step.of(fields.days).delta
     recent: deque[tuple[np.datetime64, np.ndarray]] = deque(maxlen=leads)
     for indices, block in blocks(fields, [*earlier, *own], (fields.target,)):
         dates = fields.days[indices]
@@ -156,7 +178,7 @@ def fit_damping(
         anomalies[~known] = 0  # adds nothing to either sum
         for index, date, anomaly, there in zip(indices, dates, anomalies, known, strict=True):
             for other, before in recent if index not in earlier else ():
-                lead = int((date - other) / DAY)
+                lead = int((date - other) / step)
                 if lead <= leads:  # more when days between are not in the record
                     products[lead - 1] += anomaly * before
                     squares[lead - 1] += np.square(before) * there

@@ -17,7 +17,8 @@ from tds_jax.fields import (
     require_choice,
     require_shares,
 )
-from tds_jax.forecast.hours import hour_of
+from tds_jax.forecast.hours import require_no_hours
+from tds_jax.forecast.steps import Step, require_step
 
 PUBLISHED = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
 MAPS = ("unet", "simvp")  # of maps alone: no LSTM, nothing published
@@ -53,9 +54,10 @@ class ForecastModelConfig(Settings, group="model"):
     periodic: bool
     normalize: str = field(metadata=one_of("none", "scalar", "cell", "anomaly"))
     harmonics: int = field(metadata=at_least(1))
+    day_harmonics: int = field(metadata=at_least(0))
     prior: str = field(metadata=one_of("none", "last", "damped", "linear"))
     local_kernel: int = field(metadata=at_least(0))
-    local_days: int = field(metadata=at_least(0))
+    local_days: float = field(metadata=at_least(0))
     local_means: tuple[int, ...]
     local_ridge: float = field(metadata=at_least(0))
     local_folds: int = field(metadata=at_least(0))
@@ -64,7 +66,7 @@ class ForecastModelConfig(Settings, group="model"):
     noise: int = field(metadata=at_least(0))
     floor: tuple[float, ...]
     extra_inputs: tuple[str, ...] = field(
-        metadata=one_of("land_mask", "day_of_year", "coordinates")
+        metadata=one_of("land_mask", "day_of_year", "time_of_day", "coordinates")
     )
 
     def __post_init__(self) -> None:
@@ -139,8 +141,9 @@ class ForecastDataConfig(SourceConfig):
     select: tuple[str, ...]
     static: tuple[str, ...]
     downsample: int = field(metadata=at_least(1))
-    input_days: int = field(metadata=at_least(1))
-    lead_days: int = field(metadata=at_least(1))
+    step_hours: int
+    input_days: float = field(metadata=at_least(0))
+    lead_days: float = field(metadata=at_least(0))
     crop: tuple[int, ...]
     split_ratio: tuple[float, ...]
     split_gap: int = field(metadata=at_least(WHOLE_WINDOW))
@@ -152,10 +155,25 @@ class ForecastDataConfig(SourceConfig):
     synthetic_seed: int
 
     @property
+    def step(self) -> Step:
+        """What is forecast one after the other: days, or finer."""
+        return Step(self.step_hours)
+
+    @property
+    def inputs(self) -> int:
+        """Steps of input_days."""
+        return self.step.count("data.input_days", self.input_days)
+
+    @property
+    def leads(self) -> int:
+        """Steps of lead_days."""
+        return self.step.count("data.lead_days", self.lead_days)
+
+    @property
     def gap(self) -> int:
-        """Days between the last day of a split and the first target of the next, less one."""
-        window = self.input_days + self.lead_days
-        return window if self.split_gap == WHOLE_WINDOW else self.split_gap
+        """Steps between the last of a split and the first target of the next, less one."""
+        window = self.inputs + self.leads
+        return window if self.split_gap == WHOLE_WINDOW else self.split_gap * self.step.per_day
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,8 +186,12 @@ class ForecastDataConfig(SourceConfig):
             f"data.variables={self.variables} must name each variable once",
         )
         require_choice("data.target", self.target, self.variables)
-        for name in self.variables:
-            hour_of(name)
+        require_step(self.step_hours)
+        require_no_hours(self.variables, self.step)
+        for name in ("input_days", "lead_days"):
+            days = getattr(self, name)
+            require(days > 0, f"data.{name}={days:g} is too small; use a step or more, as 1 day")
+        _ = self.inputs, self.leads  # whole numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,10 +258,11 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "local_folds": 0,
             "local_wide": (),
             "local_place": False,
+            "day_harmonics": 2,
             "noise": 0,
             "floor": (),
         },
-        "data": {"select": (), "source": ""},
+        "data": {"select": (), "source": "", "step_hours": 24},
         "loss": {"own": "", "crps_weight": 0.0, "members": 2},
         "eval": {"members": 2, "dropout": False},
     }

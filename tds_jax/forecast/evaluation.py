@@ -25,6 +25,7 @@ from tds_jax.forecast.ensemble import fair_crps, normal_crps, rank_counts
 from tds_jax.forecast.figures import LEAD, Canvas, Sample
 from tds_jax.forecast.metrics import AREA, Ensemble, Scores, States
 from tds_jax.forecast.model import Forecaster
+from tds_jax.forecast.steps import Step
 from tds_jax.forecast.task import ForecastTask
 from tds_jax.forecast.windows import ForecastWindows, window_starts
 
@@ -37,6 +38,7 @@ SKILLS = {
 }
 # -> whether more is better
 JUDGED = {"rmse": False, f"rmse{AREA}": False, "acc": True, "crps": False}
+LEAST_DAYS = 10  # of a block where steps are finer than a day
 HEADLINE = ("rmse", f"rmse{AREA}", "crps", "spread_skill", "ubrmse", "acc", *SKILLS.values())
 
 
@@ -58,8 +60,8 @@ def fitted_baselines(
     model = task.config.model
     if kept and kept.digest == baselines.digest(task.fields, days, model.periodic):
         return kept
-    leads = task.spec.lead_days
-    fitted = baselines.fit(task.fields, days, leads, model.harmonics, model.periodic)
+    leads = task.spec.leads
+    fitted = baselines.fit(task.fields, days, leads, model.harmonics, model.periodic, task.daily)
     if path and keep:
         fitted.write(path)
     return fitted
@@ -73,7 +75,7 @@ def elsewhere(task: ForecastTask, split: str, workdir: Path | None) -> Fitted | 
     if workdir is None or not (workdir.parent / CONFIG).exists():
         return None
     kept = Fitted.read(workdir.parent / f"baselines_{split}.npz")
-    shape = task.spec.lead_days, task.recorded.height, task.recorded.width
+    shape = task.spec.leads, task.recorded.height, task.recorded.width
     require(
         kept is not None and kept.damping.shape == shape,
         f"{workdir.parent} has no baselines of {split} for other data; evaluate the run on its own "
@@ -86,12 +88,13 @@ def windows_elsewhere(task: ForecastTask, fitted: Fitted) -> ForecastWindows:
     """Windows of other data whose targets are none of the days that the run has learnt from."""
     fields, spec = task.fields, task.spec
     starts = window_starts(fields.days, spec, range(len(fields.days)), 0)
-    first, last = (np.datetime64(day, "D") for day in fitted.days)
-    after = fields.days[starts + spec.input_days] > last
+    first, last = (np.datetime64(day).astype(fields.days.dtype) for day in fitted.days)
+    row = task.config.data.step.words(spec.length)
+    after = fields.days[starts + spec.inputs] > last
     before = fields.days[starts + spec.length - 1] < first
     require(
         bool((after | before).any()),
-        f"data.path={task.config.data.path} has no {spec.length} days in a row whose targets lie "
+        f"data.path={task.config.data.path} has no {row} in a row whose targets lie "
         f"outside {first} to {last}, which the run has learnt from; give another period",
     )
     return ForecastWindows(fields, spec, starts[after | before])
@@ -102,14 +105,15 @@ def evaluate(
 ) -> Report:
     """Report of model and baselines on a split, all windows; on workdir and keep: `tasks.Domain`.
 
-    Intervals are over blocks of forecasts whose windows begin in the same days, as many as a window
-    has: what two blocks share is less than one of them. Of other data than the run's all of it is
+    Intervals are over blocks of forecasts whose windows begin in the same `block_length` days: what
+    two blocks share is less than one of them. Of other data than the run's all of it is
     looked at, beside the run's baselines, see `elsewhere`.
     """
     known = elsewhere(task, split, workdir)
     fitted = known or fitted_baselines(task, split, workdir, keep)
     source = windows_elsewhere(task, fitted) if known else task.source(split)
     area = metrics.row_area(task.fields.lat)
+    step, block = task.config.data.step, block_length(task)
     found: dict[str, States] = {}
     blocks: dict[str, dict[int, Scores]] = {name: {} for name in (MODEL, *fitted.names)}
     sample: Sample | None = None
@@ -118,11 +122,11 @@ def evaluate(
     for batch, (prediction, states, scores) in run.over(source):
         for method, own in blocks.items():
             new, each = states_of.to_host((states[method], scores[method]))
-            metrics.add_to_blocks(own, each, batch["start"], task.spec.length)
+            metrics.add_to_blocks(own, each, batch["start"], block)
             found[method] = states_of.merge(found[method], new) if method in found else new
         sample = sample or _sample(task, batch, prediction)
     drawn = _resampled(blocks)
-    rows = _with_ends(_rows(split, found, area), drawn)
+    rows = _with_ends(_rows(split, found, area, step), drawn, step)
     report = Report(
         rows,
         HEADLINE,
@@ -133,11 +137,20 @@ def evaluate(
             *_notes(task, found, area, drawn),
         ),
         verdict=intervals.verdict(rows, JUDGED),
-        drawn=f"{len(blocks[MODEL])} blocks of forecasts of {task.spec.length} days",
+        drawn=f"{len(blocks[MODEL])} blocks of forecasts of {block / step.per_day:g} days",
     )
     if workdir and keep and sample is not None:
         _draw(task, workdir / "plots", report, split, sample, found[MODEL])
     return report
+
+
+def block_length(task: ForecastTask) -> int:
+    """Steps of a block of forecasts: as many as a window has, of finer steps LEAST_DAYS or more.
+
+    A window of hours is over before the weather has changed, so blocks of it would be alike.
+    """
+    step, length = task.config.data.step, task.spec.length
+    return length if step.is_day else max(length, LEAST_DAYS * step.per_day)
 
 
 def _resampled(blocks: Mapping[str, Mapping[int, Scores]]) -> Resampled:
@@ -147,7 +160,7 @@ def _resampled(blocks: Mapping[str, Mapping[int, Scores]]) -> Resampled:
     return Resampled.of(each, lambda states: states["scores"].values())
 
 
-def _with_ends(rows: list[Row], drawn: Resampled) -> list[Row]:
+def _with_ends(rows: list[Row], drawn: Resampled, step: Step) -> list[Row]:
     """Rows of everything and of each lead with their intervals, and baselines minus the model.
 
     The latter of each lead are of groups AGAINST_MODEL/lead/n.
@@ -157,7 +170,8 @@ def _with_ends(rows: list[Row], drawn: Resampled) -> list[Row]:
     for i, row in enumerate(rows):
         if not row.group.startswith(LEAD):
             continue
-        metric = f"{row.metric}/{row.group.removeprefix(LEAD)}"
+        ahead = int(row.group.removeprefix(LEAD))
+        metric = f"{row.metric}/{ahead // step.leads(1)[0]}"
         low, high = drawn.interval(row.method, metric) or (None, None)
         rows[i] = dataclasses.replace(row, low=low, high=high)
         if row.method != MODEL and (ends := drawn.interval(row.method, metric, MODEL)):
@@ -178,7 +192,7 @@ def compared(
     """
     assert isinstance(model, Forecaster)
     target, weight = batch["target"], batch["weight"]
-    others = baselines.forecasts(fitted, batch, task.target, task.config.model.periodic)
+    others = baselines.forecasts(fitted, batch, task.target, task.config.model.periodic, task.daily)
     every = {MODEL: model(batch, False)} | others
     errors = {name: forecast - target for name, forecast in every.items()}
     crps, variance = {}, {}
@@ -202,8 +216,8 @@ def compared(
     return every[MODEL], states, scores
 
 
-def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row]:
-    """Every value of every method: over all leads, then of each lead."""
+def _rows(split: str, found: Mapping[str, States], area: np.ndarray, step: Step) -> list[Row]:
+    """Every value of every method: over all leads, then of each lead, named by `Step.leads`."""
     leads = len(found[MODEL]["plain"].weight)
     rows = []
     for lead in (None, *range(leads)):
@@ -212,7 +226,7 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
             | (states["ensemble"].values(lead) if "ensemble" in states else {})
             for name, states in found.items()
         }
-        group = ALL if lead is None else f"{LEAD}{lead + 1}"
+        group = ALL if lead is None else f"{LEAD}{step.leads(leads)[lead]}"
         for name, own in values.items():
             count = found[name]["plain"].weight[slice(None) if lead is None else lead].sum()
             skills = {
@@ -229,7 +243,7 @@ def _rows(split: str, found: Mapping[str, States], area: np.ndarray) -> list[Row
 
 def _elsewhere_note(source: ForecastWindows, fitted: Fitted) -> list[str]:
     days, spec = source.fields.days, source.spec
-    first = days[source.starts[0] + spec.input_days]
+    first = days[source.starts[0] + spec.inputs]
     last = days[source.starts[-1] + spec.length - 1]
     return [
         f"{len(source)} forecasts of {first} to {last}; baselines are the run's, fitted on "
@@ -258,15 +272,17 @@ def _notes(
         f"errors are of {target} [{unit}]; skill is 1 - MSE / MSE of the baseline; mae, bias, r2 "
         "and area-weighted values of all are in the files"
     ]
+    step = task.config.data.step
+    by = "rmse by lead" if step.is_day else f"rmse by lead, every {step.hours} h"
     for name, states in found.items():
         leads = len(states["plain"].weight)
         each = [f"{metrics.values(states, area, lead)['rmse']:.4g}" for lead in range(leads)]
-        lines.append(f"rmse by lead, {name}: {' '.join(each)}")
+        lines.append(f"{by}, {name}: {' '.join(each)}")
     count = len(found[MODEL]["plain"].weight)
     ends = [drawn.interval(baselines.LINEAR, f"rmse/{n + 1}", MODEL) for n in range(count)]
     spans = [f"{low:.2g}..{high:.2g}" for low, high in (pair for pair in ends if pair)]
     if spans:
-        lines.append(f"rmse by lead, {baselines.LINEAR} above the model: {' '.join(spans)}")
+        lines.append(f"{by}, {baselines.LINEAR} above the model: {' '.join(spans)}")
     return tuple(lines)
 
 
@@ -278,7 +294,7 @@ def unit_of(task: ForecastTask) -> str:
 def _sample(task: ForecastTask, batch: Mapping[str, np.ndarray], prediction: np.ndarray) -> Sample:
     """The first forecast of a batch."""
     truth = np.where(batch["weight"][0] > 0, batch["target"][0], np.nan)
-    last = task.fields.days[batch["start"][0] + task.spec.input_days - 1]
+    last = task.fields.days[batch["start"][0] + task.spec.inputs - 1]
     there = batch["present"][0, -1, ..., task.target] > 0
     today = np.where(there, batch["fields"][0, -1, ..., task.target], np.nan)
     return Sample(prediction[0], truth, today, str(last))
@@ -289,9 +305,10 @@ def _draw(
 ) -> None:
     fields, unit = task.fields, unit_of(task)
     canvas = Canvas(fields.lat, fields.lon, fields.target, unit)
-    figures.draw_leads(folder / f"{split}_leads.png", report, split, unit)
-    figures.draw_maps(folder / f"{split}_maps.png", sample, canvas)
+    step = task.config.data.step
+    figures.draw_leads(folder / f"{split}_leads.png", report, split, unit, step)
+    figures.draw_maps(folder / f"{split}_maps.png", sample, canvas, step)
     figures.draw_error_map(folder / f"{split}_rmse.png", states["cells"].rmse(), canvas, split)
     if "ensemble" in states:
         ranks = states["ensemble"].ranks
-        figures.draw_ensemble(folder / f"{split}_ensemble.png", report, split, unit, ranks)
+        figures.draw_ensemble(folder / f"{split}_ensemble.png", report, split, unit, ranks, step)

@@ -22,13 +22,15 @@ def write(task: ForecastTask, model: nnx.Module, target: Path) -> str:
     """Writes the file and says what is in it.
 
     offline(weights, fields (B, T, H, W, C) in the data's unit with NaN where missing,
-    phase (B, T + L): share of each day's calendar year that has passed) -> (B, L, H, W). B is free.
-    Raises RuntimeError, and writes nothing, if the function read back differs from the model.
+    phase (B, T + L): share of each day's calendar year that has passed) -> (B, L, H, W). Of steps
+    finer than a day phase is (B, T + L, 2): when each begins, in its year and in its day. B is
+    free. Raises RuntimeError, and writes nothing, if the function read back differs from the model.
     """
     graphdef = nnx.graphdef(model)
-    spec, recorded = task.spec, task.recorded
+    spec, recorded, data = task.spec, task.recorded, task.config.data
     (batch,) = jax.export.symbolic_shape("B")
-    shape = (spec.input_days, recorded.height, recorded.width, len(recorded.variables))
+    phase = task.batch_spec(1)["phase"].shape[1:]
+    shape = (spec.inputs, recorded.height, recorded.width, len(recorded.variables))
 
     def offline(weights: Weights, fields: jax.Array, phase: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, artefact.nested(weights))
@@ -45,18 +47,19 @@ def write(task: ForecastTask, model: nnx.Module, target: Path) -> str:
 
     inputs = (
         jax.ShapeDtypeStruct((batch, *shape), jnp.float32),
-        jax.ShapeDtypeStruct((batch, spec.length), jnp.float32),
+        jax.ShapeDtypeStruct((batch, *phase), jnp.float32),
     )
     weights = artefact.flatten(nnx.to_pure_dict(nnx.state(model)))
     about = task.inputs() | {
         "task": "forecast",
         "jax": jax.__version__,
         "target": recorded.variables[task.target],
-        "input_days": spec.input_days,
-        "lead_days": spec.lead_days,
+        "input_days": data.input_days,
+        "lead_days": data.lead_days,
+        "step_hours": data.step_hours,
     }
     forms = {"offline": Form(offline, inputs)}
-    check = _make_check(model, shape, spec.length, TOLERANCES[task.config.memory.dtype])
+    check = _make_check(model, shape, phase, TOLERANCES[task.config.memory.dtype])
     error = artefact.write(target, forms, weights, about, check)
     return (
         f"{target} ({target.stat().st_size / 2**20:.1f} MiB): offline for "
@@ -66,7 +69,7 @@ def write(task: ForecastTask, model: nnx.Module, target: Path) -> str:
 
 
 def _make_check(
-    model: Any, shape: tuple[int, ...], days: int, allowed: float
+    model: Any, shape: tuple[int, ...], phases: tuple[int, ...], allowed: float
 ) -> Callable[[Artefact], float]:
     """What compares a file's function with the model on noise about the usual; a hole included."""
 
@@ -76,7 +79,8 @@ def _make_check(
         noise = rng.normal(size=(2, *shape)).astype(np.float32)
         fields = (centre + scale * noise).astype(np.float32)
         fields[0, 0, 0, 0] = np.nan
-        phase = np.broadcast_to(np.linspace(0, 0.1, days, dtype=np.float32), (2, days))
+        places = np.linspace(0, 0.1, int(np.prod(phases)), dtype=np.float32)
+        phase = np.broadcast_to(places.reshape(phases), (2, *phases))
         run = nnx.jit(lambda model, batch: model(batch, False))
         expected = run(model, jax.tree.map(jnp.asarray, make_batch(fields, phase)))
         unit = scale[..., model.around.target].min()

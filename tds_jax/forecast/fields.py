@@ -16,10 +16,17 @@ from tds_jax.data.selection import parse
 from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
 from tds_jax.forecast.coarse import CoarseFields
-from tds_jax.forecast.days import DayTable
+from tds_jax.forecast.days import DAILY, DayTable
 from tds_jax.forecast.gridded_days import Fields
-from tds_jax.forecast.hours import base_of, hour_of, hour_table, require_value
+from tds_jax.forecast.hours import (
+    base_of,
+    hour_of,
+    hour_table,
+    require_no_hours,
+    require_value,
+)
 from tds_jax.forecast.land import land_of, require_fit
+from tds_jax.forecast.steps import Step, require_step, require_steps
 from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, left_out, settle
 from tds_jax.progress import Progress, silent
 
@@ -42,7 +49,8 @@ class DailyFields:
     may be missing. 'NAME@18' is the value of NAME at 18 UTC of a day, see `forecast.hours`.
 
     accumulated: names, or 'NAME=KIND' where the kind shall not be found in the values; a variable
-    whose attributes say step type 'accum' counts among them.
+    whose attributes say step type 'accum' counts among them. step: of which the days are made that
+    are spoken of here, a day or finer.
     land_mask: 'FILE:VARIABLE', above one half on land, elsewhere the target is missing whatever the
     files say; or ''. Land is where the target is finite on one of LAND_SAMPLES days spread over the
     record, or on any where these differ. units: by variable, what it is converted to where its own
@@ -57,8 +65,9 @@ class DailyFields:
         accumulated: Sequence[str],
         land_mask: str,
         units: Mapping[str, str] | None = None,
+        step: Step = DAILY,
     ) -> None:
-        self._record, self._land_mask = record, land_mask
+        self._record, self._land_mask, self._step = record, land_mask, step
         self.variables, self.target = tuple(variables), target
         self._notes: list[str] = []
         first = record.files[0]
@@ -68,6 +77,7 @@ class DailyFields:
             for name in self.variables
             for base in (base_of(name),)
         }
+        require_no_hours(self.variables, step)
         self._converted = self._conversions(units or {})
         asked = asked_kinds(accumulated, self.variables)
         self.kinds = {name: self._kind(name, asked) for name in self.variables}
@@ -113,13 +123,8 @@ class DailyFields:
         times = self._record.steps[base_of(name)].times
         if (hour := hour_of(name)) is not None:
             return hour_table(name, times, hour)
-        table = day_table(times, self.kinds[name])
-        if not len(table.days):
-            raise UserError(
-                f"{name}: no day is complete between {times[0]} and {times[-1]}; an accumulation "
-                "needs 00 UTC of the next day"
-            )
-        return table
+        require_steps(name, times, self._step)
+        return day_table(name, times, self.kinds[name], self._step)
 
     @functools.cached_property
     def land(self) -> np.ndarray:
@@ -180,6 +185,12 @@ class DailyFields:
                     steps = whole.mean(axis=1, dtype=np.float64)
                     steps *= block.count if self.kinds[name] == "step" else 1
                 days[place, ..., channel] = steps
+            for block in table.taken_off().blocks(start, stop, most):
+                place = slice(block.day - start, block.day - start + block.days)
+                end = block.first + block.days * block.every
+                days[place, ..., channel] -= self._record.read(
+                    base_of(name), block.first, end, block.every, region
+                )
             if name in self._converted:
                 scale, offset = self._converted[name]
                 days[..., channel] = days[..., channel] * scale + offset
@@ -250,7 +261,9 @@ class DailyFields:
             first = table.first[start:stop][there]
             last = first + table.count[start:stop][there] - 1
             digest.update(np.packbits(there).tobytes())
-            paths = self._record.paths(base_of(name), np.concatenate([first, last]))
+            before = table.before[start:stop][there]
+            steps = np.concatenate([first, last, before[before >= 0]])
+            paths = self._record.paths(base_of(name), steps)
             digest.update(fingerprint(below(paths)).encode())
         return digest.hexdigest()
 
@@ -264,28 +277,30 @@ def open_fields(
     land_mask: str,
     downsample: int,
     select: Sequence[str] = (),
+    step_hours: int = DAILY.hours,
     units: Mapping[str, str] | None = None,
     west: float | None = None,
     progress: Progress = silent,
 ) -> Fields:
-    """Daily fields of a file, a folder or glob of files, a Zarr store, or of a dataset in memory.
+    """Fields of a file, a folder or glob of files, a Zarr store, or of a dataset in memory.
 
     Of files, nothing is read yet.
 
     variables: names in the order of the channels, or 'NAME@18' for an hour; target: one of them.
     accumulated: see `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same
     grid, or ''. downsample: cells per side of the blocks that are averaged; 1 = as stored. select:
-    of further dimensions, as 'number=0'. units: what variables
-    are converted to; UserError where that cannot be. west: where longitudes of the fields shall
-    begin, if they can.
+    of further dimensions, as 'number=0'. step_hours: of the fields, see `forecast.steps`. units:
+    what variables are converted to; UserError where that cannot be. west: where longitudes of the
+    fields shall begin, if they can.
     """
     if target not in variables:
         raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
     if hour_of(target) is not None:
         raise UserError(f"data.target={target!r} is an hour of a day; forecast {base_of(target)!r}")
+    require_step(step_hours)
     stored = tuple(dict.fromkeys(base_of(name) for name in variables))
     record = open_record(path, stored, progress, parse(select), west)
-    fields = DailyFields(record, variables, target, accumulated, land_mask, units)
+    fields = DailyFields(record, variables, target, accumulated, land_mask, units, Step(step_hours))
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(
             f"data.downsample={downsample} does not fit the grid of {record.shape[0]} x "

@@ -9,8 +9,10 @@ import numpy as np
 from tds_jax.drawing import new_figure, save
 from tds_jax.engine.report import MODEL, Report
 from tds_jax.forecast import outline
+from tds_jax.forecast.steps import DAY_HOURS, Step
 
 LEAD = "lead/"
+DAILY = Step(DAY_HOURS)
 PANELS = {"rmse": "RMSE", "mae": "mean absolute error", "acc": "anomaly correlation"}
 COLOURS = {
     MODEL: "#d95f0e",
@@ -57,33 +59,35 @@ class Canvas:
         return mesh
 
 
-def draw_leads(path: Path, report: Report, split: str, unit: str) -> None:
+def draw_leads(path: Path, report: Report, split: str, unit: str, step: Step = DAILY) -> None:
     """RMSE, mean absolute error and anomaly correlation of every method against lead."""
     figure = new_figure(13, 3.8)
     axes = figure.subplots(1, len(PANELS))
     for axis, (metric, label) in zip(axes, PANELS.items(), strict=True):
-        _lines(axis, report, split, metric)
+        _lines(axis, report, split, metric, step)
         axis.set_ylabel(label if metric == "acc" else f"{label} [{unit}]")
     _legend(figure, axes[0])
     figure.suptitle(f"{split}: by lead")
     save(figure, path)
 
 
-def draw_ensemble(path: Path, report: Report, split: str, unit: str, ranks: np.ndarray) -> None:
+def draw_ensemble(
+    path: Path, report: Report, split: str, unit: str, ranks: np.ndarray, step: Step = DAILY
+) -> None:
     """CRPS and spread / error against lead, and where the truth lies among the members.
 
     ranks: (L, M + 1) counts. Level is right, a valley is too little spread, a hill too much.
     """
     figure = new_figure(13, 3.8)
     first, second, third = figure.subplots(1, 3)
-    _lines(first, report, split, "crps")
+    _lines(first, report, split, "crps", step)
     first.set_ylabel(f"CRPS [{unit}]")
-    _lines(second, report, split, "spread_skill")
+    _lines(second, report, split, "spread_skill", step)
     second.axhline(1, color="0.6", lw=1)
     second.set_ylabel("spread / error of the mean")
     for lead in sorted({0, len(ranks) // 2, len(ranks) - 1}):
         share = ranks[lead] / ranks[lead].sum() * len(ranks[lead])
-        third.step(np.arange(len(share)), share, where="mid", label=f"lead {lead + 1} d")
+        third.step(np.arange(len(share)), share, where="mid", label=f"lead {step.lead(lead)}")
     third.axhline(1, color="0.6", lw=1)
     third.set(
         xlabel="members below the truth", ylabel="how often / if all were alike", ylim=(0, None)
@@ -94,7 +98,7 @@ def draw_ensemble(path: Path, report: Report, split: str, unit: str, ranks: np.n
     save(figure, path)
 
 
-def _lines(axis: Any, report: Report, split: str, metric: str) -> None:
+def _lines(axis: Any, report: Report, split: str, metric: str, step: Step) -> None:
     """A metric of every method that has it against lead."""
     found: dict[str, dict[int, float]] = {}
     for row in report.rows:
@@ -104,7 +108,7 @@ def _lines(axis: Any, report: Report, split: str, metric: str) -> None:
         style = {"lw": 2.2, "marker": "o", "zorder": 3} if method == MODEL else {"lw": 1.4}
         line = [values[lead] for lead in sorted(values)]
         axis.plot(sorted(values), line, color=COLOURS.get(method), label=method, **style)
-    axis.set_xlabel("lead [days]")
+    axis.set_xlabel(f"lead [{step.unit}]")
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -114,7 +118,7 @@ def _legend(figure: Any, axis: Any) -> None:
     figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False)
 
 
-def draw_maps(path: Path, sample: Sample, canvas: Canvas) -> None:
+def draw_maps(path: Path, sample: Sample, canvas: Canvas, step: Step = DAILY) -> None:
     """Persistence, prediction, truth and what is wrong of both, for the first, a middle and the
     last lead; colours span all values, and mean the same in all rows."""
     leads = len(sample.truth)
@@ -140,7 +144,7 @@ def draw_maps(path: Path, sample: Sample, canvas: Canvas) -> None:
             if axis in (line[2], line[4]):
                 label = canvas.variable if axis is line[2] else "difference"
                 figure.colorbar(mesh, ax=axis, label=f"{label} [{canvas.unit}]")
-        line[0].set_ylabel(f"lead {lead + 1} d\nlatitude [°]")
+        line[0].set_ylabel(f"lead {step.lead(lead)}\nlatitude [°]")
     for axis, title in zip(axes[0], (*fields, *wrong), strict=True):
         axis.set_title(title)
     figure.suptitle(f"{canvas.variable}, forecast made after {sample.title}")

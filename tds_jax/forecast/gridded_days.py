@@ -1,4 +1,4 @@
-"""What daily fields are to those who read them."""
+"""What daily fields, or those of finer steps, are to those who read them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ class Fields(Protocol):
 
     variables: (C) names, the target among them. attributes: by variable, as stored (units …).
     lat (H,), lon (W,): degrees in the file's order; axes: their names in the file. days: (N,)
-    datetime64[D], rising, gaps allowed.
+    datetime64 of the unit of their step, see `forecast.steps`, rising, gaps allowed.
     """
 
     variables: tuple[str, ...]

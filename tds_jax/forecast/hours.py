@@ -3,11 +3,14 @@
 A day's mean is old news at its end: of what comes next, its last steps say more.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tds_jax.errors import UserError, some
 from tds_jax.fields import require
 from tds_jax.forecast.days import DAY, DayTable
+from tds_jax.forecast.steps import SETTING, Step
 
 AT = "@"
 HOUR = np.timedelta64(1, "h")
@@ -30,6 +33,16 @@ def hour_of(name: str) -> int | None:
     return int(hour)
 
 
+def require_no_hours(names: Sequence[str], step: Step) -> None:
+    """UserError for hours of days where steps are finer: these are no part of a step."""
+    for name in names:
+        require(
+            step.is_day or hour_of(name) is None,
+            f"data.variables: {name} is an hour of a day, but {SETTING}={step.hours} has every "
+            f"step of it; use {base_of(name)}",
+        )
+
+
 def hour_table(name: str, times: np.ndarray, hour: int) -> DayTable:
     """The step at this hour of each day that has it; UserError where none has."""
     dates = times.astype("datetime64[D]")
@@ -40,7 +53,7 @@ def hour_table(name: str, times: np.ndarray, hour: int) -> DayTable:
             f"data.variables: {name} has no step at {hour:02d} UTC; {base_of(name)} has "
             f"{some([f'{one:02d}' for one in hours])}"
         )
-    return DayTable(dates[first], first, np.ones_like(first))
+    return DayTable.of(dates[first], first, np.ones_like(first))
 
 
 def require_value(name: str, kind: str) -> None:

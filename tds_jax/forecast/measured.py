@@ -27,7 +27,7 @@ def measured(
     model = config.model
     found: dict[str, Any] = {"area": row_area(fields.lat)}
     if model.normalize != "none":
-        usual = fit_climatology(fields, days, model.normalize, model.harmonics, crew)
+        usual = fit_climatology(fields, days, model.normalize, model.harmonics, crew, around.daily)
         found |= {"centre": usual.coefficients, "scale": usual.scale}
         found |= _prior(fields, days, usual, config, around, crew)
     if around.static:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Protocol
 
 import jax
@@ -10,6 +11,7 @@ from flax import nnx
 
 from tds_jax.engine.step import Batch
 from tds_jax.fields import require
+from tds_jax.forecast.cycles import cycles, split, waves
 from tds_jax.forecast.ensemble import keys_of_days, member_keys, smooth_noise
 from tds_jax.forecast.linear import flat, leads_first, shared_map
 from tds_jax.forecast.prior import Inputs, placed_map, places, wide_map
@@ -33,12 +35,12 @@ class Surroundings:
     """What a `Forecaster` does besides calling its network; sizes and switches, no arrays.
 
     grid: (H, W). channels, target: how many variables, and which of them is forecast. terms: of
-    the centre, 1 + 2·harmonics or 1. per_cell: whether centre and scale differ between cells.
-    prior: 'none', 'last', 'damped' or 'linear'. local: (kernel, days) of the linear map, days 0 for
-    none; means, wide, place: see `prior.Inputs`. noise: fields of it that the network reads.
-    floor: what no forecast is below, or (). static: maps added to every day's input. season:
-    whether sine and cosine of the year are. periodic: whether the linear map goes around the globe,
-    as the network then does.
+    the centre, see `climatology.basis`; daily: waves of the day in them. per_cell: whether centre
+    and scale differ between cells. prior: 'none', 'last', 'damped' or 'linear'. local: (kernel,
+    days) of the linear map, days 0 for none; means, wide, place: see `prior.Inputs`. noise: fields
+    of it that the network reads. floor: what no forecast is below, or (). static: maps added to
+    every day's input. season: whether sine and cosine of the year are, clock: of the day. periodic:
+    whether the linear map goes around the globe, as the network then does.
     """
 
     grid: tuple[int, int]
@@ -46,6 +48,7 @@ class Surroundings:
     target: int
     leads: int
     terms: int
+    daily: int
     centre_per_cell: bool
     scale_per_cell: bool
     prior: str
@@ -57,6 +60,7 @@ class Surroundings:
     floor: tuple[float, ...]
     static: int
     season: bool
+    clock: bool
     periodic: bool
 
     @property
@@ -68,7 +72,7 @@ class Surroundings:
     @property
     def inputs(self) -> int:
         """Channels the network sees."""
-        return self.channels + self.static + 2 * self.season + self.noise
+        return self.channels + self.static + 2 * self.season + 2 * self.clock + self.noise
 
 
 class Forecaster(Module):
@@ -156,7 +160,7 @@ class Forecaster(Module):
         self, x: jax.Array, batch: Batch, train: bool, dropout: bool, n: jax.typing.ArrayLike
     ) -> jax.Array:
         """`_answer` of the n-th member."""
-        last = batch["phase"][:, x.shape[1] - 1]
+        last = split(batch["phase"])[0][:, x.shape[1] - 1]
         keys = batch["key"] if train else keys_of_days(last)
         count, cells = self.around.noise, (x.shape[2], x.shape[3])
         noise = smooth_noise(keys, n, count, cells) if count else None
@@ -214,11 +218,11 @@ class Forecaster(Module):
         return self._crop(batch, maps)[:, None, :height, :1]
 
     def _usual(self, batch: Batch, phase: jax.Array, channels: slice) -> jax.Array:
-        """(B, N, H, W, C) centre of some channels at phases (B, N) of the year; as sums over terms,
+        """(B, N, H, W, C) centre of some channels at phases of N days; as sums over terms,
         so that it fuses into whatever reads it."""
         terms = self._crop(batch, jnp.moveaxis(self.centre[..., channels], 0, -1))
         total = terms[:, None, ..., 0]
-        for term, wave in enumerate(waves(phase, self.around.terms)):
+        for term, wave in enumerate(cycles(phase, self.around.terms, self.around.daily)):
             total = total + terms[:, None, ..., term + 1] * wave[:, :, None, None, None]
         return total
 
@@ -236,12 +240,14 @@ class Forecaster(Module):
 
     def _inputs(self, x: jax.Array, batch: Batch, noise: jax.Array | None) -> jax.Array:
         parts = [x]
+        year, day = split(batch["phase"][:, : x.shape[1]])
         if self.around.static:
             static = self._crop(batch, self.static[...])[:, None]
             parts.append(jnp.broadcast_to(static, (*x.shape[:4], static.shape[-1])))
         if self.around.season:
-            season = jnp.stack(waves(batch["phase"][:, : x.shape[1]], 3), axis=-1)
-            parts.append(jnp.broadcast_to(season[:, :, None, None], (*x.shape[:4], 2)))
+            parts.append(_everywhere(waves(year, 3), x))
+        if self.around.clock and day is not None:
+            parts.append(_everywhere(waves(day, 3), x))
         if self.around.noise:
             shape = (*x.shape[:4], self.around.noise)
             fields = jnp.zeros(shape) if noise is None else noise[:, None]
@@ -272,7 +278,7 @@ class Forecaster(Module):
         return found
 
 
-def waves(phase: jax.Array, terms: int) -> list[jax.Array]:
-    """sin 2πp, cos 2πp, sin 4πp, … at phases p of the year: terms - 1 arrays like `phase`."""
-    angles = [2 * jnp.pi * n * phase for n in range(1, (terms - 1) // 2 + 1)]
-    return [wave(angle) for angle in angles for wave in (jnp.sin, jnp.cos)]
+def _everywhere(values: Sequence[jax.Array], x: jax.Array) -> jax.Array:
+    """(B, T, H, W, n) maps of n numbers (B, T) for the days of x."""
+    maps = jnp.stack(values, axis=-1)[:, :, None, None]
+    return jnp.broadcast_to(maps, (*x.shape[:4], len(values)))

@@ -18,9 +18,10 @@ from tds_jax.engine.history import UNTOLD, Made
 from tds_jax.engine.step import Batch, compiled
 from tds_jax.errors import UserError
 from tds_jax.fields import option, require, require_ending
-from tds_jax.forecast.days import DAY, year_fraction
+from tds_jax.forecast.days import phases
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.model import Forecaster
+from tds_jax.forecast.steps import Step
 from tds_jax.forecast.task import ForecastTask
 from tds_jax.progress import Progress, progress_bar
 
@@ -34,10 +35,10 @@ KEPT = ("units", "long_name", "standard_name")
 class Predict:
     """How far forecasts reach."""
 
-    lead: int = option(
-        0,
-        "Days to forecast; on those beyond the run's own it reads its own forecasts. 0 = as many "
-        "as it was trained for.",
+    lead: float = option(
+        0.0,
+        "Days to forecast, of finer steps parts of days too; on those beyond the run's own "
+        "it reads its own forecasts. 0 = as many as it was trained for.",
         least=0,
     )
 
@@ -62,7 +63,7 @@ def predict(
     target: Path,
     workdir: Path | None = None,
     made: Made = UNTOLD,
-    lead: int = 0,
+    lead: float = 0,
     overwrite: bool = False,
 ) -> list[Path]:
     """A file with the target over (time, prediction_timedelta, latitude, longitude).
@@ -72,11 +73,12 @@ def predict(
     target: a Zarr store if it ends in '.zarr', else NetCDF. source: as data.path: a file, a folder
     of files or a Zarr store, on the model's grid; a forecast is made after every day that ends an
     unbroken stretch of input days, the record's last among them. time is that day,
-    prediction_timedelta 1 ... L days, valid_time (both) their sum. Axes have the input's names,
-    order and values, turned to the run's longitudes; cells without land in either are NaN. A cell
-    that an input day lacks counts as usual there. UserError, after all is written, if a file could
-    not be read. workdir: the run's; nothing in it is needed. made: attributes of the file.
-    overwrite: replace what is at the target, which is refused else, before anything is computed.
+    prediction_timedelta 1 ... L days, or hours of finer steps, valid_time (both) their sum. Axes
+    have the input's names, order and values, turned to the run's longitudes; cells without land in
+    either are NaN. A cell that an input day lacks counts as usual there. UserError, after all is
+    written, if a file could not be read. workdir: the run's; nothing in it is needed. made:
+    attributes of the file. overwrite: replace what is at the target, which is refused else, before
+    anything is computed.
     """
     require_ending("--output", target, (".nc", ".nc4", ".zarr"))
     if not processes.first():  # it is one file
@@ -116,32 +118,35 @@ def require_forecasts(task: ForecastTask, fields: Fields, name: str) -> np.ndarr
         print(
             f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr
         )
-    last = last_days(fields.days, task.spec.input_days)
+    last = last_days(fields.days, task.spec.inputs)
     if not len(last):
-        raise UserError(f"{name} has no {task.spec.input_days} days in a row; give a longer record")
+        row = task.config.data.step.words(task.spec.inputs)
+        raise UserError(f"{name} has no {row} in a row; give a longer record")
     return last
 
 
 def last_days(days: np.ndarray, length: int) -> np.ndarray:
     """Indices of the days that end `length` consecutive ones."""
     ends = np.arange(length - 1, len(days))
-    return ends[days[ends] - days[ends - length + 1] == (length - 1) * DAY]
+    return ends[days[ends] - days[ends - length + 1] == (length - 1) * Step.of(days).delta]
 
 
-def leads_of(task: ForecastTask, lead: int, name: str) -> int:
-    """How many days to forecast; 0 are as many as the run was trained for.
+def leads_of(task: ForecastTask, lead: float, name: str) -> int:
+    """How many steps to forecast in so many days; 0 are as many as the run was trained for.
 
     More can be made of forecasts alone if they are all that the run reads.
     """
-    own, inputs = task.spec.lead_days, task.recorded.variables
+    own, inputs, step = task.spec.leads, task.recorded.variables, task.config.data.step
+    count = step.count(name, lead)
     others = [each for each in inputs if each != task.config.data.target]
     require(
-        lead <= own or not others,
-        f"{name}={lead} is beyond the {own} days that the run forecasts: to go on from its own "
-        f"forecasts it would need those of {', '.join(others)} too; use {own} or fewer, or a run "
+        count <= own or not others,
+        f"{name}={lead:g} is beyond the {own / step.per_day:g} days that the run forecasts: to go "
+        f"on from its own forecasts it would need those of {', '.join(others)} too; use "
+        f"{own / step.per_day:g} or fewer, or a run "
         f"with data.variables=('{task.config.data.target}',)",
     )
-    return lead or own
+    return count or own
 
 
 class Runner:
@@ -176,7 +181,7 @@ def forecasts(
 ) -> Iterator[np.ndarray]:
     """(n, leads, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land;
     of an ensemble (n, M, leads, H, W)."""
-    size, days = task.config.eval.batch_size, task.spec.input_days
+    size, days = task.config.eval.batch_size, task.spec.inputs
     for first in range(0, len(last), size):
         ends = last[first : first + size]
         # A short last batch repeats its last example: one compiled shape.
@@ -200,11 +205,11 @@ def _continued(
 
     Beyond the run's own leads each member goes on from the days that it said itself.
     """
-    own, days = task.spec.lead_days, task.spec.input_days
+    own, days = task.spec.leads, task.spec.inputs
 
     def batch(windows: np.ndarray, after: int) -> dict[str, np.ndarray]:
-        dates = ends[:, None] + DAY * np.arange(after + 1 - days, after + own + 1)
-        return make_batch(windows, year_fraction(dates.ravel()).reshape(dates.shape))
+        dates = ends[:, None] + Step.of(ends).delta * np.arange(after + 1 - days, after + own + 1)
+        return make_batch(windows, phases(dates))
 
     cells = there[:, None, None]
     found = np.where(cells, run.first(batch(windows, 0)), np.float32(np.nan))
@@ -233,7 +238,7 @@ def _strange(model: nnx.Module, target: int, windows: np.ndarray) -> np.ndarray:
 
 
 def make_batch(windows: np.ndarray, phase: np.ndarray) -> dict[str, Any]:
-    """What a `Forecaster` reads, of windows (B, T, H, W, C) with NaN and phases (B, T + L)."""
+    """What a `Forecaster` reads, of windows (B, T, H, W, C) with NaN and `phases` (B, T + L, …)."""
     known = np.isfinite(windows)
     return {
         "fields": np.where(known, windows, np.float32(0)),
@@ -255,26 +260,34 @@ class Layout(NamedTuple):
 
 def layout(task: ForecastTask, fields: Fields, last: np.ndarray, leads: int) -> Layout:
     """The layout of the forecasts after some days of fields."""
-    days, trained = fields.days[last], task.spec.lead_days
+    days, step = fields.days[last], task.config.data.step
     time, told = time_axis(days)
     members = {MEMBER: (np.arange(task.ensemble), {"standard_name": MEMBER, "units": "1"})}
     axes = {
         "time": (time, told | {"standard_name": "forecast_reference_time"}),
         **(members if task.ensemble > 1 else {}),
-        LEAD: (np.arange(1, leads + 1), {"standard_name": "forecast_period", "units": "days"}),
+        LEAD: (step.leads(leads), {"standard_name": "forecast_period", "units": step.unit}),
         fields.axes[0]: (fields.lat, AXES["latitude"]),
         fields.axes[1]: (fields.lon, AXES["longitude"]),
     }
     own = fields.attributes[fields.target]
     described = {key: own[key] for key in KEPT if key in own} | {
         "coordinates": "valid_time",
-        "comment": "of the whole day valid_time, from the days up to and including time"
-        + f", beyond {trained} days from forecasts too" * (leads > trained),
+        "comment": _comment(step, leads, task.spec.leads),
     }
-    valid = (days[:, None] + DAY * np.arange(1, leads + 1)).astype("datetime64[D]").astype(np.int64)
-    told = {"standard_name": "time", "units": f"days since {EPOCH}"}
+    valid = days[:, None] + step.delta * np.arange(1, leads + 1)
+    valid = valid.astype(f"datetime64[{step.unit[0].replace('d', 'D')}]").astype(np.int64)
+    told = {"standard_name": "time", "units": f"{step.unit} since {EPOCH}"}
     about = {"title": f"forecasts of {fields.target}", "source": "tds_jax"}
     return Layout(axes, described, (valid, told), about)
+
+
+def _comment(step: Step, leads: int, trained: int) -> str:
+    """What a forecast is of, and from."""
+    of = "whole day" if step.is_day else f"{step.hours} hours that begin at"
+    own = step.leads(trained)[-1]
+    beyond = f", beyond {own} {step.unit} from forecasts too" * (leads > trained)
+    return f"of the {of} valid_time, from the {step.row} up to and including time{beyond}"
 
 
 def _write(

@@ -18,6 +18,8 @@ from tds_jax.errors import UserError
 from tds_jax.fields import option, require
 from tds_jax.forecast.fields import ACCUMULATED, open_fields
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.steps import DAY_HOURS, Step
+from tds_jax.forecast.steps import HELP as STEP_HELP
 from tds_jax.progress import Progress
 
 RECORD = "prepared.json"  # what the folder's files have in common
@@ -30,7 +32,8 @@ CHUNK_BYTES = 256 * 2**10  # read at once from disk; a window of days touches fe
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Makes daily means and totals, on a coarser grid if asked, for data.path of a run."""
+    """Makes daily means and totals, or those of finer steps, on a coarser grid if asked, for
+    data.path of a run."""
 
     variables: tuple[str, ...] = option(
         dataclasses.MISSING, "Names in the files, such as swvl1,ro,e,tp."
@@ -41,6 +44,7 @@ class Prepare:
     downsample: int = option(1, "Cells per side of the blocks that are averaged.")
     compression: str = option("none", "'gzip' (smaller, slower to read) or 'none'.")
     select: tuple[str, ...] = option((), HELP)
+    step_hours: int = option(DAY_HOURS, STEP_HELP, least=1)
 
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:
         """Files written, files that were there, lines on input files left out.
@@ -64,6 +68,7 @@ class Prepare:
             land_mask=self.land_mask,
             downsample=self.downsample,
             select=self.select,
+            step_hours=self.step_hours,
         )
         for line in fields.notes:
             print(f"note: {line}", file=sys.stderr)
@@ -101,6 +106,8 @@ class Prepare:
         settings = dataclasses.asdict(self)
         if not self.select:
             del settings["select"]  # folders of before it was there are the same
+        if self.step_hours == DAY_HOURS:
+            del settings["step_hours"]  # likewise
         return json.dumps(settings | {"lat": fields.lat.tolist(), "lon": fields.lon.tolist()})
 
     def _write(self, fields: Fields, path: Path, start: int, stop: int) -> bool:
@@ -136,7 +143,8 @@ def _parts(fields: Fields, target: Path) -> list[tuple[Path, int, int]]:
     if target.suffix == STORE:
         return [(target, 0, len(fields.days))]
     day_bytes = 4 * len(fields.lat) * len(fields.lon) * len(fields.variables)
-    unit = "Y" if 366 * day_bytes <= FILE_BYTES else "M"
+    year_bytes = 366 * Step.of(fields.days).per_day * day_bytes
+    unit = "Y" if year_bytes <= FILE_BYTES else "M"
     spans, first = np.unique(fields.days.astype(f"datetime64[{unit}]"), return_index=True)
     ends = [*first[1:].tolist(), len(fields.days)]
     return [(target / f"{s}.nc", a, b) for s, a, b in zip(spans, first.tolist(), ends, strict=True)]

@@ -49,7 +49,7 @@ PIXEL_CHUNKS = (65_536, 16_384, 4_096)
 
 
 class ForecastTask:
-    """A `tasks.Task` for daily fields on a grid.
+    """A `tasks.Task` for fields on a grid, daily or of finer steps.
 
     recorded: grid and variables; given, or else read from the files when first needed. What
     `inputs` of an imported checkpoint leave open is read from them too; units and the beginning of
@@ -59,7 +59,7 @@ class ForecastTask:
     def __init__(self, config: Config, inputs: dict[str, Any] | None = None) -> None:
         self.config = config
         data = config.data
-        self.spec = WindowSpec(data.input_days, data.lead_days)
+        self.spec = WindowSpec(data.inputs, data.leads)
         names = {field.name for field in dataclasses.fields(ForecastInputs)}
         known = {name: value for name, value in (inputs or {}).items() if name in names}
         self._run = known
@@ -96,6 +96,7 @@ class ForecastTask:
                 land_mask=data.land_mask,
                 downsample=data.downsample,
                 select=data.select,
+                step_hours=data.step_hours,
                 units=dict(zip(data.variables, run.get("units", ()), strict=False)),
                 west=west_of(run["grid"]) if "grid" in run and data.downsample == 1 else None,
                 progress=progress,
@@ -143,6 +144,11 @@ class ForecastTask:
         """The channel that is forecast."""
         return self.config.data.variables.index(self.config.data.target)
 
+    @property
+    def daily(self) -> int:
+        """Waves of the day in a climatology."""
+        return self.config.data.step.waves(self.config.model.day_harmonics)
+
     def under(self, config: Config) -> Self:
         """See `tasks.Task.under`."""
         other = copy.copy(self)
@@ -173,7 +179,7 @@ class ForecastTask:
         days, data = self.fields.days, self.config.data
         splits = (f"{name} {len(part)}" for name, part in self.split.items())
         words = (
-            f"{len(days)} days {days[0]} to {days[-1]} ({', '.join(splits)}), "
+            f"{data.step.words(len(days))} {days[0]} to {days[-1]} ({', '.join(splits)}), "
             f"{self.recorded.height} x {self.recorded.width} cells, {self.recorded.grid}; "
             f"{', '.join(data.variables)} -> {data.target}"
         )
@@ -182,24 +188,28 @@ class ForecastTask:
     def around(self) -> Surroundings:
         """What stands around the network."""
         model, data = self.config.model, self.config.data
-        extra, fitted = model.extra_inputs, model.prior == "linear"
+        extra, fitted, step = model.extra_inputs, model.prior == "linear", data.step
+        daily = self.daily if model.normalize == "anomaly" else 0
+        annual = 1 + 2 * model.harmonics * (model.normalize == "anomaly")
         return Surroundings(
             grid=(self.recorded.height, self.recorded.width),
             channels=len(self.recorded.variables),
             target=self.target,
-            leads=data.lead_days,
-            terms=1 + 2 * model.harmonics * (model.normalize == "anomaly"),
+            leads=data.leads,
+            terms=annual * (1 + 2 * daily),
+            daily=daily,
             centre_per_cell=model.normalize in ("cell", "anomaly"),
             scale_per_cell=model.normalize == "cell",
             prior=model.prior,
-            local=(model.local_kernel, model.local_days),
-            means=model.local_means if fitted else (),
+            local=(model.local_kernel, step.count("model.local_days", model.local_days)),
+            means=tuple(step.per_day * n for n in model.local_means) if fitted else (),
             wide=model.local_wide if fitted else (),
             place=model.local_place and fitted,
             noise=model.noise,
             floor=model.floor,
             static=statics.count(extra, data.static),
             season="day_of_year" in extra,
+            clock="time_of_day" in extra,
             periodic=model.periodic,
         )
 
@@ -211,7 +221,7 @@ class ForecastTask:
             cast(ForecastMemoryConfig, self.config.memory),
             num_channels=around.inputs,
             leads=around.leads,
-            days=self.spec.input_days,
+            days=self.spec.inputs,
             cells=self.recorded.land if model.land_only else 0,
             rngs=rngs,
         )
@@ -265,8 +275,8 @@ class ForecastTask:
         starts = window_starts(fields.days, self.spec, self.split[split], data.gap)
         if not len(starts):
             raise NoSplitError(
-                f"the {split} split has no window of {self.spec.length} days in a row; give more "
-                f"days, or change data.split_ratio={data.split_ratio} or data.split_gap"
+                f"the {split} split has no window of {data.step.words(self.spec.length)} in a row; "
+                f"give more days, or change data.split_ratio={data.split_ratio} or data.split_gap"
             )
         crop = data.crop if split == "train" else (0, 0)
         return ForecastWindows(fields, self.spec, starts, crop)
@@ -275,14 +285,14 @@ class ForecastTask:
         """Shapes and types of a batch: crops in training, if there are any, else whole grids."""
         crop = self.config.data.crop
         cells = crop if train and any(crop) else (self.recorded.height, self.recorded.width)
-        days, leads = self.spec.input_days, self.spec.lead_days
+        days, leads = self.spec.inputs, self.spec.leads
         channels = len(self.recorded.variables)
         leaves: dict[str, tuple[tuple[int, ...], Any]] = {
             "fields": ((days, *cells, channels), jnp.float32),
             "present": ((days, *cells, channels), jnp.uint8),
             "target": ((leads, *cells), jnp.float32),
             "weight": ((leads, *cells), jnp.float32),
-            "phase": ((days + leads,), jnp.float32),
+            "phase": ((days + leads, *(() if self.config.data.step.is_day else (2,))), jnp.float32),
             "start": ((), jnp.int32),
             "origin": ((2,), jnp.int32),
         }
@@ -295,7 +305,7 @@ class ForecastTask:
         if is_own(name) or name in MAPS:  # nothing is known of the former
             return {} if is_own(name) else remat
         if name == "convlstm":
-            return {"day_chunk": (0, max(1, round(self.spec.input_days**0.5)))} | remat
+            return {"day_chunk": (0, max(1, round(self.spec.inputs**0.5)))} | remat
         return {"pixel_chunk": (0, *PIXEL_CHUNKS)} | remat
 
     def import_params(

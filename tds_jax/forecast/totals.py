@@ -8,7 +8,8 @@ import numpy as np
 from tds_jax.data.grid_record import GridRecord
 from tds_jax.errors import UserError, some
 from tds_jax.fields import require
-from tds_jax.forecast.days import DayTable, is_finer
+from tds_jax.forecast.days import DAILY, DayTable, is_finer
+from tds_jax.forecast.steps import SETTING, Step
 
 KINDS = {
     "running": "totals that run from 00 UTC; a day is the value at 00 UTC of the next",
@@ -78,25 +79,39 @@ def settle(record: GridRecord, name: str, attributes: Mapping[str, Any], asked: 
     return asked or found or "running"
 
 
-def day_table(times: np.ndarray, kind: str) -> DayTable:
-    """The steps of each day of a variable of this kind."""
+def day_table(name: str, times: np.ndarray, kind: str, step: Step = DAILY) -> DayTable:
+    """The steps of each day, or finer step, of a variable of this kind; UserError for totals of a
+    day where a finer step is asked for, and for none."""
+    require(
+        step.is_day or kind != "midnight",
+        f"{SETTING}={step.hours}: {name} holds {KINDS['midnight']}; use {DAILY.hours}",
+    )
     if kind in ("running", "midnight"):
-        return DayTable.running(times)
-    return DayTable.whole(times, at_end=kind == "step")
+        table = DayTable.running(times, step)
+    else:
+        table = DayTable.whole(times, kind == "step", step)
+    if not len(table.days):
+        what = "day" if step.is_day else f"step of {step.hours} hours"
+        raise UserError(
+            f"{name}: no {what} is complete between {times[0]} and {times[-1]}; an accumulation "
+            "needs 00 UTC of the next day"
+        )
+    return table
 
 
 def left_out(name: str, times: np.ndarray, kind: str, table: DayTable) -> list[str]:
     """A line on days of which only some steps are there; UserError if those are most days."""
-    every = DayTable.every(times, at_end=kind != "day")
+    step = Step.of(table.days)
+    every = DayTable.every(times, kind != "day", step)
     days = every.days[every.count > 1]
     lost = np.setdiff1d(days, table.days)
     if not len(lost):
         return []
-    line = (
-        f"{name}: {len(lost)} of {len(days)} days lack steps and are left out: {some(list(lost))}"
-    )
+    what = "days lack" if step.is_day else f"steps of {step.hours} hours lack some of theirs"
+    lack = f"{what} steps" if step.is_day else what
+    line = f"{name}: {len(lost)} of {len(days)} {lack} and are left out: {some(list(lost))}"
     if 2 * len(lost) > len(days) > 2:
-        raise UserError(f"{line}; give whole days")
+        raise UserError(f"{line}; give whole {'days' if step.is_day else 'steps'}")
     return [line]
 
 

@@ -1,4 +1,5 @@
-"""Windows of days: some to look at, the following ones to forecast, and how splits share them."""
+"""Windows of days, or finer steps: some to look at, the following ones to forecast, and how splits
+share them."""
 
 import dataclasses
 
@@ -6,23 +7,24 @@ import numpy as np
 
 from tds_jax.config import SPLITS
 from tds_jax.errors import UserError
-from tds_jax.forecast.days import DAY, runs, year_fraction
+from tds_jax.forecast.days import phases, runs
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.steps import Step
 
 Example = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowSpec:
-    """input_days: T, seen. lead_days: L, forecast: the days right after."""
+    """inputs: T, seen. leads: L, forecast: the days right after. Both count steps of a record."""
 
-    input_days: int
-    lead_days: int
+    inputs: int
+    leads: int
 
     @property
     def length(self) -> int:
         """Days in a window."""
-        return self.input_days + self.lead_days
+        return self.inputs + self.leads
 
 
 def split_days(count: int, ratio: tuple[float, ...]) -> dict[str, range]:
@@ -36,26 +38,29 @@ def window_starts(days: np.ndarray, spec: WindowSpec, split: range, gap: int) ->
 
     All target days of a window lie in the split, so no two splits share one, and the window does
     not cross a gap in `days`. The first target is more than `gap` days after the last day before
-    the split: with gap 0 inputs may reach back into the split before, with gap = spec.input_days
+    the split: with gap 0 inputs may reach back into the split before, with gap = spec.inputs
     they never do, with gap = spec.length a forecast's length lies between as well. Without any
     earlier day, `gap` has no effect.
     """
-    starts = np.arange(max(split.start - spec.input_days, 0), split.stop - spec.length + 1)
+    starts = np.arange(max(split.start - spec.inputs, 0), split.stop - spec.length + 1)
     if not len(starts):
         return starts
-    unbroken = days[starts + spec.length - 1] - days[starts] == (spec.length - 1) * DAY
-    first_target = days[starts + spec.input_days]
-    apart = split.start == 0 or first_target - days[split.start - 1] > gap * DAY
+    step = Step.of(days).delta
+    unbroken = days[starts + spec.length - 1] - days[starts] == (spec.length - 1) * step
+    first_target = days[starts + spec.inputs]
+    apart = split.start == 0 or first_target - days[split.start - 1] > gap * step
     return starts[unbroken & apart]
 
 
 def require_windows(days: np.ndarray, spec: WindowSpec) -> None:
     """UserError unless a window fits between two gaps of the record."""
+    step = Step.of(days)
     longest = max(stop - start for start, stop in runs(days))
     if spec.length > longest:
         raise UserError(
-            f"data.input_days={spec.input_days} and data.lead_days={spec.lead_days} need "
-            f"{spec.length} days in a row, the longest stretch has {longest}; use fewer"
+            f"data.input_days={spec.inputs / step.per_day:g} and data.lead_days="
+            f"{spec.leads / step.per_day:g} need {step.words(spec.length)} in a row, the longest "
+            f"stretch has {longest}; use fewer"
         )
 
 
@@ -64,7 +69,7 @@ class ForecastWindows:
 
     Example: `fields` (T, h, w, C) f32 in the units of the files and `present` (T, h, w, C) uint8;
     `target` (L, h, w) f32 and `weight` (L, h, w) f32, 1 where the target is known and on land. What
-    is missing is 0 in fields and target. `phase` (T + L,) f32: `year_fraction` of the days.
+    is missing is 0 in fields and target. `phase` (T + L,) or (T + L, 2) f32: `days.phases`.
     `start` () int32: index of the first day. `origin` (2,) int32: row and column of the crop.
 
     crop: (h, w) cut out at a random place where an rng is given; (0, 0) = the whole grid, which is
@@ -85,7 +90,7 @@ class ForecastWindows:
         self._land = fields.land  # looked up once, before workers get a copy
 
     def __repr__(self) -> str:
-        return f"ForecastWindows({self.spec.input_days} + {self.spec.lead_days} days)"
+        return f"ForecastWindows({self.spec.inputs} + {self.spec.leads} days)"
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -93,7 +98,7 @@ class ForecastWindows:
     def example(self, index: int, rng: np.random.Generator | None) -> Example:
         """Window `index`; rng places the crop."""
         start = int(self.starts[index])
-        middle, stop = start + self.spec.input_days, start + self.spec.length
+        middle, stop = start + self.spec.inputs, start + self.spec.length
         row, column = self._origin(rng) if rng and self.crop[0] else (0, 0)
         height, width = self.crop if rng and self.crop[0] else self._land.shape
         region = slice(row, row + height), slice(column, column + width)
@@ -106,7 +111,7 @@ class ForecastWindows:
             "present": known.astype(np.uint8),
             "target": np.where(counts, target, np.float32(0)),
             "weight": counts.astype(np.float32),
-            "phase": year_fraction(self.fields.days[start:stop]).astype(np.float32),
+            "phase": phases(self.fields.days[start:stop]).astype(np.float32),
             "start": np.asarray(start, np.int32),
             "origin": np.asarray((row, column), np.int32),
         }

@@ -115,9 +115,9 @@ def test_the_same_day_has_the_same_ensemble_wherever_it_is_made(task, model, tmp
     np.testing.assert_allclose(alone[0], both[1], rtol=1e-5)  # f32, of values near 0.3
     assert np.abs(both[0, 0] - both[0, 1]).max() > 1e-3
 
-    last = source.starts[[3, 4]] + task.spec.input_days - 1
+    last = source.starts[[3, 4]] + task.spec.inputs - 1
     run = prediction.Runner(task, model)
-    blocks = prediction.forecasts(task, model, run, task.fields, last, task.spec.lead_days)
+    blocks = prediction.forecasts(task, model, run, task.fields, last, task.spec.leads)
     written = np.concatenate([*blocks])
     assert written.shape == (2, 6, 3, 5, 6)
     np.testing.assert_allclose(written[..., ~SEA], both[..., ~SEA], rtol=1e-5)
@@ -193,7 +193,7 @@ def test_members_of_dropout_leave_out_channels_and_the_middle_none(dropping):
 def test_an_ensemble_of_dropout_is_written_and_judged_as_one(dropping):
     task, model = dropping
     batch = on_device(batch_of(task.source("test"), (3, 4)))
-    last = task.source("test").starts[[3, 4]] + task.spec.input_days - 1
+    last = task.source("test").starts[[3, 4]] + task.spec.inputs - 1
     run = prediction.Runner(task, model)
     written = np.concatenate([*prediction.forecasts(task, model, run, task.fields, last, 3)])
     wanted = np.asarray(model.members(batch, False, 3, dropout=True))

@@ -179,7 +179,7 @@ def test_another_period_is_judged_whole_beside_what_the_run_has_learnt(evaluated
     assert report.notes[0].startswith(f"{last - first - 1} forecasts of {other.fields.days[first]}")
     truth = other.fields.read(first, last + 1, ("swvl1",))[..., 0]
     phase = jnp.asarray(year_fraction(other.fields.days[first:])[None], jnp.float32)
-    usual = np.asarray(baselines._usual(learnt.coefficients[..., 0], phase))[0]
+    usual = np.asarray(baselines._usual(learnt.coefficients[..., 0], phase, 0))[0]
     squares = [np.square(truth[n : len(truth) - 2 + n] - usual[n : len(truth) - 2 + n])[:, ~SEA]
                for n in range(3)]  # fmt: skip
     # f32 of values near 0.3, squared differences near 1e-3

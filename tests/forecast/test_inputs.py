@@ -33,7 +33,7 @@ def task(tmp_path_factory):
 
 def given(task, batch):
     """(B, T, H, W, C) what the network sees of a batch, after the statistics of the train split."""
-    model = Forecaster(Seen(task.spec.lead_days), task.around())
+    model = Forecaster(Seen(task.spec.leads), task.around())
     graphdef, params, rest = split(model)
     model = nnx.merge(graphdef, params, replace_leaves(rest, task.fit_statistics()))
     model(jax.tree.map(jnp.asarray, batch), False)

@@ -106,6 +106,23 @@ def test_maps_are_least_squares_over_the_days_that_follow_each_other(maps, perio
     np.testing.assert_allclose(np.asarray(found[0]), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [30, 130])  # of steps finer than a day 75 are added at once
+def test_a_cells_own_map_of_finer_steps_is_least_squares_over_all_of_them(count):
+    rng = np.random.default_rng(2)
+    maps, coming = rng.normal(size=(count, 2, 3, 3)), rng.normal(size=(count, LEADS, 2, 3))
+    known = rng.random(coming.shape) > 0.1
+    cell = linear.PerCell((2, 3), LEADS, False, days=3)
+    for each, ahead, there in zip(maps.astype("f4"), coming, known, strict=True):
+        cell.add(linear.Sample(0, each[..., None], ahead, there), each)
+    weights = cell.solve()
+    assert weights.shape == (2, 3, 75, LEADS)
+    rows = known[:, :, 1, 2].all(axis=1)
+    x = np.stack([linear.patches(one, (5, 5), False)[1, 2].ravel() for one in maps.astype("f4")])
+    wanted = ridge(x[rows].astype("f8"), coming[rows, :, 1, 2], linear.CELL_RIDGE)
+    # f64 sums, stored as f32
+    np.testing.assert_allclose(weights[1, 2], wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_cells_look_less_far_where_their_equations_would_not_fit(monkeypatch):
     assert linear.PerCell((H, W), LEADS, False).kernel == 5
     monkeypatch.setattr(linear, "CELL_BYTES", 8 * H * W * 18**2)

@@ -19,7 +19,7 @@ from tds_jax.forecast.windows import (
 )
 from tests.forecast.files import ArrayFields, dates
 
-SPEC = WindowSpec(input_days=3, lead_days=2)
+SPEC = WindowSpec(inputs=3, leads=2)
 
 
 def gappy_days(seed, count=60):
@@ -85,7 +85,7 @@ def test_splits_share_no_target_and_keep_their_distance(gap):
             end = days[parts[earlier].stop - 1]
             if targets[later]:
                 assert (min(targets[later]) - end).astype(int) > gap
-            if gap >= SPEC.input_days:
+            if gap >= SPEC.inputs:
                 assert not inputs[later] & set(days[parts[earlier]])
 
 
