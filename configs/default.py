@@ -48,6 +48,9 @@ def get_config() -> ConfigDict:
     config.model.expansion = 2  # channels inside a 'conformer' feed-forward / outside
     config.model.norm_order = "norm_relu"  # after each strided convolution; or 'relu_norm'
     config.model.conv_bias = False  # of the strided convolutions
+    # Of the first stage: 0 = as norm_order says, which takes off how strong the EMG is as a whole |
+    # n = the log of each channel's power over n of its frames in the place of norm and ReLU.
+    config.model.log_power_frames = 0
     config.model.out_features = 0  # a last linear layer per frame; 0 = none
     config.model.dropout = 0.1  # after strided convolutions and between layers of the decoder
     # Numbers that tell users apart, made of a calibration recording (no labels, no gradient steps),

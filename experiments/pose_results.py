@@ -42,14 +42,20 @@ class Case:
     before: str = ""
 
 
-# The three presets in a form that trains in minutes: as many windows for each, and the same rate.
+# The presets in a form that trains in minutes: as many windows for each, and the same rate.
 SMALL = ("optim.batch_size=32", "optim.steps=400", "optim.learning_rate=4e-3", "eval.every=200")
+# One network in three widths, all else alike.
+WIDTHS = (
+    *("optim.batch_size=32", "optim.steps=500", "eval.every=250"),
+    *("data.synthetic_seconds=40.0", "data.gain_spread=0.1"),
+)
 NARROW = ("model.groups=(4,)", "model.widths=(4,)", "model.hidden=64")
 WIDE = ("model.groups=(16,)", "model.widths=(8,)", "model.hidden=192")
 CASES = {
-    "powers, narrow": Case("powers", settings=NARROW),
+    "powers, small and narrow": Case("powers", settings=(*WIDTHS, *NARROW)),
+    "powers, small": Case("powers", settings=WIDTHS),
+    "powers, small and wide": Case("powers", settings=(*WIDTHS, *WIDE)),
     "powers": Case("powers"),
-    "powers, wide": Case("powers", settings=WIDE),
     "quick_demo": Case("quick_demo", before="0.883 ± 0.009, 0.075 ± 0.003"),
     "default, small": Case("default", settings=SMALL, before="0.870 ± 0.032, 0.072 ± 0.008"),
     "high_performance, small": Case(
@@ -191,10 +197,8 @@ def main():
             case = CASES[name]
             if case.data == REAL and not options.emg_hands:
                 continue
-            runs = [
-                train(case, seed, base / f"{name.replace(', ', '_')}_{seed}", options)
-                for seed in options.seeds
-            ]
+            place = name.replace(",", "").replace(" ", "_")
+            runs = [train(case, seed, base / f"{place}_{seed}", options) for seed in options.seeds]
             table.add_row(*row(name, case, *map(list, zip(*runs, strict=True))))
             console.print(table)  # what there is so far, should this one be stopped
 

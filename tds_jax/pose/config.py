@@ -59,6 +59,7 @@ class PoseModelConfig(Settings, group="model"):
     expansion: int = field(metadata=at_least(1))
     norm_order: str = field(metadata=one_of("norm_relu", "relu_norm"))
     conv_bias: bool
+    log_power_frames: int = field(metadata=at_least(0))
     out_features: int = field(metadata=at_least(0))
     dropout: float = field(metadata=between(0, 0.95))
     decoder: str = field(metadata=one_of("lstm", "mlp"))
@@ -117,7 +118,7 @@ class PoseModelConfig(Settings, group="model"):
             "model.reference_rate=True repeats a defect of a TDS encoder; use "
             f"model.encoder='tds' with it instead of {self.encoder!r}",
         )
-        for name in (*FRONT_SETTINGS, "encoder", "user_embedding"):
+        for name in (*FRONT_SETTINGS, "encoder", "log_power_frames", "user_embedding"):
             value = getattr(self, name)
             require(
                 self.name != "neuropose" or value in (0, (), "none", "tds"),
@@ -280,6 +281,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "notch_hz": (),
             "filter_seconds": 0.2,
             "user_embedding": 0,
+            "log_power_frames": 0,
             "encoder": "tds",
             "attention_frames": 25,
             "expansion": 2,

@@ -17,6 +17,7 @@ from tds_jax.nn.dropout import dropout
 from tds_jax.nn.linear import Linear, add_bias, uniform
 from tds_jax.nn.module import Module
 from tds_jax.nn.norm import LayerNorm
+from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.pose.conformer import DRAWS, ConformerBlock
 from tds_jax.pose.front import WAVEFORM, Front
@@ -24,6 +25,9 @@ from tds_jax.pose.front import WAVEFORM, Front
 ENCODERS = ("tds", "conformer")
 BLOCK_LAYER = 1000  # of the draws in blocks; those of stages and of the decoder count below
 NORM_ORDERS = ("norm_relu", "relu_norm")
+# Of a mean square, in units of normalised EMG: a silent channel gives -3.5, and no slope is above
+# 0.5 / sqrt(POWER_FLOOR) = 16.
+POWER_FLOOR = 1e-3
 
 
 class TDSBlock(Module):
@@ -65,6 +69,8 @@ class TDSStage(Module):
     """A strided convolution with its normalisation and dropout, then blocks at its rate.
 
     make_block: (groups, width, kernel) -> a `TDSBlock` or a `conformer.ConformerBlock`.
+    log_power_frames: above 0, the log of each channel's power over so many frames takes the place
+    of norm and ReLU.
     """
 
     def __init__(
@@ -80,11 +86,13 @@ class TDSStage(Module):
         dropout: float,
         norm_order: str,
         conv_bias: bool,
+        log_power_frames: int,
         make_block: Callable[[int, int, int], Block],
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ) -> None:
         self.blocks = blocks
+        self.log_power_frames = log_power_frames
         self.dropout = dropout
         self.norm_order = norm_order
         self.conv = Conv1d(
@@ -96,13 +104,21 @@ class TDSStage(Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = LayerNorm(groups * width, dtype=dtype)
+        self.norm = None if log_power_frames else LayerNorm(groups * width, dtype=dtype)
         for n in range(blocks):
             setattr(self, f"block_{n}", make_block(groups, width, tds_kernel))
+
+    @property
+    def overlap(self) -> int:
+        """Inputs of `front` that its next output reads again, less those that it skips."""
+        size, stride = self.conv.kernel.shape[0], self.conv.stride
+        return summed_kernel(size, stride, self.log_power_frames) - stride
 
     def front(self, x: jax.Array) -> jax.Array:
         """The stage without dropout and blocks."""
         x = self.conv(x)
+        if self.norm is None:
+            return log_power(x, self.log_power_frames)
         if self.norm_order == "norm_relu":
             return jax.nn.relu(self.norm(x))
         return self.norm(jax.nn.relu(x))
@@ -114,6 +130,14 @@ class TDSStage(Module):
         return x
 
 
+def log_power(x: jax.Array, frames: int) -> jax.Array:
+    """(B, T, C) -> (B, T - frames + 1, C): 0.5 log of each channel's mean square over `frames`."""
+    wide = x.astype(at_least_f32(x.dtype))
+    window, ones = (1, frames, 1), (1, 1, 1)
+    power = jax.lax.reduce_window(wide * wide, 0.0, jax.lax.add, window, ones, "VALID") / frames
+    return (0.5 * jnp.log(power + POWER_FLOOR)).astype(x.dtype)
+
+
 class TDSNetwork(Module):
     """(B, T, C) -> (B, num_frames(T), features).
 
@@ -122,7 +146,7 @@ class TDSNetwork(Module):
     adds a linear layer per frame (None: none). front: what comes before the stages.
     encoder 'conformer': blocks are `conformer.ConformerBlock`s, whose heads are the groups, with
     attention over attention_frames and feed-forwards expansion times as wide.
-    norm_order is 'norm_relu' or 'relu_norm'.
+    norm_order is 'norm_relu' or 'relu_norm'. log_power_frames: of the first stage, see `TDSStage`.
     """
 
     def __init__(
@@ -138,6 +162,7 @@ class TDSNetwork(Module):
         dropout: float,
         norm_order: str = "norm_relu",
         conv_bias: bool = False,
+        log_power_frames: int = 0,
         out_features: int | None = None,
         front: Front = WAVEFORM,
         encoder: str = "tds",
@@ -161,6 +186,7 @@ class TDSNetwork(Module):
             tds_blocks,
             front.left_context,
             front.stride,
+            log_power_frames,
         )
 
         def make_block(groups: int, width: int, kernel: int) -> Block:
@@ -192,6 +218,7 @@ class TDSNetwork(Module):
                 dropout=dropout,
                 norm_order=norm_order,
                 conv_bias=conv_bias,
+                log_power_frames=0 if n else log_power_frames,
                 make_block=make_block,
                 dtype=dtype,
                 rngs=rngs,
@@ -224,7 +251,7 @@ class TDSNetwork(Module):
             yield layer, layer.overlap
         for n in range(self.stages):
             stage: TDSStage = getattr(self, f"stage_{n}")
-            yield stage.front, stage.conv.kernel.shape[0] - stage.conv.stride
+            yield stage.front, stage.overlap
             for m in range(stage.blocks):
                 yield from getattr(stage, f"block_{m}").layers()
         if self.out is not None:
@@ -238,11 +265,15 @@ def receptive_field(
     tds_blocks: Sequence[int],
     context: int = 0,
     rate: int = 1,
+    log_power_frames: int = 0,
 ) -> tuple[int, int]:
     """(samples before its newest that a frame depends on, samples between two frames).
 
-    context, rate: the same of what goes in.
+    context, rate: the same of what goes in. log_power_frames: see `TDSStage`.
     """
+    if log_power_frames:
+        first = summed_kernel(conv_kernels[0], conv_strides[0], log_power_frames)
+        conv_kernels = (first, *conv_kernels[1:])
     for kernel, stride, tds_kernel, blocks in zip(
         conv_kernels, conv_strides, tds_kernels, tds_blocks, strict=True
     ):
@@ -250,6 +281,11 @@ def receptive_field(
         rate *= stride
         context += blocks * (tds_kernel - 1) * rate
     return context, rate
+
+
+def summed_kernel(kernel: int, stride: int, frames: int) -> int:
+    """Inputs of a convolution that so many of its frames (at least one) depend on."""
+    return kernel + (max(1, frames) - 1) * stride
 
 
 def _check_stages(shapes: tuple[Sequence[int], ...], norm_order: str) -> None:

@@ -33,6 +33,7 @@ GRIDS = {
         "widths": (2, 2, 3), "tds_kernels": (3, 1, 4), "tds_blocks": (0, 2, 1),
         "out_features": 5, "conv_bias": True, "norm_order": "relu_norm", "sample_rate": 600.0,
     },
+    "powers of the first stage": {"log_power_frames": 6},
     "velocity": {"output": "velocity", "output_scale": 0.1},
     "hybrid": {"output": "hybrid", "rollout_freq": 50.0},
     "mlp": {"decoder": "mlp", "mlp_hidden": (8,)},

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from tds_jax.errors import UserError
-from tds_jax.pose.tds import TDSNetwork, receptive_field
+from tds_jax.pose.tds import TDSNetwork, log_power, receptive_field
 
 PRESETS = {
     "default": ((5, 5), (2, 2), (21, 11), (2, 2)),
@@ -53,6 +53,7 @@ def test_presets_have_their_documented_context_and_rate():
     [
         {"norm_order": "norm_relu"},
         {"norm_order": "relu_norm"},
+        {"log_power_frames": 3},
         {"encoder": "conformer", "attention_frames": 3, "tds_blocks": (1, 1)},
     ],
 )
@@ -66,6 +67,26 @@ def test_a_frame_depends_on_exactly_its_receptive_field(changes):
         first = frame * net.stride
         # Exact zeros outside; both ends inside are reached.
         assert (touched[0], touched[-1]) == (first, first + net.left_context)
+
+
+def test_log_power_is_of_so_many_frames_and_finite_in_silence():
+    x = np.random.default_rng(0).normal(size=(2, 30, 3)) * [1, 5, 0]
+    found = log_power(jnp.asarray(x, jnp.float32), 4)
+    squares = np.stack([(x[:, n : n + 4] ** 2).mean(axis=1) for n in range(27)], axis=1)
+    # f32: a few roundings of values up to 3.
+    np.testing.assert_allclose(found, 0.5 * np.log(squares + 1e-3), atol=1e-6)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(log_power(x, 4)))(jnp.zeros((1, 9, 2)))).all()
+
+
+@pytest.mark.parametrize("frames", [0, 5])
+def test_only_log_power_tells_louder_emg_from_the_same_as_soft(frames):
+    net = small(log_power_frames=frames, conv_bias=False)
+    x = 10 * emg(100)
+    stage = jax.jit(net.stage_0.front)
+    apart = np.asarray(stage(2 * x) - stage(x))
+    # Twice the EMG: log 2 more in every channel, or nothing, but for norm's eps and the floor:
+    # 1e-5 and 1e-3 of mean squares that are above 1 here.
+    np.testing.assert_allclose(apart, np.log(2) if frames else 0, atol=1e-3)
 
 
 def test_number_of_frames_is_that_of_the_network_for_every_length():
