@@ -124,6 +124,8 @@ def test_latents_are_of_the_targets_cells_in_units_of_the_train_split(folded):
     np.testing.assert_allclose(latent, model.autoencoder.latent(jnp.asarray(target)), rtol=1e-6)
     known = task.data.statistics.leaves()["target"]
     np.testing.assert_array_equal(model.autoencoder.target.mean[...], known["mean"])
+    with jax.transfer_guard_host_to_device("disallow"):  # as around the training loop
+        assert task.under(task.config).method.latents(task.data, "test").exists()
     everything = np.load(task.method.latents(task.data, "train"))
     scaled = np.asarray(model.scaled(jnp.asarray(everything)))
     spread = scaled.std(axis=(0, 1, 2, 3))

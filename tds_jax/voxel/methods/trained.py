@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax import config as configuration
@@ -49,8 +50,11 @@ def folded_cells(config: Config, data: VoxelData) -> FoldedCells:
         f"model.fold={config.model.fold} needs loss.reconstruction='occupancy', not "
         f"{config.loss.reconstruction!r}: its cells are full or empty",
     )
-    cells = FoldedCells(config.model.fold)
-    nnx.update(cells, {"target": data.statistics.leaves()["target"]})
+    # A split may be encoded where the training loop forbids uploads that nobody asked for by name.
+    with jax.transfer_guard_host_to_device("allow"):
+        cells = FoldedCells(config.model.fold)
+        units = {"target": data.statistics.leaves()["target"]}
+        nnx.update(cells, jax.tree.map(jnp.asarray, units))
     return cells
 
 
