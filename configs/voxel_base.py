@@ -37,6 +37,9 @@ def get_config() -> ConfigDict:
     config.model.restart_below = 0.5
     # The generators (not used by 'vae' and 'vqvae').
     config.model.autoencoder = ""  # workdir of a trained autoencoder of the settings above
+    # Cells (Z, X, Y) that become channels, denoised without an autoencoder, on disk 16 bytes each;
+    # () = latents of one.
+    config.model.fold = ()
     config.model.teacher = ""  # workdir of a trained diffusion, for 'consistency'
     config.model.direct = ""  # workdir of a trained 'direct' that a diffusion sees; '' = none
     config.model.anchored = (
@@ -61,6 +64,8 @@ def get_config() -> ConfigDict:
     config.model.guidance_dropout = 0.0  # share of examples that learn without the radar
     # Samples: 1 = as likely as they are, above = more of what the radar says, for twice the work.
     config.model.guidance = 1.0
+    # Of the noise that samples are drawn from: 1 = as it was learned, 0 = none, one sample.
+    config.model.temperature = 1.0
     config.model.sampler_steps = 18  # levels; Heun's method evaluates 2 * 18 - 1 times
     config.model.distillation_levels = 18  # of the teacher's path
     config.model.jumps = (1, 2, 4)  # numbers of steps evaluated; the largest is the model's

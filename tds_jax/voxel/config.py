@@ -32,8 +32,8 @@ class VoxelModelConfig(Settings, group="model"):
 
     name: 'vae' and 'vqvae' learn volumes; 'direct' learns the target's volume from the radar's, as
     does 'package.module:Name', a network of one's own; 'diffusion' learns latents of a trained
-    autoencoder, given the radar; 'consistency' learns to do so in few steps from a trained
-    diffusion.
+    autoencoder, or cells that are folded as `fold` says, given the radar; 'consistency' learns to
+    do so in few steps from a trained diffusion.
     """
 
     name: str = field(metadata=one_of_or_own(*AUTOENCODERS, DIRECT, *GENERATORS))
@@ -48,6 +48,7 @@ class VoxelModelConfig(Settings, group="model"):
     codebook_decay: float
     restart_below: float = field(metadata=at_least(0))
     autoencoder: str
+    fold: tuple[int, ...]
     teacher: str
     direct: str
     anchored: bool
@@ -68,6 +69,7 @@ class VoxelModelConfig(Settings, group="model"):
     draws: int = field(metadata=at_least(1))
     guidance_dropout: float = field(metadata=between(0, 1))
     guidance: float = field(metadata=at_least(0))
+    temperature: float = field(metadata=at_least(0))
     sampler_steps: int = field(metadata=at_least(2))
     distillation_levels: int = field(metadata=at_least(2))
     jumps: tuple[int, ...]
@@ -115,7 +117,16 @@ class VoxelModelConfig(Settings, group="model"):
         sources = {"diffusion": ("autoencoder", "ultra"), "consistency": ("teacher", "diffusion")}
         source, config = sources.get(self.name, ("name", ""))
         require(
-            bool(getattr(self, source)),
+            len(self.fold) in (0, 3) and min(self.fold, default=1) >= 1,
+            f"model.fold={self.fold} must be three whole numbers above 0, as (Z, X, Y), or ()",
+        )
+        require(
+            not (self.fold and self.autoencoder) or self.name != "diffusion",
+            f"model.fold={self.fold} and model.autoencoder={self.autoencoder} both say what is "
+            "denoised; use model.fold=() or model.autoencoder=''",
+        )
+        require(
+            bool(getattr(self, source)) or (source == "autoencoder" and len(self.fold) > 0),
             f"model.{source}='' but model.name={self.name!r} needs one; train "
             f"configs/voxel_{config}.py and name its workdir",
         )
@@ -241,14 +252,21 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
 
     decoder_chunk meant nothing here. The U-Net had one head before their number was a setting; of
     an autoencoder's run the number means nothing, and it is the original's. A diffusion saw the
-    radar alone and always, and an example with one noise; samples lay around no answer. One file of
+    radar alone and always, and an example with one noise; samples lay around no answer, and were
+    of an autoencoder's latents. One file of
     volumes that could not be read ended a run.
     """
     memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
     model = values["model"]
     heads = {"unet_heads": 1 if model["name"] in GENERATORS else ATTENTION_HEADS}
-    direct = {"direct": "", "anchored": False, "direct_width": 16, "direct_multipliers": (1, 2, 4)}
-    guidance = {"draws": 1, "guidance_dropout": 0.0, "guidance": 1.0}
+    direct = {
+        "direct": "",
+        "fold": (),
+        "anchored": False,
+        "direct_width": 16,
+        "direct_multipliers": (1, 2, 4),
+    }
+    guidance = {"draws": 1, "guidance_dropout": 0.0, "guidance": 1.0, "temperature": 1.0}
     data = {"max_bad_files": 0, "source": "", "sweeps": 1} | values["data"]
     return values | {"memory": memory, "model": heads | direct | guidance | model, "data": data}
 

@@ -154,7 +154,7 @@ class VoxelTask:
             cells = build.cells_per_latent(model)
             small = tuple(n // m for n, m in zip(grid, cells, strict=True))
             leaves |= {
-                "latent": ((*small, model.latent_channels), jnp.float32),
+                "latent": ((*small, build.latent_channels(model)), jnp.float32),
                 "weight": ((), jnp.float32),
             }
         return batch_spec(examples, leaves)

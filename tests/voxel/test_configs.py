@@ -84,6 +84,14 @@ def test_augmentation_is_off_unless_asked_for():
             {"model__name": "diffusion", "model__autoencoder": "x", "model__guidance": 2.0},
             r"model.guidance=2.0 needs estimates without a condition",
         ),
+        (
+            {"model__name": "diffusion", "model__fold": (2, 2)},
+            r"model.fold=\(2, 2\) must be three whole numbers above 0",
+        ),
+        (
+            {"model__name": "diffusion", "model__fold": (2, 2, 2), "model__autoencoder": "x"},
+            r"model.fold=\(2, 2, 2\) and model.autoencoder=x both say",
+        ),
         ({"model__unet_heads": 5}, r"model.unet_heads=5 must divide the 96 channels"),
         ({"model__sigma_min": 90.0}, r"sigma_min=90.0 and model.sigma_max=80.0 must be"),
         ({"loss__reconstruction": "l2"}, r"loss.reconstruction='l2' is not known; use one of"),
@@ -138,6 +146,8 @@ def test_a_u_net_from_before_the_setting_keeps_its_one_head(name, heads):
     """Of an autoencoder's run it means nothing, and does not keep that from going on."""
     values = resolved(name).to_dict()
     del values["model"]["unet_heads"], values["data"]["max_bad_files"]
+    del values["model"]["fold"], values["model"]["temperature"]
+    assert config.today(values)["model"]["fold"] == ()
     assert config.today(values)["data"]["max_bad_files"] == 0
     assert config.today(values)["model"]["unet_heads"] == heads
     values["model"]["unet_heads"] = 2

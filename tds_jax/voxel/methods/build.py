@@ -18,6 +18,7 @@ from tds_jax.voxel.methods.model import (
     SETTING,
     Answer,
     Distilled,
+    FoldedCells,
     LatentDenoiser,
     ScaledAutoencoder,
 )
@@ -32,9 +33,17 @@ from tds_jax.voxel.networks.vqvae import VQVAE3D
 
 def cells_per_latent(model: VoxelModelConfig) -> Shape:
     """Cells of a volume / cells of its latent, along D, H and W."""
+    if model.fold and model.name in GENERATORS:
+        d, h, w = model.fold
+        return d, h, w
     used = (ONE, *RESAMPLING[: len(model.multipliers) - 1])
     d, h, w = (math.prod(axis) for axis in zip(*used, strict=True))
     return d, h, w
+
+
+def latent_channels(model: VoxelModelConfig) -> int:
+    """Numbers of a cell of a latent."""
+    return CHANNELS * math.prod(model.fold) if model.fold else model.latent_channels
 
 
 def divisor(model: VoxelModelConfig) -> Shape:
@@ -125,11 +134,13 @@ def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:
     """The U-Net of a config, its radar encoder, and the autoencoder whose latents it denoises."""
     model, remat = config.model, config.memory.remat
     dtype = compute_dtype(config.memory.dtype)
+    fold = cells_per_latent(model) if model.fold else ONE
+    channels = latent_channels(model)
     encoder = Encoder(
-        2 * CHANNELS if model.direct else CHANNELS,
+        (2 if model.direct else 1) * CHANNELS * math.prod(fold),
         model.condition_channels,
         base=model.condition_base,
-        multipliers=model.multipliers,
+        multipliers=(1,) if model.fold else model.multipliers,
         blocks=model.condition_blocks,
         attention=False,
         execution=Execution(model.span, remat, model.tile),
@@ -137,8 +148,8 @@ def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:
         rngs=rngs,
     )
     unet = UNet(
-        model.latent_channels + model.condition_channels,
-        model.latent_channels,
+        channels + model.condition_channels,
+        channels,
         width=model.width,
         multipliers=model.unet_multipliers,
         heads=model.unet_heads,
@@ -147,13 +158,14 @@ def denoiser(config: Config, rngs: nnx.Rngs) -> LatentDenoiser:
         rngs=rngs,
     )
     return LatentDenoiser(
-        autoencoder(config, rngs),
+        FoldedCells(fold) if model.fold else autoencoder(config, rngs),
         encoder,
         unet,
         answer(config, rngs) if model.direct else None,
         data=model.sigma_data,
         guidance=model.guidance,
         anchored=model.anchored,
+        fold=fold,
     )
 
 

@@ -113,7 +113,8 @@ class Distillation:
         shape = generation.latent_shape(self._config, batch)
 
         def noise(n: jax.Array) -> jax.Array:
-            return diffusion.noise(batch["key"], draw + n * STRIDE, shape)
+            given = diffusion.noise(batch["key"], draw + n * STRIDE, shape)
+            return self._config.model.temperature * given
 
         levels = self._levels.grid(count + 1)[:-1]
         return consistency.sample(jump, levels, self._levels.lowest, noise)

@@ -18,7 +18,7 @@ from tds_jax.progress import progress_bar
 from tds_jax.voxel.config import DIRECT, settings
 from tds_jax.voxel.data.dataset import VoxelData
 from tds_jax.voxel.methods import build, diffusion, latents, trained
-from tds_jax.voxel.methods.model import Answer, LatentDenoiser, ScaledAutoencoder
+from tds_jax.voxel.methods.model import Answer, FoldedCells, LatentDenoiser, ScaledAutoencoder
 
 LEAVES = ("radar",)
 SAMPLE, SAMPLES = "sample", "samples"  # one alone; the occupancies of all
@@ -38,8 +38,12 @@ class Diffusion:
         return build.denoiser(self._config, rngs)
 
     @functools.cached_property
-    def _autoencoder(self) -> ScaledAutoencoder:
-        return trained.autoencoder(self._config, Path(self._config.model.autoencoder))
+    def _trained(self) -> ScaledAutoencoder | None:
+        folder = self._config.model.autoencoder
+        return trained.autoencoder(self._config, Path(folder)) if folder else None
+
+    def _autoencoder(self, data: VoxelData) -> ScaledAutoencoder | FoldedCells:
+        return self._trained or trained.folded_cells(self._config, data)
 
     @functools.cached_property
     def _direct(self) -> Answer | None:
@@ -48,18 +52,17 @@ class Diffusion:
 
     def digest(self) -> str:
         """Of the frozen networks' weights: latents of others would not fit the checkpoint's."""
-        direct = latents.fingerprint(self._direct) if self._direct else ""
-        return latents.fingerprint(self._autoencoder) + direct
+        return "".join(latents.fingerprint(one) for one in (self._trained, self._direct) if one)
 
     def latents(self, data: VoxelData, split: str) -> Path:
         """The stored latents of a split's targets."""
-        return stored_latents(self._autoencoder, data, split, self._config.memory.dtype)
+        return stored_latents(self._autoencoder(data), data, split, self._config.memory.dtype)
 
     def statistics(self, data: VoxelData) -> dict[str, Any]:
         """The frozen networks, units of the radar, and mean and scale of the latents."""
         direct = {"direct": trained.leaves(self._direct)} if self._direct else {}
         return direct | {
-            "autoencoder": trained.leaves(self._autoencoder),
+            "autoencoder": trained.leaves(self._autoencoder(data)),
             "radar": data.statistics.leaves()["radar"],
             "latent": latents.moments(self.latents(data, "train")),
         }
@@ -103,9 +106,13 @@ def sampler(
     denoise = model.guided(model.condition(batch["radar"]))
     levels = build.levels(config.model).grid(config.model.sampler_steps)
     shape, anchor = latent_shape(config, batch), model.anchor(batch["radar"])
-    return lambda draw: (
-        anchor + diffusion.sample(denoise, diffusion.noise(batch["key"], draw, shape), levels)
-    )
+    temperature = config.model.temperature
+
+    def one(draw: int | jax.Array) -> jax.Array:
+        start = temperature * diffusion.noise(batch["key"], draw, shape)
+        return anchor + diffusion.sample(denoise, start, levels)
+
+    return one
 
 
 def repeated(draws: int, keys: jax.Array, *leaves: jax.Array) -> tuple[jax.Array, ...]:
@@ -141,7 +148,7 @@ def latent_shape(config: Config, batch: Batch) -> tuple[int, ...]:
     cells = build.cells_per_latent(config.model)
     grid = batch["radar"].shape[1:4]
     small = (n // m for n, m in zip(grid, cells, strict=True))
-    return (*small, config.model.latent_channels)
+    return (*small, build.latent_channels(config.model))
 
 
 def drawn(
@@ -164,7 +171,9 @@ def with_samples(first: jax.Array, occupancies: jax.Array) -> dict[str, jax.Arra
     return {SAMPLE: first, SAMPLES: occupancies} if several else {}
 
 
-def stored_latents(model: ScaledAutoencoder, data: VoxelData, split: str, dtype: str) -> Path:
+def stored_latents(
+    model: ScaledAutoencoder | FoldedCells, data: VoxelData, split: str, dtype: str
+) -> Path:
     """Latents of a split's targets, computed in dtype where they are not yet."""
     with progress_bar(f"encoding the {split} split") as progress:
         digest = f"{data.contents(split)} {data.shape} {dtype}"

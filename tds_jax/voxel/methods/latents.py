@@ -16,12 +16,12 @@ from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import split
 from tds_jax.progress import Progress
 from tds_jax.voxel.data.source import VoxelPairs
-from tds_jax.voxel.methods.model import ScaledAutoencoder
+from tds_jax.voxel.methods.model import FoldedCells, ScaledAutoencoder
 
 
 def cached(
     folder: Path,
-    model: ScaledAutoencoder,
+    model: ScaledAutoencoder | FoldedCells,
     pairs: VoxelPairs,
     digest: str,
     progress: Progress,
@@ -61,7 +61,7 @@ def _write(path: Path, shape: tuple[int, ...], frames: Iterable[bytes]) -> None:
             file.write(frame)
 
 
-def _encoder(model: ScaledAutoencoder) -> Callable[[np.ndarray], np.ndarray]:
+def _encoder(model: ScaledAutoencoder | FoldedCells) -> Callable[[np.ndarray], np.ndarray]:
     graphdef, state = nnx.split(model)
 
     @jax.jit

@@ -10,9 +10,11 @@ from tds_jax import own
 from tds_jax.fields import require
 from tds_jax.nn.module import Module
 from tds_jax.nn.normalizer import Normalizer
+from tds_jax.voxel.data.resize import Shape
 from tds_jax.voxel.data.volumes import CHANNELS
 from tds_jax.voxel.methods import diffusion, losses
 from tds_jax.voxel.networks.coder import Encoder
+from tds_jax.voxel.networks.folding import Folding, folded
 from tds_jax.voxel.networks.frozen import freeze
 from tds_jax.voxel.networks.perceptual import FeatureNet
 from tds_jax.voxel.networks.unet import UNet
@@ -62,6 +64,47 @@ class ScaledAutoencoder(Module):
         """Latents -> raw volumes; those of a codebook are looked up in it first."""
         return self.outside(self.network.decode(self.network.learned(latent)))
 
+    def expected(self, answer: jax.Array) -> jax.Array:
+        """The latent of a raw volume whose channel 0 is a probability.
+
+        Its cells are made full or empty, as the network has seen them.
+        """
+        full = (answer[..., :1] > FULL).astype(answer.dtype)
+        return self.latent(jnp.concatenate([full, answer[..., 1:] * full], axis=-1))
+
+
+class FoldedCells(Module):
+    """Raw volumes (B, D, H, W, 4), channel 0 the occupancy, as latents without an autoencoder.
+
+    Blocks of cells become channels, see `folding`: what is near in latents is near in cells, and
+    nothing is lost. In them occupied cells are 1 in channel 0 and empty ones -1; other channels are
+    normalised over occupied cells of the train split, and 0 in empty ones.
+    """
+
+    def __init__(self, by: Shape) -> None:
+        self.network = Folding(CHANNELS, by)
+        self.target = Normalizer(CHANNELS)
+
+    def latent(self, volume: jax.Array) -> jax.Array:
+        """(B, d, h, w, latent) f32."""
+        full = losses.occupied(volume)[..., None]
+        return self.expected(jnp.concatenate([full, volume[..., 1:]], axis=-1))
+
+    def expected(self, answer: jax.Array) -> jax.Array:
+        """The mean over latents of what a raw volume says, its channel 0 a probability."""
+        likely = answer[..., :1]
+        values = (self.target(answer) * likely)[..., 1:]
+        return self.network.latent(jnp.concatenate([2 * likely - 1, values], axis=-1))
+
+    def decode(self, latent: jax.Array) -> jax.Array:
+        """Latents -> raw volumes, channel 0 a probability: of -1 or 1 the mean tells it."""
+        cells = self.network.decode(latent)
+        mean, scale = (
+            jnp.broadcast_to(s[...], cells.shape) for s in (self.target.mean, self.target.scale)
+        )
+        probability = jnp.clip((cells[..., :1] + 1) / 2, 0, 1)
+        return jnp.concatenate([probability, (cells * scale + mean)[..., 1:]], axis=-1)
+
 
 class Answer(Module):
     """Radar (B, D, H, W, 4), raw -> target (B, D, H, W, 4), raw, channel 0 a probability.
@@ -101,12 +144,12 @@ class LatentDenoiser(Module):
     the train split. autoencoder: frozen. direct: one answer to the radar, frozen, that the encoder
     sees beside it; or None. anchored: samples lie around that answer's own latent, see `anchor`.
     guidance: how far samples go from what is likely at all to what the radar says, 1 = as likely as
-    it is.
+    it is. fold: cells that become channels before the encoder sees them.
     """
 
     def __init__(
         self,
-        autoencoder: ScaledAutoencoder,
+        autoencoder: ScaledAutoencoder | FoldedCells,
         encoder: Encoder,
         unet: UNet,
         direct: Answer | None,
@@ -114,8 +157,9 @@ class LatentDenoiser(Module):
         data: float,
         guidance: float,
         anchored: bool,
+        fold: Shape,
     ) -> None:
-        self.data, self.guidance, self.anchored = data, guidance, anchored
+        self.data, self.guidance, self.anchored, self.fold = data, guidance, anchored, fold
         self.direct = nnx.data(freeze(direct) if direct else None)
         self.radar = Normalizer(CHANNELS)
         self.encoder = encoder
@@ -142,20 +186,18 @@ class LatentDenoiser(Module):
             # Values of cells that are hardly occupied are hardly known.
             likely = self.direct.around.target(said) * said[..., :1]
             seen = jnp.concatenate([seen, likely.astype(seen.dtype)], axis=-1)
-        return self.encoder(seen).astype(jnp.float32)
+        return self.encoder(folded(seen, self.fold)).astype(jnp.float32)
 
     def anchor(self, radar: jax.Array) -> jax.Array:
         """Raw radar -> scaled latent of the one answer to it, (B, d, h, w, C); 0 if not anchored.
 
         What is denoised is the difference from it, so that a network that has learned nothing yet
-        repeats the answer. Its cells are full or empty, as the autoencoder has seen them.
+        repeats the answer.
         """
         if self.direct is None or not self.anchored:
             return jnp.zeros(())
         said = self.direct.volume(radar)
-        full = (said[..., :1] > FULL).astype(said.dtype)
-        cells = jnp.concatenate([full, said[..., 1:] * full], axis=-1)
-        return jax.lax.stop_gradient(self.scaled(self.autoencoder.latent(cells)))
+        return jax.lax.stop_gradient(self.scaled(self.autoencoder.expected(said)))
 
     def network(self, condition: jax.Array) -> diffusion.Denoise:
         """The U-Net with its condition; to be put between `diffusion.mix` factors."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax import config as configuration
@@ -15,7 +16,7 @@ from tds_jax.engine.blueprint import Blueprint
 from tds_jax.fields import require
 from tds_jax.voxel.config import AUTOENCODERS, DIRECT
 from tds_jax.voxel.data.dataset import VoxelData
-from tds_jax.voxel.methods.model import Answer, LatentDenoiser, ScaledAutoencoder
+from tds_jax.voxel.methods.model import Answer, FoldedCells, LatentDenoiser, ScaledAutoencoder
 
 AUTOENCODER_SETTINGS = ("base", "multipliers", "blocks", "attention", "latent_channels", "codes")
 UNET_SETTINGS = (
@@ -30,6 +31,7 @@ UNET_SETTINGS = (
     "unet_multipliers",
     "unet_heads",
     "sigma_data",
+    "fold",
 )
 
 
@@ -39,6 +41,21 @@ def autoencoder(config: Config, folder: Path) -> ScaledAutoencoder:
     model = _load(config, folder, "model.autoencoder", AUTOENCODERS, settings)
     model.perceptual = nnx.data(None)  # of its loss, which is over
     return model
+
+
+def folded_cells(config: Config, data: VoxelData) -> FoldedCells:
+    """What model.fold says stands for an autoencoder, in the units of the train split."""
+    require(
+        config.loss.reconstruction == "occupancy",
+        f"model.fold={config.model.fold} needs loss.reconstruction='occupancy', not "
+        f"{config.loss.reconstruction!r}: its cells are full or empty",
+    )
+    # A split may be encoded where the training loop forbids uploads that nobody asked for by name.
+    with jax.transfer_guard_host_to_device("allow"):
+        cells = FoldedCells(config.model.fold)
+        units = {"target": data.statistics.leaves()["target"]}
+        nnx.update(cells, jax.tree.map(jnp.asarray, units))
+    return cells
 
 
 def direct(config: Config, folder: Path) -> Answer:

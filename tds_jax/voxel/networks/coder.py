@@ -193,15 +193,22 @@ class Autoencoder(Module):
 
         Raises UserError where the sizes or channels do not fit the model.
         """
-        batch, *space, channels = shape
-        bad = [n for n, f in zip(space, self.factors, strict=True) if n % f]
-        if bad or channels != self.in_channels:
-            raise UserError(
-                f"volume (D, H, W, C) = {(*space, channels)} does not fit the model; sizes must be "
-                f"multiples of {self.factors} and channels {self.in_channels}, pad or resize it"
-            )
-        small = (n // f for n, f in zip(space, self.factors, strict=True))
-        return (batch, *small, self.latent_channels)
+        return shape_of_latents(shape, self.factors, self.in_channels, self.latent_channels)
+
+
+def shape_of_latents(
+    shape: Sequence[int], factors: Sequence[int], in_channels: int, latent_channels: int
+) -> tuple[int, ...]:
+    """See `Autoencoder.latent_shape`; factors: cells of a volume / cells of its latent."""
+    batch, *space, channels = shape
+    bad = [n for n, f in zip(space, factors, strict=True) if n % f]
+    if bad or channels != in_channels:
+        raise UserError(
+            f"volume (D, H, W, C) = {(*space, channels)} does not fit the model; sizes must be "
+            f"multiples of {factors} and channels {in_channels}, pad or resize it"
+        )
+    small = (n // f for n, f in zip(space, factors, strict=True))
+    return (batch, *small, latent_channels)
 
 
 def wide(x: jax.Array) -> jax.Array:

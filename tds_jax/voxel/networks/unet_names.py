@@ -56,9 +56,9 @@ def radar_encoder(params: dict[str, Any], autoencoder: dict[str, Any]) -> dict[s
     """The radar's encoder of the original: its VAE's, mean alone, and the convolution behind it.
 
     params: of our encoder; autoencoder: the frozen one that the run has, as nested dicts. None
-    where one has a shape that the other has not, or the autoencoder has a codebook.
+    where one has a shape that the other has not, or the autoencoder has a codebook or no network.
     """
-    network = autoencoder["network"]
+    network = autoencoder.get("network", {})
     if "quant_conv" not in network or not _alike(params, network):
         return None
     found = dict(network["encoder"])
