@@ -8,6 +8,7 @@ import pytest
 
 from configs import (
     forecast_air_ensemble,
+    forecast_air_hours,
     forecast_air_temperature,
     forecast_published,
     forecast_soil_moisture,
@@ -21,6 +22,7 @@ from tds_jax.engine.blueprint import Blueprint
 
 PRESETS = {
     "air_ensemble": forecast_air_ensemble,
+    "air_hours": forecast_air_hours,
     "air_temperature": forecast_air_temperature,
     "published": forecast_published,
     "soil_moisture": forecast_soil_moisture,
@@ -51,7 +53,7 @@ def test_a_preset_gives_a_training_state_without_data(name):
     task, state = shapes(values, list(values.data.variables))
     assert all(leaf.size for leaf in jax.tree.leaves(state.params))
     spec = task.batch_spec(task.config.optim.micro_batch)
-    assert spec["target"].shape[1:] == (values.data.lead_days, 8, 9)
+    assert spec["target"].shape[1:] == (task.config.data.leads, 8, 9)
     assert "fields" not in vars(task)
 
 
