@@ -57,6 +57,7 @@ CASES = {
     "powers, small and wide": Case("powers", settings=(*WIDTHS, *WIDE)),
     "powers": Case("powers"),
     "quick_demo": Case("quick_demo", before="0.883 ± 0.009, 0.075 ± 0.003"),
+    "quick_demo, log powers": Case("quick_demo", settings=("model.log_power_frames=20",)),
     "default, small": Case("default", settings=SMALL, before="0.870 ± 0.032, 0.072 ± 0.008"),
     "high_performance, small": Case(
         "high_performance", settings=(*SMALL, "data.workers=0"), before="0.860, -"
