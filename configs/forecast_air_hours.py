@@ -11,9 +11,10 @@ hours 2.653 in one seed, six hours ahead 1.336, a day 2.560, two days 3.317; `li
 a paired 95 % interval); a map for each cell wins six hours ahead, 1.320, and loses over all, 2.773;
 damped persistence 2.932, climatology with a cycle of the day 3.927, persistence 3.670.
 
-Most of it is the prior: a ridge regression on 7 x 7 cells of two days, whose weights change with
-place. What the network adds was not measured apart. Settings were taken once: none was tried
-against another, on test days or on others.
+The prior is a ridge regression on 7 x 7 cells of two days, whose weights change with place; how
+much of this is its and how much the network's was not measured. Settings were taken once: none was
+tried against another, on test days or on others. Minutes are those of training and of an evaluation
+after it added up, the former read off a process on a busy machine.
 """
 
 from ml_collections import ConfigDict

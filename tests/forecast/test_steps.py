@@ -14,7 +14,7 @@ from tds_jax.errors import UserError
 from tds_jax.forecast import baselines, evaluation, export, prediction
 from tds_jax.forecast.arrays import Answer
 from tds_jax.forecast.checking import Check
-from tds_jax.forecast.climatology import basis, fit_climatology
+from tds_jax.forecast.climatology import basis, fit_climatology, fit_damping
 from tds_jax.forecast.cycles import cycles
 from tds_jax.forecast.day_of_year import at_phase, fit_day_of_year
 from tds_jax.forecast.days import gap_lines, phases
@@ -227,6 +227,18 @@ def test_waves_of_a_batch_are_those_that_climatologies_are_fitted_with(annual, d
     assert wanted.shape == (len(days), terms)
     # f32 angles of up to 4 pi: eps / 2 of that, twice in a product.
     np.testing.assert_allclose(np.stack(found)[:, 0].T, wanted[:, 1:], atol=4e-6)
+
+
+def test_damping_is_of_leads_in_steps():
+    rng = np.random.default_rng(1)
+    away = np.zeros((3000, 2, 2, 1))
+    for t in range(1, 3000):
+        away[t] = 0.8 * away[t - 1] + rng.normal(size=(2, 2, 1))
+    fields = ArrayFields(away, times(3000))
+    usual = fit_climatology(fields, range(3000), "scalar", 0)
+    damping = fit_damping(fields, range(3000), usual, 3)
+    # 3000 steps say each to 0.02 or 0.03; the mean of four cells is nearer.
+    np.testing.assert_allclose(damping.mean(axis=(1, 2)), [0.8, 0.64, 0.512], atol=0.06)
 
 
 def test_smoothed_days_of_the_year_are_of_one_time_of_the_day():
