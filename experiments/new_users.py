@@ -1,12 +1,12 @@
 """Does a recording without labels help a model meet generated users that it has not seen?
 
-    python -m experiments.new_users [--seed 0] [--users 8] [--workdir=runs/new_users]
+    python -m experiments.new_users [--seed 0] [--users 8] [--together] [--workdir=DIR]
 
 Recordings of freedoms, 30 s each: of every user to learn from three of free movement, of five more
 users one free and one of the held-out stage. `before`: the small form of `powers`. `film`: with
 model.user_embedding, learnt on the frozen model, of the average user; `calibrated`: of the unseen
-user's other recording. `together`: encoder, decoder and embedding learnt at once. Degrees, each
-user alike; the gain is over `before`, its interval by drawing users. Updates are counted
+user's other recording. --together: encoder, decoder and embedding learnt at once, too. Degrees,
+each user alike; the gain is over `before`, its interval by drawing users. Updates are counted
 beforehand and no checkpoint is chosen.
 """
 
@@ -39,6 +39,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--together", action="store_true")
     parser.add_argument("--workdir", type=Path, default=Path("runs/new_users"))
     options = parser.parse_args()
     made = synthetic.Simulation(
@@ -92,22 +93,23 @@ def measured(options, folder, made):
         "powers", folder, place / "film", init_from=place / "before",
         frozen=("encoder", "decoder"), **settings | FINE,
     )  # fmt: skip
-    together = tds_jax.train("powers", folder, place / "together", **settings)
+    runs = {"before": before, "film": film}
+    if options.together:
+        runs["together"] = tds_jax.train("powers", folder, place / "together", **settings)
     found = {}
     for user in range(made.users, made.users + made.unseen):
-        own = [one.name for one in synthetic.sessions(made) if one.user == user]
-        for name, other in (own, own[::-1]):
+        pair = [one.name for one in synthetic.sessions(made) if one.user == user]
+        for name, other in (pair, pair[::-1]):
             emg = recorded(place / f"{other}.hdf5")
-            calibrated = {"rate_hz": made.sample_rate}
-            for method, run in {
-                "before": before,
-                "film": film,
-                "film, calibrated": film.calibrate(emg, **calibrated),
-                "together": together,
-                "together, calibrated": together.calibrate(emg, **calibrated),
-            }.items():
-                errors = found.setdefault(name.split("_", 2)[2], {}).setdefault(method, [])
-                errors.append(float(np.rad2deg(answered(run, place, [name]))))
+            own = {
+                f"{method}, calibrated": run.calibrate(emg, rate_hz=made.sample_rate)
+                for method, run in runs.items()
+                if run is not before
+            }
+            errors = found.setdefault(name.split("_", 2)[2], {})
+            for method, run in (runs | own).items():
+                degrees = float(np.rad2deg(answered(run, place, [name])))
+                errors.setdefault(method, []).append(degrees)
     return found
 
 
