@@ -27,10 +27,10 @@ def main() -> None:
     from tds_jax.engine.blueprint import Blueprint
 
     folder, source, target = (getattr(flags.FLAGS, n) for n in ("workdir", "input", "output"))
-    overwrite = flags.FLAGS.overwrite
     config = cli.resolve(workdir.read_config(Path(folder)))
     if flags.FLAGS.stream and not tasks.offers("stream", config.task):
         raise UserError(f"--stream is not offered for task {config.task!r}; leave it out")
+    overwrite = flags.FLAGS.overwrite
     job = jobs.asked("stream" if flags.FLAGS.stream else "predict", config.task)
     task = tasks.get(config, workdir.read_inputs(Path(folder)))
     model, restored = workdir.load_model(Blueprint(task, config), Path(folder))

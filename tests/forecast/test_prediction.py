@@ -119,7 +119,7 @@ def test_a_cell_that_training_never_saw_has_no_forecast(made, capsys):
     data.swvl1[:, 0, 1] = 0.0
     data.to_netcdf(folder / "more.nc", engine="h5netcdf")
     for one, known in ((task, False), (of_before, True)):
-        prediction.predict(one, model, folder / "more.nc", folder / "more_out.nc")
+        prediction.predict(one, model, folder / "more.nc", folder / "more_out.nc", overwrite=True)
         with xr.open_dataset(folder / "more_out.nc") as found:
             values = found.swvl1.values
         assert np.isnan(values[..., 0, 0]).all()
@@ -158,7 +158,7 @@ def test_other_units_of_the_input_are_converted_or_refused(made, written, capsys
     for unit, scale, told in (("percent", 100, True), ("m3 m-3", 1, False)):
         path = folder / f"in_{unit.split()[0]}.nc"
         _in_units(data, unit, scale).to_netcdf(path, engine="h5netcdf")
-        prediction.predict(known, model, path, folder / "again.nc")
+        prediction.predict(known, model, path, folder / "again.nc", overwrite=True)
         with xr.open_dataset(folder / "again.nc") as found:
             # The input times 100 and back: two roundings of f32 numbers near 0.3.
             np.testing.assert_allclose(found.swvl1.values, written.swvl1.values, atol=1e-5)
