@@ -6,7 +6,7 @@ Trains the chain of configs/voxel_*.py on generated streets through the doors, o
 other, and prints every method's numbers on the test split with their 95 % intervals over streets,
 the lines of who beats whom, and the numbers of before (other streets: without ghosts in walls and
 echoes from under vehicles, an older chain). A run that is done is not done again: the same command
-goes on. About 40 minutes of CPU time for one seed, by its parts.
+goes on. About an hour of CPU time for one seed, by its parts.
 """
 
 import argparse
@@ -31,6 +31,7 @@ CHAIN = (
     ("direct_4_sweeps", "voxel_direct", ("model", "linear"), {"data.sweeps": 4}),
     ("diffusion", "voxel_diffusion", ("model", "sample", "direct"),
      {"model.autoencoder": "ultra", "model.direct": "direct"}),
+    ("folded", "voxel_folded", ("model", "sample", "direct"), {"model.direct": "direct"}),
     ("consistency", "voxel_consistency", ("model", "sample", "1_step", "2_steps", "teacher"),
      {"model.teacher": "diffusion", "model.direct": "direct"}),
 )  # fmt: skip
