@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import math
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import ClassVar, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 3.0  # s that native code (a compiler, say) may keep a signal waiting
+AGAIN = 0.01  # s until a signal comes again that came while garbage was collected
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it: `train && predict` ends there
 GOES_ON = "stopped; what was saved stays, and the same command goes on"
 
@@ -75,6 +77,9 @@ class StopSignal:
         self._finish: Callable[[], None] | None = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if _collects(frame):
+            threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
+            return
         if self.received:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
@@ -152,3 +157,12 @@ class StopSignal:
 
     def __bool__(self) -> bool:
         return bool(self.received)
+
+
+def _collects(frame: FrameType | None) -> bool:
+    """Whether it is, or is called by, what garbage collection calls (JAX's is): of an error raised
+    there Python prints the traceback, and goes on without it."""
+    called = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None and frame.f_code not in called:
+        frame = frame.f_back
+    return frame is not None

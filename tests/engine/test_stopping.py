@@ -1,6 +1,7 @@
 """The rules of stopping early, and of stopping when told to."""
 
 import functools
+import gc
 import math
 import os
 import signal
@@ -74,6 +75,25 @@ def test_work_that_leaves_nothing_to_save_is_ended_at_once(number):
             signal.raise_signal(number)
         with pytest.raises(StopError), stop.raising():
             raise AssertionError("it began although a signal had come")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_garbage_is_collected_ends_such_work_too(number):
+    stop, ended = StopSignal(), threading.Event()
+
+    def signalled(phase, info):
+        if phase == "start":
+            os.kill(os.getpid(), number)
+            gc.callbacks.remove(signalled)
+
+    def work():
+        gc.callbacks.append(signalled)
+        gc.collect()  # Python drops what is raised here
+        ended.wait(10)
+
+    with stop, pytest.raises(StopError), stop.raising():
+        work()
+    assert stop
 
 
 def test_outside_such_work_a_signal_waits():
