@@ -31,7 +31,7 @@ CHAIN = (
     ("direct_4_sweeps", "voxel_direct", ("model", "linear"), {"data.sweeps": 4}),
     ("diffusion", "voxel_diffusion", ("model", "sample", "direct"),
      {"model.autoencoder": "ultra", "model.direct": "direct"}),
-    ("folded", "voxel_folded", ("model", "sample", "direct"), {"model.direct": "direct"}),
+    ("folded", "voxel_folded", ("model", "direct"), {"model.direct": "direct"}),
     ("consistency", "voxel_consistency", ("model", "sample", "1_step", "2_steps", "teacher"),
      {"model.teacher": "diffusion", "model.direct": "direct"}),
 )  # fmt: skip
