@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tds_jax.forecast.steps import DAY_HOURS, Step
+from tds_jax.forecast.steps import DAILY, Step
 
-DAILY = Step(DAY_HOURS)
 DAY = np.timedelta64(1, "D")
 FEWEST_STEPS = 4  # of a day among days of other steps: fewer may be what is left of it
 

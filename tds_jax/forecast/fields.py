@@ -16,7 +16,7 @@ from tds_jax.data.selection import parse
 from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
 from tds_jax.forecast.coarse import CoarseFields
-from tds_jax.forecast.days import DAILY, DayTable
+from tds_jax.forecast.days import DayTable
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.hours import (
     base_of,
@@ -26,7 +26,7 @@ from tds_jax.forecast.hours import (
     require_value,
 )
 from tds_jax.forecast.land import land_of, require_fit
-from tds_jax.forecast.steps import Step, require_step, require_steps
+from tds_jax.forecast.steps import DAILY, Step, require_step, require_steps
 from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, left_out, settle
 from tds_jax.progress import Progress, silent
 

@@ -9,10 +9,9 @@ import numpy as np
 from tds_jax.drawing import new_figure, save
 from tds_jax.engine.report import MODEL, Report
 from tds_jax.forecast import outline
-from tds_jax.forecast.steps import DAY_HOURS, Step
+from tds_jax.forecast.steps import DAILY, Step
 
 LEAD = "lead/"
-DAILY = Step(DAY_HOURS)
 PANELS = {"rmse": "RMSE", "mae": "mean absolute error", "acc": "anomaly correlation"}
 COLOURS = {
     MODEL: "#d95f0e",

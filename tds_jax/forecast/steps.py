@@ -102,6 +102,9 @@ class Step:
         return min(harmonics, self.per_day // 2)
 
 
+DAILY = Step(DAY_HOURS)
+
+
 def require_step(hours: int) -> None:
     """UserError unless whole numbers of such steps make a day."""
     require(

@@ -8,8 +8,8 @@ import numpy as np
 from tds_jax.data.grid_record import GridRecord
 from tds_jax.errors import UserError, some
 from tds_jax.fields import require
-from tds_jax.forecast.days import DAILY, DayTable, is_finer
-from tds_jax.forecast.steps import SETTING, Step
+from tds_jax.forecast.days import DayTable, is_finer
+from tds_jax.forecast.steps import DAILY, SETTING, Step
 
 KINDS = {
     "running": "totals that run from 00 UTC; a day is the value at 00 UTC of the next",

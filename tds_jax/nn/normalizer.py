@@ -21,3 +21,8 @@ class Normalizer(Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         mean = jnp.broadcast_to(self.mean[...].astype(x.dtype), x.shape)
         return (x - mean) / jnp.broadcast_to(self.scale[...].astype(x.dtype), x.shape)
+
+    def inverse(self, x: jax.Array) -> jax.Array:
+        """(..., C) -> x * scale + mean."""
+        mean, scale = (jnp.broadcast_to(s[...], x.shape) for s in (self.mean, self.scale))
+        return x * scale + mean

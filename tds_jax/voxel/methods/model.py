@@ -50,11 +50,8 @@ class ScaledAutoencoder(Module):
         """Raw values of what the network answers; with logits, channel 0 is a probability."""
         if not self.logits:
             return output
-        mean, scale = (
-            jnp.broadcast_to(s[...], output.shape) for s in (self.target.mean, self.target.scale)
-        )
         probability = jax.nn.sigmoid(output[..., :1])
-        return jnp.concatenate([probability, (output * scale + mean)[..., 1:]], axis=-1)
+        return jnp.concatenate([probability, self.target.inverse(output)[..., 1:]], axis=-1)
 
     def latent(self, volume: jax.Array) -> jax.Array:
         """(B, d, h, w, latent) f32, without noise."""
@@ -99,11 +96,8 @@ class FoldedCells(Module):
     def decode(self, latent: jax.Array) -> jax.Array:
         """Latents -> raw volumes, channel 0 a probability: of -1 or 1 the mean tells it."""
         cells = self.network.decode(latent)
-        mean, scale = (
-            jnp.broadcast_to(s[...], cells.shape) for s in (self.target.mean, self.target.scale)
-        )
         probability = jnp.clip((cells[..., :1] + 1) / 2, 0, 1)
-        return jnp.concatenate([probability, (cells * scale + mean)[..., 1:]], axis=-1)
+        return jnp.concatenate([probability, self.target.inverse(cells)[..., 1:]], axis=-1)
 
 
 class Answer(Module):
@@ -173,10 +167,7 @@ class LatentDenoiser(Module):
 
     def decode(self, scaled: jax.Array) -> jax.Array:
         """Raw volumes of scaled latents."""
-        mean, scale = (
-            jnp.broadcast_to(s[...], scaled.shape) for s in (self.latent.mean, self.latent.scale)
-        )
-        return self.autoencoder.decode(scaled / self.data * scale + mean)
+        return self.autoencoder.decode(self.latent.inverse(scaled / self.data))
 
     def condition(self, radar: jax.Array) -> jax.Array:
         """Raw radar (B, D, H, W, 4) -> its latents (B, d, h, w, C) f32."""
