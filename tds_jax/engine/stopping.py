@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import gc
 import math
 import os
 import signal
@@ -15,7 +14,7 @@ from typing import ClassVar, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 3.0  # s that native code (a compiler, say) may keep a signal waiting
-AGAIN = 0.01  # s until a signal comes again that came while garbage was collected
+AGAIN = 0.01  # s until a signal comes again whose StopError Python has dropped
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it: `train && predict` ends there
 GOES_ON = "stopped; what was saved stays, and the same command goes on"
 
@@ -77,9 +76,6 @@ class StopSignal:
         self._finish: Callable[[], None] | None = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if _collects(frame):
-            threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
-            return
         if self.received:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
@@ -87,6 +83,19 @@ class StopSignal:
         self.received = signal.Signals(number).name
         if self._finish:
             raise StopError(self.received)
+
+    def _dropped(self, lost: "sys.UnraisableHookArgs") -> None:
+        """What is raised in a finalizer, a weak reference's or a garbage collector's callback (JAX
+        has one) goes no further: Python tells of it here, and the signal comes once more."""
+        if not issubclass(lost.exc_type, StopError):
+            self._old_hook(lost)
+            return
+        number, self.received = signal.Signals[self.received], ""
+        threading.Timer(AGAIN, self._come_again, (number,)).start()
+
+    def _come_again(self, number: signal.Signals) -> None:
+        if self._open and self._open[-1] is self and not self.received:
+            os.kill(os.getpid(), number)
 
     @classmethod
     def tell(cls, name: str) -> None:
@@ -142,6 +151,7 @@ class StopSignal:
         self._old = {s: signal.signal(s, self._handle) for s in SIGNALS}
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
+        self._old_hook, sys.unraisablehook = sys.unraisablehook, self._dropped
         self._old_fd = signal.set_wakeup_fd(self._pipe[1])
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="stop_signal")
         self._watcher.start()
@@ -153,16 +163,8 @@ class StopSignal:
         for number, handler in self._old.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_fd)
+        sys.unraisablehook = self._old_hook
         os.close(self._pipe[1])  # the end of the pipe, and of its watcher
 
     def __bool__(self) -> bool:
         return bool(self.received)
-
-
-def _collects(frame: FrameType | None) -> bool:
-    """Whether it is, or is called by, what garbage collection calls (JAX's is): of an error raised
-    there Python prints the traceback, and goes on without it."""
-    called = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    while frame is not None and frame.f_code not in called:
-        frame = frame.f_back
-    return frame is not None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -77,23 +78,81 @@ def test_work_that_leaves_nothing_to_save_is_ended_at_once(number):
             raise AssertionError("it began although a signal had come")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_that_comes_while_garbage_is_collected_ends_such_work_too(number):
-    stop, ended = StopSignal(), threading.Event()
+class Garbage:
+    """A cycle, so that only the collector frees it."""
 
-    def signalled(phase, info):
-        if phase == "start":
-            os.kill(os.getpid(), number)
-            gc.callbacks.remove(signalled)
+    def __init__(self):
+        self.myself = self
+
+
+def in_a_finalizer(signalled):
+    Garbage.__del__ = lambda self: signalled()
+    Garbage()
+    gc.collect()
+    del Garbage.__del__
+
+
+def in_a_weak_reference(signalled):
+    thing = Garbage()
+    kept = weakref.ref(thing, lambda _: signalled())
+    del thing
+    gc.collect()
+    assert kept() is None
+
+
+def in_a_callback_of_the_collector(signalled):
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        signalled()
+
+    gc.callbacks.append(callback)
+    gc.collect()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "where", [in_a_finalizer, in_a_weak_reference, in_a_callback_of_the_collector]
+)
+def test_a_signal_that_comes_where_python_drops_errors_ends_such_work_too(number, where, capfd):
+    dropped = []
+
+    def signalled():
+        dropped.append(number)
+        signal.raise_signal(number)
 
     def work():
-        gc.callbacks.append(signalled)
-        gc.collect()  # Python drops what is raised here
-        ended.wait(10)
+        where(signalled)
+        threading.Event().wait(10)
 
-    with stop, pytest.raises(StopError), stop.raising():
+    with StopSignal() as stop, pytest.raises(StopError), stop.raising():
         work()
     assert stop
+    assert dropped == [number]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_other_errors_that_python_drops_are_told_as_before(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    def fail():
+        raise ValueError("mine")
+
+    with StopSignal() as stop, stop.raising():
+        in_a_finalizer(fail)
+    assert [lost.exc_type for lost in told] == [ValueError]
+    assert sys.unraisablehook == told.append
+
+
+def test_a_dropped_signal_does_not_come_after_the_end(monkeypatch):
+    monkeypatch.setattr(stopping, "AGAIN", 0.2)
+    with StopSignal() as stop, stop.raising():
+        in_a_finalizer(lambda: signal.raise_signal(signal.SIGTERM))
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+    threading.Event().wait(0.4)
+    signal.signal(signal.SIGTERM, before)
+    assert not came
 
 
 def test_outside_such_work_a_signal_waits():
