@@ -113,6 +113,7 @@ def test_benchmark_models_have_the_published_parameters(name):
     assert count + (2 * 4 * 512 if lstm else 0) == PUBLISHED[name][1]
 
 
+@pytest.mark.long  # its outputs, `test_recorded` has
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_student_default_matches_its_original(dtype, tolerance):
     data = fixture("tds_lstm_default")
@@ -140,6 +141,7 @@ def test_benchmark_models_match_their_originals(name, dtype, tolerance):
         assert relative_error(np.swapaxes(poses[:, ::10], 1, 2), data["pred"]) <= tolerance
 
 
+@pytest.mark.long  # its outputs, `test_recorded` has
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_neuropose_matches_its_original(dtype, tolerance):
     data = fixture("regression_neuropose")
