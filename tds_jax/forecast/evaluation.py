@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tds_jax.engine import intervals
+from tds_jax.engine import intervals, processes
 from tds_jax.engine import metrics as states_of
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.intervals import Resampled
@@ -110,7 +110,7 @@ def evaluate(
     looked at, beside the run's baselines, see `elsewhere`.
     """
     known = elsewhere(task, split, workdir)
-    fitted = known or fitted_baselines(task, split, workdir, keep)
+    fitted = known or processes.by_first(lambda: fitted_baselines(task, split, workdir, keep))
     source = windows_elsewhere(task, fitted) if known else task.source(split)
     area = metrics.row_area(task.fields.lat)
     step, block = task.config.data.step, block_length(task)

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.data import identity
-from tds_jax.engine import intervals, metrics
+from tds_jax.engine import intervals, metrics, processes
 from tds_jax.engine.evaluation import Evaluator
 from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
 from tds_jax.engine.step import Batch
@@ -103,7 +103,7 @@ def evaluate(
     source = task.source(split)
     step = source.spec.label_stride
     rate = task.recorded.sample_rate / step
-    fitted = fitted_baselines(task, workdir, keep)
+    fitted = processes.by_first(lambda: fitted_baselines(task, workdir, keep))
     compare = jax.jit(make_compare(task.hand, rate, step == 1, task.own_metrics))
     found: dict[str, Sessions] = {}
     asked = _members(source.table, source.table.number.tolist())

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.config import Config
+from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import UserError
 from tds_jax.fields import require
@@ -121,7 +122,7 @@ class VoxelTask:
     @functools.cached_property
     def linear(self) -> Linear:
         """The regression of the train split."""
-        return fitted(self.data)
+        return processes.by_first(lambda: fitted(self.data))
 
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh model."""

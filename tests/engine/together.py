@@ -30,6 +30,14 @@ class OneOf:
         self.assembled.append(words)
 
 
+class OfTheFirst(Exception):
+    """Something was asked of process 0 (`processes.by_first`)."""
+
+    @classmethod
+    def asked(cls, work):
+        raise cls
+
+
 def peers(folder, count, devices=1, **options):
     """Started processes of one run in a folder, each with so many devices; see `main`."""
     with socket.create_server(("127.0.0.1", 0)) as free:

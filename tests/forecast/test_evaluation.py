@@ -11,10 +11,11 @@ from flax import nnx
 from configs import forecast_air_temperature
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.engine import step
+from tds_jax.engine import processes, step
 from tds_jax.errors import UserError
 from tds_jax.forecast import baselines, evaluation, figures
 from tds_jax.forecast.days import year_fraction
+from tests.engine.together import OfTheFirst
 from tests.forecast.small import SEA, record, small_task, write_record
 
 RECORD = pathlib.Path(__file__).parents[3] / "shared/data/air_temperature/air_temperature.nc"
@@ -107,6 +108,14 @@ def test_baselines_are_fitted_on_the_days_before_a_split_and_kept(evaluated, mon
     monkeypatch.undo()
     train = evaluation.fitted_baselines(task, "train", None)
     assert train.digest.endswith(f"0..{task.split['train'].stop}")
+
+
+def test_baselines_are_fitted_by_the_first_of_several_processes(evaluated, tmp_path, monkeypatch):
+    task, model, *_ = evaluated
+    monkeypatch.setattr(baselines, "fit", lambda *_: pytest.fail("fitted here"))
+    monkeypatch.setattr(processes, "by_first", OfTheFirst.asked)
+    with pytest.raises(OfTheFirst):
+        evaluation.evaluate(task, model, "test", tmp_path)
 
 
 def test_a_record_without_all_seasons_is_compared_with_its_mean_and_says_so(tmp_path):

@@ -13,6 +13,7 @@ from flax import nnx
 from configs import emg_hands
 from tds_jax import config as configuration
 from tds_jax import tasks
+from tds_jax.engine import processes
 from tds_jax.errors import UserError
 from tds_jax.pose import baselines, evaluation
 from tds_jax.pose.kinematics import default_hand, distances
@@ -22,6 +23,7 @@ from tds_jax.pose.read_out import ReadOutFit
 from tds_jax.pose.task import PoseTask
 from tds_jax.pose.windows import session_blocks
 from tests.data.sessions import write_rows
+from tests.engine.together import OfTheFirst
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 from tests.pose.test_kinematics import document
 
@@ -313,6 +315,14 @@ def test_a_hand_of_ones_own_is_measured_with_and_a_wrong_one_is_known_early(hand
     wrong = small_task(task.table.root, tmp_path, eval__hand_model="nowhere.json")
     with pytest.raises(UserError, match=r"eval\.hand_model=nowhere\.json cannot be read"):
         wrong.warnings()
+
+
+def test_baselines_are_fitted_by_the_first_of_several_processes(run, tmp_path, monkeypatch):
+    task, model, *_ = run
+    monkeypatch.setattr(evaluation, "fit_baselines", lambda task: pytest.fail("fitted here"))
+    monkeypatch.setattr(processes, "by_first", OfTheFirst.asked)
+    with pytest.raises(OfTheFirst):
+        evaluation.evaluate(task, model, "test", tmp_path)
 
 
 def test_baselines_are_fitted_once_and_anew_for_other_recordings(tmp_path, monkeypatch):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import special
 
+from tds_jax.engine import processes
 from tds_jax.progress import silent
 from tds_jax.voxel import linear
+from tests.engine.together import OfTheFirst
 from tests.voxel.files import write_scene
 from tests.voxel.small import small_task
 
@@ -87,6 +89,14 @@ def test_it_is_fitted_once_for_each_data_set(tmp_path):
     other = small_task(tmp_path, **given).linear
     assert not np.array_equal(first.odds, other.odds)
     assert len(list((tmp_path / "cache" / "linear").iterdir())) == 2
+
+
+def test_it_is_fitted_by_the_first_of_several_processes(tmp_path, monkeypatch):
+    task = small_task(tmp_path)
+    monkeypatch.setattr(linear, "fit", lambda *_: pytest.fail("fitted here"))
+    monkeypatch.setattr(processes, "by_first", OfTheFirst.asked)
+    with pytest.raises(OfTheFirst):
+        task.linear  # noqa: B018
 
 
 def test_it_learns_from_the_train_split_alone(tmp_path):
