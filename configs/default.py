@@ -113,7 +113,9 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # folder of sessions; '' = generated ones, built once
     # Data of one's own instead of files, 'package.module:Name', see docs/own_parts.md; '' = none.
     config.data.source = ""
-    config.data.group = "emg2pose"  # HDF5 group that holds `timeseries`
+    # HDF5 group that holds `timeseries`; or where arrays of other names lie, of emg, joint_angles,
+    # time, joint_angles_time and sample_rate: 'emg=signals/semg, joint_angles=kin/q, time=t'
+    config.data.group = "emg2pose"
     config.data.cache_dir = ""  # generated data and indexes; '' = the user's cache folder
     config.data.window = 2000  # samples, left context included: 1 s at 2 kHz
     config.data.stride = 1000  # samples between the starts of training windows

@@ -81,7 +81,10 @@ def columns_of(path: str, found: Mapping[str, Any], attributes: Mapping[str, Any
     arrays = {role: _only(path, found, role) for role in ("signal", "label", "time", "label_time")}
     signal, label, time, label_time = arrays.values()
     if signal is None:
-        raise UserError(f"{path}: no array is named {' or '.join(ROLES.signal)}; {_has(found)}")
+        raise UserError(
+            f"{path}: no array is named {' or '.join(ROLES.signal)}; {_has(found)}; "
+            "data.group='emg=PLACE, joint_angles=PLACE' says which it is"
+        )
     times = None if time is None else np.ravel(time[()] if hasattr(time, "shape") else time)
     own = None if label_time is None else np.ravel(np.asarray(label_time, np.float64))
     rows, turned = _rows(path, "emg", signal, None if times is None else len(times), label)

@@ -254,8 +254,8 @@ def _find(file: h5py.File, path: str, group: str, dataset: str) -> h5py.Dataset:
     inside = member(file, group)
     if not isinstance(inside, h5py.Group):
         raise UserError(
-            f"{path}: group {group!r} is missing, the file has {sorted(file)}; "
-            f"set data.group or leave the file out"
+            f"{path}: group {group!r} is missing, the file has {sorted(file)}; set data.group to "
+            "its name, or to where arrays lie ('emg=PLACE, joint_angles=PLACE')"
         )
     found = member(inside, dataset)
     if not isinstance(found, h5py.Dataset):

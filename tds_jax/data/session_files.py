@@ -1,7 +1,9 @@
 """Recordings in the formats people have: rows of compound HDF5, separate arrays, .mat, CSV."""
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,6 +21,7 @@ HDF5 = (".hdf5", ".h5")
 FOREIGN = (".mat", ".csv")
 SIGNAL = "emg"  # begins the names of a CSV's columns of EMG
 LABELS = ("joint", "angle")  # begin those of its angles
+PARTS = ("emg", "joint_angles", "time", "joint_angles_time", "sample_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,8 @@ class SessionFiles(RowFiles):
     """`RowFiles` that also reads files without a table of rows, as if they had one.
 
     HDF5 with separate arrays and MATLAB 7.3 are read as rows are asked for; older .mat and CSV
-    whole, when opened: `prepare` makes stores of them that are read by rows.
+    whole, when opened: `prepare` makes stores of them that are read by rows. A group is the name of
+    one, or says where arrays lie that are called otherwise, see `placed`.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class SessionFiles(RowFiles):
 
     def header(self, path: str, group: str, dataset: str) -> Header:
         """As `RowFiles.header`."""
-        if not self._is_separate(path):
+        if not self._is_separate(path, group):
             try:
                 return super().header(path, group, dataset)
             except UserError:
@@ -76,7 +80,7 @@ class SessionFiles(RowFiles):
             return _header(found.columns, path)
 
     def _found(self, path: str, group: str, dataset: str) -> Rows:
-        if not self._is_separate(path):
+        if not self._is_separate(path, group):
             try:
                 return super()._found(path, group, dataset)
             except UserError:
@@ -84,8 +88,8 @@ class SessionFiles(RowFiles):
                     raise
         return _open(path, group)
 
-    def _is_separate(self, path: str) -> bool:
-        return path in self._separate or path.lower().endswith(FOREIGN)
+    def _is_separate(self, path: str, group: str) -> bool:
+        return path in self._separate or path.lower().endswith(FOREIGN) or bool(placed(group))
 
     def _found_separate(self, path: str, group: str, dataset: str) -> bool:
         """Whether a file without that table of rows has separate arrays."""
@@ -98,6 +102,25 @@ class SessionFiles(RowFiles):
             return False
         self._separate |= {path} if found else set()
         return found
+
+
+def placed(group: str) -> dict[str, str]:
+    """{part: place} of 'emg=PLACE, joint_angles=PLACE, …'; nothing of a group's plain name.
+
+    Parts are PARTS, places names of arrays in a file, with the groups they lie in ('kin/angles').
+    """
+    if "=" not in group:
+        return {}
+    pairs = [[word.strip() for word in one.split("=", 1)] for one in group.split(",")]
+    wrong = [pair[0] for pair in pairs if len(pair) != 2 or pair[0] not in PARTS or not pair[1]]
+    names = [pair[0] for pair in pairs]
+    if wrong or "emg" not in names or len(set(names)) < len(names):
+        what = f"{wrong[0]!r} says no place of a part" if wrong else "each part once, and emg"
+        raise UserError(
+            f"data.group={group!r}: {what}; write 'emg=PLACE, joint_angles=PLACE, …' with the "
+            f"parts {', '.join(PARTS)}, or a group's name"
+        )
+    return dict(pairs)
 
 
 def _header(columns: Columns, path: str) -> Header:
@@ -114,18 +137,46 @@ def _open(path: str, group: str) -> ColumnRows:
     with naming(path):
         if not h5py.is_hdf5(path):
             found = matlab.read(path)
-            return ColumnRows(columns_of(path, found, _texts(found)), None)
+            known = _texts(found)
+            found = _at_places(path, placed(group), found.get, found) or found
+            return ColumnRows(columns_of(path, found, known), None)
         require_ends(path)
         file = h5py.File(path, "r", locking="best-effort")
     try:
         with naming(path):
-            node = _node(file, group) or file
-            inside = {name: member(node, name) for name in node}
-            found = {name: one for name, one in inside.items() if isinstance(one, h5py.Dataset)}
-            return ColumnRows(columns_of(path, found, attributes_of(node)), file)
+            found, attributes = _arrays(path, file, group)
+            return ColumnRows(columns_of(path, found, attributes), file)
     except UserError:
         file.close()
         raise
+
+
+def _arrays(
+    path: str, file: h5py.File, group: str
+) -> tuple[dict[str, h5py.Dataset], dict[str, float | str]]:
+    """The arrays of a recording, by name, and attributes of where they lie."""
+    if places := placed(group):
+        inside: list[str] = []
+        file.visititems(lambda name, one: inside.append(name) if hasattr(one, "shape") else None)
+        found = _at_places(path, places, lambda place: member(file, place), inside)
+        return found, attributes_of(file) | attributes_of(found["emg"].parent)
+    node = _node(file, group) or file
+    members = {name: member(node, name) for name in node}
+    found = {name: one for name, one in members.items() if isinstance(one, h5py.Dataset)}
+    return found, attributes_of(node)
+
+
+def _at_places(
+    path: str, places: dict[str, str], get: Callable[[str], Any], inside: Iterable[str]
+) -> dict[str, Any]:
+    """{part: array}; UserError, with the names of all arrays inside, where one is not there."""
+    found = {part: get(place) for part, place in places.items()}
+    if gone := [part for part, one in found.items() if not hasattr(one, "shape")]:
+        raise UserError(
+            f"{path}: no array {places[gone[0]]} for {gone[0]} (data.group); it has "
+            f"{', '.join(sorted(inside)) or 'no arrays'}"
+        )
+    return found
 
 
 def _node(file: h5py.File, group: str) -> h5py.Group | None:

@@ -114,7 +114,7 @@ class Recording:
 class Check:
     """Reads every session file of a folder once; memory grows with the files, not their rows."""
 
-    group: str = option(GROUP, "HDF5 group that holds `timeseries` (data.group).")
+    group: str = option(GROUP, "HDF5 group of `timeseries`, or 'emg=PLACE, joint_angles=PLACE, …'.")
     angle_unit: str = option("auto", "Of the labels: auto, rad or deg (data.angle_unit).")
 
     def run(self, folder: Path, progress: Progress) -> Checked:

@@ -49,8 +49,8 @@ class OwnRecordings(SessionFiles):
         ]
         return Metadata(rows, problems, [])
 
-    def _is_separate(self, path: str) -> bool:
-        return self._is_own(path) or super()._is_separate(path)
+    def _is_separate(self, path: str, group: str) -> bool:
+        return self._is_own(path) or super()._is_separate(path, group)
 
     def _found(self, path: str, group: str, dataset: str) -> Rows:
         if not self._is_own(path):

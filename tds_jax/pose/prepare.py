@@ -47,7 +47,7 @@ class Prepare:
     """The options of `prepare`."""
 
     rate_hz: float = option(dataclasses.MISSING, "Samples per second.", least=1e-3)
-    group: str = option(GROUP, "HDF5 group that holds `timeseries` (data.group).")
+    group: str = option(GROUP, "HDF5 group of `timeseries`, or 'emg=PLACE, joint_angles=PLACE, …'.")
     angle_unit: str = option("auto", "Of the labels: auto, rad or deg (data.angle_unit).")
 
     def run(self, source: Path, target: Path, progress: Progress) -> tuple[int, int, list[str]]:

@@ -154,3 +154,55 @@ def test_a_table_that_becomes_separate_arrays_while_it_is_open_is_named(tmp_path
         files.header(path, *PLACE)
     files.close()
     assert files.header(path, *PLACE).storage == "separate arrays (.hdf5)"
+
+
+NAMED = "emg=bands/left/raw, joint_angles = kin/q, time=clock"
+
+
+def named_h5(path):
+    with h5py.File(path, "w") as file:
+        file["bands/left/raw"], file["kin/q"] = ROWS["emg"], ROWS["joint_angles"]
+        file["clock"], file["emg"] = ROWS["time"], np.zeros((7, 2))  # not what is asked for
+        file.attrs["user"], file["bands/left"].attrs["side"] = "anna", "left"
+
+
+def named_mat(path):
+    io.savemat(path, {"raw": ROWS["emg"], "q": ROWS["joint_angles"], "clock": ROWS["time"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "group"),
+    [("a.h5", named_h5, NAMED), ("b.mat", named_mat, "emg=raw,joint_angles=q,time=clock")],
+)
+def test_arrays_of_other_names_are_read_where_they_are_said_to_lie(
+    files, tmp_path, name, write, group
+):
+    path = str(tmp_path / name)
+    write(path)
+    header = files.header(path, group, PLACE[1])
+    assert header.rows == len(ROWS)
+    if name == "a.h5":
+        assert header.attributes == {"user": "anna", "side": "left"}
+    found = files.rows(path, group, PLACE[1], 10, 200, ("emg", "joint_angles", "time"))
+    for one, field in zip(found, ("emg", "joint_angles", "time"), strict=True):
+        np.testing.assert_array_equal(one, ROWS[field][10:200].astype("f4"))
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("emg=bands/right/raw", r"a\.h5: no array bands/right/raw for emg \(data\.group\); it has "
+         "bands/left/raw, clock, emg, kin/q"),
+        ("emg=bands", "no array bands for emg"),
+        ("emg=a, pose=b", "'pose' says no place of a part; write 'emg=PLACE, joint_angles=PLACE"),
+        ("emg=a, emg=b", "each part once, and emg"),
+        ("joint_angles=kin/q", "each part once, and emg"),
+        ("emg=a,", "'' says no place of a part"),
+        ("emg=", "'emg' says no place of a part"),
+    ],
+)  # fmt: skip
+def test_places_that_are_not_there_are_named(files, tmp_path, group, text):
+    path = str(tmp_path / "a.h5")
+    named_h5(path)
+    with pytest.raises(UserError, match=text):
+        files.header(path, group, PLACE[1])
