@@ -32,6 +32,8 @@ CHAIN = (
     ("diffusion", "voxel_diffusion", ("model", "sample", "direct"),
      {"model.autoencoder": "ultra", "model.direct": "direct"}),
     ("folded", "voxel_folded", ("model", "direct"), {"model.direct": "direct"}),
+    ("folded_consistency", "voxel_folded_consistency", ("model", "teacher", "linear"),
+     {"model.teacher": "folded", "model.direct": "direct"}),
     ("consistency", "voxel_consistency", ("model", "sample", "1_step", "2_steps", "teacher"),
      {"model.teacher": "diffusion", "model.direct": "direct"}),
 )  # fmt: skip

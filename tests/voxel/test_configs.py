@@ -20,7 +20,7 @@ from tests.voxel import golden
 PUBLISHED = {"voxel_ultra": 694_788, "voxel_light": 7_652_628, "voxel_standard": 40_847_092}
 OTHERS = (
     *("voxel_base", "voxel_lightweight", "voxel_vqvae", "voxel_direct"),
-    *("voxel_diffusion", "voxel_folded", "voxel_consistency"),
+    *("voxel_diffusion", "voxel_folded", "voxel_consistency", "voxel_folded_consistency"),
 )
 
 
