@@ -35,12 +35,16 @@ class Left:
 
 
 class Peers:
-    """The processes of a run. leaving: told why this one is ended by another, before it ends."""
+    """The processes of a run.
+
+    leaving: told why this one is ended by another, before it ends. agreed: that all stop.
+    """
 
     def __init__(self, client: Any, index: int, count: int, silence: float) -> None:
         self.index, self.count, self.silence = index, count, silence
         self.leaving: Callable[[str], None] = lambda words: None
-        self._client, self._asked, self._assembled, self.told = client, 0, 0, False
+        self._client, self._asked, self._assembled = client, 0, 0
+        self._told = self.agreed = False
         self._said: list[str] = []  # places that others may still read
         self._mine: dict[str, Any] = {"beat": 0, "host": platform.node(), "left": None}
         self._lock = threading.Lock()
@@ -80,10 +84,12 @@ class Peers:
     def _judge_one(self, index: int) -> None:
         left = self._known.get(index, {}).get("left")
         silent = time.monotonic() - self._heard[index]
+        if left and left["signal"] and self.agreed:
+            return  # all stop, each in its time
         if left is None and silent > self.silence:
             self.dead(index, f"has not answered for {silent:.0f} s")
-        elif left and left["signal"] and not self.told:
-            self.told = True
+        elif left and left["signal"] and not self._told:
+            self._told = True
             StopSignal.tell(left["signal"])
         elif left and left["status"] and not self._mine["left"]:
             self._end(f"{self._name(index)} has ended: {left['words']}", left["status"])

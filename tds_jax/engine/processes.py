@@ -246,7 +246,7 @@ def assemble(words: str) -> None:
 def stopping() -> None:
     """All have agreed to stop: that others leave for it is no news."""
     if _peers is not None:
-        _peers.told = True
+        _peers.agreed = True
 
 
 def when_ended(tell: Callable[[str], None]) -> None:

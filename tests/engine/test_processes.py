@@ -10,9 +10,10 @@ import pytest
 from tds_jax.budget import giving_way
 from tds_jax.budget.memory import Exhausted
 from tds_jax.engine import loop, meeting, processes, sharding, workdir
+from tds_jax.engine import peers as peers_of
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.checkpoint import Checkpoints
-from tds_jax.engine.peers import Left
+from tds_jax.engine.peers import Left, Peers
 from tds_jax.errors import UserError
 from tests.engine import toy
 from tests.engine.together import SILENCE, OneOf, ended, peers
@@ -80,6 +81,23 @@ def test_a_process_that_is_killed_ends_the_others_with_a_line_that_names_it(tmp_
     assert (status, line[: len("error: process 0 on")]) == (1, f"error: process {dead} on")
     assert line.endswith("the same command goes on, also with fewer processes")
     trained(tmp_path)
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_a_process_that_stops_for_ctrl_c_ends_no_other_that_has_agreed_to_stop(monkeypatch, agreed):
+    ended, told = [], []
+    for loops in ("_exchange", "_judge"):
+        monkeypatch.setattr(Peers, loops, lambda peers: None)
+    monkeypatch.setattr(Peers, "_end", lambda peers, *words: ended.append(words))
+    monkeypatch.setattr(peers_of.StopSignal, "tell", told.append)
+    together = Peers(None, 0, 2, 60.0)
+    left = dataclasses.asdict(Left(130, "stopped", "SIGINT"))
+    together._hear(1, {"beat": 7, "host": "node", "left": left})
+    together.agreed = agreed  # else it hears of it, and ends where it waits in vain
+    for _ in range(2):
+        together._judge_one(1)
+    assert told == ["SIGINT"] * (not agreed)
+    assert ended == [("process 1 on node has ended: stopped", 130)] * (not agreed)
 
 
 def test_all_come_together_before_they_give_way(monkeypatch):
