@@ -69,7 +69,8 @@ def get_config() -> ConfigDict:
     # that. 0 = one forecast. Needs prior 'damped' or 'linear'.
     config.model.noise = 0
     # What the target is never below, in the run's unit, as (0.0,) for rain: forecasts below it are
-    # raised to it when they are used; training goes on where they would be. () = nothing.
+    # raised to it when they are used; training goes on where they would be. () = nothing. Of
+    # several targets a number for each, or for the first ones.
     config.model.floor = ()
     # Also 'coordinates' and, where data.step_hours is less than 24, 'time_of_day'.
     config.model.extra_inputs = ("land_mask", "day_of_year")
@@ -87,6 +88,9 @@ def get_config() -> ConfigDict:
     config.loss.crps_weight = 0.0
     config.loss.members = 2  # drawn for each example in training; each is a pass of the network
     config.loss.area = False  # True: cells count by their area
+    # What a cell of each target counts, data.target's first, errors being in units of each one's
+    # own spread; () = alike.
+    config.loss.target_weights = ()
     # A loss of one's own, 'package.module:function', added to the others; '' = none.
     config.loss.own = ""
 
@@ -96,7 +100,10 @@ def get_config() -> ConfigDict:
     config.data.source = ""
     # Channels, in this order; also an hour of the day, as 'swvl1@18' for 18 UTC.
     config.data.variables = ("swvl1", "ro", "e", "tp")
-    config.data.target = "swvl1"  # the variable to forecast, one of them
+    config.data.target = "swvl1"  # the variable to forecast, one of them; the headline
+    # Others of them that the same network forecasts, such as ("t2m",), each in its own unit, with
+    # its own baselines and rows 'of/t2m'. Days are those of data.target.
+    config.data.more_targets = ()
     # Totals, whose days are not the mean of their hours. 'tp': of the kind that its values show;
     # or 'tp=running' (from 00 UTC, as ERA5-Land) | 'tp=step' (of each step, as ERA5) |
     # 'tp=midnight' (of the day before its stamp) | 'tp=day' (none of these: means). Variables that
@@ -138,6 +145,8 @@ def get_config() -> ConfigDict:
     # True: an ensemble without model.noise, whose members leave out channels as training does. It
     # is no more than how sure the network is of its weights: mostly too narrow.
     config.eval.dropout = False
+    # Of data.target alone, as 'mae' and 'skill'; 'rmse/t2m' of another, 'nrmse' of all targets: the
+    # root of their mean square error in units of each one's spread.
     config.eval.metric = "rmse"
     config.eval.min_delta = 0.0
     config.log.every = 10

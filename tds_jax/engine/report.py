@@ -54,7 +54,8 @@ class Report:
     'user/…') with tables of their own; all rows are in the files. spread_headline: metrics of the
     tables of means and their spread. notes: lines printed below. whole: what the group 'all' is,
     where it is not all. leading: shown groups that stand before it, for they say more. verdict:
-    lines above the tables. drawn: what the intervals' blocks are, such as '13 users'.
+    lines above the tables. drawn: what the intervals' blocks are, such as '13 users'. beside: group
+    -> title of others that are shown as the whole is, with every method.
     """
 
     rows: list[Row]
@@ -66,6 +67,7 @@ class Report:
     leading: tuple[str, ...] = ()
     verdict: tuple[str, ...] = ()
     drawn: str = ""
+    beside: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def value(self, metric: str, method: str = MODEL, group: str = ALL) -> float:
         """The value of one row; KeyError if there is none."""
@@ -171,7 +173,7 @@ class Report:
 
     def _is_shown(self, row: Row, split: str) -> bool:
         of_model = row.method == MODEL and row.group.split("/")[0] in self.shown_groups
-        return row.split == split and (row.group == ALL or of_model)
+        return row.split == split and (row.group in (ALL, *self.beside) or of_model)
 
 
 def _row(cells: Mapping[str, str]) -> Row:
@@ -192,36 +194,51 @@ def _grids(report: Report, split: str) -> list[tuple[Grid, bool]]:
     their spread, and the whole: the verdict says what comes of intervals, notes what of groups.
     """
     rows = [row for row in report.rows if row.split == split]
-    whole = Grid(
-        report.whole,
-        "method",
-        *_cells(report.headline, ((row.method, row) for row in rows if row.group == ALL)),
-        bold=MODEL,
-    )
+    whole = _whole(report, report.whole, ALL, rows)
+    beside = [_whole(report, title, group, rows) for group, title in report.beside.items()]
     groups = {kind: _group(report, kind, rows) for kind in report.shown_groups}
     leading = [grid for kind in report.leading for grid in (groups.pop(kind),) if grid.rows]
     intervals = [grid for grid in (_intervals(report, rows),) if grid.rows]
     spreads = [grid for metric in report.spread_headline if (grid := _spread(report, metric, rows))]
-    others = [grid for grid in groups.values() if grid.rows]
+    others = [grid for grid in (*beside, *groups.values(), *_of_beside(report, rows)) if grid.rows]
     if leading:
         order, told = [*spreads, *leading, whole, *intervals, *others], [(spreads + leading)[0]]
     else:
-        order, told = [whole, *intervals, *spreads, *others], spreads
+        order, told = [whole, *intervals, *spreads, *others], [*spreads, *beside]
     return [(grid, any(grid is one for one in (whole, *told))) for grid in order]
 
 
-def _intervals(report: Report, rows: Iterable[Row]) -> Grid:
+def _whole(report: Report, title: str, group: str, rows: Iterable[Row]) -> Grid:
+    """Every method on a group."""
+    known = ((row.method, row) for row in rows if row.group == group)
+    return Grid(title, "method", *_cells(report.headline, known), MODEL)
+
+
+def _of_beside(report: Report, rows: Sequence[Row]) -> list[Grid]:
+    """Of what stands beside the whole: intervals, and the model on its groups of the kinds shown,
+    'of/b/user/a' of 'user'."""
+    found = []
+    for group, title in report.beside.items():
+        found.append(_intervals(report, rows, group, f"{title}, "))
+        found += [_group(report, k, rows, f"{group}/", f"{title}, ") for k in report.shown_groups]
+    return found
+
+
+def _intervals(report: Report, rows: Iterable[Row], group: str = ALL, of: str = "") -> Grid:
     """Ends of the headline's intervals, a line per method."""
-    known = [(row.method, row) for row in rows if row.group == ALL and row.low is not None]
+    known = [(row.method, row) for row in rows if row.group == group and row.low is not None]
     cells = _cells(report.headline, known, lambda row: f"{row.low:.3g}..{row.high:.3g}")
-    return Grid(f"95 % intervals, {report.drawn} drawn again and again", "method", *cells, MODEL)
+    title = f"{of}95 % intervals, {report.drawn} drawn again and again"
+    return Grid(title, "method", *cells, MODEL)
 
 
-def _group(report: Report, kind: str, rows: Iterable[Row]) -> Grid:
-    """The model alone on the groups of a kind, 'user/a' and 'user/b' of 'user'."""
-    chosen = [row for row in rows if row.method == MODEL and row.group.split("/")[0] == kind]
-    cells = _cells(report.headline, ((row.group.partition("/")[2], row) for row in chosen))
-    return Grid(f"model by {kind}", kind, *cells)
+def _group(report: Report, kind: str, rows: Iterable[Row], inside: str = "", of: str = "") -> Grid:
+    """The model alone on the groups of a kind, 'user/a' and 'user/b' of 'user'; inside: before the
+    kind."""
+    first = f"{inside}{kind}/"
+    chosen = [row for row in rows if row.method == MODEL and row.group.startswith(first)]
+    cells = _cells(report.headline, ((row.group.removeprefix(first), row) for row in chosen))
+    return Grid(f"{of}model by {kind}", kind, *cells)
 
 
 def _cells(

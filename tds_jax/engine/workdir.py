@@ -49,7 +49,8 @@ def claim(
             before["digest"] = digest
             before["files"] = None
         known = before["files"]
-        changed += _changed_inputs(before["inputs"], inputs, "inputs.")
+        # What follows from another config is not said besides.
+        changed = changed or _changed_inputs(before["inputs"], inputs, "inputs.")
         if not changed and before["digest"] != digest:
             raise UserError(
                 f"{workdir} was begun with other data (files added, removed, changed or split "

@@ -23,12 +23,12 @@ class Answer:
         self._run = prediction.Runner(task, model)
 
     def __call__(self, fields: xr.Dataset | xr.DataArray, lead: float = 0) -> xr.Dataset:
-        """The run's variables over time, latitude and longitude on its grid -> the target over
+        """The run's variables over time, latitude and longitude on its grid -> every target over
         (time, prediction_timedelta, latitude, longitude), of an ensemble over
         (time, realization, …).
 
         lead: days to forecast, also 0.5 where steps are finer; on those beyond the run's own it
-        reads its own forecasts, so its target must be its only variable. 0 = as many as it was
+        reads its own forecasts, so its targets must be all its variables. 0 = as many as it was
         trained for.
 
         Names, units, calendars and steps are met as in files, see the forecast README; a DataArray
@@ -41,7 +41,8 @@ class Answer:
         last = prediction.require_forecasts(self._task, opened, MEMORY)
         axes, described, valid, about = prediction.layout(self._task, opened, last, leads)
         blocks = prediction.forecasts(self._task, self._model, self._run, opened, last, leads)
-        maps = {opened.target: (tuple(axes), np.concatenate([*blocks]), described)}
+        found = prediction.by_target(opened, np.concatenate([*blocks]))
+        maps = {name: (tuple(axes), found[name], own) for name, own in described.items()}
         beside: dict[str, Any] = {name: (name, *one) for name, one in axes.items()}
         beside["valid_time"] = (("time", LEAD), *valid)
         return xr.decode_cf(xr.Dataset(maps, beside, CONVENTIONS | about), decode_timedelta=True)

@@ -22,6 +22,7 @@ def require_fit(config: Config, recorded: ForecastInputs) -> None:
     """UserError for settings that do not go together, or not with the recorded grid."""
     _require_whole(config, recorded)
     _require_reach(config, recorded)
+    _require_of_targets(config)
     model = config.model
     require(
         not (model.local_place and model.periodic),
@@ -38,6 +39,28 @@ def require_fit(config: Config, recorded: ForecastInputs) -> None:
         not drawn or (model.dropout > 0 and model.name != "convlstm"),
         f"eval.dropout=True draws from dropout, but model.name={model.name} with "
         f"model.dropout={model.dropout} has none; set one that it has, or use model.noise",
+    )
+
+
+def _require_of_targets(config: Config) -> None:
+    """Of what is said target by target."""
+    targets, floor = config.data.targets, config.model.floor
+    weights = config.loss.target_weights
+    named = ", ".join(targets)
+    require(
+        len(floor) <= len(targets),
+        f"model.floor={floor} must be one number for each target ({named}) or for the first ones, "
+        "such as (0.0,), or () for none",
+    )
+    require(
+        len(weights) in (0, len(targets)),
+        f"loss.target_weights={weights} are {len(weights)} numbers for {len(targets)} targets "
+        f"({named}); give one for each, or () for alike",
+    )
+    require(
+        len(targets) == 1 or config.model.head != "repeat",
+        f"model.head='repeat' is one map for all that is forecast, but there are {named}; use "
+        "'leads', or leave data.more_targets empty",
     )
 
 

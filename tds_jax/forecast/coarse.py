@@ -1,7 +1,9 @@
 """Means over blocks of cells."""
 
+import copy
 import functools
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -19,6 +21,7 @@ class CoarseFields:
     def __init__(self, fields: Fields, factor: int) -> None:
         self._fields, self._factor = fields, factor
         self.variables, self.target = fields.variables, fields.target
+        self.targets = fields.targets
         self.attributes, self.days, self.axes = fields.attributes, fields.days, fields.axes
         self.lat, self.lon = (block_means(axis, factor) for axis in (fields.lat, fields.lon))
 
@@ -36,6 +39,13 @@ class CoarseFields:
     def land(self) -> np.ndarray:
         """(H, W) bool: blocks with any land."""
         return self._coarse(self._fields.land.astype(np.float32)) > 0
+
+    def aimed(self, target: str) -> Self:
+        """The same with another target looked at."""
+        other = copy.copy(self)
+        other.__dict__.pop("land", None)
+        other._fields, other.target = self._fields.aimed(target), target
+        return other
 
     def read(
         self, start: int, stop: int, variables: Sequence[str] = (), region: Region = WHOLE

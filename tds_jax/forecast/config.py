@@ -39,7 +39,8 @@ class ForecastModelConfig(Settings, group="model"):
     `forecast.prior`. periodic: columns go around the globe. local_kernel, local_days: a linear map
     from the last days around a cell to each lead, added too; with prior 'linear' the fitted one.
     local_means, _wide, _place, _ridge, _folds: of the latter. noise: fields of noise that make an
-    ensemble of the network's answer; 0 for one forecast. floor: what no forecast is below.
+    ensemble of the network's answer; 0 for one forecast. floor: what no forecast is below, a number
+    for each target or for the first ones.
     """
 
     name: str = field(metadata=one_of_or_own(*NETWORKS))
@@ -99,10 +100,6 @@ class ForecastModelConfig(Settings, group="model"):
             "'none' knows nothing usual; use 'anomaly'",
         )
         require(
-            len(self.floor) < 2,
-            f"model.floor={self.floor} must be one number, such as (0.0,), or () for none",
-        )
-        require(
             self.noise == 0 or self.prior in ("damped", "linear"),
             f"model.noise={self.noise} spreads as the prior errs, but model.prior={self.prior!r} "
             "is none that is fitted; use 'damped' or 'linear'",
@@ -118,7 +115,7 @@ class ForecastInputs:
     """What a model must know of its fields. grid: its axes in words. land: cells, or 0.
 
     units: of the variables, '' where the files name none; () where a run does not know them. seen:
-    the cells with the target, see `recorded.packed`, or ''.
+    the cells with the target, see `recorded.packed`, a text for each target, or ''. land: with any.
     """
 
     height: int
@@ -136,6 +133,7 @@ class ForecastDataConfig(SourceConfig):
 
     variables: tuple[str, ...]
     target: str
+    more_targets: tuple[str, ...]
     accumulated: tuple[str, ...]
     land_mask: str
     select: tuple[str, ...]
@@ -175,6 +173,11 @@ class ForecastDataConfig(SourceConfig):
         window = self.inputs + self.leads
         return window if self.split_gap == WHOLE_WINDOW else self.split_gap * self.step.per_day
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All that is forecast, the headline first."""
+        return (self.target, *self.more_targets)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_shares("data.split_ratio", self.split_ratio)
@@ -186,6 +189,13 @@ class ForecastDataConfig(SourceConfig):
             f"data.variables={self.variables} must name each variable once",
         )
         require_choice("data.target", self.target, self.variables)
+        for name in self.more_targets:
+            require_choice("data.more_targets", name, self.variables)
+            require(
+                self.targets.count(name) == 1,
+                f"data.more_targets={self.more_targets} name {name!r} again beside "
+                f"data.target={self.target!r}; name each target once",
+            )
         require_step(self.step_hours)
         require_no_hours(self.variables, self.step)
         for name in ("input_days", "lead_days"):
@@ -201,7 +211,8 @@ class ForecastLossConfig(Settings, group="loss"):
     Errors are of the mean of `members` forecasts where model.noise makes several; CRPS is the fair
     one of these, see `forecast.ensemble`. area: cells count by their area instead of alike. own:
     'package.module:function' of (prediction, target), both (B, L, H, W) in those units, that gives
-    as many: what each costs besides.
+    as many: what each costs besides; of K targets (B, K L, H, W), target after target.
+    target_weights: what a cell of each target counts, () for alike.
     """
 
     mse_weight: float = field(metadata=at_least(0))
@@ -209,6 +220,7 @@ class ForecastLossConfig(Settings, group="loss"):
     crps_weight: float = field(metadata=at_least(0))
     members: int = field(metadata=at_least(2))
     area: bool
+    target_weights: tuple[float, ...]
     own: str
 
     def __post_init__(self) -> None:
@@ -217,6 +229,11 @@ class ForecastLossConfig(Settings, group="loss"):
             self.mse_weight + self.mae_weight + self.crps_weight > 0 or bool(self.own),
             "loss.mse_weight=0, loss.mae_weight=0 and loss.crps_weight=0 leave nothing to learn; "
             "raise one",
+        )
+        require(
+            all(weight > 0 for weight in self.target_weights),
+            f"loss.target_weights={self.target_weights} must be above 0; leave a target that shall "
+            "not be learnt out of data.more_targets",
         )
 
 
@@ -262,8 +279,8 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "noise": 0,
             "floor": (),
         },
-        "data": {"select": (), "source": "", "step_hours": 24},
-        "loss": {"own": "", "crps_weight": 0.0, "members": 2},
+        "data": {"select": (), "source": "", "step_hours": 24, "more_targets": ()},
+        "loss": {"own": "", "crps_weight": 0.0, "members": 2, "target_weights": ()},
         "eval": {"members": 2, "dropout": False},
     }
     return values | {"memory": memory} | {name: later[name] | values[name] for name in later}

@@ -1,8 +1,7 @@
 """A forecast model beside its baselines, lead by lead; memory does not grow with the days."""
 
-import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -11,10 +10,8 @@ import numpy as np
 from flax import nnx
 
 from tds_jax.engine import intervals, processes
-from tds_jax.engine import metrics as states_of
 from tds_jax.engine.evaluation import Evaluator
-from tds_jax.engine.intervals import Resampled
-from tds_jax.engine.report import AGAINST_MODEL, ALL, MODEL, Report, Row
+from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.engine.workdir import CONFIG
 from tds_jax.fields import require
@@ -22,20 +19,13 @@ from tds_jax.forecast import baselines, figures, metrics
 from tds_jax.forecast.baselines import Fitted
 from tds_jax.forecast.climatology import lacks_season, season_gap
 from tds_jax.forecast.ensemble import fair_crps, normal_crps, rank_counts
-from tds_jax.forecast.figures import LEAD, Canvas, Sample
+from tds_jax.forecast.figures import Canvas, Curves, Sample
 from tds_jax.forecast.metrics import AREA, Ensemble, Scores, States
 from tds_jax.forecast.model import Forecaster
-from tds_jax.forecast.steps import Step
+from tds_jax.forecast.rows import OF, SKILLS, Tally, Target, notes_of, rows_of
 from tds_jax.forecast.task import ForecastTask
 from tds_jax.forecast.windows import ForecastWindows, window_starts
 
-# Skill against each baseline, under names that fit a table.
-SKILLS = {
-    "persistence": "skill_pers",
-    "climatology": "skill_clim",
-    "damped_persistence": "skill_damp",
-    baselines.LINEAR: "skill_lin",
-}
 # -> whether more is better
 JUDGED = {"rmse": False, f"rmse{AREA}": False, "acc": True, "crps": False}
 LEAST_DAYS = 10  # of a block where steps are finer than a day
@@ -47,34 +37,58 @@ def days_before(task: ForecastTask, split: str) -> range:
     return range(task.split[split].start or task.split["train"].stop)
 
 
+def targets_of(task: ForecastTask) -> tuple[Target, ...]:
+    """All that the task forecasts, the headline first."""
+    leads, described = task.spec.leads, task.fields.attributes
+    return tuple(
+        Target(
+            name=name,
+            unit=str(described[name].get("units", "1")),
+            channel=channel,
+            maps=slice(k * leads, (k + 1) * leads),
+            group=f"{OF}/{name}" if k else ALL,
+        )
+        for k, (name, channel) in enumerate(zip(task.fields.targets, task.targets, strict=True))
+    )
+
+
+def baselines_file(folder: Path, split: str, task: ForecastTask, name: str) -> Path:
+    """Where the baselines of a target are kept."""
+    of = "" if name == task.config.data.target else f"_{name}"
+    return folder / f"baselines_{split}{of}.npz"
+
+
 def fitted_baselines(
-    task: ForecastTask, split: str, workdir: Path | None, keep: bool = True
+    task: ForecastTask, split: str, workdir: Path | None, keep: bool = True, name: str = ""
 ) -> Fitted:
     """The baselines of a split, read from the workdir or fitted (and kept there).
 
-    They are fitted on all days before the split; those of the train split on itself.
+    They are fitted on all days before the split; those of the train split on itself. name: of a
+    target, '' for the headline.
     """
+    fields = task.fields.aimed(name or task.fields.target)
     days = days_before(task, split)
-    path = workdir / f"baselines_{split}.npz" if workdir else None
+    path = baselines_file(workdir, split, task, fields.target) if workdir else None
     kept = Fitted.read(path) if path else None
     model = task.config.model
-    if kept and kept.digest == baselines.digest(task.fields, days, model.periodic):
+    if kept and kept.digest == baselines.digest(fields, days, model.periodic):
         return kept
     leads = task.spec.leads
-    fitted = baselines.fit(task.fields, days, leads, model.harmonics, model.periodic, task.daily)
+    fitted = baselines.fit(fields, days, leads, model.harmonics, model.periodic, task.daily)
     if path and keep:
         fitted.write(path)
     return fitted
 
 
-def elsewhere(task: ForecastTask, split: str, workdir: Path | None) -> Fitted | None:
-    """The run's baselines of a split, where the folder is one in it for data of another period.
+def elsewhere(task: ForecastTask, split: str, workdir: Path | None, name: str) -> Fitted | None:
+    """The run's baselines of a split and target, where the folder is one in it for data of another
+    period.
 
     Nothing is fitted on such data, the model has not been either. None for the run's own.
     """
     if workdir is None or not (workdir.parent / CONFIG).exists():
         return None
-    kept = Fitted.read(workdir.parent / f"baselines_{split}.npz")
+    kept = Fitted.read(baselines_file(workdir.parent, split, task, name))
     shape = task.spec.leads, task.recorded.height, task.recorded.width
     require(
         kept is not None and kept.damping.shape == shape,
@@ -109,39 +123,67 @@ def evaluate(
     two blocks share is less than one of them. Of other data than the run's all of it is
     looked at, beside the run's baselines, see `elsewhere`.
     """
-    known = elsewhere(task, split, workdir)
-    fitted = known or processes.by_first(lambda: fitted_baselines(task, split, workdir, keep))
-    source = windows_elsewhere(task, fitted) if known else task.source(split)
+    targets, length = targets_of(task), block_length(task)
+    away = {each.name: elsewhere(task, split, workdir, each.name) for each in targets}
+    fitted = processes.by_first(
+        lambda: {
+            name: known or fitted_baselines(task, split, workdir, keep, name)
+            for name, known in away.items()
+        }
+    )
+    first, known = fitted[targets[0].name], away[targets[0].name]
+    source = windows_elsewhere(task, first) if known else task.source(split)
     area = metrics.row_area(task.fields.lat)
-    step, block = task.config.data.step, block_length(task)
-    found: dict[str, States] = {}
-    blocks: dict[str, dict[int, Scores]] = {name: {} for name in (MODEL, *fitted.names)}
-    sample: Sample | None = None
-    score = functools.partial(compared, task, fitted, jnp.asarray(area, jnp.float32))
+    tallies = {name: Tally((MODEL, *own.names)) for name, own in fitted.items()}
+    samples: dict[str, Sample] = {}
+    score = functools.partial(compared, task, targets, fitted, jnp.asarray(area, jnp.float32))
     run = Evaluator(model, score, task.config)
     for batch, (prediction, states, scores) in run.over(source):
-        for method, own in blocks.items():
-            new, each = states_of.to_host((states[method], scores[method]))
-            metrics.add_to_blocks(own, each, batch["start"], block)
-            found[method] = states_of.merge(found[method], new) if method in found else new
-        sample = sample or _sample(task, batch, prediction)
-    drawn = _resampled(blocks)
-    rows = _with_ends(_rows(split, found, area, step), drawn, step)
-    report = Report(
+        for each in targets:
+            name = each.name
+            tallies[name].add(states[name], scores[name], batch["start"], length)
+            if name not in samples:
+                samples[name] = _sample(task, each, batch, prediction)
+    before = _elsewhere_note(source, first) if known else _season_note(task, split)
+    report = _report(task, split, targets, tallies, area, before)
+    if workdir and keep:
+        for each in targets if samples else ():
+            states = tallies[each.name].states[MODEL]
+            _draw(task, each, workdir / "plots", report, split, samples[each.name], states)
+    return report
+
+
+def _report(
+    task: ForecastTask,
+    split: str,
+    targets: Sequence[Target],
+    tallies: Mapping[str, Tally],
+    area: np.ndarray,
+    before: Sequence[str],
+) -> Report:
+    """before: the first lines of its notes."""
+    step, length, several = task.config.data.step, block_length(task), len(targets) > 1
+    rows: list[Row] = []
+    notes: list[str] = []
+    verdict: list[str] = []
+    for each in targets:
+        tally = tallies[each.name]
+        drawn = tally.resampled()
+        rows += rows_of(split, each, tally, area, step, drawn)
+        notes += notes_of(each, tally.states, area, step, drawn)
+        of = f"{each.name}, " if several and each.is_headline else ""
+        verdict += [f"{of}{line}" for line in intervals.verdict(rows, JUDGED, each.group)]
+    blocks = len(tallies[targets[0].name].blocks[MODEL])
+    return Report(
         rows,
         HEADLINE,
         ("lead",),
-        notes=(
-            *(_elsewhere_note(source, fitted) if known else _season_note(task, split)),
-            *intervals.few(len(blocks[MODEL])),
-            *_notes(task, found, area, drawn),
-        ),
-        verdict=intervals.verdict(rows, JUDGED),
-        drawn=f"{len(blocks[MODEL])} blocks of forecasts of {block / step.per_day:g} days",
+        notes=(*before, *intervals.few(blocks), *notes),
+        whole=targets[0].title if several else ALL,
+        verdict=tuple(verdict),
+        drawn=f"{blocks} blocks of forecasts of {length / step.per_day:g} days",
+        beside={each.group: each.title for each in targets[1:]},
     )
-    if workdir and keep and sample is not None:
-        _draw(task, workdir / "plots", report, split, sample, found[MODEL])
-    return report
 
 
 def block_length(task: ForecastTask) -> int:
@@ -153,52 +195,53 @@ def block_length(task: ForecastTask) -> int:
     return length if step.is_day else max(length, LEAST_DAYS * step.per_day)
 
 
-def _resampled(blocks: Mapping[str, Mapping[int, Scores]]) -> Resampled:
-    """Draws of the blocks, in the same order for every method."""
-    order = sorted(blocks[MODEL])
-    each = {name: [{"scores": own[n]} for n in order] for name, own in blocks.items()}
-    return Resampled.of(each, lambda states: states["scores"].values())
-
-
-def _with_ends(rows: list[Row], drawn: Resampled, step: Step) -> list[Row]:
-    """Rows of everything and of each lead with their intervals, and baselines minus the model.
-
-    The latter of each lead are of groups AGAINST_MODEL/lead/n.
-    """
-    model = {(row.group, row.metric): row.value for row in rows if row.method == MODEL}
-    apart = []
-    for i, row in enumerate(rows):
-        if not row.group.startswith(LEAD):
-            continue
-        ahead = int(row.group.removeprefix(LEAD))
-        metric = f"{row.metric}/{ahead // step.leads(1)[0]}"
-        low, high = drawn.interval(row.method, metric) or (None, None)
-        rows[i] = dataclasses.replace(row, low=low, high=high)
-        if row.method != MODEL and (ends := drawn.interval(row.method, metric, MODEL)):
-            group, value = f"{AGAINST_MODEL}/{row.group}", row.value - model[row.group, row.metric]
-            apart.append(Row(row.split, group, row.method, row.metric, value, None, row.count,
-                             *ends))  # fmt: skip
-    return [*drawn.rows(rows), *apart]
-
-
 def compared(
-    task: ForecastTask, fitted: Fitted, area: jax.Array, model: nnx.Module, batch: Batch
-) -> tuple[jax.Array, dict[str, States], dict[str, Scores]]:
-    """The model's forecast (B, L, H, W), states of all methods, and scores of their forecasts.
+    task: ForecastTask,
+    targets: Sequence[Target],
+    fitted: Mapping[str, Fitted],
+    area: jax.Array,
+    model: nnx.Module,
+    batch: Batch,
+) -> tuple[jax.Array, dict[str, dict[str, States]], dict[str, dict[str, Scores]]]:
+    """The model's forecast (B, K L, H, W); of each target states of all methods, and scores of
+    their forecasts.
 
     Of an ensemble it is the middle, without noise: the mean of a few members is further from the
     truth by what these vary. Some baselines are then normal distributions. area: (H,) weights of
     rows.
     """
     assert isinstance(model, Forecaster)
+    middle, members = model(batch, False), None
+    if task.ensemble > 1:
+        members = model.members(batch, False, task.ensemble, task.dropout)
+    states, scores = {}, {}
+    for each in targets:
+        own = {n: batch[n][:, each.maps] for n in ("target", "weight")}
+        drawn = None if members is None else members[:, :, each.maps]
+        states[each.name], scores[each.name] = _compared(
+            task, each, fitted[each.name], area, middle[:, each.maps], drawn, {**batch, **own}
+        )
+    return middle, states, scores
+
+
+def _compared(
+    task: ForecastTask,
+    of: Target,
+    fitted: Fitted,
+    area: jax.Array,
+    middle: jax.Array,
+    members: jax.Array | None,
+    batch: Batch,
+) -> tuple[dict[str, States], dict[str, Scores]]:
+    """Of one target: middle (B, L, H, W), members (B, M, L, H, W) or None; truth and weight of it
+    in the batch."""
     target, weight = batch["target"], batch["weight"]
-    others = baselines.forecasts(fitted, batch, task.target, task.config.model.periodic, task.daily)
-    every = {MODEL: model(batch, False)} | others
+    others = baselines.forecasts(fitted, batch, of.channel, task.config.model.periodic, task.daily)
+    every = {MODEL: middle} | others
     errors = {name: forecast - target for name, forecast in every.items()}
     crps, variance = {}, {}
     ranks = {name: jnp.zeros((target.shape[1], 0)) for name in every}
-    if task.ensemble > 1:
-        members = model.members(batch, False, task.ensemble, task.dropout)
+    if members is not None:
         ranks[MODEL] = rank_counts(members, target, weight)
         crps[MODEL], variance[MODEL] = fair_crps(members, target), members.var(axis=1, ddof=1)
         for name, spread in baselines.spreads(fitted, batch).items():
@@ -213,32 +256,7 @@ def compared(
     scores = {
         name: metrics.scores(forecast, *beside, crps.get(name)) for name, forecast in every.items()
     }
-    return every[MODEL], states, scores
-
-
-def _rows(split: str, found: Mapping[str, States], area: np.ndarray, step: Step) -> list[Row]:
-    """Every value of every method: over all leads, then of each lead, named by `Step.leads`."""
-    leads = len(found[MODEL]["plain"].weight)
-    rows = []
-    for lead in (None, *range(leads)):
-        values = {
-            name: metrics.values(states, area, lead)
-            | (states["ensemble"].values(lead) if "ensemble" in states else {})
-            for name, states in found.items()
-        }
-        group = ALL if lead is None else f"{LEAD}{step.leads(leads)[lead]}"
-        for name, own in values.items():
-            count = found[name]["plain"].weight[slice(None) if lead is None else lead].sum()
-            skills = {
-                f"{name_of_skill}{suffix}": metrics.skill(own, values[other], suffix)
-                for other, name_of_skill in SKILLS.items()
-                for suffix in ("", AREA)
-            }
-            rows += [
-                Row(split, group, name, metric, value, None, float(count))
-                for metric, value in (own | skills).items()
-            ]
-    return rows
+    return states, scores
 
 
 def _elsewhere_note(source: ForecastWindows, fitted: Fitted) -> list[str]:
@@ -262,53 +280,34 @@ def _season_note(task: ForecastTask, split: str) -> list[str]:
     ]
 
 
-def _notes(
-    task: ForecastTask, found: Mapping[str, States], area: np.ndarray, drawn: Resampled
-) -> tuple[str, ...]:
-    """RMSE of every method at every lead, a line each, and what the linear map's is above ours."""
-    target = task.fields.target
-    unit = unit_of(task)
-    lines = [
-        f"errors are of {target} [{unit}]; skill is 1 - MSE / MSE of the baseline; mae, bias, r2 "
-        "and area-weighted values of all are in the files"
-    ]
-    step = task.config.data.step
-    by = "rmse by lead" if step.is_day else f"rmse by lead, every {step.hours} h"
-    for name, states in found.items():
-        leads = len(states["plain"].weight)
-        each = [f"{metrics.values(states, area, lead)['rmse']:.4g}" for lead in range(leads)]
-        lines.append(f"{by}, {name}: {' '.join(each)}")
-    count = len(found[MODEL]["plain"].weight)
-    ends = [drawn.interval(baselines.LINEAR, f"rmse/{n + 1}", MODEL) for n in range(count)]
-    spans = [f"{low:.2g}..{high:.2g}" for low, high in (pair for pair in ends if pair)]
-    if spans:
-        lines.append(f"{by}, {baselines.LINEAR} above the model: {' '.join(spans)}")
-    return tuple(lines)
-
-
-def unit_of(task: ForecastTask) -> str:
-    """The target's unit, '1' for none."""
-    return str(task.fields.attributes[task.fields.target].get("units", "1"))
-
-
-def _sample(task: ForecastTask, batch: Mapping[str, np.ndarray], prediction: np.ndarray) -> Sample:
+def _sample(
+    task: ForecastTask, target: Target, batch: Mapping[str, np.ndarray], prediction: np.ndarray
+) -> Sample:
     """The first forecast of a batch."""
-    truth = np.where(batch["weight"][0] > 0, batch["target"][0], np.nan)
+    maps, channel = target.maps, target.channel
+    truth = np.where(batch["weight"][0, maps] > 0, batch["target"][0, maps], np.nan)
     last = task.fields.days[batch["start"][0] + task.spec.inputs - 1]
-    there = batch["present"][0, -1, ..., task.target] > 0
-    today = np.where(there, batch["fields"][0, -1, ..., task.target], np.nan)
-    return Sample(prediction[0], truth, today, str(last))
+    there = batch["present"][0, -1, ..., channel] > 0
+    today = np.where(there, batch["fields"][0, -1, ..., channel], np.nan)
+    return Sample(prediction[0, maps], truth, today, str(last))
 
 
 def _draw(
-    task: ForecastTask, folder: Path, report: Report, split: str, sample: Sample, states: States
+    task: ForecastTask,
+    target: Target,
+    folder: Path,
+    report: Report,
+    split: str,
+    sample: Sample,
+    states: States,
 ) -> None:
-    fields, unit = task.fields, unit_of(task)
-    canvas = Canvas(fields.lat, fields.lon, fields.target, unit)
-    step = task.config.data.step
-    figures.draw_leads(folder / f"{split}_leads.png", report, split, unit, step)
-    figures.draw_maps(folder / f"{split}_maps.png", sample, canvas, step)
-    figures.draw_error_map(folder / f"{split}_rmse.png", states["cells"].rmse(), canvas, split)
+    fields, unit, step = task.fields, target.unit, task.config.data.step
+    canvas = Canvas(fields.lat, fields.lon, target.name, unit)
+    name = split if target.is_headline else f"{split}_{target.name}"
+    of = Curves(report, split, target.leads, "" if target.is_headline else target.name, step)
+    figures.draw_leads(folder / f"{name}_leads.png", of, unit)
+    figures.draw_maps(folder / f"{name}_maps.png", sample, canvas, step)
+    figures.draw_error_map(folder / f"{name}_rmse.png", states["cells"].rmse(), canvas, split)
     if "ensemble" in states:
         ranks = states["ensemble"].ranks
-        figures.draw_ensemble(folder / f"{split}_ensemble.png", report, split, unit, ranks, step)
+        figures.draw_ensemble(folder / f"{name}_ensemble.png", of, unit, ranks)

@@ -1,10 +1,11 @@
 """Days of gridded fields, made from daily or finer records as they are read."""
 
+import copy
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -45,16 +46,16 @@ class DailyFields:
     A variable with one step a day passes through. Of finer ones a day is the mean of its steps;
     it needs as many as most days have, or equal ones that cover it, and a cell needs all of them.
     Accumulated ones are of one of `totals.KINDS`: a day whose steps, the next midnight among them,
-    are not all in the record is missing. `days` are those of the target; on them other variables
-    may be missing. 'NAME@18' is the value of NAME at 18 UTC of a day, see `forecast.hours`.
+    are not all in the record is missing. `days` are those of the first target; on them others may
+    be missing. 'NAME@18' is the value of NAME at 18 UTC of a day, see `forecast.hours`.
 
     accumulated: names, or 'NAME=KIND' where the kind shall not be found in the values; a variable
     whose attributes say step type 'accum' counts among them. step: of which the days are made that
     are spoken of here, a day or finer.
-    land_mask: 'FILE:VARIABLE', above one half on land, elsewhere the target is missing whatever the
-    files say; or ''. Land is where the target is finite on one of LAND_SAMPLES days spread over the
-    record, or on any where these differ. units: by variable, what it is converted to where its own
-    unit is known and another.
+    land_mask: 'FILE:VARIABLE', above one half on land, elsewhere all targets are missing whatever
+    the files say; or ''. Land is where the target is finite on one of LAND_SAMPLES days spread over
+    the record, or on any where these differ. units: by variable, what it is converted to where its
+    own unit is known and another. more_targets: to be looked at by `aimed`.
     """
 
     def __init__(
@@ -66,9 +67,12 @@ class DailyFields:
         land_mask: str,
         units: Mapping[str, str] | None = None,
         step: Step = DAILY,
+        more_targets: Sequence[str] = (),
     ) -> None:
         self._record, self._land_mask, self._step = record, land_mask, step
         self.variables, self.target = tuple(variables), target
+        self.targets = (target, *more_targets)
+        self._lands: dict[str, np.ndarray] = {}
         self._notes: list[str] = []
         first = record.files[0]
         self.lat, self.lon, self.axes = first.lat, first.lon, first.axes[1:]
@@ -126,12 +130,23 @@ class DailyFields:
         require_steps(name, times, self._step)
         return day_table(name, times, self.kinds[name], self._step)
 
-    @functools.cached_property
+    def aimed(self, target: str) -> Self:
+        """The same with another target looked at."""
+        other = copy.copy(self)
+        other.target = target
+        return other
+
+    @property
     def land(self) -> np.ndarray:
         """(H, W) bool: the cells where the target ever is, of those of the mask given.
 
         Where some days have cells that others lack, as swaths do, all days are looked at.
         """
+        if self.target not in self._lands:
+            self._lands[self.target] = self._found_land()
+        return self._lands[self.target]
+
+    def _found_land(self) -> np.ndarray:
         samples = min(LAND_SAMPLES, len(self.days))
         chosen = np.linspace(0, len(self.days) - 1, samples).round().astype(int)
         found = np.stack([self._known(int(i), int(i) + 1) for i in chosen])
@@ -164,8 +179,9 @@ class DailyFields:
         """(n, h, w, C) f32 of days[start:stop], NaN where missing; () = all variables."""
         names = tuple(variables) or self.variables
         days = self._values(start, stop, names, region)
-        if self._land_mask and self.target in names:
-            days[:, ~self._mask[region], names.index(self.target)] = np.nan
+        if self._land_mask:
+            for name in set(self.targets) & set(names):
+                days[:, ~self._mask[region], names.index(name)] = np.nan
         return days
 
     def _values(self, start: int, stop: int, names: Sequence[str], region: Region) -> np.ndarray:
@@ -215,9 +231,16 @@ class DailyFields:
     @property
     def land_notes(self) -> list[str]:
         """A line on land of the mask that is none of the data's."""
-        never = int((self._mask & ~self.land).sum()) if self._land_mask else 0
-        words = f"{never} cells of its land never have {self.target}, and count as sea"
-        return [f"{self._land_mask}: {words}"] if never else []
+        never = {
+            name: int((self._mask & ~self.aimed(name).land).sum())
+            for name in self.targets
+            if self._land_mask
+        }
+        return [
+            f"{self._land_mask}: {count} cells of its land never have {name}, and count as sea"
+            for name, count in never.items()
+            if count
+        ]
 
     @property
     def record_notes(self) -> tuple[str, ...]:
@@ -242,9 +265,10 @@ class DailyFields:
         return tuple(file.path for file in self._record.files)
 
     def digest(self) -> str:
-        """Changes with variables, target, days or grid; not with where the files lie."""
+        """Changes with variables, targets, days or grid; not with where the files lie."""
         digest = hashlib.blake2b(digest_size=8)
-        digest.update(repr((self.variables, self.target)).encode())
+        others = (name for name in self.targets if name != self.target)
+        digest.update(repr((self.variables, self.target, *others)).encode())
         digest.update("".join([*self.totals, *self._notes]).encode())
         for part in (self.days, self.lat, self.lon, *(t.count for t in self._tables.values())):
             digest.update(np.ascontiguousarray(part).tobytes())
@@ -281,6 +305,7 @@ def open_fields(
     units: Mapping[str, str] | None = None,
     west: float | None = None,
     progress: Progress = silent,
+    more_targets: Sequence[str] = (),
 ) -> Fields:
     """Fields of a file, a folder or glob of files, a Zarr store, or of a dataset in memory.
 
@@ -291,16 +316,21 @@ def open_fields(
     grid, or ''. downsample: cells per side of the blocks that are averaged; 1 = as stored. select:
     of further dimensions, as 'number=0'. step_hours: of the fields, see `forecast.steps`. units:
     what variables are converted to; UserError where that cannot be. west: where longitudes of the
-    fields shall begin, if they can.
+    fields shall begin, if they can. more_targets: others that are forecast beside the target.
     """
-    if target not in variables:
-        raise UserError(f"data.target={target!r} must be one of data.variables={tuple(variables)}")
-    if hour_of(target) is not None:
-        raise UserError(f"data.target={target!r} is an hour of a day; forecast {base_of(target)!r}")
+    for setting, name in (("target", target), *(("more_targets", n) for n in more_targets)):
+        words = f"data.{setting}={name!r}"
+        if name not in variables:
+            raise UserError(f"{words} must be one of data.variables={tuple(variables)}")
+        if hour_of(name) is not None:
+            raise UserError(f"{words} is an hour of a day; forecast {base_of(name)!r}")
     require_step(step_hours)
     stored = tuple(dict.fromkeys(base_of(name) for name in variables))
     record = open_record(path, stored, progress, parse(select), west)
-    fields = DailyFields(record, variables, target, accumulated, land_mask, units, Step(step_hours))
+    step = Step(step_hours)
+    fields = DailyFields(
+        record, variables, target, accumulated, land_mask, units, step, more_targets
+    )
     if downsample < 1 or downsample > min(record.shape):
         raise UserError(
             f"data.downsample={downsample} does not fit the grid of {record.shape[0]} x "

@@ -58,56 +58,78 @@ class Canvas:
         return mesh
 
 
-def draw_leads(path: Path, report: Report, split: str, unit: str, step: Step = DAILY) -> None:
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Where lines against lead come from: rows of a split in groups that begin with `leads`; of:
+    the target they are of, '' for the only one or the first."""
+
+    report: Report
+    split: str
+    leads: str = LEAD
+    of: str = ""
+    step: Step = DAILY
+
+    def values(self, metric: str) -> dict[str, dict[int, float]]:
+        """By method and lead."""
+        found: dict[str, dict[int, float]] = {}
+        for row in self.report.rows:
+            if row.group.startswith(self.leads) and (row.split, row.metric) == (self.split, metric):
+                lead = int(row.group.removeprefix(self.leads))
+                found.setdefault(row.method, {})[lead] = row.value
+        return found
+
+    @property
+    def title(self) -> str:
+        """What a figure is of."""
+        return f"{self.split}: {self.of}, " if self.of else f"{self.split}: "
+
+
+def draw_leads(path: Path, curves: Curves, unit: str) -> None:
     """RMSE, mean absolute error and anomaly correlation of every method against lead."""
     figure = new_figure(13, 3.8)
     axes = figure.subplots(1, len(PANELS))
     for axis, (metric, label) in zip(axes, PANELS.items(), strict=True):
-        _lines(axis, report, split, metric, step)
+        _lines(axis, curves, metric)
         axis.set_ylabel(label if metric == "acc" else f"{label} [{unit}]")
     _legend(figure, axes[0])
-    figure.suptitle(f"{split}: by lead")
+    figure.suptitle(f"{curves.title}by lead")
     save(figure, path)
 
 
-def draw_ensemble(
-    path: Path, report: Report, split: str, unit: str, ranks: np.ndarray, step: Step = DAILY
-) -> None:
+def draw_ensemble(path: Path, curves: Curves, unit: str, ranks: np.ndarray) -> None:
     """CRPS and spread / error against lead, and where the truth lies among the members.
 
     ranks: (L, M + 1) counts. Level is right, a valley is too little spread, a hill too much.
     """
     figure = new_figure(13, 3.8)
     first, second, third = figure.subplots(1, 3)
-    _lines(first, report, split, "crps", step)
+    _lines(first, curves, "crps")
     first.set_ylabel(f"CRPS [{unit}]")
-    _lines(second, report, split, "spread_skill", step)
+    _lines(second, curves, "spread_skill")
     second.axhline(1, color="0.6", lw=1)
     second.set_ylabel("spread / error of the mean")
     for lead in sorted({0, len(ranks) // 2, len(ranks) - 1}):
         share = ranks[lead] / ranks[lead].sum() * len(ranks[lead])
-        third.step(np.arange(len(share)), share, where="mid", label=f"lead {step.lead(lead)}")
+        third.step(
+            np.arange(len(share)), share, where="mid", label=f"lead {curves.step.lead(lead)}"
+        )
     third.axhline(1, color="0.6", lw=1)
     third.set(
         xlabel="members below the truth", ylabel="how often / if all were alike", ylim=(0, None)
     )
     third.legend(frameon=False)
     _legend(figure, first)
-    figure.suptitle(f"{split}: the ensemble")
+    figure.suptitle(f"{curves.title}the ensemble")
     save(figure, path)
 
 
-def _lines(axis: Any, report: Report, split: str, metric: str, step: Step) -> None:
+def _lines(axis: Any, curves: Curves, metric: str) -> None:
     """A metric of every method that has it against lead."""
-    found: dict[str, dict[int, float]] = {}
-    for row in report.rows:
-        if row.group.startswith(LEAD) and (row.split, row.metric) == (split, metric):
-            found.setdefault(row.method, {})[int(row.group.removeprefix(LEAD))] = row.value
-    for method, values in found.items():
+    for method, values in curves.values(metric).items():
         style = {"lw": 2.2, "marker": "o", "zorder": 3} if method == MODEL else {"lw": 1.4}
         line = [values[lead] for lead in sorted(values)]
         axis.plot(sorted(values), line, color=COLOURS.get(method), label=method, **style)
-    axis.set_xlabel(f"lead [{step.unit}]")
+    axis.set_xlabel(f"lead [{curves.step.unit}]")
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
 

@@ -1,7 +1,7 @@
 """What daily fields, or those of finer steps, are to those who read them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -11,12 +11,14 @@ from tds_jax.data.grid_record import WHOLE, Region
 class Fields(Protocol):
     """Daily fields on a grid, read on demand; picklable.
 
-    variables: (C) names, the target among them. attributes: by variable, as stored (units …).
+    variables: (C) names, the targets among them. targets: (K) what is forecast, the headline first;
+    target: that of them that is looked at. attributes: by variable, as stored (units …).
     lat (H,), lon (W,): degrees in the file's order; axes: their names in the file. days: (N,)
     datetime64 of the unit of their step, see `forecast.steps`, rising, gaps allowed.
     """
 
     variables: tuple[str, ...]
+    targets: tuple[str, ...]
     target: str
     attributes: Mapping[str, Mapping[str, Any]]
     lat: np.ndarray
@@ -35,6 +37,9 @@ class Fields(Protocol):
     @property
     def land(self) -> np.ndarray:
         """(H, W) bool: cells where the target can be known."""
+
+    def aimed(self, target: str) -> Self:
+        """The same with another target looked at; same days."""
 
     def read(
         self, start: int, stop: int, variables: Sequence[str] = (), region: Region = WHOLE
@@ -56,3 +61,8 @@ class Fields(Protocol):
 
         Other than `digest` it changes when a file was written anew.
         """
+
+
+def lands(fields: Fields) -> np.ndarray:
+    """(K, H, W) bool: the land of each target."""
+    return np.stack([fields.aimed(name).land for name in fields.targets])

@@ -14,26 +14,34 @@ from tds_jax.forecast.climatology import (
     lacks_season,
     season_gap,
 )
-from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.metrics import row_area
 from tds_jax.forecast.model import Surroundings
+
+LEADS_FIRST = ("damping", "spread")  # the others have their leads last
 
 
 def measured(
     fields: Fields, days: range, config: Config, around: Surroundings, crew: Crew = ALONE
 ) -> dict[str, Any]:
-    """Leaves of a `Forecaster`, by name; one pass over `days` for each that is fitted, of which a
-    crew makes a part each."""
+    """Leaves of a `Forecaster`, by name; one pass over `days` for each that is fitted, of targets
+    one for each, of which a crew makes a part each."""
     model = config.model
     found: dict[str, Any] = {"area": row_area(fields.lat)}
     if model.normalize != "none":
         usual = fit_climatology(fields, days, model.normalize, model.harmonics, crew, around.daily)
         found |= {"centre": usual.coefficients, "scale": usual.scale}
-        found |= _prior(fields, days, usual, config, around, crew)
+        each = [
+            _prior(fields.aimed(name), days, usual, config, around, crew) for name in fields.targets
+        ]
+        found |= {
+            name: np.concatenate([one[name] for one in each], 0 if name in LEADS_FIRST else -1)
+            for name in each[0]
+        }
     if around.static:
         found["static"] = statics.maps(fields, model.extra_inputs, config.data.static)
     if model.land_only:
-        found["network"] = {"cells": np.flatnonzero(fields.land)}
+        found["network"] = {"cells": np.flatnonzero(lands(fields).any(axis=0))}
     return found
 
 
@@ -45,9 +53,11 @@ def _prior(
     around: Surroundings,
     crew: Crew,
 ) -> dict[str, Any]:
+    """Of the target looked at."""
     if around.prior not in ("damped", "linear"):
         return {}
-    damping = fit_damping(fields, days, usual.of([around.target]), around.leads, crew)
+    target = fields.variables.index(fields.target)
+    damping = fit_damping(fields, days, usual.of([target]), around.leads, crew)
     found: dict[str, Any] = {"damping": damping}
     beside = fields, days, usual, damping
     inputs = around.linear

@@ -164,13 +164,14 @@ def add_to_blocks(blocks: dict[int, Scores], scores: Scores, starts: np.ndarray,
 @dataclasses.dataclass(frozen=True)
 class Errors(metrics.Additive):
     """Sums of a log line, in the data's unit: of the forecast, and where the last day is known of
-    it and of persistence, to be compared."""
+    it and of persistence, to be compared. target: a further one, '' for the headline."""
 
     weight: Any
     squared: Any
     absolute: Any
     shared: Any
     persistence: Any
+    target: str = dataclasses.field(default="", metadata={"static": True})
 
     @classmethod
     def of(
@@ -180,6 +181,7 @@ class Errors(metrics.Additive):
         weight: jax.Array,
         last: jax.Array,
         known: jax.Array,
+        name: str = "",
     ) -> Self:
         """Of (B, L, H, W) forecasts; last, known (B, 1, H, W): the last day, and whether it is."""
 
@@ -190,17 +192,51 @@ class Errors(metrics.Additive):
         absolute = weight * jnp.abs(prediction - target)
         behind = weight * known * (last - target) ** 2
         return cls(
-            total(weight), total(squared), total(absolute), total(known * squared), total(behind)
+            total(weight),
+            total(squared),
+            total(absolute),
+            total(known * squared),
+            total(behind),
+            name,
         )
 
     def compute(self, name: str) -> dict[str, float]:
-        """rmse, mae, and skill: 1 - MSE / MSE of persistence."""
+        """rmse, mae, and skill: 1 - MSE / MSE of persistence; of a further target 'rmse/NAME' …"""
         del name
-        return {
+        values = {
             "rmse": math.sqrt(metrics.divide(self.squared, self.weight)),
             "mae": metrics.divide(self.absolute, self.weight),
             "skill": 1 - metrics.divide(self.shared, self.persistence),
         }
+        of = f"/{self.target}" if self.target else ""
+        return {f"{key}{of}": value for key, value in values.items()}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AllTargets(metrics.Additive):
+    """Σ weight and Σ weight·error² of each of K targets, (K,), in units of its spread.
+
+    shares: (K,) what each counts.
+    """
+
+    weight: Any
+    squared: Any
+    shares: tuple[float, ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, error: jax.Array, weight: jax.Array, shares: tuple[float, ...]) -> Self:
+        """Of normalised errors (B, K L, H, W)."""
+
+        def total(values: jax.Array) -> jax.Array:
+            return jnp.sum(values.reshape(len(values), len(shares), -1), (0, 2), jnp.float32)
+
+        return cls(total(weight), total(weight * error**2), shares)
+
+    def compute(self, name: str) -> dict[str, float]:
+        """{name: root of the weighted mean over targets of their mean square}."""
+        each = [metrics.divide(*one) for one in zip(self.squared, self.weight, strict=True)]
+        return {name: math.sqrt(float(np.average(each, weights=self.shares)))}
 
 
 def compare(

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tds_jax.engine.step import Batch
@@ -24,7 +26,8 @@ class Network(Protocol):
     """Any of the networks: x (B, T, H, W, C) -> (B, L, H, W) f32; keys None without dropout.
 
     x is normalised, 0 where missing, with the maps that model.extra_inputs adds; what is returned
-    is in units of the target's spread, less what model.prior says already.
+    is in units of the target's spread, less what model.prior says already. Of K targets L counts
+    all their maps, target after target.
     """
 
     def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None) -> jax.Array: ...
@@ -34,18 +37,19 @@ class Network(Protocol):
 class Surroundings:
     """What a `Forecaster` does besides calling its network; sizes and switches, no arrays.
 
-    grid: (H, W). channels, target: how many variables, and which of them is forecast. terms: of
+    grid: (H, W). channels, targets: how many variables, and which of them are forecast. leads: of
+    each. terms: of
     the centre, see `climatology.basis`; daily: waves of the day in them. per_cell: whether centre
     and scale differ between cells. prior: 'none', 'last', 'damped' or 'linear'. local: (kernel,
     days) of the linear map, days 0 for none; means, wide, place: see `prior.Inputs`. noise: fields
-    of it that the network reads. floor: what no forecast is below, or (). static: maps added to
-    every day's input. season: whether sine and cosine of the year are, clock: of the day. periodic:
-    whether the linear map goes around the globe, as the network then does.
+    of it that the network reads. floor: what no forecast of the first targets is below. static:
+    maps added to every day's input. season: whether sine and cosine of the year are, clock: of the
+    day. periodic: whether the linear map goes around the globe, as the network then does.
     """
 
     grid: tuple[int, int]
     channels: int
-    target: int
+    targets: tuple[int, ...]
     leads: int
     terms: int
     daily: int
@@ -62,6 +66,11 @@ class Surroundings:
     season: bool
     clock: bool
     periodic: bool
+
+    @property
+    def maps(self) -> int:
+        """That are forecast: of each target all leads."""
+        return len(self.targets) * self.leads
 
     @property
     def linear(self) -> Inputs | None:
@@ -83,7 +92,8 @@ class Forecaster(Module):
     what `prior.Inputs.shapes` names, spread (L, H, W), static (H, W, S), and area
     (H,), of the cells in each row. With noise the network answers in units of the spread, and what
     it answers without is the middle of the ensemble. What is missing becomes 0 after normalisation,
-    the usual value: the number that stands in its place reaches nothing.
+    the usual value: the number that stands in its place reaches nothing. Of K targets every axis L
+    here is of K L maps, target after target: that of target k at lead l is k L + l.
     """
 
     def __init__(self, network: Network, around: Surroundings) -> None:
@@ -93,7 +103,7 @@ class Forecaster(Module):
         )
         self.network = network
         self.around = around
-        channels, leads, cells = around.channels, around.leads, around.grid
+        channels, leads, cells = around.channels, around.maps, around.grid
         one = (1, 1)
         centre = (around.terms, *(cells if around.centre_per_cell else one), channels)
         self.centre = Statistic(jnp.zeros(centre, jnp.float32))
@@ -119,8 +129,9 @@ class Forecaster(Module):
             self.local = nnx.Param(jnp.zeros((size, size, days * channels, leads), jnp.float32))
         if around.noise:
             self.spread = Statistic(jnp.ones((leads, *cells), jnp.float32))
-            # At first each lead is moved by one of the fields.
-            first = [[n == lead * around.noise // leads for lead in range(leads)]
+            # At first each lead, of all targets, is moved by one of the fields.
+            moves = [lead * around.noise // around.leads for lead in range(around.leads)]
+            first = [[n == own for own in moves * len(around.targets)]
                      for n in range(around.noise)]  # fmt: skip
             self.mix = nnx.Param(jnp.asarray(first, jnp.float32))
 
@@ -170,8 +181,12 @@ class Forecaster(Module):
 
     def _raised(self, forecasts: jax.Array, train: bool) -> jax.Array:
         """No forecast below the floor; in training they are let be, for nothing is learnt there."""
-        below = self.around.floor and not train
-        return jnp.maximum(forecasts, self.around.floor[0]) if below else forecasts
+        if train or not self.around.floor:
+            return forecasts
+        free = len(self.around.targets) - len(self.around.floor)
+        floors = np.repeat((*self.around.floor, *(-math.inf,) * free), self.around.leads)
+        each = floors.astype(np.float32).reshape(*(1,) * (forecasts.ndim - 3), -1, 1, 1)
+        return jnp.maximum(forecasts, each)
 
     def _answer(
         self,
@@ -184,7 +199,7 @@ class Forecaster(Module):
         """(B, L, H, W) of the network, normalised. keys: of dropout, None for none; noise:
         (B, H, W, noise), None for 0."""
         y = self.network(self._inputs(x, batch, noise), train, keys)
-        expected = (x.shape[0], self.around.leads, *x.shape[2:4])
+        expected = (x.shape[0], self.around.maps, *x.shape[2:4])
         require_shape("model.name", type(self.network).__name__, y, expected)
         if not self.around.noise:
             return y
@@ -194,11 +209,20 @@ class Forecaster(Module):
 
     def _placed(self, y: jax.Array, x: jax.Array, batch: Batch) -> jax.Array:
         """A normalised answer on the prior, in the data's unit."""
-        target = slice(self.around.target, self.around.target + 1)
         y = y + self._prior(x, batch)
         days = batch["phase"][:, batch["fields"].shape[1] :]
-        usual = self._usual(batch, days, target)[..., 0]
+        usual = self._each(lambda n: self._usual(batch, days, slice(n, n + 1))[..., 0])
         return usual + y * self.target_scale(batch)
+
+    def _each(self, maps_of: Callable[[int], jax.Array]) -> jax.Array:
+        """(B, K L, ...) of what is (B, L or 1, ...) for the channel of a target; of one target as
+        it is."""
+        each = [maps_of(channel) for channel in self.around.targets]
+        if len(each) == 1:
+            return each[0]
+        leads = self.around.leads
+        wide = [jnp.broadcast_to(m, (m.shape[0], leads, *m.shape[2:])) for m in each]
+        return jnp.concatenate(wide, axis=1)
 
     def normalized(self, batch: Batch) -> jax.Array:
         """(B, T, H, W, C): (fields - centre) / scale, 0 where missing."""
@@ -208,8 +232,9 @@ class Forecaster(Module):
         return jnp.where(batch["present"] > 0, x, 0)
 
     def target_scale(self, batch: Batch) -> jax.Array:
-        """(B, 1, H, W) or (B, 1, 1, 1): what one normalised unit of the target is."""
-        return self._crop(batch, self.scale[..., self.around.target])[:, None]
+        """(B or 1, 1, H or 1, W or 1): what one normalised unit of the target is; of K targets
+        (…, K L, …)."""
+        return self._each(lambda n: self._crop(batch, self.scale[..., n])[:, None])
 
     def area_of(self, batch: Batch) -> jax.Array:
         """(B or 1, 1, h, 1) share of the sphere of each row's cells, 1 on average."""
@@ -256,7 +281,7 @@ class Forecaster(Module):
 
     def _prior(self, x: jax.Array, batch: Batch) -> jax.Array:
         """(B, L or 1, H, W) what the network's answer is added to, normalised."""
-        last = x[:, -1:, :, :, self.around.target]
+        last = self._each(lambda n: x[:, -1:, :, :, n])
         found = jnp.zeros_like(last) if self.around.prior == "none" else last
         if self.around.prior in ("damped", "linear"):
             damping = self._crop(batch, jnp.moveaxis(self.damping[...], 0, -1))
@@ -271,11 +296,13 @@ class Forecaster(Module):
         if self.around.place:
             where = self._crop(batch, jnp.asarray(places(self.around.grid)))
             found = found + leads_first(placed_map(x[:, -1], self.place[...], where))
-        own = x[..., self.around.target]
         for n, days in enumerate(self.around.means):
-            mean = own[:, -days:].mean(axis=1)
-            found = found + mean[:, None] * self.slow[n][None, :, None, None]
+            found = found + self._mean(x, days) * self.slow[n][None, :, None, None]
         return found
+
+    def _mean(self, x: jax.Array, days: int) -> jax.Array:
+        """(B, 1 or K L, H, W) of the targets over their last days."""
+        return self._each(lambda n: x[:, -days:, ..., n].mean(axis=1)[:, None])
 
 
 def _everywhere(values: Sequence[jax.Array], x: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from tds_jax.engine.step import Batch, compiled
 from tds_jax.errors import UserError
 from tds_jax.fields import option, require, require_ending
 from tds_jax.forecast.days import phases
-from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.model import Forecaster
 from tds_jax.forecast.steps import Step
 from tds_jax.forecast.task import ForecastTask
@@ -66,7 +66,7 @@ def predict(
     lead: float = 0,
     overwrite: bool = False,
 ) -> list[Path]:
-    """A file with the target over (time, prediction_timedelta, latitude, longitude).
+    """A file with every target over (time, prediction_timedelta, latitude, longitude).
 
     Of an ensemble it is over (time, realization, prediction_timedelta, …), eval.members. lead: days
     to forecast, see `leads_of`.
@@ -114,7 +114,7 @@ def require_forecasts(task: ForecastTask, fields: Fields, name: str) -> np.ndarr
             f"{name} has {found[0]} x {found[1]} cells, {found[2]}; the model was "
             f"trained on {wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid"
         )
-    if new := int((fields.land & ~task.seen).sum()):
+    if new := int((lands(fields) & ~task.seen).any(axis=0).sum()):
         print(
             f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr
         )
@@ -134,17 +134,18 @@ def last_days(days: np.ndarray, length: int) -> np.ndarray:
 def leads_of(task: ForecastTask, lead: float, name: str) -> int:
     """How many steps to forecast in so many days; 0 are as many as the run was trained for.
 
-    More can be made of forecasts alone if they are all that the run reads.
+    More can be made of forecasts alone if they are of all that the run reads.
     """
     own, inputs, step = task.spec.leads, task.recorded.variables, task.config.data.step
     count = step.count(name, lead)
-    others = [each for each in inputs if each != task.config.data.target]
+    targets = task.config.data.targets
+    others = [each for each in inputs if each not in targets]
     require(
         count <= own or not others,
         f"{name}={lead:g} is beyond the {own / step.per_day:g} days that the run forecasts: to go "
         f"on from its own forecasts it would need those of {', '.join(others)} too; use "
         f"{own / step.per_day:g} or fewer, or a run "
-        f"with data.variables=('{task.config.data.target}',)",
+        f"with data.variables={targets}",
     )
     return count or own
 
@@ -179,15 +180,16 @@ def forecasts(
     last: np.ndarray,
     leads: int,
 ) -> Iterator[np.ndarray]:
-    """(n, leads, H, W) f32 in the data's unit after consecutive ones of `last`, NaN without land;
-    of an ensemble (n, M, leads, H, W)."""
+    """(n, K, leads, H, W) f32 in the data's units after consecutive ones of `last`, NaN without
+    land of the target; of an ensemble (n, M, K, leads, H, W)."""
     size, days = task.config.eval.batch_size, task.spec.inputs
     for first in range(0, len(last), size):
         ends = last[first : first + size]
         # A short last batch repeats its last example: one compiled shape.
         padded = np.pad(ends, (0, size - len(ends)), mode="edge")
         windows = np.stack([fields.read(i - days + 1, i + 1) for i in padded])
-        there = fields.land & task.seen & ~_strange(model, task.target, windows)
+        strange = [_strange(model, channel, windows) for channel in task.targets]
+        there = lands(fields) & task.seen & ~np.stack(strange, axis=1)
         maps = _continued(task, run, windows, fields.days[padded], there, leads)[: len(ends)]
         yield maps if task.ensemble > 1 else maps[:, 0]
 
@@ -200,26 +202,32 @@ def _continued(
     there: np.ndarray,
     leads: int,
 ) -> np.ndarray:
-    """(B, M, leads, H, W) after windows (B, T, H, W, C) that end on days (B,), NaN but `there`
-    (B, H, W).
+    """(B, M, K, leads, H, W) after windows (B, T, H, W, C) that end on days (B,), NaN but `there`
+    (B, K, H, W).
 
     Beyond the run's own leads each member goes on from the days that it said itself.
     """
     own, days = task.spec.leads, task.spec.inputs
+    order = [task.targets.index(n) for n in range(windows.shape[-1])] if leads > own else []
 
     def batch(windows: np.ndarray, after: int) -> dict[str, np.ndarray]:
         dates = ends[:, None] + Step.of(ends).delta * np.arange(after + 1 - days, after + own + 1)
         return make_batch(windows, phases(dates))
 
-    cells = there[:, None, None]
-    found = np.where(cells, run.first(batch(windows, 0)), np.float32(np.nan))
+    def kept(maps: np.ndarray) -> np.ndarray:
+        """(B, M, K, own, H, W) of (B, M, K own, H, W), NaN but there."""
+        each = maps.reshape(*maps.shape[:2], len(task.targets), own, *maps.shape[3:])
+        return np.where(there[:, None, :, None], each, np.float32(np.nan))
+
+    found = kept(run.first(batch(windows, 0)))
     for after in range(own, leads, own):
         more = []
         for n, said in enumerate(np.moveaxis(found, 1, 0)):
-            known = np.concatenate([windows[..., 0], said], axis=1)[:, -days:, ..., None]
+            days_said = np.moveaxis(said[:, order], 1, -1)
+            known = np.concatenate([windows, days_said], axis=1)[:, -days:]
             more.append(run.again(batch(known, after), n))
-        found = np.concatenate([found, np.where(cells, np.stack(more, axis=1), np.nan)], axis=2)
-    return found[:, :, :leads]
+        found = np.concatenate([found, kept(np.stack(more, axis=1))], axis=3)
+    return found[:, :, :, :leads]
 
 
 def _strange(model: nnx.Module, target: int, windows: np.ndarray) -> np.ndarray:
@@ -249,11 +257,11 @@ def make_batch(windows: np.ndarray, phase: np.ndarray) -> dict[str, Any]:
 
 
 class Layout(NamedTuple):
-    """Of forecasts as CF has them. axes: the dimensions in order; described: of the target;
-    valid: of valid_time; about: of the whole."""
+    """Of forecasts as CF has them. axes: the dimensions in order; described: of each target, in
+    their order; valid: of valid_time; about: of the whole."""
 
     axes: dict[str, tuple[np.ndarray, dict[str, str]]]
-    described: dict[str, Any]
+    described: dict[str, dict[str, Any]]
     valid: tuple[np.ndarray, dict[str, str]]
     about: dict[str, str]
 
@@ -270,16 +278,22 @@ def layout(task: ForecastTask, fields: Fields, last: np.ndarray, leads: int) -> 
         fields.axes[0]: (fields.lat, AXES["latitude"]),
         fields.axes[1]: (fields.lon, AXES["longitude"]),
     }
-    own = fields.attributes[fields.target]
-    described = {key: own[key] for key in KEPT if key in own} | {
-        "coordinates": "valid_time",
-        "comment": _comment(step, leads, task.spec.leads),
+    beside = {"coordinates": "valid_time", "comment": _comment(step, leads, task.spec.leads)}
+    described = {
+        name: {key: own[key] for key in KEPT if key in own} | beside
+        for name in fields.targets
+        for own in (fields.attributes[name],)
     }
     valid = days[:, None] + step.delta * np.arange(1, leads + 1)
     valid = valid.astype(f"datetime64[{step.unit[0].replace('d', 'D')}]").astype(np.int64)
     told = {"standard_name": "time", "units": f"{step.unit} since {EPOCH}"}
-    about = {"title": f"forecasts of {fields.target}", "source": "tds_jax"}
+    about = {"title": f"forecasts of {', '.join(fields.targets)}", "source": "tds_jax"}
     return Layout(axes, described, (valid, told), about)
+
+
+def by_target(fields: Fields, block: np.ndarray) -> dict[str, np.ndarray]:
+    """What `forecasts` yields as (n, …, leads, H, W) of each target."""
+    return dict(zip(fields.targets, np.moveaxis(block, -4, 0), strict=True))
 
 
 def _comment(step: Step, leads: int, trained: int) -> str:
@@ -303,12 +317,11 @@ def _write(
     axes, described, valid, about = layout(task, fields, last, leads)
     members = (1,) * (task.ensemble > 1)
     chunks = (1, *members, leads, len(fields.lat), len(fields.lon))
-    with grid_file(
-        target, axes, {fields.target: described}, chunks, about | {**made}, "gzip"
-    ) as file:
+    with grid_file(target, axes, described, chunks, about | {**made}, "gzip") as file:
         file.values("valid_time", ("time", LEAD), *valid)
         done = 0
         for block in blocks:
-            file[fields.target][done : done + len(block)] = block
+            for name, maps in by_target(fields, block).items():
+                file[name][done : done + len(block)] = maps
             done += len(block)
             progress(done, len(last))

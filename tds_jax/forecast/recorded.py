@@ -11,6 +11,17 @@ def grid_words(lat: np.ndarray, lon: np.ndarray) -> str:
     return f"lat {_span(lat)}, lon {_span(lon)}"
 
 
+def packed_each(masks: np.ndarray) -> str:
+    """Masks (K, H, W) as texts with spaces between, see `packed`."""
+    return " ".join(packed(mask) for mask in masks)
+
+
+def unpacked_each(texts: str, shape: tuple[int, int, int]) -> np.ndarray:
+    """(K, H, W) bool: the masks; every cell of all where there is no text."""
+    each = texts.split(" ") if texts else [""] * shape[0]
+    return np.stack([unpacked(text, shape[1:]) for text in each])
+
+
 def packed(mask: np.ndarray) -> str:
     """A mask of cells as a text of some bits a cell, or less."""
     return base64.b85encode(zlib.compress(np.packbits(mask).tobytes())).decode()

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.gridded_days import Fields, lands
 
-# Maps of an extra input: land, and sin latitude, sin and cos longitude.
+# Maps of an extra input: land, of several targets where all are, and sin latitude, sin and cos
+# longitude.
 COUNTS = {"land_mask": 1, "coordinates": 3}
 
 
@@ -19,7 +20,7 @@ def maps(fields: Fields, extra: Sequence[str], files: Sequence[str]) -> np.ndarr
     """(H, W, S) of these maps, files' ones with mean 0 and spread 1."""
     found = []
     if "land_mask" in extra:
-        found.append(fields.land.astype(np.float32))
+        found.append(lands(fields).all(axis=0).astype(np.float32))
     if "coordinates" in extra:
         axes = np.radians(fields.lat), np.radians(fields.lon)
         lat, lon = np.meshgrid(*axes, indexing="ij")

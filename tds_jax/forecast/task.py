@@ -24,14 +24,14 @@ from tds_jax.forecast.asked import goes_around, require_fit
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.ensemble import fair_crps
 from tds_jax.forecast.fields import open_fields
-from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.hours import base_of
 from tds_jax.forecast.measured import measured, season_warning
-from tds_jax.forecast.metrics import Errors
+from tds_jax.forecast.metrics import AllTargets, Errors
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
 from tds_jax.forecast.own_fields import own_fields
-from tds_jax.forecast.recorded import grid_words, packed, unpacked, west_of
+from tds_jax.forecast.recorded import grid_words, packed_each, unpacked_each, west_of
 from tds_jax.forecast.windows import (
     ForecastWindows,
     WindowSpec,
@@ -44,6 +44,8 @@ from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 
 LATER = {"units", "seen"}  # inputs that older runs do not name
+# What `val` says of all targets, and of the headline alone.
+ALL_TARGETS, ALONE = "nrmse", ("rmse", "mae", "skill")
 # Sequences of an LSTM redone together, most bytes first.
 PIXEL_CHUNKS = (65_536, 16_384, 4_096)
 
@@ -100,6 +102,7 @@ class ForecastTask:
                 units=dict(zip(data.variables, run.get("units", ()), strict=False)),
                 west=west_of(run["grid"]) if "grid" in run and data.downsample == 1 else None,
                 progress=progress,
+                more_targets=data.more_targets,
             )
 
     @functools.cached_property
@@ -111,23 +114,24 @@ class ForecastTask:
         data, land_only = self.config.data, self.config.model.land_only
         if not data.generated or data.downsample > 1:
             lat, lon = self.fields.lat, self.fields.lon
-            land = self.fields.land
+            land = lands(self.fields)
             described = self.fields.attributes
         else:  # known before the fields are generated
             made = _simulation(self.config)
             (lat, lon), land = synthetic.grid(made), synthetic.land(made)
+            land = np.stack([land] * len(data.targets))
             described = synthetic.VARIABLES
         return {
             "height": len(lat),
             "width": len(lon),
             "variables": data.variables,
             "grid": grid_words(lat, lon),
-            "land": int(land.sum()) if land_only else 0,
+            "land": int(land.any(axis=0).sum()) if land_only else 0,
             "units": [
                 str(described.get(n, described.get(base_of(n), {})).get("units", ""))
                 for n in data.variables
             ],
-            "seen": packed(land),
+            "seen": packed_each(land),
         }
 
     def grid_of(self, fields: Fields) -> tuple[int, int, str]:
@@ -136,13 +140,15 @@ class ForecastTask:
 
     @property
     def seen(self) -> np.ndarray:
-        """(H, W) bool: cells where training had the target; all, where a run does not say."""
-        return unpacked(self.recorded.seen, (self.recorded.height, self.recorded.width))
+        """(K, H, W) bool: cells where training had each target; all, where a run does not say."""
+        shape = len(self.targets), self.recorded.height, self.recorded.width
+        return unpacked_each(self.recorded.seen, shape)
 
     @property
-    def target(self) -> int:
-        """The channel that is forecast."""
-        return self.config.data.variables.index(self.config.data.target)
+    def targets(self) -> tuple[int, ...]:
+        """The channels that are forecast, the headline first."""
+        data = self.config.data
+        return tuple(data.variables.index(name) for name in data.targets)
 
     @property
     def daily(self) -> int:
@@ -181,7 +187,7 @@ class ForecastTask:
         words = (
             f"{data.step.words(len(days))} {days[0]} to {days[-1]} ({', '.join(splits)}), "
             f"{self.recorded.height} x {self.recorded.width} cells, {self.recorded.grid}; "
-            f"{', '.join(data.variables)} -> {data.target}"
+            f"{', '.join(data.variables)} -> {', '.join(data.targets)}"
         )
         return DataAbout(self._folder, words, data.generated)
 
@@ -194,7 +200,7 @@ class ForecastTask:
         return Surroundings(
             grid=(self.recorded.height, self.recorded.width),
             channels=len(self.recorded.variables),
-            target=self.target,
+            targets=self.targets,
             leads=data.leads,
             terms=annual * (1 + 2 * daily),
             daily=daily,
@@ -220,7 +226,7 @@ class ForecastTask:
             model,
             cast(ForecastMemoryConfig, self.config.memory),
             num_channels=around.inputs,
-            leads=around.leads,
+            leads=around.maps,
             days=self.spec.inputs,
             cells=self.recorded.land if model.land_only else 0,
             rngs=rngs,
@@ -233,7 +239,8 @@ class ForecastTask:
         """Σ over known cells and leads of mse_weight·e² + mae_weight·|e| + crps_weight·CRPS, e in
         normalised units, of the mean of an ensemble if there is one.
 
-        With loss.area a cell weighs as much as its area, else 1.
+        With loss.area a cell weighs as much as its area, else 1, times what loss.target_weights
+        gives its target.
         """
         assert isinstance(model, Forecaster)
         members = model.members(batch, train, self.config.loss.members)
@@ -241,6 +248,8 @@ class ForecastTask:
         weight = (
             batch["weight"] * model.area_of(batch) if self.config.loss.area else batch["weight"]
         )
+        if self.config.loss.target_weights:
+            weight = weight * np.repeat(self.shares, self.spec.leads)[None, :, None, None]
         scale = model.target_scale(batch)
         error = (prediction - batch["target"]) / scale
         loss = self.config.loss
@@ -251,11 +260,31 @@ class ForecastTask:
         if loss.own:
             scaled = prediction / scale, batch["target"] / scale
             cost += compared("loss.own", loss.own, *scaled, error.shape)
-        last = batch["fields"][:, -1:, ..., self.target]
-        known = (batch["present"][:, -1:, ..., self.target] > 0).astype(jnp.float32)
-        errors = Errors.of(prediction, batch["target"], batch["weight"], last, known)
         total = jnp.sum(weight * cost, dtype=jnp.float32)
-        return Objective(total, jnp.sum(weight, dtype=jnp.float32)), {"errors": errors}
+        states = self._errors(prediction, error, batch)
+        return Objective(total, jnp.sum(weight, dtype=jnp.float32)), states
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(K,) f32: what each target counts."""
+        return np.asarray(self.config.loss.target_weights or (1.0,) * len(self.targets), np.float32)
+
+    def _errors(self, prediction: jax.Array, scaled: jax.Array, batch: Batch) -> dict[str, Any]:
+        """States of a log line: of the headline, of each further target, of all together."""
+        leads = self.spec.leads
+        found: dict[str, Any] = {}
+        for k, (channel, name) in enumerate(
+            zip(self.targets, self.config.data.targets, strict=True)
+        ):
+            own = slice(k * leads, (k + 1) * leads)
+            last = batch["fields"][:, -1:, ..., channel]
+            known = (batch["present"][:, -1:, ..., channel] > 0).astype(jnp.float32)
+            maps = prediction[:, own], batch["target"][:, own], batch["weight"][:, own]
+            found[f"errors{k or ''}"] = Errors.of(*maps, last, known, name if k else "")
+        if len(self.targets) > 1:
+            shares = tuple(self.shares.tolist())
+            found[ALL_TARGETS] = AllTargets.of(scaled, batch["weight"], shares)
+        return found
 
     @property
     def ensemble(self) -> int:
@@ -286,12 +315,13 @@ class ForecastTask:
         crop = self.config.data.crop
         cells = crop if train and any(crop) else (self.recorded.height, self.recorded.width)
         days, leads = self.spec.inputs, self.spec.leads
+        maps = len(self.targets) * leads
         channels = len(self.recorded.variables)
         leaves: dict[str, tuple[tuple[int, ...], Any]] = {
             "fields": ((days, *cells, channels), jnp.float32),
             "present": ((days, *cells, channels), jnp.uint8),
-            "target": ((leads, *cells), jnp.float32),
-            "weight": ((leads, *cells), jnp.float32),
+            "target": ((maps, *cells), jnp.float32),
+            "weight": ((maps, *cells), jnp.float32),
             "phase": ((days + leads, *(() if self.config.data.step.is_day else (2,))), jnp.float32),
             "start": ((), jnp.int32),
             "origin": ((2,), jnp.int32),
@@ -335,13 +365,20 @@ class ForecastTask:
             )
         if model.normalize == "anomaly":
             said += season_warning(self.fields, self.split["train"])
+        if len(self.targets) > 1 and self.config.eval.every and self.config.eval.metric in ALONE:
+            said.append(
+                f"eval.metric={self.config.eval.metric} is of {self.config.data.target} alone, by "
+                f"which the best checkpoint is chosen; {ALL_TARGETS} is of all targets"
+            )
         return [*said, *norms * split]
 
     def describe(self, values: dict[str, Any]) -> str:
-        """loss, rmse and mae in the data's unit, skill against persistence."""
+        """loss, rmse and mae in the data's unit, skill against persistence, of the headline; of
+        several targets also their root mean square error in units of each's spread."""
+        every = f"  {ALL_TARGETS} {values[ALL_TARGETS]:.4g}" if ALL_TARGETS in values else ""
         return (
             f"loss {values['loss']:.4f}  rmse {values['rmse']:.4g}  mae {values['mae']:.4g}"
-            f"  skill {values['skill']:.3f}"
+            f"  skill {values['skill']:.3f}{every}"
         )
 
 

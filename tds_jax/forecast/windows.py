@@ -6,9 +6,10 @@ import dataclasses
 import numpy as np
 
 from tds_jax.config import SPLITS
+from tds_jax.data.grid_record import Region
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import phases, runs
-from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.steps import Step
 
 Example = dict[str, np.ndarray]
@@ -68,9 +69,10 @@ class ForecastWindows:
     """Random access to the windows of one split, a `data.pipeline.Source`.
 
     Example: `fields` (T, h, w, C) f32 in the units of the files and `present` (T, h, w, C) uint8;
-    `target` (L, h, w) f32 and `weight` (L, h, w) f32, 1 where the target is known and on land. What
-    is missing is 0 in fields and target. `phase` (T + L,) or (T + L, 2) f32: `days.phases`.
-    `start` () int32: index of the first day. `origin` (2,) int32: row and column of the crop.
+    `target` (L, h, w) f32 and `weight` (L, h, w) f32, 1 where the target is known and on its land;
+    of K targets (K L, h, w), target after target. What is missing is 0 in fields and target.
+    `phase` (T + L,) or (T + L, 2) f32: `days.phases`. `start` () int32: index of the first day.
+    `origin` (2,) int32: row and column of the crop.
 
     crop: (h, w) cut out at a random place where an rng is given; (0, 0) = the whole grid, which is
     also what examples without an rng are. A crop without any land is drawn again, up to 20 times.
@@ -87,7 +89,7 @@ class ForecastWindows:
                 )
         self.fields, self.spec, self.starts = fields, spec, starts
         self.crop = crop
-        self._land = fields.land  # looked up once, before workers get a copy
+        self._lands = lands(fields)  # looked up once, before workers get a copy
 
     def __repr__(self) -> str:
         return f"ForecastWindows({self.spec.inputs} + {self.spec.leads} days)"
@@ -100,12 +102,11 @@ class ForecastWindows:
         start = int(self.starts[index])
         middle, stop = start + self.spec.inputs, start + self.spec.length
         row, column = self._origin(rng) if rng and self.crop[0] else (0, 0)
-        height, width = self.crop if rng and self.crop[0] else self._land.shape
+        height, width = self.crop if rng and self.crop[0] else self._lands.shape[1:]
         region = slice(row, row + height), slice(column, column + width)
         inputs = self.fields.read(start, middle, region=region)
-        target = self.fields.read(middle, stop, (self.fields.target,), region)[..., 0]
+        target, counts = self._coming(middle, stop, region)
         known = np.isfinite(inputs)
-        counts = np.isfinite(target) & self._land[region]
         return {
             "fields": np.where(known, inputs, np.float32(0)),
             "present": known.astype(np.uint8),
@@ -116,14 +117,22 @@ class ForecastWindows:
             "origin": np.asarray((row, column), np.int32),
         }
 
+    def _coming(self, start: int, stop: int, region: Region) -> tuple[np.ndarray, np.ndarray]:
+        """(K L, h, w) the targets on days[start:stop], and where they count."""
+        maps = np.moveaxis(self.fields.read(start, stop, self.fields.targets, region), -1, 0)
+        counts = np.isfinite(maps) & self._lands[:, None, *region]
+        shape = (-1, *maps.shape[2:])
+        return maps.reshape(shape), counts.reshape(shape)
+
     def _origin(self, rng: np.random.Generator) -> tuple[int, int]:
         height, width = self.crop
-        rows, columns = self._land.shape
+        land = np.asarray(self._lands.any(axis=0))
+        rows, columns = land.shape
         for _ in range(20):
             row, column = (
                 int(rng.integers(rows - height + 1)),
                 int(rng.integers(columns - width + 1)),
             )
-            if self._land[row : row + height, column : column + width].any():
+            if land[row : row + height, column : column + width].any():
                 break
         return row, column

@@ -117,6 +117,27 @@ def test_what_says_more_than_the_whole_stands_before_it_and_the_whole_is_called_
     ]  # fmt: skip
 
 
+def test_groups_beside_the_whole_have_its_tables_of_every_method(capsys, monkeypatch, tmp_path):
+    rows = [*ROWS, Row("test", "of/b", "model", "mse", 7.0, None, 9, 6.0, 8.0)]
+    rows += [Row("test", "of/b", "zero", "mse", 9.0, None, 9)]
+    rows += [Row("test", "of/b/user/a", "model", "mse", 6.5, None, 9)]
+    rows += [Row("test", "of/bb", "model", "mse", 1.0, None, 9)]
+    report = dataclasses.replace(REPORT, rows=rows, beside={"of/b": "b [K]"}, drawn="9 users")
+    report.write(tmp_path, {})
+    report = Report.read(tmp_path, "test")
+    found = {grid.title: [*grid.rows] for grid in report.grids("test")}
+    assert [*found.items()] == [
+        ("all", [("model", ["0.5"]), ("zero", ["2"])]),
+        ("b [K]", [("model", ["7"]), ("zero", ["9"])]),
+        ("model by user", [("a", ["0.25"])]),
+        ("b [K], 95 % intervals, 9 users drawn again and again", [("model", ["6..8"])]),
+        ("b [K], model by user", [("a", ["6.5"])]),
+    ]
+    lines = shown(report, capsys, monkeypatch)
+    assert lines[5:9] == ["b [K]", ["method", "mse"], ["model", "7"], ["zero", "9"]]
+    assert ["model, of/b", "7"] in rendered(str(report.table()))
+
+
 def test_a_terminal_has_what_leads_and_the_whole_and_says_what_it_leaves_to_the_files(
     capsys, monkeypatch
 ):

@@ -44,12 +44,17 @@ class ArrayFields:
         count, height, width, channels = values.shape
         self.variables = tuple(f"v{i}" for i in range(channels))
         self.target, self.attributes = "v0", {name: {} for name in self.variables}
+        self.targets = ("v0",)
         self.lat, self.lon = 50.0 - np.arange(height), 5.0 + np.arange(width)
         self.axes = ("latitude", "longitude")
         self.days = dates("2020-01-01", count) if days is None else days
         self.land = np.isfinite(values[..., 0]).any(axis=0)
 
     paths = ()
+
+    def aimed(self, target):
+        assert target == self.target
+        return self
 
     def digest(self):
         return repr(self.variables)

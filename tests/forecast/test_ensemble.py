@@ -118,7 +118,7 @@ def test_the_same_day_has_the_same_ensemble_wherever_it_is_made(task, model, tmp
     last = source.starts[[3, 4]] + task.spec.inputs - 1
     run = prediction.Runner(task, model)
     blocks = prediction.forecasts(task, model, run, task.fields, last, task.spec.leads)
-    written = np.concatenate([*blocks])
+    written = np.concatenate([*blocks])[:, :, 0]
     assert written.shape == (2, 6, 3, 5, 6)
     np.testing.assert_allclose(written[..., ~SEA], both[..., ~SEA], rtol=1e-5)
     assert np.isnan(written[..., SEA]).all()
@@ -195,11 +195,14 @@ def test_an_ensemble_of_dropout_is_written_and_judged_as_one(dropping):
     batch = on_device(batch_of(task.source("test"), (3, 4)))
     last = task.source("test").starts[[3, 4]] + task.spec.inputs - 1
     run = prediction.Runner(task, model)
-    written = np.concatenate([*prediction.forecasts(task, model, run, task.fields, last, 3)])
+    blocks = prediction.forecasts(task, model, run, task.fields, last, 3)
+    written = np.concatenate([*blocks])[:, :, 0]
     wanted = np.asarray(model.members(batch, False, 3, dropout=True))
     np.testing.assert_allclose(written[..., ~SEA], wanted[..., ~SEA], rtol=1e-5)
     fitted = evaluation.fitted_baselines(task, "test", None)
-    _, states, _ = evaluation.compared(task, fitted, jnp.ones(5), model, batch)
+    of = evaluation.targets_of(task)
+    beside = {"swvl1": fitted}, jnp.ones(5)
+    states = evaluation.compared(task, of, *beside, model, batch)[1]["swvl1"]
     error = np.asarray(ensemble.fair_crps(jnp.asarray(wanted), batch["target"]))
     total = (error * np.asarray(batch["weight"])).sum(axis=(0, 2, 3))
     np.testing.assert_allclose(states["model"]["ensemble"].crps, total, rtol=1e-4)

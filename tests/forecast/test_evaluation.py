@@ -13,7 +13,7 @@ from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.engine import processes, step
 from tds_jax.errors import UserError
-from tds_jax.forecast import baselines, evaluation, figures
+from tds_jax.forecast import baselines, evaluation, figures, rows
 from tds_jax.forecast.days import year_fraction
 from tests.engine.together import OfTheFirst
 from tests.forecast.small import SEA, record, small_task, write_record
@@ -77,7 +77,7 @@ def test_the_report_has_every_method_at_every_lead(evaluated):
         group = stored["groups"][f"lead/{lead}"]
         assert group["model"]["rmse"] == report.value("rmse", group=f"lead/{lead}")
         assert set(group["baselines"]) == set(baselines.NAMES)
-    names = ("rmse", "mae", "bias", "ubrmse", "r2", *evaluation.SKILLS.values())
+    names = ("rmse", "mae", "bias", "ubrmse", "r2", *rows.SKILLS.values())
     wanted = {name + suffix for name in names for suffix in ("", "_area")} | {"acc"}
     drawn = {f"{n}_{end}" for n in ("rmse", "rmse_area", "acc") for end in ("low", "high")}
     assert set(stored["model"]) == wanted | drawn
@@ -206,11 +206,11 @@ def test_intervals_are_of_blocks_as_long_as_a_window_and_stand_at_every_lead(eva
     count = len(set(starts // task.spec.length))
     assert report.drawn == f"{count} blocks of forecasts of 7 days"
     assert count < len(starts) / 5
-    rows = {(row.group, row.method, row.metric): row for row in report.rows}
+    found = {(row.group, row.method, row.metric): row for row in report.rows}
     for lead in (1, 2, 3):
-        own, other = (rows[f"lead/{lead}", method, "rmse"] for method in ("model", "linear"))
+        own, other = (found[f"lead/{lead}", method, "rmse"] for method in ("model", "linear"))
         assert own.low < own.value < own.high
-        apart = rows[f"against_model/lead/{lead}", "linear", "rmse"]
+        apart = found[f"against_model/lead/{lead}", "linear", "rmse"]
         assert apart.value == pytest.approx(other.value - own.value)
         assert apart.low < apart.value < apart.high
     assert any(line.startswith("rmse: ") for line in report.verdict)

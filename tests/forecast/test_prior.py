@@ -108,7 +108,6 @@ def test_a_silent_networks_forecast_is_the_least_squares_of_train_days(task):
         ({"model__local_days": 0}, "model.prior='linear' reads model.local_days=0 days"),
         ({"model__normalize": "none"}, "model.prior='linear' damps what differs"),
         ({"model__prior": "last", "model__noise": 1}, "model.noise=1 spreads as the prior errs"),
-        ({"model__floor": (0.0, 1.0)}, r"model.floor=\(0.0, 1.0\) must be one number"),
         ({"model__local_wide": (4, 5)}, r"model.local_wide=\(4, 5\) must be rows and columns"),
         ({"model__local_folds": 1}, "model.local_folds=1 leaves out all days"),
     ],
