@@ -11,6 +11,7 @@ from configs import (
     forecast_air_hours,
     forecast_air_temperature,
     forecast_published,
+    forecast_soil_air,
     forecast_soil_moisture,
     forecast_soil_weather,
 )
@@ -25,6 +26,7 @@ PRESETS = {
     "air_hours": forecast_air_hours,
     "air_temperature": forecast_air_temperature,
     "published": forecast_published,
+    "soil_air": forecast_soil_air,
     "soil_moisture": forecast_soil_moisture,
     "soil_weather": forecast_soil_weather,
 }
@@ -53,7 +55,8 @@ def test_a_preset_gives_a_training_state_without_data(name):
     task, state = shapes(values, list(values.data.variables))
     assert all(leaf.size for leaf in jax.tree.leaves(state.params))
     spec = task.batch_spec(task.config.optim.micro_batch)
-    assert spec["target"].shape[1:] == (task.config.data.leads, 8, 9)
+    data = task.config.data
+    assert spec["target"].shape[1:] == (len(data.targets) * data.leads, 8, 9)
     assert "fields" not in vars(task)
 
 

@@ -14,8 +14,9 @@ from tds_jax import tasks
 from tds_jax.engine import step
 from tds_jax.engine.report import Report
 from tds_jax.errors import UserError
-from tds_jax.forecast import baselines, evaluation, export, prediction
+from tds_jax.forecast import baselines, evaluation, export, figures, prediction
 from tds_jax.forecast.arrays import Answer
+from tds_jax.forecast.metrics import Cells
 from tds_jax.forecast.task import ForecastTask
 from tds_jax.interchange import artefact
 from tests.doors import door
@@ -143,6 +144,37 @@ def test_where_the_network_is_silent_a_target_is_forecast_as_alone(path, tmp_pat
         # The same sums of f32 by two programs; values are near 0.3, and near 280.
         atol = 1e-6 if name == "swvl1" else 1e-3
         np.testing.assert_allclose(found[:, 3 * k : 3 * k + 3], wanted, rtol=0, atol=atol)
+
+
+def test_a_silent_network_leaves_the_damped_persistence_of_each_target(path, tmp_path):
+    task = task_of(path, tmp_path)
+    days = task.split["train"]
+    batch = on_device(batch_of(task.source("test"), (0, 5)))
+    found = np.asarray(ready(task, silent=True)(batch, False))
+    for k, name in enumerate(NAMES):
+        fitted = baselines.fit(task.fields.aimed(name), days, 3, 1, False)
+        wanted = baselines.forecasts(fitted, batch, k, False)["damped_persistence"]
+        # f32 near 0.3 and near 280, two orders of summing the same terms.
+        own = found[:, 3 * k : 3 * k + 3]
+        np.testing.assert_allclose(own, wanted, rtol=1e-6, atol=(1e-6, 1e-3)[k])
+        assert np.abs(own - baselines.forecasts(fitted, batch, k, False)["climatology"]).max() > 0
+
+
+def test_means_of_last_days_are_of_the_target_that_they_say_something_of(path, tmp_path):
+    task = task_of(path, tmp_path, **FITTED)
+    model = ready(task, silent=True)
+    batch = on_device(batch_of(task.source("test"), (0, 5)))
+    model.slow[...] = jnp.zeros((2, 6))
+    without = np.asarray(model(batch, False))
+    model.slow[...] = jnp.zeros((2, 6)).at[0].set(1)
+    moved = np.asarray(model(batch, False)) - without
+    mean = np.asarray(model.normalized(batch))[:, -2:].mean(axis=1)
+    for k in range(2):
+        wanted = mean[:, None, ..., k] * np.asarray(model.scale)[0, 0, k]
+        wanted = np.broadcast_to(wanted, moved[:, :3].shape)
+        # Differences of f32 numbers near 0.3, and near 280.
+        own = moved[:, 3 * k : 3 * k + 3]
+        np.testing.assert_allclose(own, wanted, rtol=0, atol=(1e-6, 1e-3)[k])
 
 
 def test_a_crop_of_several_targets_sees_the_statistics_of_its_place(path, tmp_path):
@@ -299,6 +331,19 @@ def test_each_target_has_figures_of_its_own(evaluated):
         first, second = f"test_{kind}.png", f"test_t2m_{kind}.png"
         assert min(sizes[first], sizes[second]) > 5000
         assert (folder / first).read_bytes() != (folder / second).read_bytes()
+
+
+def test_curves_of_a_target_are_its_own_rows(evaluated, monkeypatch):
+    task, _, report, folder = evaluated
+    drawn = []
+    for name in ("draw_maps", "draw_error_map"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    monkeypatch.setattr(figures, "draw_leads", lambda path, curves, unit: drawn.append(curves))
+    states = {"cells": Cells(*np.ones((3, 3, 5, 6)))}
+    for target, of in zip(evaluation.targets_of(task), ("", "of/t2m/"), strict=True):
+        evaluation._draw(task, target, folder, report, "test", None, states)
+        values = drawn[-1].values("rmse")["linear"]
+        assert values == {n: report.value("rmse", "linear", f"{of}lead/{n}") for n in (1, 2, 3)}
 
 
 def test_another_period_is_judged_beside_the_runs_baselines_of_each_target(evaluated, tmp_path):
