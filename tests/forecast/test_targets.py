@@ -516,32 +516,45 @@ def test_what_a_run_holds_is_said_and_an_older_one_has_one_target(path, tmp_path
     assert (*found["data"]["more_targets"], *found["loss"]["target_weights"]) == ()
 
 
-@pytest.mark.slow
-def test_doors_train_go_on_and_forecast_several_targets_and_keep_to_their_list(path, tmp_path):
-    """Killed or not, a run ends the same; the best checkpoint is that of all targets."""
+@pytest.fixture
+def train(path, tmp_path):
+    """Trains two targets by the door, in a folder, so many steps."""
     settings = SETTINGS | {"data.variables": NAMES, "data.more_targets": ("t2m",)}
     settings |= {"data.path": str(path), "eval.metric": "nrmse", "eval.every": 2, "log.every": 1}
     settings |= {"log.plots": False, "optim.learning_rate": 0.3, "loss.target_weights": (1.0, 2.0)}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     config = "--config=configs/forecast_soil_moisture.py"
 
-    def train(folder, steps, *more):
+    def trained(folder, steps, *more):
         place = f"--workdir={tmp_path / folder}"
         return door("train", config, place, *flags, f"--config.optim.steps={steps}", *more)
 
+    return trained
+
+
+@pytest.mark.long  # the engine's runs go on so, whatever they are of
+def test_a_run_of_several_targets_goes_on_as_an_undisturbed_one(train, tmp_path):
     for folder, steps in (("run", 2), ("run", 6), ("straight", 6)):
         done = train(folder, steps)
         assert done.returncode == 0, done.stderr
-    refused = train("run", 6, "--config.data.more_targets=()", "--config.loss.target_weights=()")
-    assert refused.returncode == 2
-    assert "was begun with another config (data.more_targets" in refused.stderr
-    assert refused.stderr.splitlines()[-1].startswith("error: ")
-
     run, straight = (tds_jax.load(tmp_path / name) for name in ("run", "straight"))
     for one, other in zip(
         jax.tree.leaves(run.params), jax.tree.leaves(straight.params), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_doors_train_and_forecast_several_targets_and_keep_to_their_list(train, tmp_path):
+    """The best checkpoint is that of all targets."""
+    done = train("run", 6)
+    assert done.returncode == 0, done.stderr
+    refused = train("run", 6, "--config.data.more_targets=()", "--config.loss.target_weights=()")
+    assert refused.returncode == 2
+    assert "was begun with another config (data.more_targets" in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("error: ")
+
+    run = tds_jax.load(tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     val = {line["step"]: line for line in lines if line["split"] == "val"}
     assert run.step == min(val, key=lambda step: val[step]["nrmse"])
