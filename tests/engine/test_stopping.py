@@ -146,8 +146,12 @@ def test_other_errors_that_python_drops_are_told_as_before(monkeypatch):
 
 def test_a_dropped_signal_does_not_come_after_the_end(monkeypatch):
     monkeypatch.setattr(stopping, "AGAIN", 0.2)
+    class Ends:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
     with StopSignal() as stop, stop.raising():
-        in_a_finalizer(lambda: signal.raise_signal(signal.SIGTERM))
+        Ends()  # and gone
     came = []
     before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
     threading.Event().wait(0.4)
