@@ -146,6 +146,7 @@ def test_other_errors_that_python_drops_are_told_as_before(monkeypatch):
 
 def test_a_dropped_signal_does_not_come_after_the_end(monkeypatch):
     monkeypatch.setattr(stopping, "AGAIN", 0.2)
+
     class Ends:
         def __del__(self):
             signal.raise_signal(signal.SIGTERM)
