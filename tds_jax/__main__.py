@@ -27,11 +27,19 @@ def main() -> NoReturn:
     if first == "--version":
         print(f"tds_jax {__version__}")
     elif first in ("--help", "-h", "-help", "help"):
-        print("\n".join(_lines()))
+        _say("\n".join(_lines()))
     else:
         print(f"error: {first!r} is not known; use one of {', '.join(DOORS)}", file=sys.stderr)
         sys.exit(USER_ERROR)
     sys.exit(0)
+
+
+def _say(text: str) -> None:
+    """Prints it, unless the reader has gone (`| head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def script() -> NoReturn:

@@ -299,3 +299,13 @@ def test_a_tuple_that_is_given_twice_is_the_last(monkeypatch):
     monkeypatch.setattr(cli.flags, "FLAGS", own)
     assert cli._read_flags(words) == ["train"]
     assert own.config.groups == (4, 2)
+
+
+@pytest.mark.parametrize("module", ["tds_jax", "tds_jax.plan"])
+def test_a_reader_that_has_gone_is_no_error(module):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
