@@ -21,7 +21,7 @@ HDF5 = (".hdf5", ".h5")
 FOREIGN = (".mat", ".csv")
 SIGNAL = "emg"  # begins the names of a CSV's columns of EMG
 LABELS = ("joint", "angle")  # begin those of its angles
-PARTS = ("emg", "joint_angles", "time", "joint_angles_time", "sample_rate")
+PARTS = tuple(names[0] for names in vars(ROLES).values())  # by which `columns_of` finds them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _open(path: str, group: str) -> ColumnRows:
         if not h5py.is_hdf5(path):
             found = matlab.read(path)
             known = _texts(found)
-            found = _at_places(path, placed(group), found.get, found) or found
+            found = _at_places(path, placed(group), found.get, found.keys) or found
             return ColumnRows(columns_of(path, found, known), None)
         require_ends(path)
         file = h5py.File(path, "r", locking="best-effort")
@@ -156,9 +156,7 @@ def _arrays(
 ) -> tuple[dict[str, h5py.Dataset], dict[str, float | str]]:
     """The arrays of a recording, by name, and attributes of where they lie."""
     if places := placed(group):
-        inside: list[str] = []
-        file.visititems(lambda name, one: inside.append(name) if hasattr(one, "shape") else None)
-        found = _at_places(path, places, lambda place: member(file, place), inside)
+        found = _at_places(path, places, lambda place: member(file, place), lambda: _names(file))
         return found, attributes_of(file) | attributes_of(found["emg"].parent)
     node = _node(file, group) or file
     members = {name: member(node, name) for name in node}
@@ -166,15 +164,25 @@ def _arrays(
     return found, attributes_of(node)
 
 
+def _names(file: h5py.File) -> list[str]:
+    """Of all arrays, with the groups they lie in."""
+    found: list[str] = []
+    file.visititems(lambda name, one: found.append(name) if hasattr(one, "shape") else None)
+    return found
+
+
 def _at_places(
-    path: str, places: dict[str, str], get: Callable[[str], Any], inside: Iterable[str]
+    path: str,
+    places: dict[str, str],
+    get: Callable[[str], Any],
+    inside: Callable[[], Iterable[str]],
 ) -> dict[str, Any]:
     """{part: array}; UserError, with the names of all arrays inside, where one is not there."""
     found = {part: get(place) for part, place in places.items()}
     if gone := [part for part, one in found.items() if not hasattr(one, "shape")]:
         raise UserError(
             f"{path}: no array {places[gone[0]]} for {gone[0]} (data.group); it has "
-            f"{', '.join(sorted(inside)) or 'no arrays'}"
+            f"{', '.join(sorted(inside())) or 'no arrays'}"
         )
     return found
 
