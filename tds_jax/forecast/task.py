@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import nnx
@@ -22,14 +21,13 @@ from tds_jax.errors import NoSplitError
 from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.asked import goes_around, require_fit
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
-from tds_jax.forecast.ensemble import fair_crps
 from tds_jax.forecast.fields import open_fields
 from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.hours import base_of
 from tds_jax.forecast.measured import measured, season_warning
-from tds_jax.forecast.metrics import AllTargets, Errors
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
+from tds_jax.forecast.objective import ALL_TARGETS, objective
 from tds_jax.forecast.own_fields import own_fields
 from tds_jax.forecast.recorded import grid_words, packed_each, unpacked_each, west_of
 from tds_jax.forecast.windows import (
@@ -39,13 +37,12 @@ from tds_jax.forecast.windows import (
     split_days,
     window_starts,
 )
-from tds_jax.own import compared, is_own
+from tds_jax.own import is_own
 from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 
 LATER = {"units", "seen"}  # inputs that older runs do not name
-# What `val` says of all targets, and of the headline alone.
-ALL_TARGETS, ALONE = "nrmse", ("rmse", "mae", "skill")
+ALONE = ("rmse", "mae", "skill")  # what `val` says of the headline alone
 # Sequences of an LSTM redone together, most bytes first.
 PIXEL_CHUNKS = (65_536, 16_384, 4_096)
 
@@ -236,55 +233,9 @@ class ForecastTask:
     def loss(
         self, model: nnx.Module, batch: Batch, train: bool
     ) -> tuple[Objective, dict[str, Any]]:
-        """Σ over known cells and leads of mse_weight·e² + mae_weight·|e| + crps_weight·CRPS, e in
-        normalised units, of the mean of an ensemble if there is one.
-
-        With loss.area a cell weighs as much as its area, else 1, times what loss.target_weights
-        gives its target.
-        """
+        """See `objective.objective`."""
         assert isinstance(model, Forecaster)
-        members = model.members(batch, train, self.config.loss.members)
-        prediction = members.mean(axis=1)
-        weight = (
-            batch["weight"] * model.area_of(batch) if self.config.loss.area else batch["weight"]
-        )
-        if self.config.loss.target_weights:
-            weight = weight * np.repeat(self.shares, self.spec.leads)[None, :, None, None]
-        scale = model.target_scale(batch)
-        error = (prediction - batch["target"]) / scale
-        loss = self.config.loss
-        cost = loss.mse_weight * error**2 + loss.mae_weight * jnp.abs(error)
-        if loss.crps_weight:
-            crps = fair_crps(members / scale[:, None], batch["target"] / scale)
-            cost += loss.crps_weight * crps
-        if loss.own:
-            scaled = prediction / scale, batch["target"] / scale
-            cost += compared("loss.own", loss.own, *scaled, error.shape)
-        total = jnp.sum(weight * cost, dtype=jnp.float32)
-        states = self._errors(prediction, error, batch)
-        return Objective(total, jnp.sum(weight, dtype=jnp.float32)), states
-
-    @property
-    def shares(self) -> np.ndarray:
-        """(K,) f32: what each target counts."""
-        return np.asarray(self.config.loss.target_weights or (1.0,) * len(self.targets), np.float32)
-
-    def _errors(self, prediction: jax.Array, scaled: jax.Array, batch: Batch) -> dict[str, Any]:
-        """States of a log line: of the headline, of each further target, of all together."""
-        leads = self.spec.leads
-        found: dict[str, Any] = {}
-        for k, (channel, name) in enumerate(
-            zip(self.targets, self.config.data.targets, strict=True)
-        ):
-            own = slice(k * leads, (k + 1) * leads)
-            last = batch["fields"][:, -1:, ..., channel]
-            known = (batch["present"][:, -1:, ..., channel] > 0).astype(jnp.float32)
-            maps = prediction[:, own], batch["target"][:, own], batch["weight"][:, own]
-            found[f"errors{k or ''}"] = Errors.of(*maps, last, known, name if k else "")
-        if len(self.targets) > 1:
-            shares = tuple(self.shares.tolist())
-            found[ALL_TARGETS] = AllTargets.of(scaled, batch["weight"], shares)
-        return found
+        return objective(self.config, model, batch, train)
 
     @property
     def ensemble(self) -> int:
@@ -318,13 +269,13 @@ class ForecastTask:
         maps = len(self.targets) * leads
         channels = len(self.recorded.variables)
         leaves: dict[str, tuple[tuple[int, ...], Any]] = {
-            "fields": ((days, *cells, channels), jnp.float32),
-            "present": ((days, *cells, channels), jnp.uint8),
-            "target": ((maps, *cells), jnp.float32),
-            "weight": ((maps, *cells), jnp.float32),
-            "phase": ((days + leads, *(() if self.config.data.step.is_day else (2,))), jnp.float32),
-            "start": ((), jnp.int32),
-            "origin": ((2,), jnp.int32),
+            "fields": ((days, *cells, channels), np.float32),
+            "present": ((days, *cells, channels), np.uint8),
+            "target": ((maps, *cells), np.float32),
+            "weight": ((maps, *cells), np.float32),
+            "phase": ((days + leads, *(() if self.config.data.step.is_day else (2,))), np.float32),
+            "start": ((), np.int32),
+            "origin": ((2,), np.int32),
         }
         return batch_spec(examples, leaves)
 
