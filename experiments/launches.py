@@ -107,11 +107,12 @@ def main():
         "compiled in s",
     ):
         table.add_column(column, justify="right")
+    console = Console(width=100)
     for name in options.configs.split(","):
         for changes in ways(load(name)):
             table.add_row(*row(name, changes, target))
         table.add_row(*evaluation(name, target))
-    Console(width=100).print(table)
+        console.print(table)  # what there is so far, should a later one not compile
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable, Sequence
+from importlib import metadata
 
 import jax
 from jax.experimental import topologies
@@ -122,6 +123,7 @@ def find(name: str, devices: int | None = None) -> Target:
     """
     if name == "h100":
         _require("jax_cuda12_plugin", name, "plan-gpu")
+        _require_of_jaxlib(("jax-cuda12-plugin", "jax-cuda12-pjrt"), name)
         count = devices or 1
         hosts = -(-count // CARDS)
         require(
@@ -153,6 +155,18 @@ def _require(module: str, target: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise UserError(
             f"--target={target} needs its compiler; install it with pip install 'tds_jax[{extra}]'"
+        )
+
+
+def _require_of_jaxlib(packages: Sequence[str], target: str) -> None:
+    """The compiler of another release may refuse, by pages of bytes, what this jaxlib writes."""
+    wanted = metadata.version("jaxlib")
+    for package in packages:
+        found = metadata.version(package)
+        require(
+            found.split(".")[:3] == wanted.split(".")[:3],
+            f"--target={target}: {package} is {found}, jaxlib {wanted}; "
+            f"pip install {package}=={wanted}",
         )
 
 

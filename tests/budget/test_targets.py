@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_a_missing_compiler_is_named_with_its_extra(monkeypatch, name, extra):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     with pytest.raises(UserError, match=rf"--target={name} needs its compiler.*\[{extra}\]"):
         targets.find(name)
+
+
+@pytest.mark.parametrize("other", ["jax-cuda12-plugin", "jax-cuda12-pjrt"])
+def test_a_compiler_of_another_release_is_one_line(monkeypatch, other):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: True)
+    found = {"jaxlib": "0.10.2", "jax-cuda12-plugin": "0.10.2.1", "jax-cuda12-pjrt": "0.10.2"}
+    found[other] = "0.12.0.1"
+    monkeypatch.setattr(metadata, "version", found.__getitem__)
+    words = (
+        rf"--target=h100: {other} is 0\.12\.0\.1, jaxlib 0\.10\.2; pip install {other}==0\.10\.2"
+    )
+    with pytest.raises(UserError, match=words):
+        targets.find("h100")
 
 
 @pytest.mark.parametrize(
