@@ -21,7 +21,7 @@ from tds_jax import config as configuration
 from tds_jax import presets
 from tds_jax.budget import heap
 from tds_jax.config import Config
-from tds_jax.data.drive import DRIVE_ERRORS
+from tds_jax.data.drive import DRIVE_ERRORS, TOO_MANY
 from tds_jax.engine import processes
 from tds_jax.engine.peers import Left
 from tds_jax.engine.stopping import INTERRUPTED, StopError, StopSignal
@@ -90,6 +90,8 @@ def launch(
     except OSError as error:
         if error.errno in DRIVE_ERRORS:
             remedy = "give the same command again once it can be read, or do without it"
+            if error.errno in TOO_MANY:
+                remedy = "raise the limit (ulimit -n 4096), or lower data.max_open_files"
             _complain(f"{error.filename or 'a file'}: {error.strerror}; {remedy}")
         if error.errno not in PLACE_ERRORS or not error.filename:
             _fail(error)

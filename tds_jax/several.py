@@ -15,6 +15,7 @@ from typing import Any
 
 from tds_jax import cli, compare
 from tds_jax.data import json_file
+from tds_jax.engine.stopping import GOES_ON, INTERRUPTED, SIGNALS, StopError
 from tds_jax.errors import UserError
 from tds_jax.settings import settings
 
@@ -103,9 +104,9 @@ def train(variants: Variants, config: Mapping[str, Any], folder: Path, argv: lis
     """Trains each variant in folder/<its name>, and prints them beside each other.
 
     argv: the command line's flags; config: the values they make. All variants are checked before
-    the first begins. Returns the status of the first training that does not end with 0, or 0;
-    signals are its own from then on. Given again, it goes on with what is not finished. Raises
-    UserError where the folder is a run of its own.
+    the first begins. Returns the status of the first training that does not end with 0, or 0; a
+    signal ends the training of now as it ends any, and none begins after it. Given again, it goes
+    on with what is not finished. Raises UserError where the folder is a run of its own.
     """
     if (folder / "config.json").exists():
         raise UserError(f"{folder} is a run; name another --workdir for several trainings")
@@ -116,7 +117,12 @@ def train(variants: Variants, config: Mapping[str, Any], folder: Path, argv: lis
         print(f"training {number} of {len(variants)}: {workdir}", flush=True)
         own = [f"--config.{setting}={_flag(value)}" for setting, value in changes.items()]
         flags = [*without(argv), f"--workdir={workdir}", *own]
-        if status := _run([sys.executable, "-m", "tds_jax.train", *flags]):
+        try:
+            status = _run([sys.executable, "-m", "tds_jax.train", *flags])
+        except StopError as stopped:
+            print(GOES_ON)
+            return INTERRUPTED if str(stopped) == signal.SIGINT.name else 0
+        if status:
             return status
     compare.show([str(folder)], "test", str(folder / "compare.png"), str(folder / "compare.json"))
     return 0
@@ -139,9 +145,29 @@ def without(argv: list[str]) -> list[str]:
 
 
 def _run(command: list[str]) -> int:
-    """Its status. A terminal's Ctrl-C reaches both processes; what it does is the training's."""
-    with subprocess.Popen(command) as process:
-        signal.set_wakeup_fd(-1)  # else StopSignal would end this process before the other
-        signal.signal(signal.SIGINT, lambda number, frame: None)
-        signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
-        return process.wait()
+    """Its status. A terminal's Ctrl-C reaches both processes; what it does is the training's.
+
+    Raises StopError where a signal came and the training has saved and ended well: it is not the
+    only one that is meant.
+    """
+    came: list[int] = []
+    running: list[subprocess.Popen] = []
+
+    def hear(number: int, frame: object) -> None:
+        came.append(number)
+        for process in running if number == signal.SIGTERM else ():
+            process.send_signal(number)
+
+    waking = signal.set_wakeup_fd(-1)  # else StopSignal would end this process before the other
+    before = {number: signal.signal(number, hear) for number in SIGNALS}
+    try:
+        with subprocess.Popen(command) as process:
+            running.append(process)
+            status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(waking)
+    if came and status in (0, -came[0]):
+        raise StopError(signal.Signals(came[0]).name)
+    return status

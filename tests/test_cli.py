@@ -160,12 +160,19 @@ def test_names_that_the_output_cannot_spell_are_escaped(monkeypatch):
     assert written.getvalue() == b"f\\xfcr \\udcff\n"
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
-def test_a_drive_that_fails_is_one_line(monkeypatch, capfd, number):
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EIO, "give the same command again"),
+        (errno.ESTALE, "give the same command again"),
+        (errno.EMFILE, "raise the limit (ulimit -n 4096), or lower data.max_open_files"),
+    ],
+)
+def test_a_drive_that_fails_is_one_line(monkeypatch, capfd, number, remedy):
     def read():
         raise OSError(number, os.strerror(number), "a.hdf5")
 
-    expected = f"error: a.hdf5: {os.strerror(number)}; give the same command again"
+    expected = f"error: a.hdf5: {os.strerror(number)}; {remedy}"
     code, text = outcome(read, monkeypatch, capfd)
     assert (code, text.count("\n")) == (2, 1)
     assert text.startswith(expected)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import resource
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ from tds_jax.data import formats, hdf5, identity, json_file
 from tds_jax.data.drive import blame_the_drive, reading
 from tds_jax.data.grid_record import open_record
 from tds_jax.data.gridded import read_static
+from tds_jax.data.index import index_folder
 from tds_jax.data.session_files import SessionFiles
 from tds_jax.engine.checkpoint import Checkpoints
 from tds_jax.errors import UserError
@@ -20,11 +22,30 @@ from tds_jax.voxel.data import stores, volumes
 from tds_jax.voxel.data.calibration import read_calibration
 from tds_jax.voxel.data.clouds import read_cloud
 from tests.data.sessions import make_rows, write_rows
+from tests.data.test_index import LAYOUT
 from tests.forecast.files import dataset, dates, write
 from tests.voxel.files import make_volume, write_kitti
 
 WORDS = os.strerror(errno.EIO)
 QUOTED = f"Unable to open object (file read failed: errno = 5, error message = '{WORDS}')"
+
+
+@pytest.fixture
+def few_files():
+    """A context in which so many files can be opened, and no more."""
+
+    @contextlib.contextmanager
+    def limited(more):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        next_one = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free
+        os.close(next_one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one + more, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    return limited
 
 
 def failing(kind=OSError, *words):
@@ -172,6 +193,26 @@ def test_a_drive_that_fails_names_the_file_and_none_is_bad(
         read()
     assert caught.value.errno == errno.EIO
     assert caught.value.filename == str(path)
+
+
+def test_a_file_that_is_one_too_many_is_not_left_out(tmp_path, few_files):
+    names = [f"{i}.hdf5" for i in range(9)]
+    for name in names:
+        write_rows(tmp_path / name, make_rows(50))
+    with few_files(6), pytest.raises(OSError) as caught:
+        index_folder(str(tmp_path), names, LAYOUT, SessionFiles(16, 0, 1.0), None)
+    assert caught.value.errno == errno.EMFILE
+    assert caught.value.filename.startswith(str(tmp_path))
+
+
+def test_a_checkpoint_is_not_damaged_where_it_has_one_file_too_many(tmp_path, few_files):
+    state = {"a": np.zeros(3)}
+    with contextlib.closing(Checkpoints.open(tmp_path / "kept", 1)) as kept:
+        kept.save(8, state, {}, None)
+        kept.wait()
+        with few_files(3), pytest.raises(OSError) as caught:
+            kept.restore(8, state)
+        assert caught.value.errno == errno.EMFILE
 
 
 def test_what_hdf5_does_not_tell_of_a_drive_is_read_again(tmp_path, monkeypatch):

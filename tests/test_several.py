@@ -1,6 +1,8 @@
 """Several trainings, each in its own folder: seeds, folds and settings of a sweep; none is lost."""
 
 import json
+import signal
+import sys
 
 import pytest
 
@@ -37,6 +39,33 @@ def test_each_seed_is_trained_by_the_same_flags_until_one_fails(tmp_path, monkey
     (tmp_path / "config.json").touch()
     with pytest.raises(UserError, match="is a run; name another --workdir"):
         several.train(several.seeds(2, 0), config, tmp_path, argv)
+
+
+TRAINING = """#!{python}
+import os, signal, sys, time
+open("{log}", "a").write("begun\\n")
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # as train, which has saved
+os.kill(os.getppid(), {number})
+time.sleep({seconds})
+"""
+
+
+@pytest.mark.parametrize(("number", "seconds", "status"), [("SIGTERM", 60, 0), ("SIGINT", 0, 130)])
+def test_none_begins_after_a_signal_though_the_training_ends_well(
+    tmp_path, monkeypatch, capsys, number, seconds, status
+):
+    log, program, shown = tmp_path / "log", tmp_path / "training", []
+    values = {"log": log, "number": int(signal.Signals[number]), "seconds": seconds}
+    program.write_text(TRAINING.format(python=sys.executable, **values))
+    program.chmod(0o755)
+    monkeypatch.setattr(several.sys, "executable", str(program))
+    monkeypatch.setattr(compare, "show", lambda *more: shown.append(more))
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    config = default.get_config().to_dict()
+    assert several.train(several.seeds(3, 0), config, tmp_path / "runs", []) == status
+    assert (log.read_text(), shown) == ("begun\n", [])
+    assert "the same command goes on" in capsys.readouterr().out
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_a_sweep_is_each_value_with_each_and_each_seed_and_fold_with_them(tmp_path):

@@ -1,4 +1,5 @@
-"""A drive or network that fails: no file is bad for it, and none is left out.
+"""A drive or network that fails, or no room for one more open file: no file is bad for it, and
+none is left out.
 
 Whoever reads files, and calls one bad for whatever a library may raise of it, asks here first.
 """
@@ -8,7 +9,8 @@ import errno
 import os
 from collections.abc import Collection, Iterator
 
-DRIVE_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+TOO_MANY = {errno.EMFILE, errno.ENFILE}  # open files, of the process or the machine
+DRIVE_ERRORS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, *TOO_MANY}
 
 
 @contextlib.contextmanager

@@ -44,13 +44,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """As `whole_file`, for a folder of files; for a moment, while names change, neither is there.
 
-    Only its writer makes what is inside, so a folder that was there is replaced as a whole. A
-    writer killed in that moment leaves it beside; it has its name again when anything is next
-    written there.
+    Only its writer makes what is inside, so a folder that was there is replaced as a whole. What
+    raises in that moment, a signal too, gives it its name again. A writer killed in it leaves it
+    beside; it has its name again when anything is next written there.
     """
     path = Path(path)
     _sweep_once(path.parent, os.getpid())
     temporary, old = (temporary_of(path, os.getpid(), ending) for ending in (TEMPORARY, OLD))
+    _clear(path, temporary, old)  # in a container, one that was killed had the same number
     try:
         with naming(path, temporary):
             temporary.mkdir()
@@ -59,8 +60,15 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
                 path.rename(old)
             temporary.rename(path)
     finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _clear(path, temporary, old)
+
+
+def _clear(path: Path, temporary: Path, old: Path) -> None:
+    """Removes what a writer leaves beside; but what was to be replaced, only where all is done."""
+    if old.exists() and not path.exists():
+        old.rename(path)
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,12 @@ def _splits(place: Path) -> list[str]:
     stored = json_file.read(place / "report.json", REMEDY)
     parts = []
     for split in sorted(stored.get("shown", {}), key=lambda name: name != "test"):
-        report = Report.read(place, split)
+        try:
+            report = Report.read(place, split)
+        except FileNotFoundError as error:  # numbers alone, in report.json, make no page
+            gone = f"{error.filename} is gone; evaluate --split={split} makes it anew"
+            parts += [_heading(split), f'<p class="note">{_text(gone)}</p>']
+            continue
         about = stored.get("evaluated", {}).get(split, {})
         parts += [_heading(split, f"{split}, step {about.get('step', 'unknown')}")]
         parts += [table((), about.items(), kind="words")]

@@ -80,7 +80,7 @@ class Report:
         """{"splits": {split: {"model": {…}, "baselines": {name: {…}}, "groups": {…}}}}.
 
         A value with a spread is followed by <metric>_sd, one with an interval by <metric>_low and
-        <metric>_high. No number is null.
+        <metric>_high. No number, and an infinite one, is null.
         """
         splits: dict[str, Any] = {}
         for row in self.rows:
@@ -90,16 +90,19 @@ class Report:
                 place = place.setdefault("baselines", {}).setdefault(row.method, {})
             else:
                 place = place.setdefault("model", {})
-            place[row.metric] = row.value if math.isfinite(row.value) else None
+            place[row.metric] = _number(row.value)
             beside = {"sd": row.spread, "low": row.low, "high": row.high}
-            place |= {f"{row.metric}_{n}": v for n, v in beside.items() if v is not None}
+            place |= {f"{row.metric}_{n}": _number(v) for n, v in beside.items() if v is not None}
         return {"splits": splits}
 
     def write(self, workdir: Path, about: Mapping[str, Any]) -> None:
         """report.json (splits evaluated earlier are kept) and report_<split>.csv.
 
-        about: of what and when it is, kept beside the numbers as 'evaluated'.
+        about: of what and when it is, kept beside the numbers as 'evaluated'. The table comes
+        first: whoever is killed in between has told of none that is not there.
         """
+        for split in {row.split for row in self.rows}:
+            _write_table(_table(workdir, split), [r for r in self.rows if r.split == split])
         path = workdir / "report.json"
         stored = json_file.read(path, "delete it") if path.exists() else {"splits": {}}
         new = self.to_dict()["splits"]
@@ -107,12 +110,6 @@ class Report:
         stored["evaluated"] = stored.get("evaluated", {}) | {split: dict(about) for split in new}
         stored["shown"] = stored.get("shown", {}) | {split: self._shown() for split in new}
         json_file.write(path, stored)
-        for split in {row.split for row in self.rows}:
-            table = workdir / f"report_{split}.csv"
-            with whole_file(table) as temporary, temporary.open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(COLUMNS)
-                writer.writerows(CELLS(row) for row in self.rows if row.split == split)
 
     def _shown(self) -> dict[str, Any]:
         """All but the rows."""
@@ -120,12 +117,13 @@ class Report:
 
     @classmethod
     def read(cls, workdir: Path, split: str) -> "Report":
-        """What `write` has left of a split; KeyError of one that it has not, or not in full."""
+        """What `write` has left of a split; KeyError of one that it has not, or not in full,
+        FileNotFoundError where its table has gone."""
         shown = json_file.read(workdir / "report.json", "delete it")["shown"][split]
         lists: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in shown.items()
         }
-        with (workdir / f"report_{split}.csv").open(newline="") as file:
+        with _table(workdir, split).open(newline="", encoding="utf-8") as file:
             return cls([_row(line) for line in csv.DictReader(file)], **lists)
 
     def grids(self, split: str) -> list[Grid]:
@@ -174,6 +172,25 @@ class Report:
     def _is_shown(self, row: Row, split: str) -> bool:
         of_model = row.method == MODEL and row.group.split("/")[0] in self.shown_groups
         return row.split == split and (row.group in (ALL, *self.beside) or of_model)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _table(workdir: Path, split: str) -> Path:
+    return workdir / f"report_{split}.csv"
+
+
+def _write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Groups are named after files, whose names need not be UTF-8."""
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(map(CELLS, rows))
 
 
 def _row(cells: Mapping[str, str]) -> Row:

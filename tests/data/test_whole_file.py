@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,46 @@ def test_a_folder_whose_writer_was_killed_while_names_change_is_there_again(
         "a.zarr": "old",
         again: "newer",
     }
+
+
+@pytest.mark.parametrize("moment", [1, 2])  # before the old folder's name changes, and after
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "of the drive"), KeyboardInterrupt()])
+def test_what_raises_while_names_change_leaves_the_old_folder(tmp_path, monkeypatch, moment, error):
+    path, calls, rename = tmp_path / "a.zarr", [], Path.rename
+    path.mkdir()
+    (path / "a").write_text("old")
+
+    def failing(self, target):
+        calls.append(self)
+        if len(calls) == moment:
+            raise error
+        return rename(self, target)
+
+    def replace():
+        with whole_folder(path) as temporary:
+            (temporary / "a").write_text("new")
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(type(error)):
+        replace()
+    assert list(tmp_path.iterdir()) == [path]
+    assert (path / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("renamed", [False, True])  # the old folder, when the writer was killed
+def test_a_folder_is_replaced_though_a_killed_writer_had_our_number(tmp_path, renamed):
+    path = tmp_path / "a.zarr"
+    old = temporary_of(path, os.getpid(), OLD) if renamed else path
+    left = temporary_of(path, os.getpid())
+    for folder, text in ((old, "old"), (left, "half")):
+        folder.mkdir()
+        (folder / "a").write_text(text)
+    with whole_folder(path) as temporary:
+        assert (path / "a").read_text() == "old"
+        assert not any(temporary.iterdir())
+        (temporary / "a").write_text("new")
+    assert list(tmp_path.iterdir()) == [path]
+    assert (path / "a").read_text() == "new"
 
 
 def test_what_was_to_be_replaced_goes_if_its_name_is_taken_or_was_cut(tmp_path):

@@ -48,6 +48,16 @@ def test_a_page_has_all_of_a_run_and_asks_for_no_other_file(tmp_path):
     assert "<script" not in text
 
 
+def test_a_split_whose_table_has_gone_is_said_to_be_and_the_others_are_shown(tmp_path):
+    for split in ("test", "val"):
+        Report([Row(split, "all", "model", "mse", 0.5, None, 1)], ("mse",), ()).write(tmp_path, {})
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "report_val.csv").unlink()
+    text = page.write(tmp_path, tmp_path).read_text()
+    assert "report_val.csv is gone; evaluate --split=val makes it anew" in text
+    assert text.count('<tr class="bold"><td>model</td><td>0.5</td></tr>') == 1
+
+
 def test_a_run_that_was_not_planned_has_no_plan(tmp_path):
     Report([], (), ()).write(tmp_path, {})
     (tmp_path / "config.json").write_text("{}")

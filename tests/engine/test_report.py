@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import re
 
+import numpy as np
 import pytest
 
 from tds_jax.engine.report import Report, Row
@@ -68,6 +70,36 @@ def test_the_csv_has_every_row_of_its_split(tmp_path):
     ]
     assert len(rows) == len(ROWS)
     assert rows[0]["spread"] == ""
+
+
+def test_a_report_names_a_file_whose_name_is_no_utf_8(tmp_path):
+    group = os.fsdecode(b"session/a\xff.hdf5")
+    Report([Row("test", group, "model", "mse", 1.0, None, 2)], ("mse",), ()).write(tmp_path, {})
+    (row,) = Report.read(tmp_path, "test").rows
+    assert row.group == "session/a\\udcff.hdf5"
+    assert list(json.loads((tmp_path / "report.json").read_text())["splits"]["test"]["groups"]) == [
+        group
+    ]
+
+
+def test_what_is_no_number_is_null_in_spreads_and_intervals_too(tmp_path):
+    row = Row("test", "all", "model", "mse", np.inf, np.nan, 2, -np.inf, 1.0)
+    Report([row], ("mse",), ()).write(tmp_path, {})
+    text = (tmp_path / "report.json").read_text()
+    stored = json.loads(text, parse_constant=pytest.fail)["splits"]["test"]["model"]
+    assert stored == {"mse": None, "mse_sd": None, "mse_low": None, "mse_high": 1.0}
+
+
+def test_who_is_killed_between_table_and_json_has_told_of_no_table_that_is_not_there(
+    tmp_path, monkeypatch
+):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tds_jax.data.json_file.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        REPORT.write(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["report_test.csv"]
 
 
 def test_values_are_found_by_name_and_missing_ones_are_errors():

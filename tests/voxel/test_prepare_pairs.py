@@ -9,7 +9,7 @@ import pytest
 
 from tds_jax.errors import UserError
 from tds_jax.voxel.data.calibration import NTU_ROTATION, read_calibration
-from tds_jax.voxel.data.pairing import far_apart, nearest_pairs, pair_clouds
+from tds_jax.voxel.data.pairing import far_apart, nearest_pairs, pair_clouds, write_names
 from tds_jax.voxel.prepare import NTU_RANGES
 from tests.voxel.raw import JOB, VOD, pairs_of, quiet, write_ntu, write_vod
 
@@ -229,3 +229,10 @@ def test_files_that_tell_no_columns_say_in_which_they_were_read(tmp_path, capsys
         "note: 2 lidar files (.bin) do not say what their columns are: taken to be 4, x, y, z, "
         "intensity; if they are others, give --lidar_layout or --lidar_columns"
     ) in capsys.readouterr().err.splitlines()
+
+
+def test_the_table_of_pairs_escapes_what_in_a_name_is_no_utf_8(tmp_path):
+    scene = tmp_path / "a"
+    radar = scene / os.fsdecode(b"r\xff.bin")
+    write_names(tmp_path / "names.csv", {scene: [(radar, None)]})
+    assert (tmp_path / "names.csv").read_text().splitlines()[1] == r"a,000000,r\udcff.bin,"

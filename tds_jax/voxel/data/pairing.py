@@ -210,8 +210,14 @@ def read_as(side: int, scenes: Mapping[Path, Sequence[Pair]], layout: str) -> li
 
 
 def write_names(path: Path, scenes: Mapping[Path, Sequence[Pair]]) -> None:
-    """The clouds behind each frame's number, within their scene, as a table."""
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+    """The clouds behind each frame's number, within their scene, as a table.
+
+    What in their names is no UTF-8 is escaped.
+    """
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         rows = csv.writer(file)
         rows.writerow(("scene", "frame", "radar", "lidar"))
         for scene, pairs in scenes.items():
