@@ -105,9 +105,10 @@ def get_config() -> ConfigDict:
     # its own baselines and rows 'of/t2m'. Days are those of data.target.
     config.data.more_targets = ()
     # Totals, whose days are not the mean of their hours. 'tp': of the kind that its values show;
-    # or 'tp=running' (from 00 UTC, as ERA5-Land) | 'tp=step' (of each step, as ERA5) |
-    # 'tp=midnight' (of the day before its stamp) | 'tp=day' (none of these: means). Variables that
-    # say so themselves (GRIB_stepType 'accum') need not be named.
+    # or 'tp=running' (from 00 UTC, as ERA5-Land) | 'tp=step' (of each step that ends at its stamp,
+    # as ERA5) | 'tp=begin' (that begins there, as IMERG) | 'tp=midnight' (of the day before its
+    # stamp) | 'tp=day' (none of these: means). Variables that say so themselves (GRIB_stepType
+    # 'accum', those of prepare) need not be named.
     config.data.accumulated = ("ro", "e", "tp")
     config.data.land_mask = ""  # 'FILE:VARIABLE', share of land; '' = where the target exists
     # One of each further dimension, such as ('number=0', 'depth=0.05'), by the files' own values.

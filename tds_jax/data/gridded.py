@@ -14,6 +14,7 @@ import xarray as xr
 from tds_jax.data.drive import reading
 from tds_jax.data.formats import is_zarr, opened
 from tds_jax.data.longitudes import ATOL, columns, is_monotone, offset, unbroken
+from tds_jax.data.prepared import ORIGIN
 from tds_jax.data.selection import VERSIONS, Selection, further, selected
 from tds_jax.errors import UserError
 
@@ -95,6 +96,8 @@ def open_dataset(path: str, select: Selection | None = None) -> xr.Dataset:
 def header(data: xr.Dataset, path: str, select: Selection | None = None) -> GridFile:
     """The times, grid and variables of a file; UserError names an axis that is missing.
 
+    Variables of a prepared file have its attribute ORIGIN.
+
     data: as `open_dataset` gives it with the same `select`.
     """
     time = _time(data, path)
@@ -108,6 +111,7 @@ def header(data: xr.Dataset, path: str, select: Selection | None = None) -> Grid
         )
     fields = {str(k): v for k, v in data.variables.items() if _is_field(v, (*dims, inner))}
     longitudes, first = unbroken(lon.values.astype(np.float64))
+    prepared = {ORIGIN: str(data.attrs[ORIGIN])} if ORIGIN in data.attrs else {}
     return GridFile(
         path,
         _instants(time, path),
@@ -118,7 +122,11 @@ def header(data: xr.Dataset, path: str, select: Selection | None = None) -> Grid
         (str(time.name), str(lat.name), str(lon.name)),
         dims,
         inner,
-        {n: _attributes(one) for n, one in fields.items() if not _spare(one, (*dims, inner))},
+        {
+            name: _attributes(one) | prepared
+            for name, one in fields.items()
+            if not _spare(one, (*dims, inner))
+        },
         select or {},
         frozenset(set(select or {}) & set(map(str, data.variables))),
         frozenset(name for name, one in fields.items() if one.sizes.get(VERSIONS, 1) > 1),

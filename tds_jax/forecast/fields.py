@@ -28,14 +28,23 @@ from tds_jax.forecast.hours import (
 )
 from tds_jax.forecast.land import land_of, require_fit
 from tds_jax.forecast.steps import DAILY, Step, require_step, require_steps
-from tds_jax.forecast.totals import KINDS, asked_kinds, day_table, left_out, settle
+from tds_jax.forecast.totals import (
+    KINDS,
+    OF_STEP,
+    SUMMED,
+    TOTAL,
+    asked_kinds,
+    day_table,
+    left_out,
+    settle,
+)
 from tds_jax.progress import Progress, silent
 
 BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
 # What the flag of doors says of `DailyFields.accumulated`.
 ACCUMULATED = (
-    "Totals, as tp or tp=running, step, midnight, day, unless their attributes say so; see the "
-    "forecast README."
+    "Totals, as tp or tp=running, step, begin, midnight, day, unless their attributes say so; see "
+    "the forecast README."
 )
 LAND_SAMPLES = 32  # days looked at to find the cells that ever hold the target
 
@@ -85,6 +94,11 @@ class DailyFields:
         self._converted = self._conversions(units or {})
         asked = asked_kinds(accumulated, self.variables)
         self.kinds = {name: self._kind(name, asked) for name in self.variables}
+        # Of ours, whatever the files' were.
+        self.attributes = {
+            name: {**own, TOTAL: OF_STEP} if self.kinds[name] != "day" else own
+            for name, own in self.attributes.items()
+        }
         tables = {name: self._table(name) for name in self.variables}
         self.left_out = [
             line
@@ -199,7 +213,7 @@ class DailyFields:
                 if block.count > 1:
                     whole = steps.reshape(block.days, block.count, *shape)
                     steps = whole.mean(axis=1, dtype=np.float64)
-                    steps *= block.count if self.kinds[name] == "step" else 1
+                    steps *= block.count if self.kinds[name] in SUMMED else 1
                 days[place, ..., channel] = steps
             for block in table.taken_off().blocks(start, stop, most):
                 place = slice(block.day - start, block.day - start + block.days)
@@ -255,7 +269,7 @@ class DailyFields:
     @property
     def totals(self) -> list[str]:
         """A line for each variable that sums otherwise than ERA5-Land."""
-        told = ("step", "midnight")
+        told = (*SUMMED, "midnight")
         held = {name: kind for name, kind in self.kinds.items() if hour_of(name) is None}
         return [f"{n} holds {KINDS[k]}" for n, k in held.items() if k in told]
 

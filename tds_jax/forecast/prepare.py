@@ -20,6 +20,7 @@ from tds_jax.forecast.fields import ACCUMULATED, open_fields
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.steps import DAY_HOURS, Step
 from tds_jax.forecast.steps import HELP as STEP_HELP
+from tds_jax.forecast.totals import TOTAL
 from tds_jax.progress import Progress
 
 RECORD = "prepared.json"  # what the folder's files have in common
@@ -158,7 +159,7 @@ def _axes(fields: Fields) -> dict[str, tuple[np.ndarray, dict[str, str]]]:
 
 
 def _described(attributes: Any) -> dict[str, str]:
-    kept = ("units", "long_name", "standard_name")
+    kept = ("units", "long_name", "standard_name", TOTAL)
     return {key: attributes[key] for key in kept if key in attributes}
 
 

@@ -1,4 +1,4 @@
-"""Which steps make a day of a variable: means, and totals of the three kinds that files hold."""
+"""Which steps make a day of a variable: means, and totals of the four kinds that files hold."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tds_jax.data.grid_record import GridRecord
+from tds_jax.data.prepared import ORIGIN
 from tds_jax.errors import UserError, some
 from tds_jax.fields import require
 from tds_jax.forecast.days import DayTable, is_finer
@@ -14,9 +15,14 @@ from tds_jax.forecast.steps import DAILY, SETTING, Step
 KINDS = {
     "running": "totals that run from 00 UTC; a day is the value at 00 UTC of the next",
     "step": "totals of the step that ends at each stamp; a day is their sum",
+    "begin": "totals of the step that begins at each stamp; a day is their sum",
     "midnight": "totals of a day, stamped at the midnight that ends it",
     "day": "no totals of ours to make: a day is the mean of its steps, or its one value",
 }
+SUMMED = ("step", "begin")  # kinds whose steps are added
+BY_STAMP = ("day", "begin")  # kinds whose steps count for the day of their stamp
+TOTAL = "total_of"  # attribute of a total in prepared files, and what it says there
+OF_STEP = "the step that begins at time"
 HOUR = np.timedelta64(1, "h")
 DETECT = ""  # asked for as an accumulation, of a kind to be found
 STEP_TYPES = ("GRIB_stepType", "stepType", "step_type")
@@ -58,19 +64,22 @@ def settle(record: GridRecord, name: str, attributes: Mapping[str, Any], asked: 
     """The kind of a variable, as asked, as its attributes say and as its values tell.
 
     asked: None where nobody named it. UserError where values contradict what was asked, or look
-    like running totals and nobody called them totals.
+    like running totals and nobody called them totals. Totals of prepared files are of the step that
+    begins at each stamp, whatever kind they were made of.
     """
     times = record.steps[name].times
     said = any(attributes.get(key) == "accum" for key in STEP_TYPES)
     if asked == "day":
         return asked
+    if TOTAL in attributes or (ORIGIN in attributes and (said or asked is not None)):
+        return "begin" if is_finer(times) else "day"
     if not is_finer(times):
         return _daily(name, times, said, asked)
     if asked is None and not said:
         _require_no_total(name, _growth(record, name))
         return "day"
     found = _finer(name, _growth(record, name))
-    if asked and found and found != asked:
+    if asked and found and found != ("step" if asked == "begin" else asked):
         raise UserError(
             f"data.accumulated: {name}={asked} is contradicted by the values, which are {found}: "
             f"{KINDS[found]}; use {name}={found}, or {name}=day for means"
@@ -102,7 +111,7 @@ def day_table(name: str, times: np.ndarray, kind: str, step: Step = DAILY) -> Da
 def left_out(name: str, times: np.ndarray, kind: str, table: DayTable) -> list[str]:
     """A line on days of which only some steps are there; UserError if those are most days."""
     step = Step.of(table.days)
-    every = DayTable.every(times, kind != "day", step)
+    every = DayTable.every(times, kind not in BY_STAMP, step)
     days = every.days[every.count > 1]
     lost = np.setdiff1d(days, table.days)
     if not len(lost):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
+from tds_jax.fields import require
 from tds_jax.voxel.prediction import Answering, Found, Predict
 from tds_jax.voxel.task import VoxelTask
 
@@ -34,8 +35,16 @@ class Answer:
         'features' and 'shape', as in .npz files; points (N, columns) as `layout` says ('kitti', or
         'x,y,z,rcs,…'; '' = as the run's data); or columns by name, {'x': …, 'y': …, 'z': …, …}.
         rotation (9,), translation (3,) metres: radar clouds to the grid's frame; none: as the run's
-        data. UserError where x is none of these, lies on another grid, or wholly outside of it.
+        data. UserError where x is none of these, lies on another grid, or wholly outside of it, and
+        of a run of several sweeps, of which x is one.
         """
+        sweeps = self._task.data.sweeps
+        require(
+            sweeps == 1 or not self._task.generates,
+            f"{NAME} is one sweep, but the run merges data.sweeps={sweeps} of the radar by their "
+            "poses; predict the volumes of a scene by python -m tds_jax.predict "
+            "--input=SCENE/radar_voxel",
+        )
         job = Predict(layout, tuple(rotation), tuple(translation))
         cloud = not isinstance(x, Mapping) and np.ndim(x) == 2
         cloud = cloud or (isinstance(x, Mapping) and "coords" not in x)

@@ -196,3 +196,36 @@ def test_memory_does_not_grow_with_the_record(tmp_path, monkeypatch):
     finally:
         tracemalloc.stop()
     assert peak < 2.5e6
+
+
+@pytest.mark.parametrize("kind", ["step", "running"])
+@pytest.mark.parametrize("hours_of_step", [24, 6])
+@pytest.mark.parametrize("told", [True, False])
+def test_prepared_totals_stay_in_their_step(tmp_path, kind, hours_of_step, told):
+    """Of whatever kind the source was, and whether or not the run still calls them so."""
+    data = dataset(hours("2020-01-01", 24 * 9 + 1), names=("sm", "tp"))
+    rain = np.abs(data.tp.values)
+    rain[0] = 0
+    if kind == "running":
+        for hour in range(1, len(rain)):
+            rain[hour] += rain[hour - 1] if hour % 24 != 1 else 0
+    data.tp[...] = rain
+    write(data, tmp_path / "a.nc")
+    named = (f"tp={kind}",)
+    job = Prepare(("sm", "tp"), accumulated=named, step_hours=hours_of_step)
+    for end in ("daily", "daily.zarr"):
+        job.run(tmp_path / "a.nc", tmp_path / end, quiet)
+        for step in {hours_of_step, 24}:
+            wanted = opened(tmp_path / "a.nc", accumulated=named, step_hours=step)
+            found = opened(tmp_path / end, accumulated=named if told else (), step_hours=step)
+            np.testing.assert_array_equal(found.days[:9], wanted.days[:9])
+            np.testing.assert_allclose(found.read(0, 9), wanted.read(0, 9), rtol=1e-5)
+
+
+def test_totals_that_begin_at_their_stamps_are_those_of_its_day(tmp_path):
+    data = dataset(hours("2020-01-01", 48), names=("sm", "tp"))
+    write(data, tmp_path / "a.nc")
+    found = opened(tmp_path / "a.nc", accumulated=("tp=begin",))
+    wanted = data.tp.values.reshape(2, 24, *data.tp.shape[1:]).sum(axis=1)
+    np.testing.assert_allclose(found.read(0, 2)[..., 1], wanted, rtol=1e-5)
+    assert found.left_out == []

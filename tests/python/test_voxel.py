@@ -4,14 +4,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import tds_jax
 from tds_jax.voxel import arriving, prediction
+from tds_jax.voxel.arrays import Answer
 from tds_jax.voxel.data import pcd
 from tds_jax.voxel.data.clouds import Cloud, read_cloud
 from tds_jax.voxel.data.counting import PointCounts
 from tds_jax.voxel.data.volumes import VolumeFiles, read_volume, write_npz
 from tds_jax.voxel.data.voxelise import radar_volume, target_volume
+from tests.voxel.small import small_task
 
 NAMES = ("x", "y", "z", "rcs", "v_r")
 
@@ -80,6 +83,14 @@ def test_a_radar_cloud_is_moved_as_it_is_told(radar, columns):
     assert not np.array_equal(take(moved, ()).coords, expected.coords)
     with pytest.raises(tds_jax.UserError, match="x: the run's scenes have a calibration each"):
         take(columns, (), radar="calib.txt")
+
+
+def test_an_array_is_no_more_than_one_sweep(tmp_path):
+    """As by the door, where a file is merged with those before it or refused."""
+    task = small_task(tmp_path, model__name="direct", data__sweeps=2)
+    answer = Answer(task, task.init(nnx.Rngs(0)))
+    with pytest.raises(tds_jax.UserError, match="x is one sweep, but the run merges data.sweeps=2"):
+        answer(np.zeros((*task.data.volume_shape, 4)))
 
 
 def test_what_does_not_fit_is_one_line(radar, run, columns):

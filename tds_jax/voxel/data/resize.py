@@ -96,7 +96,8 @@ class Grid:
 def resized(volume: Volume, shape: Shape, pooled: tuple[int, ...]) -> np.ndarray:
     """(D, H, W, 4) f32 by the reference's rule.
 
-    Flags (occupancy and `pooled`) are true where any source voxel of the bin is; values are
+    Channel 0 (an occupancy; of several sweeps how long ago, see `sweeps.merged`) and those `pooled`
+    are the largest of the source voxels of a bin, flags true where any is; values are
     trilinear (half-pixel centres, no smoothing when shrinking) among occupied voxels alone:
     interp(value · occupied) / max(interp(occupied), 1e-6), hence 0 far from all of them. One
     channel is dense at a time.
@@ -104,10 +105,9 @@ def resized(volume: Volume, shape: Shape, pooled: tuple[int, ...]) -> np.ndarray
     occupied = _channel(volume, np.ones(len(volume.coords), np.float32))
     share = np.maximum(_each_axis(_interpolate, occupied, shape), 1e-6)
     result = np.empty((*shape, CHANNELS), np.float32)
-    result[..., 0] = _each_axis(_pool, occupied, shape)
-    for c in range(1, CHANNELS):
+    for c in range(CHANNELS):
         channel = _channel(volume, volume.features[:, c])
-        if c in pooled:
+        if c == 0 or c in pooled:
             result[..., c] = _each_axis(_pool, channel, shape)
         else:
             result[..., c] = _each_axis(_interpolate, channel, shape) / share

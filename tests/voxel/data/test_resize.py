@@ -63,6 +63,16 @@ def test_resizing_is_by_its_definition_voxel_by_voxel(shape):
         np.testing.assert_array_equal(found[d, h, w, [0, 3]], here)
 
 
+def test_resizing_keeps_how_long_ago_a_sweep_saw_a_voxel():
+    """As padding does; a bin was last seen when the newest of its voxels was."""
+    coords, ages = np.array([[0, 0, 0], [1, 0, 0], [3, 3, 3]]), [0.5, 1.0, 0.25]
+    features = np.column_stack([ages, np.ones((3, 3))]).astype(np.float32)
+    volume = Volume(coords, features, (4, 4, 4))
+    np.testing.assert_array_equal(resized(volume, (4, 4, 4), ())[..., 0], volume.dense()[..., 0])
+    smaller = resized(volume, (2, 2, 2), ())[..., 0]
+    assert (smaller[0, 0, 0], smaller[1, 1, 1], smaller.sum()) == (1.0, 0.25, 1.25)
+
+
 def test_resizing_to_the_same_grid_changes_nothing():
     volume = make_volume(0)
     np.testing.assert_allclose(resized(volume, (4, 6, 8), (3,)), volume.dense(), rtol=1e-6)
