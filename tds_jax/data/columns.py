@@ -1,6 +1,7 @@
 """Recordings whose signal, labels and times are arrays of their own, read as rows of one table."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,12 @@ class Columns:
             else:
                 block[name] = self.arrays[name][start:stop].reshape(block[name].shape)
 
+    @functools.cached_property
+    def _longest(self) -> float:
+        """Seconds; of a whole recording's clock, which every window would go through."""
+        assert self.clock is not None
+        return float(MOST_STEPS * np.median(np.diff(self.clock)))
+
     def _labels_at(self, times: np.ndarray) -> np.ndarray:
         """(n, J) between labels at most MOST_STEPS of their clock apart; NaN elsewhere."""
         assert self.clock is not None
@@ -60,7 +67,7 @@ class Columns:
         step = self.clock[right] - self.clock[left]
         share = ((times - self.clock[left]) / np.where(step > 0, step, 1))[:, None]
         known = (share[:, 0] >= 0) & (share[:, 0] <= 1)
-        known &= step <= MOST_STEPS * np.median(np.diff(self.clock))
+        known &= step <= self._longest
         if not len(times):
             return np.empty((0, 1))
         first, last = int(left.min()), int(right.max()) + 1  # only those are read
@@ -96,6 +103,8 @@ def columns_of(path: str, found: Mapping[str, Any], attributes: Mapping[str, Any
         fields["joint_angles"] = label
     if own is not None and times is None:
         raise UserError(f"{path}: labels have times, the EMG has none; add an array `time` (s)")
+    if own is not None:
+        _require_clock(path, own)
     fields["emg"] = signal
     kinds = [_kind(path, name, array, name in turned_fields) for name, array in fields.items()]
     if own is not None:
@@ -103,6 +112,19 @@ def columns_of(path: str, found: Mapping[str, Any], attributes: Mapping[str, Any
     rate = _only(path, found, "rate")
     known = dict(attributes) | ({} if rate is None else {"sample_rate": _number(path, rate)})
     return Columns(fields, frozenset(turned_fields), rows, np.dtype(kinds), known, own)
+
+
+def _require_clock(path: str, times: np.ndarray) -> None:
+    """UserError for labels' times that do not rise: what lies between two of them is no label."""
+    if len(times) < 2:
+        raise UserError(f"{path}: labels have {len(times)} times, expected two or more; add them")
+    late = np.flatnonzero(~(np.diff(times) >= 0))
+    if late.size:
+        at = int(late[0]) + 1
+        raise UserError(
+            f"{path}: times of labels run backwards at {at} ({times[at - 1]:g}, {times[at]:g}); "
+            "sort the labels or cut the file there"
+        )
 
 
 def _only(path: str, found: Mapping[str, Any], role: str) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tds_jax.data.crew import ALONE, Crew
-from tds_jax.data.whole_file import naming, was_killed, writer
+from tds_jax.data.whole_file import naming, to_disk, was_killed, writer
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, progress_bar, silent
 
@@ -138,6 +138,7 @@ def build_once(
         if begun:
             with naming(folder):
                 (begun / MARKER).write_text(description)
+                to_disk(begun)
             _publish(begun, folder, description)
     finally:
         if begun:

@@ -16,6 +16,7 @@ DAMAGED = "damaged"  # where a run keeps what it could not read
 TEMPORARY, OLD = ".tmp", ".old.tmp"  # what is written, and what it takes the name of
 LONGEST = 255  # bytes of a name, of nearly all file systems
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_KNOWN = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of fsync, to some file systems
 
 
 @contextlib.contextmanager
@@ -23,7 +24,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, to be written; takes that name when the block has ended.
 
     What was there before stays until then, and for good if the block raises. Each process has a
-    temporary of its own, so of writers at once the last one's file is there, whole. Its name ends
+    temporary of its own, so of writers at once the last one's file is there, whole. It is on the
+    disk before it takes the name: a machine that fails leaves one of the two, too. Its name ends
     in '.tmp', which no reader takes; a writer that would add an ending takes an open file. Where
     it cannot be written, or the disk is full, the OSError names `path`. What killed writers have
     left in its folder is removed.
@@ -34,6 +36,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     try:
         with naming(path, temporary):
             yield temporary
+            to_disk(temporary)
             os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
@@ -56,6 +59,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         with naming(path, temporary):
             temporary.mkdir()
             yield temporary
+            to_disk(temporary)
             if path.exists():
                 path.rename(old)
             temporary.rename(path)
@@ -96,6 +100,22 @@ def temporary_of(path: Path, process: int, ending: str = TEMPORARY) -> Path:
     ending = f".{writer(process)}{ending}"
     begins = os.fsencode(path.name)[: LONGEST - len(ending)]
     return path.with_name(os.fsdecode(begins) + ending)
+
+
+def to_disk(place: Path) -> None:
+    """Returns when a file, or all in a folder, are on the disk: systems write what they are given
+    seconds later, and some give a file its new name before that."""
+    for path in place.rglob("*") if place.is_dir() else [place]:
+        if path.is_dir():
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in NOT_KNOWN:
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def set_aside(path: Path, place: Path) -> Path:

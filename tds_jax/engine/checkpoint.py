@@ -25,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from tds_jax.data import json_file
 from tds_jax.data.drive import reading
-from tds_jax.data.whole_file import DAMAGED, naming, set_aside
+from tds_jax.data.whole_file import DAMAGED, naming, set_aside, to_disk
 from tds_jax.engine import processes, seal
 from tds_jax.errors import UserError
 from tds_jax.news import only_news
@@ -274,11 +274,16 @@ def _plainly_named(folder: Path, exists: bool) -> Iterator[Path]:
 
 
 def _seal(folder: Path, position: int) -> None:
-    """Part of the checkpoint: Orbax calls this before its temporary folder takes the name."""
+    """Part of the checkpoint: Orbax calls this before its temporary folder takes the name.
+
+    All of it is on the disk then, or a machine that fails could leave an empty file in the newest
+    checkpoint, when the one before is removed.
+    """
     if not processes.first():
         return
     for temporary in folder.glob(f"{position}.orbax-checkpoint-tmp*"):
         seal.seal(temporary, "state")
+        to_disk(temporary)
 
 
 def _signed(progress: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,19 @@ def test_a_failed_build_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_what_is_built_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    before, fsync = set(), os.fsync
+
+    def note(descriptor):
+        assert not (tmp_path / "data").exists()
+        before.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    build_once(tmp_path / "data", "x", fill)
+    assert before == {path.stat().st_ino for path in (tmp_path / "data").iterdir()}
+
+
 def test_leftovers_of_dead_builds_go_and_live_ones_stay(tmp_path):
     endings = ("dead", f"x.{writer(2**30)}", f"y.{writer(1)}", "live")
     leftovers = [tmp_path / f".data[1].building-{ending}" for ending in endings]

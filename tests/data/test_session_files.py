@@ -106,6 +106,18 @@ REFUSED = {
     "no times": (
         {"time": None, "label_time": ROWS["time"]}, "labels have times, the EMG has none; add an"
     ),
+    "a clock that begins anew": (
+        {"label_time": np.concatenate([ROWS["time"][:150], ROWS["time"][:150]])},
+        "times of labels run backwards at 150 (1.49, 0); sort the labels or cut the file there",
+    ),
+    "a clock with a gap": (
+        {"label_time": np.where(np.arange(300) == 7, np.nan, ROWS["time"])},
+        "times of labels run backwards at 7 (0.06, nan)",
+    ),
+    "a single label": (
+        {"joint_angles": ROWS["joint_angles"][:1], "label_time": ROWS["time"][:1]},
+        "labels have 1 times, expected two or more",
+    ),
 }  # fmt: skip
 
 

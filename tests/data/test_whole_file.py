@@ -1,5 +1,6 @@
 """Whole files: a writer that ends badly changes nothing, and writers do not meet."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -231,6 +232,56 @@ def test_the_longest_name_can_be_written(tmp_path, name):
         temporary.write_text("whole")
     assert (tmp_path / name).read_text() == "whole"
     assert was_killed(temporary_of(tmp_path / name, DEAD).name.removesuffix(".tmp"))
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """(device's number of a file, its size) of all that were written to the disk, names as they
+    change."""
+    found, fsync, replace, rename = [], os.fsync, os.replace, Path.rename
+
+    def note(descriptor):
+        stat = os.fstat(descriptor)
+        found.append((stat.st_ino, stat.st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", lambda *args: (found.append("name"), replace(*args)))
+    monkeypatch.setattr(Path, "rename", lambda *args: (found.append("name"), rename(*args)))
+    return found
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, synced):
+    with whole_file(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+    assert synced == [((tmp_path / "a").stat().st_ino, 5), "name"]
+
+
+def test_a_folder_is_on_the_disk_before_it_takes_its_name(tmp_path, synced):
+    with whole_folder(tmp_path / "a.zarr") as temporary:
+        (temporary / "b").mkdir()
+        for name in ("x", "b/y"):
+            (temporary / name).write_text("whole")
+    places = (tmp_path / "a.zarr" / name for name in ("x", "b/y"))
+    assert sorted(synced[:2]) == sorted((place.stat().st_ino, 5) for place in places)
+    assert synced[2:] == ["name"]
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_knows_no_fsync_is_no_fault_and_one_that_fails_is(
+    tmp_path, monkeypatch, number, said
+):
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    def save():
+        with whole_file(tmp_path / "a") as temporary:
+            temporary.write_text("new")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError) if said else contextlib.nullcontext():
+        save()
+    assert (tmp_path / "a").exists() != said
 
 
 def test_temporaries_of_processes_differ(tmp_path):

@@ -48,6 +48,23 @@ def test_the_latest_few_and_the_best_are_kept(tmp_path):
     again.close()
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    before, fsync = set(), os.fsync
+
+    def note(descriptor):
+        if not (tmp_path / "8").exists():
+            before.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    save(tmp_path, {8: 1.0}, keep=1).close()
+    files = [path for path in (tmp_path / "8").rglob("*") if path.is_file()]
+    parts = {path.relative_to(tmp_path / "8").parts[0] for path in files}
+    assert {"state", "progress", "metrics", "sums.json"} <= parts
+    late = {path.name for path in files if path.stat().st_ino not in before}
+    assert late <= {"commit_success.txt", "_CHECKPOINT_METADATA"}  # Orbax writes them at the end
+
+
 def test_an_unfinite_score_is_never_the_best(tmp_path):
     checkpoints = save(tmp_path, {1: 3.0, 2: float("inf"), 3: float("inf")}, keep=1)
     assert checkpoints.best() == 1
