@@ -143,7 +143,8 @@ def get_config() -> ConfigDict:
     # second electrode of 16. predict and evaluate apply the same to their files.
     config.data.channels = ()
     # What reports, figures and predictions call the joint angles, in the order of the files; () =
-    # emg2pose's names for 20, joint_0, joint_1 … for others. Those named after a finger are its.
+    # emg2pose's names for 20, joint_0, joint_1 … for others. Those named after a finger are its;
+    # landmarks are of emg2pose's 20 in its order, not of 20 others.
     config.data.joint_names = ()
     # Joints, by these names, whose angles change sign for left hands, labels and predictions alike.
     # emg2pose is said to flip signs of left hands; which ones, and whether its files have it done

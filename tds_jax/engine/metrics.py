@@ -87,7 +87,8 @@ class Regression:
         total = self.weight + other.weight
         share = other.weight / _at_least_one(total)
         delta = other.target_mean - self.target_mean
-        return type(self)(
+        return dataclasses.replace(
+            self,
             weight=total,
             target_mean=self.target_mean + delta * share,
             target_m2=self.target_m2 + other.target_m2 + delta**2 * self.weight * share,
@@ -100,7 +101,8 @@ class Regression:
         total = self.weight.sum(axis=0)
         mean = (self.weight * self.target_mean).sum(axis=0) / _at_least_one(total)
         between = self.weight * (self.target_mean - mean[None]) ** 2
-        return type(self)(
+        return dataclasses.replace(
+            self,
             weight=total,
             target_mean=mean,
             target_m2=(self.target_m2 + between).sum(axis=0),

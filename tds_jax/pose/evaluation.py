@@ -1,5 +1,6 @@
 """A pose model beside its baselines: pooled, per user and by group; O(sessions) memory."""
 
+import dataclasses
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from tds_jax.own import names_of
 from tds_jax.pose import baselines, blocks, figures, hands
 from tds_jax.pose.baselines import Fitted
 from tds_jax.pose.joints import fingers
-from tds_jax.pose.kinematics import HAND_LENGTH
+from tds_jax.pose.kinematics import ANGLES, HAND_LENGTH
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.linear import LinearFit, Ridge
 from tds_jax.pose.metrics import States, make_compare
@@ -104,7 +105,8 @@ def evaluate(
     step = source.spec.label_stride
     rate = task.recorded.sample_rate / step
     fitted = processes.by_first(lambda: fitted_baselines(task, workdir, keep))
-    compare = jax.jit(make_compare(task.hand, rate, step == 1, task.own_metrics))
+    told = task.hand, rate, step == 1, task.own_metrics, task.joint_names
+    compare = jax.jit(make_compare(*told))
     found: dict[str, Sessions] = {}
     asked = _members(source.table, source.table.number.tolist())
     windows = blocks.Windows(*(asked[group] for group in (ALL, *_kinds(asked))))
@@ -175,7 +177,8 @@ def _notes(task: PoseTask, fitted: Fitted | None) -> tuple[str, ...]:
     own = f"our own hand of {HAND_LENGTH:g} mm; eval.hand_model names another"
     notes = [f"landmarks are of {file or own}"]
     if task.hand is None:
-        notes = [f"landmarks need the 20 joint angles of emg2pose; these recordings have {joints}"]
+        have = "others of that number" if joints == ANGLES else f"{joints}"
+        notes = [f"landmarks need the 20 joint angles of emg2pose; these recordings have {have}"]
     if fitted is None:
         notes.append("no train split here: no constants and nothing linear")
     elif fitted.digest != task.digest():
@@ -346,6 +349,7 @@ def _joint_rows(split: str, method: str, joints: Sequence[str], states: list[Sta
     parts |= {f"joint/{name}": [j] for j, name in enumerate(joints)}
     rows = []
     for group, part in parts.items():
-        one = jax.tree.map(lambda leaf, part=part: leaf[part], pooled)
+        one = dataclasses.replace(pooled, names=())
+        one = jax.tree.map(lambda leaf, part=part: leaf[part], one)
         rows += _pooled_rows(split, group, method, [{"angle": one}])
     return rows

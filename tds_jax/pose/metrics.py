@@ -14,7 +14,7 @@ import numpy as np
 
 from tds_jax.engine.metrics import Additive, Regression, divide
 from tds_jax.pose import kinematics
-from tds_jax.pose.joints import fingers, joint_names, segments
+from tds_jax.pose.joints import TWENTY, fingers, joint_names, segments
 from tds_jax.pose.kinematics import HandModel
 from tds_jax.pose.own import own_metrics
 
@@ -34,14 +34,18 @@ States = dict[str, Any]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AngleError(Regression):
-    """A Regression that also speaks of degrees, fingers and segments."""
+    """A Regression that also speaks of degrees, fingers and segments.
+
+    names: of the angles; () where they are of no hand, or a part of one.
+    """
+
+    names: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     def compute(self, name: str) -> dict[str, float]:
         """As a Regression in rad, and mae_deg; of emg2pose's 20 angles also mae_<finger>_deg and
         mae_{proximal,mid,distal}_deg."""
         mae = self.per_output()["mae"] * DEGREES
-        names = joint_names(len(mae))
-        parts = fingers(names) | segments(names)
+        parts = fingers(TWENTY) | segments(TWENTY) if self.names == TWENTY else {}
         return {
             "mae_deg": float(mae.mean()),
             **super().compute("rad"),
@@ -136,16 +140,21 @@ def landmark_stride(rate_hz: float) -> int:
 
 
 def make_compare(
-    hand: HandModel | None, rate_hz: float, every_sample: bool, own: Sequence[str] = ()
+    hand: HandModel | None,
+    rate_hz: float,
+    every_sample: bool,
+    own: Sequence[str] = (),
+    names: tuple[str, ...] = (),
 ) -> Callable[[jax.Array, jax.Array, jax.Array], States]:
     """(poses, target, weight) -> every state, one per example; without a hand no landmarks.
 
-    own: metrics of one's own, see `own.own_metrics`.
+    own: metrics of one's own, see `own.own_metrics`. names: of the joints, () = by their number.
     """
 
     def compare(poses: jax.Array, target: jax.Array, weight: jax.Array) -> States:
+        angle = AngleError.of(poses, target, weight)
         states: States = {
-            "angle": AngleError.of(poses, target, weight),
+            "angle": dataclasses.replace(angle, names=names or joint_names(poses.shape[-1])),
             "motion": Motion.of(poses, weight, rate_hz, every_sample),
             "label_motion": Motion.of(target, weight, rate_hz, every_sample),
         }

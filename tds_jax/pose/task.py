@@ -68,9 +68,10 @@ class PoseTask:
                 f"{grid.receptive_field}; use a longer window or smaller model.tds_kernels",
             )
         require(
-            not config.loss.fingertip_weight or self.recorded.num_joints == kinematics.ANGLES,
+            not config.loss.fingertip_weight or self.joint_names == TWENTY,
             f"loss.fingertip_weight={config.loss.fingertip_weight} needs the 20 joint angles of "
-            f"emg2pose, but these recordings have {self.recorded.num_joints}; use 0",
+            f"emg2pose, but these recordings have {self.recorded.num_joints}, of other names if "
+            "they are 20 (data.joint_names); use 0",
         )
         self._label_step = 1 if config.loss.every_sample else self.step
 
@@ -119,8 +120,9 @@ class PoseTask:
 
     @functools.cached_property
     def hand(self) -> HandModel | None:
-        """What turns angles into landmarks; None unless there are 20, taken to be emg2pose's."""
-        if self.recorded.num_joints != kinematics.ANGLES:
+        """What turns angles into landmarks; None unless they are emg2pose's 20, in its order, as
+        20 without names are taken to be."""
+        if self.joint_names != TWENTY:
             return None
         file = self.hand_file
         return kinematics.read_hand_model(file) if file else kinematics.default_hand()

@@ -10,6 +10,8 @@ from tds_jax.data.pipeline import Loader
 from tds_jax.engine.step import split
 from tds_jax.errors import UserError
 from tds_jax.pose import kinematics
+from tds_jax.pose.evaluation import evaluate
+from tds_jax.pose.joints import TWENTY
 from tests.data.sessions import make_rows, write_rows
 from tests.pose.small import LENGTHS, SPLITS, small_task, write_recordings
 
@@ -130,6 +132,22 @@ def test_other_joints_cannot_have_the_term_and_that_is_one_line(tmp_path):
     write_recordings(tmp_path / "data", LENGTHS, SPLITS)
     with pytest.raises(UserError, match=r"loss\.fingertip_weight=0\.01 needs the 20 .* use 0"):
         small_task(tmp_path / "data", tmp_path, loss__fingertip_weight=0.01)
+
+
+def test_twenty_joints_of_other_names_are_no_hand(tmp_path):
+    """Nor in another order: which landmark an angle turns is told by its place."""
+    write_recordings(tmp_path / "data", LENGTHS, SPLITS, joints=20)
+    others = {"data__joint_names": TWENTY[::-1]}
+    with pytest.raises(UserError, match=r"fingertip_weight=.* of other names .* use 0"):
+        make(tmp_path, **others)
+    assert make(tmp_path, data__joint_names=TWENTY).hand is not None
+    task = make(tmp_path, loss__fingertip_weight=0.0, **others)
+    report = evaluate(task, task.init(nnx.Rngs(0)), "test", None)
+    metrics = {row.metric for row in report.rows}
+    assert "mae_deg" in metrics
+    assert not {name for name in metrics if "landmark" in name or name.startswith("mae_thumb")}
+    assert {row.group for row in report.rows} >= {"finger/thumb"}  # by name, wherever they stand
+    assert report.notes[0].endswith("these recordings have others of that number")
 
 
 def test_a_weight_below_zero_is_refused_and_the_term_may_stand_alone(folder):

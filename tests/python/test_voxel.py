@@ -89,9 +89,7 @@ def test_an_array_is_no_more_than_one_sweep(tmp_path):
     """As by the door, where a file is merged with those before it or refused."""
     task = small_task(tmp_path, model__name="direct", data__sweeps=2)
     answer = Answer(task, task.init(nnx.Rngs(0)))
-    with pytest.raises(
-        tds_jax.UserError, match=r"x is one sweep, but the run merges data\.sweeps=2"
-    ):
+    with pytest.raises(tds_jax.UserError, match=r"x is one sweep, .* data\.sweeps=2"):
         answer(np.zeros((*task.data.volume_shape, 4)))
 
 
