@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import functools
 import io
 import os
 import subprocess
@@ -240,8 +241,13 @@ def test_the_users_own_allocator_settings_win(monkeypatch, fraction):
     assert "XLA_CLIENT_MEM_FRACTION" not in os.environ
 
 
+@functools.cache
 def imports():
-    """(file below tds_jax, imported module) for every import statement, nested ones too."""
+    """[(file below tds_jax, imported module)] of every import statement, nested ones too."""
+    return list(_imports())
+
+
+def _imports():
     for path in sorted((ROOT / "tds_jax").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             name = path.relative_to(ROOT / "tds_jax")

@@ -18,6 +18,13 @@ from tds_jax.errors import UserError
 from tests.engine import toy
 
 
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch):
+    """Runs that go on, die or stop are of one program; that it is the same when it is made again
+    is a law of processes, see tests/test_kill_resume.py."""
+    monkeypatch.setattr(loop, "Program", toy.compiled_once)
+
+
 class KilledError(Exception):
     """Stands in for a death without warning."""
 
@@ -50,7 +57,7 @@ def final(config, folder):
     """(lines without perf/, position, state leaves, progress) of a finished run."""
     checkpoints = workdir.open_checkpoints(folder, config)
     restored = checkpoints.restore(
-        checkpoints.latest(), Program(Blueprint(toy.ToyTask(), config)).abstract_state
+        checkpoints.latest(), toy.compiled_once(Blueprint(toy.ToyTask(), config)).abstract_state
     )
     checkpoints.close()
     lines = [
@@ -168,7 +175,8 @@ def test_saving_logging_and_looking_change_no_parameter(calm, tmp_path):
     config = toy.config(checkpoint__every=0, eval__every=0, log__every=4)
     loop.fit(Blueprint(toy.ToyTask(), config), tmp_path)
     checkpoints = workdir.open_checkpoints(tmp_path, config)
-    state = checkpoints.restore(48, Program(Blueprint(toy.ToyTask(), config)).abstract_state).state
+    program = toy.compiled_once(Blueprint(toy.ToyTask(), config))
+    state = checkpoints.restore(48, program.abstract_state).state
     checkpoints.close()
     kept = jax.tree.leaves((state.params, state.rest, state.opt_state))
     for a, b in zip(kept, calm[2], strict=False):  # params, rest and opt_state come first
@@ -244,7 +252,8 @@ def test_a_non_finite_example_leaves_every_update_where_it_was(tmp_path, call):
     assert last["skipped"] in (2, 3)  # one bad example in 2.4 epochs of 20
     assert last["updates"] == 6
     checkpoints = workdir.open_checkpoints(tmp_path, config)
-    state = checkpoints.restore(48, Program(Blueprint(toy.ToyTask(), config)).abstract_state).state
+    program = toy.compiled_once(Blueprint(toy.ToyTask(), config))
+    state = checkpoints.restore(48, program.abstract_state).state
     checkpoints.close()
     assert int(state.opt_state.mini_step) == 0
 
@@ -316,8 +325,9 @@ def test_a_micro_batch_that_devices_cannot_share_names_the_fix(tmp_path):
         )
 
 
-def test_nothing_is_compiled_after_the_first_steps(tmp_path):
+def test_nothing_is_compiled_after_the_first_steps(tmp_path, monkeypatch):
     """Twice the steps, lines and evaluations compile no more programs."""
+    monkeypatch.setattr(loop, "Program", Program)
     seen = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, seconds, **_: seen.append(name) if "backend_compile" in name else None

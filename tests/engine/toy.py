@@ -1,5 +1,6 @@
 """A small masked regression, so that the engine is tested without any domain."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -11,9 +12,11 @@ import numpy as np
 from flax import nnx
 
 from tds_jax import config as configuration
+from tds_jax.budget import memory
 from tds_jax.config import Config, LoaderConfig, OptimConfig
 from tds_jax.engine import metrics
 from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.program import Program
 from tds_jax.engine.step import Objective
 
 TIME, FEATURES, JOINTS = 5, 4, 3
@@ -266,6 +269,27 @@ class ToyTask:
         """The loss."""
         self.on_line(values)
         return f"loss {values['loss']:.4f}"
+
+
+_PROGRAMS: dict[Any, Program] = {}
+
+
+def compiled_once(blueprint: Blueprint) -> Program:
+    """The program of a `ToyTask`'s run, compiled by the first run of these settings.
+
+    Where a test says what a run does with its program, not how that comes about: making one takes
+    as long as all the rest of a run. What a task does besides its loss is no part of a program.
+    """
+    config = blueprint.config
+    key = config.optim, config.memory, config.eval.batch_size, config.seed
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = Program(blueprint)
+        _ = _PROGRAMS[key].eval_step  # kept where it is compiled, not in the copy below
+    own = copy.copy(_PROGRAMS[key])
+    own.blueprint = copy.copy(own.blueprint)
+    own.blueprint.task, own.blueprint.config = blueprint.task, config
+    own.device = memory.DeviceMeter()
+    return own
 
 
 def host_batches(task: ToyTask, size: int) -> Iterator[dict[str, np.ndarray]]:
