@@ -10,6 +10,8 @@ from tds_jax.engine.metrics import Mean
 from tds_jax.engine.report import AGAINST_MODEL, Report, Row
 from tests.engine.test_report import shown
 
+pytestmark = pytest.mark.every_draw
+
 # Blocks differ by 10, the two methods by 1 in each: only a paired difference sees that.
 HARDNESS = np.arange(40) % 8 * 10.0
 SIZES = np.where(np.arange(40) % 2, 1.0, 3.0)

@@ -98,7 +98,7 @@ def test_days_beyond_a_gap_and_days_forecast_change_nothing_before(path, tmp_pat
     data["swvl1"][330:] = 1e6
     planted = tmp_path / "planted.nc"
     data.isel(time=np.setdiff1d(np.arange(400), np.arange(290, 310))).to_netcdf(
-        planted, engine="h5netcdf"
+        planted, engine="scipy"
     )
     # All that is fitted: climatology, damping, linear map and spread.
     fitted = {"model__prior": "linear", "model__local_days": 2, "model__noise": 1}

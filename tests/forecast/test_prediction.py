@@ -117,7 +117,7 @@ def test_a_cell_that_training_never_saw_has_no_forecast(made, capsys):
     data = record(count=12, first="2021-03-01", seed=5)
     data.swvl1[:, 0, 0] = 0.3  # sea in training
     data.swvl1[:, 0, 1] = 0.0
-    data.to_netcdf(folder / "more.nc", engine="h5netcdf")
+    data.to_netcdf(folder / "more.nc", engine="scipy")
     for one, known in ((task, False), (of_before, True)):
         prediction.predict(one, model, folder / "more.nc", folder / "more_out.nc", overwrite=True)
         with xr.open_dataset(folder / "more_out.nc") as found:
@@ -139,7 +139,7 @@ def test_cells_seen_are_kept_whatever_the_normalisation(made, tmp_path):
     graphdef, params, rest = step.split(known.init(nnx.Rngs(0)))
     model = nnx.merge(graphdef, params, step.replace_leaves(rest, task.fit_statistics()))
     data = record(count=4, first="2021-03-01", seed=5).fillna(0.3)
-    data.to_netcdf(tmp_path / "all.nc", engine="h5netcdf")
+    data.to_netcdf(tmp_path / "all.nc", engine="scipy")
     prediction.predict(known, model, tmp_path / "all.nc", tmp_path / "out.nc")
     with xr.open_dataset(tmp_path / "out.nc") as found:
         np.testing.assert_array_equal(np.isfinite(found.swvl1.values[0, 0]), ~SEA)
@@ -157,14 +157,14 @@ def test_other_units_of_the_input_are_converted_or_refused(made, written, capsys
     data = record(count=30, first="2021-03-01", seed=5).isel(time=[*range(10), *range(13, 30)])
     for unit, scale, told in (("percent", 100, True), ("m3 m-3", 1, False)):
         path = folder / f"in_{unit.split()[0]}.nc"
-        _in_units(data, unit, scale).to_netcdf(path, engine="h5netcdf")
+        _in_units(data, unit, scale).to_netcdf(path, engine="scipy")
         prediction.predict(known, model, path, folder / "again.nc", overwrite=True)
         with xr.open_dataset(folder / "again.nc") as found:
             # The input times 100 and back: two roundings of f32 numbers near 0.3.
             np.testing.assert_allclose(found.swvl1.values, written.swvl1.values, atol=1e-5)
             assert found.swvl1.attrs["units"] == "m**3 m**-3"
         assert ("converted to 'm**3 m**-3'" in capsys.readouterr().err) == told
-    _in_units(data, "K", 1).to_netcdf(folder / "kelvin.nc", engine="h5netcdf")
+    _in_units(data, "K", 1).to_netcdf(folder / "kelvin.nc", engine="scipy")
     with pytest.raises(UserError, match=r"swvl1 is in 'K', the model was trained on 'm\*\*3 m"):
         prediction.predict(known, model, folder / "kelvin.nc", folder / "no.nc")
 
@@ -172,12 +172,12 @@ def test_other_units_of_the_input_are_converted_or_refused(made, written, capsys
 def test_what_does_not_fit_is_one_line(made):
     task, model, source, folder = made
     data = record(count=10)
-    data.isel(lat=slice(None, None, -1)).to_netcdf(folder / "south.nc", engine="h5netcdf")
+    data.isel(lat=slice(None, None, -1)).to_netcdf(folder / "south.nc", engine="scipy")
     with pytest.raises(
         UserError, match=r"5 x 6 cells, lat 56\.\.60.*trained on 5 x 6, lat 60\.\.56"
     ):
         prediction.predict(task, model, folder / "south.nc", folder / "no.nc")
-    data.isel(time=[0, 1, 2, 5, 6]).to_netcdf(folder / "short.nc", engine="h5netcdf")
+    data.isel(time=[0, 1, 2, 5, 6]).to_netcdf(folder / "short.nc", engine="scipy")
     with pytest.raises(UserError, match=r"has no 4 days in a row; give a longer record"):
         prediction.predict(task, model, folder / "short.nc", folder / "no.nc")
     with pytest.raises(UserError, match="is a folder; name a file"):

@@ -66,13 +66,14 @@ SETTINGS = {
     "data__input_days": 1.0,
     "data__lead_days": 0.75,
     "model__extra_inputs": ("time_of_day",),
+    "eval__batch_size": 48,
 }
 
 
 def task_of(folder, **changes):
     source = folder / "air.nc"
     if not source.exists():
-        record().to_netcdf(source, engine="h5netcdf")
+        record().to_netcdf(source, engine="scipy")
     return small_task(source, folder, **SETTINGS | changes)
 
 
@@ -304,7 +305,7 @@ def test_predictions_are_hours_ahead_of_the_step_they_follow(made):
     task, model, folder = made
     source, out = folder / "new.nc", folder / "out.nc"
     new = record(24, first="2021-07-01", seed=3)
-    new.to_netcdf(source, engine="h5netcdf")
+    new.to_netcdf(source, engine="scipy")
     known = type(task)(task.config, task.inputs())
     prediction.predict(known, model, source, out, lead=1.5)
     with xr.open_dataset(out, decode_timedelta=True) as found:
