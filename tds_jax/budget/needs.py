@@ -3,6 +3,7 @@
 Bytes are affine in the micro-batch: two compiled sizes give the others.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from tds_jax.budget.host import HostBytes
 from tds_jax.budget.memory import DeviceBytes
 from tds_jax.budget.plan import Row, describe
 from tds_jax.budget.targets import Target
-from tds_jax.config import Config
+from tds_jax.config import Config, MemoryConfig
 from tds_jax.engine.blueprint import Blueprint, StateBytes
 from tds_jax.engine.feed import DEVICE_PREFETCH
 
@@ -48,7 +49,7 @@ class Needs:
         self._build, self._target, self._say = build, target, say
         self._rows: dict[Config, Row] = {}
         self._seconds: dict[Config, float] = {}
-        self._evaluations: dict[tuple[str, int], DeviceBytes | None] = {}
+        self._evaluations: dict[tuple[MemoryConfig, int], DeviceBytes | None] = {}
         heap.trim()
         self.overhead = Overhead(memory.host_bytes(), 0, 0)
 
@@ -131,7 +132,8 @@ class Needs:
 
     def evaluation(self, row: Row, config: Config) -> int:
         """Device peak of evaluating with the state and waiting batches of `row`."""
-        key = (config.memory.dtype, config.eval.batch_size)
+        # Chunks of a task make evaluations smaller, too; what is kept to go backward does not.
+        key = (dataclasses.replace(config.memory, remat="none"), config.eval.batch_size)
         blueprint, mesh = self._build(config), self._target.mesh(config.optim.micro_batch)
         if key not in self._evaluations:
             self._say(f"compiling evaluation at batch {config.eval.batch_size}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,10 +49,10 @@ class Columns:
         for name in self.dtype.names or ():
             if name == FIELDS[1] and self.clock is not None:
                 block[name] = self._labels_at(block[FIELDS[0]])
-            elif name in self.turned:
-                block[name] = self.arrays[name][:, start:stop].T
-            else:
-                block[name] = self.arrays[name][start:stop].reshape(block[name].shape)
+                continue
+            array = self.arrays[name]
+            rows = array[:, start:stop].T if name in self.turned else array[start:stop]
+            block[name] = rows.reshape(block[name].shape)
 
     @functools.cached_property
     def _longest(self) -> float:
@@ -92,16 +93,17 @@ def columns_of(path: str, found: Mapping[str, Any], attributes: Mapping[str, Any
             f"{path}: no array is named {' or '.join(ROLES.signal)}; {_has(found)}; "
             "data.group='emg=PLACE, joint_angles=PLACE' says which it is"
         )
-    times = None if time is None else np.ravel(time[()] if hasattr(time, "shape") else time)
+    count, turned = (None, False) if time is None else _times(path, time)
     own = None if label_time is None else np.ravel(np.asarray(label_time, np.float64))
-    rows, turned = _rows(path, "emg", signal, None if times is None else len(times), label)
-    turned_fields = {"emg"} if turned else set()
-    fields: dict[str, Any] = {} if times is None else {"time": times.astype(np.float64)}
+    turned_fields = {"time"} if turned else set()
+    rows, turned = _rows(path, "emg", signal, count, label)
+    turned_fields |= {"emg"} if turned else set()
+    fields: dict[str, Any] = {} if time is None else {"time": time}
     if label is not None:
         _, turned = _rows(path, "joint_angles", label, rows if own is None else len(own), None)
         turned_fields |= {"joint_angles"} if turned else set()
         fields["joint_angles"] = label
-    if own is not None and times is None:
+    if own is not None and time is None:
         raise UserError(f"{path}: labels have times, the EMG has none; add an array `time` (s)")
     if own is not None:
         _require_clock(path, own)
@@ -112,6 +114,16 @@ def columns_of(path: str, found: Mapping[str, Any], attributes: Mapping[str, Any
     rate = _only(path, found, "rate")
     known = dict(attributes) | ({} if rate is None else {"sample_rate": _number(path, rate)})
     return Columns(fields, frozenset(turned_fields), rows, np.dtype(kinds), known, own)
+
+
+def _times(path: str, time: Any) -> tuple[int, bool]:
+    """(how many there are, whether along the second axis); of long recordings none is kept."""
+    shape, kind = tuple(np.shape(time)), np.dtype(time.dtype)
+    if len(shape) not in (1, 2) or sum(length != 1 for length in shape) > 1:
+        raise UserError(f"{path}: time has shape {shape}, expected (rows,)")
+    if kind.kind not in "fiu":
+        raise UserError(f"{path}: time is of type {kind}, expected numbers")
+    return math.prod(shape), len(shape) == 2 and shape[1] > 1
 
 
 def _require_clock(path: str, times: np.ndarray) -> None:
@@ -168,7 +180,7 @@ def _kind(path: str, name: str, array: Any, turned: bool) -> tuple[Any, ...]:
     if dtype.kind not in "fiu":
         raise UserError(f"{path}: {name} is of type {dtype}, expected numbers")
     width = (shape[::-1] if turned else shape)[1:]
-    return (name, dtype) if name == "time" else (name, dtype, width or (1,))
+    return (name, "<f8") if name == "time" else (name, dtype, width or (1,))
 
 
 def _number(path: str, value: Any) -> float:

@@ -1,6 +1,7 @@
 """JSON files that are whole or not there, and whose damage is one clear line."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,15 @@ def read(path: Path, remedy: str) -> Any:
         raise UserError(f"{path} is not JSON ({error}); {remedy}") from error
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+def read_lines(path: Path, keys: Collection[str] = ()) -> tuple[list[dict[str, Any]], int]:
     """Objects of a file with one a line, and how many other lines there are; ([], 0) without it.
 
-    What follows the last line's end was cut short by a kill, and is none.
+    keys: an object without one of these is another line, too. What follows the last line's end was
+    cut short by a kill, and is none.
     """
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     found = [_object(line) for line in text.split("\n")[:-1]]
-    whole = [line for line in found if line is not None]
+    whole = [line for line in found if line is not None and line.keys() >= set(keys)]
     return whole, len(found) - len(whole)
 
 

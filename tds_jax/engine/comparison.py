@@ -18,6 +18,7 @@ from typing import Any
 from tds_jax.config import differences
 from tds_jax.data import json_file
 from tds_jax.drawing import new_figure, save
+from tds_jax.engine.logs import read_lines
 from tds_jax.engine.tables import Grid
 from tds_jax.errors import UserError, some
 from tds_jax.progress import span
@@ -88,7 +89,7 @@ def read(folder: Path, split: str) -> Run:
         baselines={name: _known(each) for name, each in entry.get("baselines", {}).items()},
         headline=tuple(shown.get("headline", list(values)[:HEADLINE])),
         about=report.get("evaluated", {}).get(split, {}),
-        lines=json_file.read_lines(folder / "metrics.jsonl")[0],
+        lines=read_lines(folder / "metrics.jsonl"),
         seconds=_seconds(json_file.read_lines(folder / "history.jsonl")[0]),
     )
 

@@ -56,7 +56,10 @@ class Resampled:
         if drawn is None:
             return None
         if minus:
-            drawn = drawn - self.values[minus][metric]
+            other = self.values.get(minus, {}).get(metric)
+            if other is None:
+                return None
+            drawn = drawn - other
         known = drawn[np.isfinite(drawn)]
         if not len(known):
             return None

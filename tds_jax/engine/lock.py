@@ -91,7 +91,8 @@ def _is_touched(file: IO[bytes]) -> bool:
 
 def _beat(file: IO[bytes], stop: threading.Event) -> None:
     while not stop.wait(BEAT):
-        os.utime(file.fileno())
+        with contextlib.suppress(OSError):  # a drive may come back before PATIENCE ends elsewhere
+            os.utime(file.fileno())
 
 
 def _words(folder: Path, holder: dict[str, Any]) -> str:

@@ -33,11 +33,12 @@ from tds_jax.data.whole_file import DAMAGED, naming, set_aside, whole_file
 from tds_jax.engine import loggers, processes
 
 Line = dict[str, Any]
+KEYS = ("step", "examples", "split")  # of every line
 
 
 def read_lines(path: Path) -> list[Line]:
     """The lines of a metrics.jsonl; those that cannot be read are left out."""
-    return json_file.read_lines(path)[0]
+    return json_file.read_lines(path, ("step", "split"))[0]
 
 
 def cut_back(path: Path, examples: int, evaluated: int) -> str:
@@ -47,7 +48,7 @@ def cut_back(path: Path, examples: int, evaluated: int) -> str:
     words on damaged lines, '' without any: a copy of the file that has them is kept.
     """
     last = {"train": examples}
-    lines, damaged = json_file.read_lines(path)
+    lines, damaged = json_file.read_lines(path, KEYS)
     kept = [line for line in lines if line["examples"] <= last.get(line["split"], evaluated)]
     words = ""
     if damaged:
@@ -131,9 +132,7 @@ class Log:
         values = {
             f"{line['split']}/{name}": value
             for name, value in line.items()
-            if name not in ("step", "examples")
-            and isinstance(value, int | float)
-            and math.isfinite(value)
+            if name not in KEYS and isinstance(value, int | float) and math.isfinite(value)
         }
         for logger in self._loggers:
             logger.log(line["step"], values)
@@ -179,7 +178,7 @@ def series(lines: list[Line], split: str) -> Iterator[tuple[str, list[int], list
     chosen = [line for line in lines if line["split"] == split]
     names = dict.fromkeys(name for line in chosen for name in line)
     for name in names:
-        if name in ("step", "examples", "split") or name.startswith("perf/"):
+        if name in KEYS or name.startswith("perf/"):
             continue
         points = [(ln["step"], ln[name]) for ln in chosen if ln.get(name) is not None]
         if points:

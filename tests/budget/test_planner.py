@@ -12,6 +12,9 @@ from tds_jax.budget import needs, planner, table, targets
 from tds_jax.budget.cost import Speed
 from tds_jax.budget.planner import Planner
 from tds_jax.budget.targets import Target
+from tds_jax.config import MemoryConfig
+from tds_jax.config import replace as replaced
+from tds_jax.engine import metrics
 from tds_jax.engine.blueprint import Blueprint, remembered
 from tds_jax.errors import UserError
 from tds_jax.sizes import GIB, MIB
@@ -119,6 +122,47 @@ def test_a_budget_that_nothing_fits_names_the_least_and_a_remedy(explored):
     assert "of it, the margin " in text
     assert "micro-batch 2 x 32" in text
     assert "raise it, or" in text
+
+
+@dataclasses.dataclass(frozen=True)
+class ChunkedMemory(MemoryConfig):
+    """The engine's settings. rows: examples that pass through the network at once; 0: all."""
+
+    rows: int
+
+
+class ChunkedTask(WideTask):
+    """By chunks of examples, going forward too."""
+
+    rows = 0
+
+    def loss(self, model, batch, train):
+        if not self.rows:
+            return super().loss(model, batch, train)
+        cut = jax.tree.map(lambda leaf: leaf.reshape(-1, self.rows, *leaf.shape[1:]), batch)
+        parts = jax.lax.map(lambda part: toy.loss(model, part, train), cut)
+        return jax.tree.map(lambda leaf: leaf.sum(axis=0), parts[0]), metrics.pool(parts[1])
+
+
+def chunked(config):
+    task = ChunkedTask()
+    task.rows = config.memory.rows
+    return Blueprint(task, config)
+
+
+def test_an_evaluation_in_chunks_has_bytes_of_its_own_but_none_of_recomputation(config):
+    memory = ChunkedMemory(**dataclasses.asdict(config.memory), rows=0)
+    own = dataclasses.replace(config, memory=memory)
+    whole, parts, again = (
+        replaced(own, {"eval.batch_size": 64, "memory.rows": rows, "memory.remat": remat})
+        for rows, remat in ((0, "none"), (2, "none"), (2, "full"))
+    )
+    said = []
+    found = needs.Needs(chunked, TARGET, said.append)
+    row = found.measure(whole)
+    assert found.evaluation(row, parts) < found.evaluation(row, whole) / 4
+    assert found.evaluation(row, again) == found.evaluation(row, parts)
+    assert len(said) == 3
 
 
 def test_a_host_budget_shrinks_the_loader_first(explored):

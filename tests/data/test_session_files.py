@@ -6,6 +6,7 @@ import pandas
 import pytest
 from scipy import io
 
+from tds_jax.data.columns import columns_of
 from tds_jax.data.session_files import SessionFiles
 from tds_jax.errors import UserError
 from tests.data.sessions import make_rows, write_rows
@@ -96,7 +97,39 @@ def test_labels_with_a_clock_of_their_own_come_to_the_times_of_the_emg(tmp_path,
         np.testing.assert_array_equal(part["joint_angles"], found["joint_angles"][start:stop])
 
 
+class Stored:
+    """An array of a file: how many entries have been read of it."""
+
+    def __init__(self, array):
+        self._array, self.shape, self.dtype, self.read = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, place):
+        found = self._array[place]
+        self.read += found.size
+        return found
+
+
+@pytest.mark.parametrize("shape", [(300,), (300, 1), (1, 300)])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8"])
+def test_of_an_array_of_times_is_read_what_is_asked_for(shape, dtype):
+    """Of hours at 2 kHz each open file held 57 MB."""
+    times = (1000 * ROWS["time"]).astype(dtype)
+    time = Stored(times.reshape(shape))
+    found = columns_of("a", {"emg": ROWS["emg"], "time": time}, {})
+    block = np.empty(7, found.dtype)
+    found.read(40, block)
+    assert time.read == 7
+    assert block["time"].dtype == np.float64
+    np.testing.assert_array_equal(block["time"], times[40:47].astype(np.float64))
+
+
 REFUSED = {
+    "times of two axes": (
+        {"time": ROWS["time"].reshape(2, 150)}, "time has shape (2, 150), expected (rows,)"
+    ),
+    "times that are words": (
+        {"time": np.full(300, b"x")}, "time is of type |S1, expected numbers"
+    ),
     "two could be": ({"EMG": ROWS["emg"]}, "EMG and emg could each be the signal; leave one"),
     "no clock": (
         {"joint_angles": ROWS["joint_angles"][:77]},

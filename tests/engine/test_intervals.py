@@ -85,6 +85,18 @@ def test_rows_get_their_ends_and_each_baseline_stands_against_the_model(tmp_path
     assert place["groups"][AGAINST_MODEL]["baselines"]["other"]["mse_high"] == against.high
 
 
+def test_a_metric_that_the_model_lacks_is_compared_with_nothing():
+    other = [states | {"crps": states["mse"]} for states in blocks(1)]
+    drawn = Resampled.of({"model": blocks(0), "other": other})
+    assert drawn.interval("other", "crps", minus="model") is None
+    rows = [row("model", value(0)), dataclasses.replace(row("other", value(1)), metric="crps")]
+    found = drawn.rows(rows)
+    assert [(one.method, one.metric, one.low is None) for one in found] == [
+        ("model", "mse", False),
+        ("other", "crps", False),
+    ]
+
+
 def test_a_baseline_that_wins_is_named_first_and_a_close_race_is_called_one():
     def rows(metric, model, other, low, high):
         return [

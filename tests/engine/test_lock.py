@@ -1,5 +1,6 @@
 """One writer per folder, and no lock that a person must remove."""
 
+import errno
 import json
 import os
 import platform
@@ -62,6 +63,22 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.05)
     (tmp_path / lock.LOCK).write_text(json.dumps({"host": "elsewhere", "process": 7}))
     return tmp_path
+
+
+def test_a_holder_goes_on_touching_its_file_after_a_touch_that_failed(tmp_path, monkeypatch):
+    touched, twice, utime = [], threading.Event(), os.utime
+
+    def fails_once(*args):
+        touched.append(args)
+        if len(touched) == 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        utime(*args)
+        twice.set()
+
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    monkeypatch.setattr(os, "utime", fails_once)
+    with lock.held(tmp_path):
+        assert twice.wait(10)
 
 
 def test_a_silent_holder_on_another_host_is_dead(elsewhere):

@@ -47,7 +47,7 @@ def test_lines_after_the_restored_position_are_dropped(tmp_path, examples, kept)
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
-@pytest.mark.parametrize("damage", ["{", "\xff", "[]", ""])
+@pytest.mark.parametrize("damage", ["{", "\xff", "[]", "", '{"note": "by hand"}'])
 def test_damaged_lines_are_counted_and_left_out_and_the_file_is_kept(tmp_path, damage):
     path = written(tmp_path, LINES)
     whole = path.read_bytes()
