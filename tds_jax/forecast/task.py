@@ -112,11 +112,13 @@ class ForecastTask:
         if not data.generated or data.downsample > 1:
             lat, lon = self.fields.lat, self.fields.lon
             land = lands(self.fields)
+            days = self.split["train"]
+            seen = np.stack([self.fields.aimed(name).seen(days) for name in data.targets])
             described = self.fields.attributes
         else:  # known before the fields are generated
             made = _simulation(self.config)
             (lat, lon), land = synthetic.grid(made), synthetic.land(made)
-            land = np.stack([land] * len(data.targets))
+            seen = land = np.stack([land] * len(data.targets))
             described = synthetic.VARIABLES
         return {
             "height": len(lat),
@@ -128,7 +130,7 @@ class ForecastTask:
                 str(described.get(n, described.get(base_of(n), {})).get("units", ""))
                 for n in data.variables
             ],
-            "seen": packed_each(land),
+            "seen": packed_each(seen),
         }
 
     def grid_of(self, fields: Fields) -> tuple[int, int, str]:
@@ -259,7 +261,7 @@ class ForecastTask:
                 f"give more days, or change data.split_ratio={data.split_ratio} or data.split_gap"
             )
         crop = data.crop if split == "train" else (0, 0)
-        return ForecastWindows(fields, self.spec, starts, crop)
+        return ForecastWindows(fields, self.spec, starts, crop, self.seen)
 
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of a batch: crops in training, if there are any, else whole grids."""
@@ -316,6 +318,14 @@ class ForecastTask:
             )
         if model.normalize == "anomaly":
             said += season_warning(self.fields, self.split["train"])
+        for name, late in zip(
+            self.config.data.targets, lands(self.fields) & ~self.seen, strict=True
+        ):
+            if count := int(late.sum()):
+                said.append(
+                    f"{count} cells have {name} on other days than the train split's alone: they "
+                    "count nowhere and get no forecast"
+                )
         if len(self.targets) > 1 and self.config.eval.every and self.config.eval.metric in ALONE:
             said.append(
                 f"eval.metric={self.config.eval.metric} is of {self.config.data.target} alone, by "
