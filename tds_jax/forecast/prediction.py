@@ -108,12 +108,7 @@ def require_forecasts(task: ForecastTask, fields: Fields, name: str) -> np.ndarr
     """
     for line in (*fields.unusable, *fields.notes):
         print(f"note: {line}", file=sys.stderr)
-    found, wanted = task.grid_of(fields), task.recorded
-    if found != (wanted.height, wanted.width, wanted.grid):
-        raise UserError(
-            f"{name} has {found[0]} x {found[1]} cells, {found[2]}; the model was "
-            f"trained on {wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid"
-        )
+    task.require_grid(fields, name)
     if new := int((lands(fields) & ~task.seen).any(axis=0).sum()):
         print(
             f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr

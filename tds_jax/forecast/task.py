@@ -18,6 +18,7 @@ from tds_jax.data.identity import below
 from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import NoSplitError
+from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.asked import goes_around, require_fit
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
@@ -133,9 +134,15 @@ class ForecastTask:
             "seen": packed_each(seen),
         }
 
-    def grid_of(self, fields: Fields) -> tuple[int, int, str]:
-        """Rows, columns and axes of fields, to compare with those recorded."""
-        return len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
+    def require_grid(self, fields: Fields, name: str) -> None:
+        """UserError, beginning with the name of the fields, unless they are on the run's grid."""
+        found = len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
+        wanted = self.recorded
+        require(
+            found == (wanted.height, wanted.width, wanted.grid),
+            f"{name} has {found[0]} x {found[1]} cells, {found[2]}; the model was trained on "
+            f"{wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid",
+        )
 
     @property
     def seen(self) -> np.ndarray:
@@ -261,7 +268,13 @@ class ForecastTask:
                 f"give more days, or change data.split_ratio={data.split_ratio} or data.split_gap"
             )
         crop = data.crop if split == "train" else (0, 0)
-        return ForecastWindows(fields, self.spec, starts, crop, self.seen)
+        return self.windows(starts, crop)
+
+    def windows(self, starts: np.ndarray, crop: tuple[int, ...] = (0, 0)) -> ForecastWindows:
+        """Windows that begin on the days with these indices; UserError for another grid's."""
+        data = self.config.data
+        self.require_grid(self.fields, f"data.path={data.path or data.source}")
+        return ForecastWindows(self.fields, self.spec, starts, crop, self.seen)
 
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of a batch: crops in training, if there are any, else whole grids."""

@@ -1,14 +1,15 @@
-"""Cells whose target begins after the train split: nothing is usual there, so they do not count."""
+"""Cells whose target begins after the train split, and cells that are none of a run's grid."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tds_jax.errors import UserError
 from tds_jax.forecast.evaluation import windows_elsewhere
 from tds_jax.forecast.prediction import forecasts
 from tds_jax.forecast.task import ForecastTask
-from tests.forecast.small import record, small_task
+from tests.forecast.small import record, small_config, small_task
 
 LATE, SNOW = (3, 3), (2, 4)  # places: without a value, and without snow, on every train day
 
@@ -51,6 +52,24 @@ def test_a_run_forecasts_where_it_was_trained_snow_or_none(task):
     (found,) = forecasts(known, None, run, task.fields, days, 3)
     assert np.isnan(found[..., *place(task, LATE)]).all()
     assert np.isfinite(found[..., *place(task, SNOW)]).all()
+
+
+@pytest.mark.parametrize("change", ["fewer", "upside_down", "elsewhere"])
+def test_a_run_is_judged_on_its_own_grid_alone(tmp_path, change):
+    """Fields of the same size whose rows are others would be answered without a word."""
+    data = record()
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    inputs = small_task(tmp_path / "a.nc", tmp_path).inputs()
+    other = {
+        "fewer": data.isel(lon=slice(1, None)),
+        "upside_down": data.isel(lat=slice(None, None, -1)),
+        "elsewhere": data.assign_coords(lat=data.lat - 10),
+    }[change]
+    other.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    run = ForecastTask(small_config(tmp_path / "b.nc", tmp_path), inputs)
+    with pytest.raises(UserError, match=r"data\.path=.* cells, .*; the model was trained on 5 x 6"):
+        run.source("test")
+    assert len(ForecastTask(small_config(tmp_path / "a.nc", tmp_path), inputs).source("test"))
 
 
 def test_nor_does_it_count_in_another_period(task):
