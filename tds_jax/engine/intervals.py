@@ -92,17 +92,23 @@ def too_narrow(blocks: int) -> float:
 
     What is drawn from n blocks has (n - 1) / n of their variance, and ends of a normal distribution
     where Student's t of n - 1 degrees of freedom has them further out (Hesterberg 2015, "What
-    teachers should know about the bootstrap"): 1.73 of 5 blocks, 1.09 of 20.
+    teachers should know about the bootstrap"): 1.58 of 5 blocks, 1.10 of 20.
     """
     ends = stats.t.ppf((1 + LEVEL) / 2, blocks - 1) / stats.norm.ppf((1 + LEVEL) / 2)
     return float(ends * math.sqrt(blocks / (blocks - 1)))
 
 
-def few(blocks: int) -> list[str]:
-    """A line on intervals of so few blocks, if that matters."""
+def few(blocks: int, of: str = "blocks") -> list[str]:
+    """A line on intervals of so few blocks, if that matters. of: what they are called."""
     if not blocks >= LEAST or (times := too_narrow(blocks)) < WORTH_SAYING:
         return []
-    return [f"{blocks} blocks are few: what is drawn from them should be {times:.2f} times as wide"]
+    return [f"{blocks} {of} are few: what is drawn from them should be {times:.2f} times as wide"]
+
+
+def few_of(drawn: str) -> tuple[str, ...]:
+    """`few` of what a report says its intervals are of: '7 users'."""
+    count, _, of = drawn.partition(" ")
+    return tuple(few(int(count), of))
 
 
 def against(group: str) -> str:

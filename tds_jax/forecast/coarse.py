@@ -40,6 +40,10 @@ class CoarseFields:
         """(H, W) bool: blocks with any land."""
         return self._coarse(self._fields.land.astype(np.float32)) > 0
 
+    def seen(self, days: range) -> np.ndarray:
+        """(H, W) bool: blocks with any cell that is seen."""
+        return self._coarse(self._fields.seen(days).astype(np.float32)) > 0
+
     def aimed(self, target: str) -> Self:
         """The same with another target looked at."""
         other = copy.copy(self)

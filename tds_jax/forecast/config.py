@@ -115,7 +115,8 @@ class ForecastInputs:
     """What a model must know of its fields. grid: its axes in words. land: cells, or 0.
 
     units: of the variables, '' where the files name none; () where a run does not know them. seen:
-    the cells with the target, see `recorded.packed`, a text for each target, or ''. land: with any.
+    cells with the target on train days, see `recorded.packed`, a text for each, or ''. land: cells
+    with any.
     """
 
     height: int

@@ -74,11 +74,18 @@ def normal_crps(error: jax.Array, spread: jax.Array) -> jax.Array:
 
 
 def rank_counts(members: jax.Array, truth: jax.Array, weight: jax.Array) -> jax.Array:
-    """(L, M + 1) Σ weight of cells (B, L, H, W) whose truth lies above so many of the M members."""
-    rank = jnp.sum(members < truth[:, None], axis=1)
+    """(L, M + 1) Σ weight of cells (B, L, H, W) whose truth lies above so many of the M members.
+
+    A truth that equals members, as where all say that there is no rain, has an equal part in each
+    of the ranks that it could be given (Hamill 2001).
+    """
+    low = jnp.sum(members < truth[:, None], axis=1)
+    high = jnp.sum(members <= truth[:, None], axis=1)
+    part = weight / (high - low + 1).astype(weight.dtype)
     ranks = jnp.arange(members.shape[1] + 1)
 
     def of(n: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(rank == n, weight, 0), axis=(0, 2, 3), dtype=jnp.float32)
+        there = (low <= n) & (n <= high)
+        return jnp.sum(jnp.where(there, part, 0), axis=(0, 2, 3), dtype=jnp.float32)
 
     return jnp.moveaxis(jax.lax.map(of, ranks), 0, 1)

@@ -111,7 +111,7 @@ def windows_elsewhere(task: ForecastTask, fitted: Fitted) -> ForecastWindows:
         f"data.path={task.config.data.path} has no {row} in a row whose targets lie "
         f"outside {first} to {last}, which the run has learnt from; give another period",
     )
-    return ForecastWindows(fields, spec, starts[after | before])
+    return task.windows(starts[after | before])
 
 
 def evaluate(

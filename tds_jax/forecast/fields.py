@@ -82,6 +82,7 @@ class DailyFields:
         self.variables, self.target = tuple(variables), target
         self.targets = (target, *more_targets)
         self._lands: dict[str, np.ndarray] = {}
+        self._changing: set[str] = set()  # targets that some days have in cells that others lack
         self._notes: list[str] = []
         first = record.files[0]
         self.lat, self.lon, self.axes = first.lat, first.lon, first.axes[1:]
@@ -166,6 +167,7 @@ class DailyFields:
         found = np.stack([self._known(int(i), int(i) + 1) for i in chosen])
         seen = np.asarray(found.any(axis=0))
         if not (found == found[0]).all():
+            self._changing.add(self.target)
             seen = self._known(0, len(self.days))
         if self._land_mask:
             require_fit(self._land_mask, self._mask, seen, f"{self.target} on {samples} days")
@@ -173,6 +175,12 @@ class DailyFields:
         if not seen.any():
             raise UserError(f"{self.target}: no value on any of {samples} days looked at")
         return seen
+
+    def seen(self, days: range) -> np.ndarray:
+        """(H, W) bool: the land on which the target is on any of days; all of it where the days
+        looked at for it are alike."""
+        land = self.land
+        return land & self._known(days.start, days.stop) if self.target in self._changing else land
 
     @functools.cached_property
     def _mask(self) -> np.ndarray:

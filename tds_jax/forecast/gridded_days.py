@@ -38,6 +38,9 @@ class Fields(Protocol):
     def land(self) -> np.ndarray:
         """(H, W) bool: cells where the target can be known."""
 
+    def seen(self, days: range) -> np.ndarray:
+        """(H, W) bool: the land on which the target is known on any of days (indices)."""
+
     def aimed(self, target: str) -> Self:
         """The same with another target looked at; same days."""
 

@@ -215,9 +215,11 @@ def scores(
     by_area = weight * jnp.broadcast_to(area[None, None, :, None], weight.shape)
     squared = (prediction - target) ** 2
     forecast, truth = prediction - climatology, target - climatology
-    variance = total(by_area * forecast**2) * total(by_area * truth**2)
-    known = variance > 0
-    acc = total(by_area * forecast * truth) * jax.lax.rsqrt(jnp.where(known, variance, 1))
+    spreads = [total(by_area * anomaly**2) for anomaly in (forecast, truth)]
+    known = (spreads[0] > 0) & (spreads[1] > 0)
+    # A root of each: their product leaves f32 for J m-2 of a million cells, and for traces of gas.
+    roots = [jax.lax.rsqrt(jnp.where(known, each, 1)) for each in spreads]
+    acc = total(by_area * forecast * truth) * roots[0] * roots[1]
     return Scores(
         weight=total(weight),
         squared=total(weight * squared),

@@ -108,12 +108,7 @@ def require_forecasts(task: ForecastTask, fields: Fields, name: str) -> np.ndarr
     """
     for line in (*fields.unusable, *fields.notes):
         print(f"note: {line}", file=sys.stderr)
-    found, wanted = task.grid_of(fields), task.recorded
-    if found != (wanted.height, wanted.width, wanted.grid):
-        raise UserError(
-            f"{name} has {found[0]} x {found[1]} cells, {found[2]}; the model was "
-            f"trained on {wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid"
-        )
+    task.require_grid(fields, name)
     if new := int((lands(fields) & ~task.seen).any(axis=0).sum()):
         print(
             f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr
@@ -188,8 +183,10 @@ def forecasts(
         # A short last batch repeats its last example: one compiled shape.
         padded = np.pad(ends, (0, size - len(ends)), mode="edge")
         windows = np.stack([fields.read(i - days + 1, i + 1) for i in padded])
-        strange = [_strange(model, channel, windows) for channel in task.targets]
-        there = lands(fields) & task.seen & ~np.stack(strange, axis=1)
+        there = np.broadcast_to(lands(fields) & task.seen, (size, *task.seen.shape))
+        if not task.recorded.seen:  # a run of before they were recorded
+            strange = [_strange(model, channel, windows) for channel in task.targets]
+            there = there & ~np.stack(strange, axis=1)
         maps = _continued(task, run, windows, fields.days[padded], there, leads)[: len(ends)]
         yield maps if task.ensemble > 1 else maps[:, 0]
 
@@ -231,7 +228,8 @@ def _continued(
 
 
 def _strange(model: nnx.Module, target: int, windows: np.ndarray) -> np.ndarray:
-    """(n, H, W) or (n, 1, 1) bool: cells in which training never saw the target.
+    """(n, H, W) or (n, 1, 1) bool: cells in which training never saw the target, as far as a run
+    tells that did not record them.
 
     Their usual value is 0 all year, as it is where there always was nothing, snow in the tropics:
     those are told by an input that is 0 too.

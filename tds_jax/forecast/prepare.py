@@ -18,6 +18,7 @@ from tds_jax.errors import UserError
 from tds_jax.fields import option, require
 from tds_jax.forecast.fields import ACCUMULATED, open_fields
 from tds_jax.forecast.gridded_days import Fields
+from tds_jax.forecast.hours import hour_of
 from tds_jax.forecast.steps import DAY_HOURS, Step
 from tds_jax.forecast.steps import HELP as STEP_HELP
 from tds_jax.forecast.totals import TOTAL
@@ -54,6 +55,12 @@ class Prepare:
         months have come it adds those. Memory: some BLOCK_BYTES, whatever the record.
         """
         require(self.variables != (), "--variables is empty; name one or more, such as swvl1,tp")
+        hours = [name for name in self.variables if hour_of(name) is not None]
+        require(
+            not hours,
+            f"--variables: {', '.join(hours)} of a day are no fields of their own; prepare steps "
+            "that have them (--step_hours=6), and name them in data.variables",
+        )
         if self.compression not in ("none", "gzip"):
             raise UserError(f"--compression={self.compression!r} must be 'none' or 'gzip'")
         store = target.suffix == STORE

@@ -18,6 +18,7 @@ from tds_jax.data.identity import below
 from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import NoSplitError
+from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.asked import goes_around, require_fit
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
@@ -112,11 +113,13 @@ class ForecastTask:
         if not data.generated or data.downsample > 1:
             lat, lon = self.fields.lat, self.fields.lon
             land = lands(self.fields)
+            days = self.split["train"]
+            seen = np.stack([self.fields.aimed(name).seen(days) for name in data.targets])
             described = self.fields.attributes
         else:  # known before the fields are generated
             made = _simulation(self.config)
             (lat, lon), land = synthetic.grid(made), synthetic.land(made)
-            land = np.stack([land] * len(data.targets))
+            seen = land = np.stack([land] * len(data.targets))
             described = synthetic.VARIABLES
         return {
             "height": len(lat),
@@ -128,12 +131,18 @@ class ForecastTask:
                 str(described.get(n, described.get(base_of(n), {})).get("units", ""))
                 for n in data.variables
             ],
-            "seen": packed_each(land),
+            "seen": packed_each(seen),
         }
 
-    def grid_of(self, fields: Fields) -> tuple[int, int, str]:
-        """Rows, columns and axes of fields, to compare with those recorded."""
-        return len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
+    def require_grid(self, fields: Fields, name: str) -> None:
+        """UserError, beginning with the name of the fields, unless they are on the run's grid."""
+        found = len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
+        wanted = self.recorded
+        require(
+            found == (wanted.height, wanted.width, wanted.grid),
+            f"{name} has {found[0]} x {found[1]} cells, {found[2]}; the model was trained on "
+            f"{wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid",
+        )
 
     @property
     def seen(self) -> np.ndarray:
@@ -259,7 +268,13 @@ class ForecastTask:
                 f"give more days, or change data.split_ratio={data.split_ratio} or data.split_gap"
             )
         crop = data.crop if split == "train" else (0, 0)
-        return ForecastWindows(fields, self.spec, starts, crop)
+        return self.windows(starts, crop)
+
+    def windows(self, starts: np.ndarray, crop: tuple[int, ...] = (0, 0)) -> ForecastWindows:
+        """Windows that begin on the days with these indices; UserError for another grid's."""
+        data = self.config.data
+        self.require_grid(self.fields, f"data.path={data.path or data.source}")
+        return ForecastWindows(self.fields, self.spec, starts, crop, self.seen)
 
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of a batch: crops in training, if there are any, else whole grids."""
@@ -316,6 +331,14 @@ class ForecastTask:
             )
         if model.normalize == "anomaly":
             said += season_warning(self.fields, self.split["train"])
+        for name, late in zip(
+            self.config.data.targets, lands(self.fields) & ~self.seen, strict=True
+        ):
+            if count := int(late.sum()):
+                said.append(
+                    f"{count} cells have {name} on other days than the train split's alone: they "
+                    "count nowhere and get no forecast"
+                )
         if len(self.targets) > 1 and self.config.eval.every and self.config.eval.metric in ALONE:
             said.append(
                 f"eval.metric={self.config.eval.metric} is of {self.config.data.target} alone, by "

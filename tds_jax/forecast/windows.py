@@ -74,12 +74,20 @@ class ForecastWindows:
     `phase` (T + L,) or (T + L, 2) f32: `days.phases`. `start` () int32: index of the first day.
     `origin` (2,) int32: row and column of the crop.
 
+    seen: (K, H, W) bool, where else than on its land a target does not count: where training saw
+    it, for nothing is usual where it did not. None for everywhere.
+
     crop: (h, w) cut out at a random place where an rng is given; (0, 0) = the whole grid, which is
     also what examples without an rng are. A crop without any land is drawn again, up to 20 times.
     """
 
     def __init__(
-        self, fields: Fields, spec: WindowSpec, starts: np.ndarray, crop: tuple[int, ...] = (0, 0)
+        self,
+        fields: Fields,
+        spec: WindowSpec,
+        starts: np.ndarray,
+        crop: tuple[int, ...] = (0, 0),
+        seen: np.ndarray | None = None,
     ) -> None:
         for size, axis in zip(crop, (fields.lat, fields.lon), strict=True):
             if size < 0 or size > len(axis) or bool(crop[0]) != bool(crop[1]):
@@ -89,7 +97,8 @@ class ForecastWindows:
                 )
         self.fields, self.spec, self.starts = fields, spec, starts
         self.crop = crop
-        self._lands = lands(fields)  # looked up once, before workers get a copy
+        land = lands(fields)  # looked up once, before workers get a copy
+        self._lands = land if seen is None else land & seen
 
     def __repr__(self) -> str:
         return f"ForecastWindows({self.spec.inputs} + {self.spec.leads} days)"

@@ -134,6 +134,7 @@ def evaluate(
     notes = (
         _notes(task, fitted)
         + blocks.note(drawn, source.table)
+        + intervals.few_of(drawn)
         + _still(found[MODEL], task.joint_names)
         + _scales(task, model, source.table)
     )

@@ -47,7 +47,7 @@ def opened(target: str, names: Sequence[str], rate_hz: float, made: Made) -> Ite
     made: of which model they are; lines and datagrams have no place for it.
     """
     if target == PIPE:
-        yield CsvLines(sys.stdout, len(names))
+        yield CsvLines(sys.stdout, names)
     elif target.startswith(UDP):
         with _datagrams(target) as datagrams:
             yield datagrams
@@ -59,15 +59,15 @@ def opened(target: str, names: Sequence[str], rate_hz: float, made: Made) -> Ite
             raise UserError(f"--output={target}: its folder does not exist; create or name another")
         with naming(Path(target)), open(target, "w") as file:
             lines = Path(target).suffix in JSON_LINES
-            yield JsonLines(file) if lines else CsvLines(file, len(names))
+            yield JsonLines(file) if lines else CsvLines(file, names)
 
 
 class CsvLines:
-    """A line of names, then a line per pose: seconds, radians."""
+    """A line of names, 'time' and the joints', then a line per pose: seconds, radians."""
 
-    def __init__(self, file: TextIO, joints: int) -> None:
+    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
         self._file = file
-        print("time", *(f"joint_{n}" for n in range(joints)), sep=",", file=file)
+        print("time", *names, sep=",", file=file)
 
     def write(self, at: float, stamp: float | None, pose: np.ndarray) -> None:
         """See `Output`."""

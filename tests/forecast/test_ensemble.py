@@ -166,6 +166,17 @@ def test_ranks_and_spread_count_what_they_say():
     assert state.values()["spread_skill"] == pytest.approx(wanted, rel=1e-5)
 
 
+def test_a_truth_that_equals_members_leaves_ranks_of_a_good_ensemble_even():
+    """Rain, of which there mostly is none: counted as lowest it would say that all are too wet."""
+    rng = np.random.default_rng(0)
+    drawn = np.maximum(rng.normal(-0.5, 1, size=(400, 4, 1, 6, 6)), 0).astype("f4")
+    members, truth = jnp.asarray(drawn[:, :3]), jnp.asarray(drawn[:, 3])
+    ranks = np.asarray(ensemble.rank_counts(members, truth, jnp.ones(truth.shape)))[0]
+    assert ranks.sum() == pytest.approx(truth.size, rel=1e-5)
+    # 14,400 cells in four ranks: 3,600 each, +- 60 by chance, less where they are shared.
+    np.testing.assert_allclose(ranks, truth.size / 4, atol=4 * 60)
+
+
 DROPPING = {"model__dropout": 0.3, "eval__dropout": True, "eval__members": 3}
 
 

@@ -105,6 +105,17 @@ def test_anomaly_correlation_is_spatial_and_averaged_over_days(data):
     np.testing.assert_allclose(value, each[1:].mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-11, 1.0, 1e11])
+def test_anomaly_correlation_is_the_same_in_any_unit(data, unit):
+    """Also where the product of two sums of squares leaves f32."""
+    prediction, truth, climatology, weight = data
+    anomalies = [np.float32(unit) * (one - climatology) for one in (prediction, truth)]
+    none = np.zeros_like(climatology)
+    expected = metrics.values(found(*data), AREA)["acc"]
+    value = metrics.values(found(*anomalies, none, weight), AREA)["acc"]
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
 def test_skill_is_one_when_perfect_and_zero_against_itself():
     reference = {"rmse": 2.0, "rmse_area": 1.0}
     assert metrics.skill({"rmse": 0.0}, reference) == 1

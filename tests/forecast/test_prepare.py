@@ -171,6 +171,8 @@ def test_a_folder_of_something_else_is_refused(source, tmp_path):
             JOB.run(source, wrong, quiet)
     with pytest.raises(UserError, match="--variables is empty; name one"):
         Prepare(()).run(source, target, quiet)
+    with pytest.raises(UserError, match=r"--variables: sm@18 of a day .*--step_hours=6"):
+        Prepare(("sm", "sm@18")).run(source, target, quiet)
     with pytest.raises(UserError, match="--compression='zip' must be"):
         Prepare(("sm",), compression="zip").run(source, target, quiet)
 

@@ -47,6 +47,7 @@ INTERVALS = (
     "intervals are over {}, for fewer than 5 users are named ({} in the split): "
     "they say nothing of other users"
 )
+FEW = "5 {} are few: what is drawn from them should be 1.58 times as wide"
 
 
 def brute_force(model, rows):
@@ -311,7 +312,8 @@ def test_a_hand_of_ones_own_is_measured_with_and_a_wrong_one_is_known_early(hand
     large = small_task(task.table.root, tmp_path, eval__hand_model=str(file))
     again = evaluation.evaluate(large, large.init(nnx.Rngs(0)), "test", None)
     assert again.value("landmark_mm") == pytest.approx(2 * report.value("landmark_mm"), rel=1e-5)
-    assert again.notes == (f"landmarks are of {file}", INTERVALS.format("5 sessions", 3))
+    said = INTERVALS.format("5 sessions", 3), FEW.format("sessions")
+    assert again.notes == (f"landmarks are of {file}", *said)
     wrong = small_task(task.table.root, tmp_path, eval__hand_model="nowhere.json")
     with pytest.raises(UserError, match=r"eval\.hand_model=nowhere\.json cannot be read"):
         wrong.warnings()
@@ -375,6 +377,7 @@ def test_recordings_without_a_train_split_get_kept_baselines_or_none(tmp_path):
     assert report.notes[1:] == (
         "no train split here: no constants and nothing linear",
         INTERVALS.format("5 windows", 0),
+        FEW.format("windows"),
     )
     assert not (empty / "baselines.npz").exists()
     constant = evaluation.fitted_baselines(task, kept).mean

@@ -114,6 +114,14 @@ def piped(monkeypatch, task, model, target, pieces, initial_pose=()):
         return list(csv.DictReader(file))
 
 
+def test_lines_are_headed_by_what_the_joints_are_called(tmp_path):
+    """As files of predictions are: by data.joint_names, or emg2pose's names."""
+    with leaving.opened(str(tmp_path / "o.csv"), ("thumb", "wrist"), 25.0, MADE) as out:
+        out.write(0.04, None, np.array([1.0, -0.5]))
+    text = (tmp_path / "o.csv").read_text()
+    assert text == "time,thumb,wrist\n0.040000,1.000000,-0.500000\n"
+
+
 @pytest.mark.parametrize("initial", ["zeros", "given"])
 def test_a_pipe_gives_a_line_per_pose_wherever_its_bytes_are_cut(
     base, tmp_path, monkeypatch, initial

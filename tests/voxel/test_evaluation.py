@@ -50,6 +50,16 @@ def test_without_a_validation_split_thresholds_are_fixed_and_it_is_said(task, tm
     assert not any(tmp_path.glob("*.json"))
 
 
+def test_few_scenes_are_said_to_be_few(tmp_path):
+    """As the other tasks say it: of so few, what is drawn varies less than it should."""
+    many = {"data__synthetic_scenes": 8, "data__synthetic_frames": 1}
+    task = small_task(tmp_path, data__split_ratio=(0.2, 0.1, 0.7), **many)
+    task.method = Blurred()
+    report = evaluation.evaluate(task, nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "test", None)
+    assert report.drawn == "6 scenes"
+    assert report.notes[0].startswith("6 scenes are few: what is drawn from them should be 1.44")
+
+
 class Brighter(Blurred):
     """Answers more of a split that it knows."""
 

@@ -183,7 +183,8 @@ class LatentDenoiser(Module):
         """Raw radar -> scaled latent of the one answer to it, (B, d, h, w, C); 0 if not anchored.
 
         What is denoised is the difference from it, so that a network that has learned nothing yet
-        repeats the answer.
+        repeats the answer; of folded cells all but values of cells that are not sure, which come
+        back as far from the mean as the cell is likely.
         """
         if self.direct is None or not self.anchored:
             return jnp.zeros(())
