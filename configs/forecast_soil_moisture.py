@@ -126,6 +126,9 @@ def get_config() -> ConfigDict:
     # so that nothing is shared. 0: targets are never shared, inputs may reach back.
     config.data.split_gap = -1
     config.data.cache_dir = ""  # generated data; '' = the user's cache folder
+    # Days of a record that all fit in so many bytes (4 for a cell of each variable and day) are
+    # read once and kept, in each reading process; 0 = none. Else a window costs milliseconds.
+    config.data.keep_bytes = 64 * 2**20
     config.data.workers = 0  # reading processes; 0 = threads of this one
     config.data.threads = 2  # that read, where there are no workers
     config.data.prefetch = 4  # batches read ahead

@@ -19,7 +19,7 @@ from tds_jax.data.hdf5_write import write_session
 from tds_jax.data.scan import scan_file
 from tds_jax.data.session_files import SessionFiles
 from tds_jax.engine import workdir
-from tds_jax.forecast.fields import open_fields
+from tds_jax.forecast.opened import open_fields
 from tds_jax.interchange import checkpoint
 from tds_jax.pose.metadata import read_metadata
 from tds_jax.pose.table import GROUP, layout

@@ -21,9 +21,10 @@ from tds_jax.data.selection import HELP, Selection, parse
 from tds_jax.errors import UserError, some
 from tds_jax.fields import option
 from tds_jax.forecast.days import gap_lines, runs
-from tds_jax.forecast.fields import ACCUMULATED, DailyFields
+from tds_jax.forecast.fields import DailyFields
 from tds_jax.forecast.steps import DAY_HOURS, Step, require_step
 from tds_jax.forecast.steps import HELP as STEP_HELP
+from tds_jax.forecast.totals import HELP as TOTALS_HELP
 from tds_jax.progress import Progress
 from tds_jax.tasks import Checked
 
@@ -39,7 +40,7 @@ class Check:
     variables: tuple[str, ...] = option(
         (), "Names in the files, the target first; () = all there are."
     )
-    accumulated: tuple[str, ...] = option((), ACCUMULATED)
+    accumulated: tuple[str, ...] = option((), TOTALS_HELP)
     select: tuple[str, ...] = option((), HELP)
     land_mask: str = option("", "FILE:VARIABLE, above 0.5 on land; '' = where the target is.")
     step_hours: int = option(DAY_HOURS, STEP_HELP, least=1)

@@ -19,6 +19,7 @@ from tds_jax.fields import (
 )
 from tds_jax.forecast.hours import require_no_hours
 from tds_jax.forecast.steps import Step, require_step
+from tds_jax.sizes import MIB
 
 PUBLISHED = ("convlstm", "cnn3d_lstm", "cnn3d_lstm_lite", "cnn3d_lstm_micro")
 MAPS = ("unet", "simvp")  # of maps alone: no LSTM, nothing published
@@ -147,6 +148,7 @@ class ForecastDataConfig(SourceConfig):
     split_ratio: tuple[float, ...]
     split_gap: int = field(metadata=at_least(WHOLE_WINDOW))
     cache_dir: str = field(metadata=FREE)
+    keep_bytes: int = field(metadata=FREE | at_least(0))
     synthetic_months: int
     synthetic_missing_month: str
     synthetic_grid: tuple[int, ...]
@@ -157,6 +159,11 @@ class ForecastDataConfig(SourceConfig):
     def step(self) -> Step:
         """What is forecast one after the other: days, or finer."""
         return Step(self.step_hours)
+
+    @property
+    def cache_bytes(self) -> int:
+        """The most that days kept in memory take in one reading process."""
+        return self.keep_bytes
 
     @property
     def inputs(self) -> int:
@@ -280,7 +287,13 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "noise": 0,
             "floor": (),
         },
-        "data": {"select": (), "source": "", "step_hours": 24, "more_targets": ()},
+        "data": {
+            "select": (),
+            "source": "",
+            "step_hours": 24,
+            "more_targets": (),
+            "keep_bytes": 64 * MIB,
+        },
         "loss": {"own": "", "crps_weight": 0.0, "members": 2, "target_weights": ()},
         "eval": {"members": 2, "dropout": False},
     }

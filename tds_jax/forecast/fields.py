@@ -4,21 +4,16 @@ import copy
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import xarray as xr
 
-from tds_jax.data.grid_record import WHOLE, GridRecord, Region, open_record
+from tds_jax.data.grid_record import WHOLE, GridRecord, Region
 from tds_jax.data.gridded import read_static
 from tds_jax.data.identity import below, fingerprint
-from tds_jax.data.selection import parse
 from tds_jax.data.units import conversion
 from tds_jax.errors import UserError
-from tds_jax.forecast.coarse import CoarseFields
 from tds_jax.forecast.days import DayTable
-from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.hours import (
     base_of,
     hour_of,
@@ -26,8 +21,9 @@ from tds_jax.forecast.hours import (
     require_no_hours,
     require_value,
 )
+from tds_jax.forecast.kept import KeptDays, Read
 from tds_jax.forecast.land import land_of, require_fit
-from tds_jax.forecast.steps import DAILY, Step, require_step, require_steps
+from tds_jax.forecast.steps import DAILY, Step, require_steps
 from tds_jax.forecast.totals import (
     KINDS,
     OF_STEP,
@@ -38,14 +34,8 @@ from tds_jax.forecast.totals import (
     left_out,
     settle,
 )
-from tds_jax.progress import Progress, silent
 
 BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
-# What the flag of doors says of `DailyFields.accumulated`.
-ACCUMULATED = (
-    "Totals, as tp or tp=running, step, begin, midnight, day, unless their attributes say so; see "
-    "the forecast README."
-)
 LAND_SAMPLES = 32  # days looked at to find the cells that ever hold the target
 
 
@@ -64,7 +54,8 @@ class DailyFields:
     land_mask: 'FILE:VARIABLE', above one half on land, elsewhere all targets are missing whatever
     the files say; or ''. Land is where the target is finite on one of LAND_SAMPLES days spread over
     the record, or on any where these differ. units: by variable, what it is converted to where its
-    own unit is known and another. more_targets: to be looked at by `aimed`.
+    own unit is known and another. more_targets: to be looked at by `aimed`. keep_bytes: days that
+    all fit in them are read once, see `kept.KeptDays`.
     """
 
     def __init__(
@@ -77,6 +68,7 @@ class DailyFields:
         units: Mapping[str, str] | None = None,
         step: Step = DAILY,
         more_targets: Sequence[str] = (),
+        keep_bytes: int = 0,
     ) -> None:
         self._record, self._land_mask, self._step = record, land_mask, step
         self.variables, self.target = tuple(variables), target
@@ -115,6 +107,9 @@ class DailyFields:
                     f"{name}: there is no day for which both it and {target} are whole; its files "
                     f"have {tables[name].days[0]} to {tables[name].days[-1]}"
                 )
+        shape = len(self.days), len(self.lat), len(self.lon)
+        fits = KeptDays.size(shape, self.variables) <= keep_bytes
+        self._values: Read = KeptDays(self._stored, shape, self.variables) if fits else self._stored
 
     def _conversions(self, units: Mapping[str, str]) -> dict[str, tuple[float, float]]:
         """(scale, offset) of the variables in other units than wanted, whose attributes change."""
@@ -206,8 +201,8 @@ class DailyFields:
                 days[:, ~self._mask[region], names.index(name)] = np.nan
         return days
 
-    def _values(self, start: int, stop: int, names: Sequence[str], region: Region) -> np.ndarray:
-        """`read` without the mask."""
+    def _stored(self, start: int, stop: int, names: Sequence[str], region: Region) -> np.ndarray:
+        """`read` without the mask, from the files."""
         shape = len(self.lat[region[0]]), len(self.lon[region[1]])
         days = np.full((stop - start, *shape, len(names)), np.nan, np.float32)
         most = max(1, BLOCK_BYTES // (4 * shape[0] * shape[1]))
@@ -312,50 +307,3 @@ class DailyFields:
             paths = self._record.paths(base_of(name), steps)
             digest.update(fingerprint(below(paths)).encode())
         return digest.hexdigest()
-
-
-def open_fields(
-    path: str | Path | xr.Dataset,
-    variables: Sequence[str],
-    target: str,
-    *,
-    accumulated: Sequence[str],
-    land_mask: str,
-    downsample: int,
-    select: Sequence[str] = (),
-    step_hours: int = DAILY.hours,
-    units: Mapping[str, str] | None = None,
-    west: float | None = None,
-    progress: Progress = silent,
-    more_targets: Sequence[str] = (),
-) -> Fields:
-    """Fields of a file, a folder or glob of files, a Zarr store, or of a dataset in memory.
-
-    Of files, nothing is read yet.
-
-    variables: names in the order of the channels, or 'NAME@18' for an hour; target: one of them.
-    accumulated: see `DailyFields`. land_mask: 'FILE:VARIABLE' with the share of land on the same
-    grid, or ''. downsample: cells per side of the blocks that are averaged; 1 = as stored. select:
-    of further dimensions, as 'number=0'. step_hours: of the fields, see `forecast.steps`. units:
-    what variables are converted to; UserError where that cannot be. west: where longitudes of the
-    fields shall begin, if they can. more_targets: others that are forecast beside the target.
-    """
-    for setting, name in (("target", target), *(("more_targets", n) for n in more_targets)):
-        words = f"data.{setting}={name!r}"
-        if name not in variables:
-            raise UserError(f"{words} must be one of data.variables={tuple(variables)}")
-        if hour_of(name) is not None:
-            raise UserError(f"{words} is an hour of a day; forecast {base_of(name)!r}")
-    require_step(step_hours)
-    stored = tuple(dict.fromkeys(base_of(name) for name in variables))
-    record = open_record(path, stored, progress, parse(select), west)
-    step = Step(step_hours)
-    fields = DailyFields(
-        record, variables, target, accumulated, land_mask, units, step, more_targets
-    )
-    if downsample < 1 or downsample > min(record.shape):
-        raise UserError(
-            f"data.downsample={downsample} does not fit the grid of {record.shape[0]} x "
-            f"{record.shape[1]} cells; use 1 or a few"
-        )
-    return CoarseFields(fields, downsample) if downsample > 1 else fields

@@ -16,11 +16,12 @@ from tds_jax.data.selection import HELP
 from tds_jax.data.whole_file import sweep, whole_file
 from tds_jax.errors import UserError
 from tds_jax.fields import option, require
-from tds_jax.forecast.fields import ACCUMULATED, open_fields
 from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.hours import hour_of
+from tds_jax.forecast.opened import open_fields
 from tds_jax.forecast.steps import DAY_HOURS, Step
 from tds_jax.forecast.steps import HELP as STEP_HELP
+from tds_jax.forecast.totals import HELP as TOTALS_HELP
 from tds_jax.forecast.totals import TOTAL
 from tds_jax.progress import Progress
 
@@ -41,7 +42,7 @@ class Prepare:
         dataclasses.MISSING, "Names in the files, such as swvl1,ro,e,tp."
     )
     target: str = option("", "The one to forecast, whose days count; '' = the first.")
-    accumulated: tuple[str, ...] = option((), ACCUMULATED)
+    accumulated: tuple[str, ...] = option((), TOTALS_HELP)
     land_mask: str = option("", "FILE:VARIABLE, above 0.5 on land; '' = where the target is.")
     downsample: int = option(1, "Cells per side of the blocks that are averaged.")
     compression: str = option("none", "'gzip' (smaller, slower to read) or 'none'.")

@@ -22,13 +22,13 @@ from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
 from tds_jax.forecast.asked import goes_around, require_fit
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
-from tds_jax.forecast.fields import open_fields
 from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.hours import base_of
 from tds_jax.forecast.measured import measured, season_warning
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
 from tds_jax.forecast.objective import ALL_TARGETS, objective
+from tds_jax.forecast.opened import open_fields
 from tds_jax.forecast.own_fields import own_fields
 from tds_jax.forecast.recorded import grid_words, packed_each, unpacked_each, west_of
 from tds_jax.forecast.windows import (
@@ -101,6 +101,7 @@ class ForecastTask:
                 west=west_of(run["grid"]) if "grid" in run and data.downsample == 1 else None,
                 progress=progress,
                 more_targets=data.more_targets,
+                keep_bytes=data.keep_bytes,
             )
 
     @functools.cached_property

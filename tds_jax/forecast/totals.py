@@ -19,6 +19,11 @@ KINDS = {
     "midnight": "totals of a day, stamped at the midnight that ends it",
     "day": "no totals of ours to make: a day is the mean of its steps, or its one value",
 }
+# What the flag of doors says.
+HELP = (
+    "Totals, as tp or tp=running, step, begin, midnight, day, unless their attributes say so; see "
+    "the forecast README."
+)
 SUMMED = ("step", "begin")  # kinds whose steps are added
 BY_STAMP = ("day", "begin")  # kinds whose steps count for the day of their stamp
 TOTAL = "total_of"  # attribute of a total in prepared files, and what it says there

@@ -13,7 +13,7 @@ from tds_jax.forecast.climatology import (
     season_gap,
 )
 from tds_jax.forecast.days import year_fraction
-from tds_jax.forecast.fields import open_fields
+from tds_jax.forecast.opened import open_fields
 from tds_jax.forecast.windows import WindowSpec, split_days, window_starts
 from tests.forecast.files import ArrayFields, dates
 

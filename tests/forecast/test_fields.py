@@ -10,7 +10,7 @@ from tds_jax.errors import UserError
 from tds_jax.forecast import fields as module
 from tds_jax.forecast.coarse import CoarseFields, coarsen
 from tds_jax.forecast.days import DAY, runs, year_fraction
-from tds_jax.forecast.fields import open_fields
+from tds_jax.forecast.opened import open_fields
 from tests.forecast.files import LAT, LON, ArrayFields, dataset, dates, hours, write
 
 

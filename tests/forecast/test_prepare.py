@@ -13,7 +13,8 @@ import xarray as xr
 from tds_jax.data.whole_file import temporary_of
 from tds_jax.errors import UserError
 from tds_jax.forecast import prepare as module
-from tds_jax.forecast.fields import DailyFields, open_fields
+from tds_jax.forecast.fields import DailyFields
+from tds_jax.forecast.opened import open_fields
 from tds_jax.forecast.prepare import Prepare
 from tests.forecast.files import dataset, hours, write
 

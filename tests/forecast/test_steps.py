@@ -18,7 +18,7 @@ from tds_jax.forecast.climatology import basis, fit_climatology, fit_damping
 from tds_jax.forecast.cycles import cycles
 from tds_jax.forecast.day_of_year import at_phase, fit_day_of_year
 from tds_jax.forecast.days import gap_lines, phases
-from tds_jax.forecast.fields import open_fields
+from tds_jax.forecast.opened import open_fields
 from tds_jax.forecast.prepare import Prepare
 from tds_jax.forecast.steps import STEP_HOURS, Step
 from tds_jax.forecast.windows import WindowSpec, window_starts

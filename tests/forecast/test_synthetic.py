@@ -12,7 +12,7 @@ from tds_jax.data.generated import cached, synthesize
 from tds_jax.errors import UserError
 from tds_jax.forecast import baselines, weather
 from tds_jax.forecast.days import runs, year_fraction
-from tds_jax.forecast.fields import open_fields
+from tds_jax.forecast.opened import open_fields
 from tds_jax.forecast.synthetic import (
     ACCUMULATED,
     DEPTH,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tds_jax.errors import UserError
 from tds_jax.forecast.days import DayTable
-from tds_jax.forecast.fields import open_fields
+from tds_jax.forecast.opened import open_fields
 from tests.forecast.files import LAT, LON, dataset, dates, hours, write
 
 DAYS = 12

@@ -1,0 +1,67 @@
+"""How long does a window of days take to read, with days kept in memory and without?
+
+    python -m experiments.loader_days [--data=air_temperature.nc] [--rounds 5]
+
+CPU ms a window of each forecast config, shuffled, one thread, files in the system's cache; sides by
+turns in one process. `first`: the first 16 windows, when nothing is kept; `again`: once all are.
+--data: for the configs of air temperature, which are left out without it; the others read what
+they generate.
+"""
+
+import argparse
+import statistics
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.measuring import load
+from tds_jax import tasks
+from tds_jax.data.pipeline import Loader
+
+CONFIGS = ("forecast_soil_moisture", "forecast_soil_weather")
+OF_AIR = ("forecast_air_temperature", "forecast_air_ensemble")
+WINDOWS = 16
+
+
+def rounds_of(name, data, keep_bytes):
+    """Endless CPU ms a window, of `WINDOWS` at a time; the first when no day was read."""
+    changes = {"data__path": data} if name in OF_AIR else {}
+    config = load(name, data__keep_bytes=keep_bytes, **changes)
+    source = tasks.get(config).source("train")
+    made = Loader(source, micro_batch=1, seed=0, train=True, workers=0, threads=0, prefetch=1)
+    batches = made.train_batches(0)
+    while True:
+        started = time.process_time()
+        for _ in range(WINDOWS):
+            next(batches)
+        yield (time.process_time() - started) * 1e3 / WINDOWS
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    table = Table(title="CPU ms a window of days, least (median)")
+    for column in ("config", "days", "first", "again"):
+        table.add_column(column, justify="right")
+    for name in (*CONFIGS, *(OF_AIR if options.data else ())):
+        keep = load(name).data.keep_bytes
+        sides = {"kept": rounds_of(name, options.data, keep)}
+        sides["from the files"] = rounds_of(name, options.data, 0)
+        first = {side: next(times) for side, times in sides.items()}
+        for _ in range(2000 // WINDOWS):  # enough to have met every day
+            next(sides["kept"])
+        found = {side: [] for side in sides}
+        for _ in range(options.rounds):
+            for side, times in sides.items():
+                found[side].append(next(times))
+        for side, times in found.items():
+            again = f"{min(times):.2f} ({statistics.median(times):.2f})"
+            table.add_row(name, side, f"{first[side]:.2f}", again)
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
