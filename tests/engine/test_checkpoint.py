@@ -14,6 +14,8 @@ from tds_jax.engine.checkpoint import Checkpoints, DamagedError
 from tds_jax.errors import UserError
 from tests.engine import toy
 
+pytestmark = pytest.mark.optimised  # bit for bit between programs for arrays here and there
+
 
 def positions(folder):
     """Names of the whole checkpoints on disk."""

@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.doors import ROOT, environment
+
 SILENCE = 6.0  # s; of the product 30
 
 
@@ -42,12 +43,13 @@ def peers(folder, count, devices=1, **options):
     """Started processes of one run in a folder, each with so many devices; see `main`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    env = environment()
+    env["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     asked = {"folder": str(folder), "address": address, "count": count, **options}
     return [
         subprocess.Popen(
             [sys.executable, "-m", "tests.engine.together", json.dumps(asked | {"index": index})],
-            cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags}, text=True,
+            cwd=ROOT, env=env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for index in range(count)

@@ -13,7 +13,7 @@ from flax import nnx
 from configs import emg_hands
 from tds_jax import config as configuration
 from tds_jax import tasks
-from tds_jax.engine import processes
+from tds_jax.engine import intervals, processes
 from tds_jax.errors import UserError
 from tds_jax.pose import baselines, evaluation
 from tds_jax.pose.kinematics import default_hand, distances
@@ -265,7 +265,7 @@ def test_the_verdict_and_the_intervals_are_of_sessions_of_seen_users(hands):
                 found[name].setdefault(int(example["session"]), []).extend(errors)
     count = len(found["zero"])
     assert report.drawn == f"{count} sessions"
-    chosen = np.random.default_rng(0).integers(count, size=(1000, count))
+    chosen = np.random.default_rng(0).integers(count, size=(intervals.DRAWS, count))
     for name, each in found.items():
         sums, sizes = (np.array([f(one) for one in each.values()]) for f in (np.sum, len))
         means = sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)
