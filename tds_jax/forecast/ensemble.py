@@ -22,20 +22,23 @@ def smooth_noise(
     place = np.arange(-2 * REACH, 2 * REACH + 1)
     weights = np.exp(-0.5 * (place / REACH) ** 2)
     weights = (weights / np.sqrt(np.square(weights).sum())).astype(np.float32)
-    bands = [_band(weights, size) for size in cells]
-
-    shape = (*(band.shape[1] for band in bands), count)
+    shape = (*(size + len(weights) - 1 for size in cells), count)
 
     def one(key: jax.Array) -> jax.Array:
         white = jax.random.normal(key_of(key, FIRST_DRAW + member), shape)
-        return jnp.einsum("hi,wj,ijc->hwc", *bands, white, precision="highest")
+        return _moving_sum(_moving_sum(white, weights, 0), weights, 1)
 
     return jax.vmap(one)(keys)
 
 
-def _band(weights: np.ndarray, size: int) -> np.ndarray:
-    """(size, size + len(weights) - 1): a moving weighted sum."""
-    return np.stack([np.pad(weights, (i, size - 1 - i)) for i in range(size)])
+def _moving_sum(x: jax.Array, weights: np.ndarray, axis: int) -> jax.Array:
+    """Weighted sums of as many neighbours as there are weights; shorter by one less than these.
+
+    Term by term: as a product with a band of weights a card's compiler may not find a way for it.
+    """
+    size = x.shape[axis] - len(weights) + 1
+    terms = (jax.lax.slice_in_dim(x, k, k + size, axis=axis) for k in range(len(weights)))
+    return sum((w * term for w, term in zip(weights, terms, strict=True)), jnp.zeros(()))
 
 
 def member_keys(keys: jax.Array, member: jax.typing.ArrayLike) -> jax.Array:
