@@ -1,6 +1,7 @@
 """Files that are whole or not there, however many write them and whatever stops a writer."""
 
 import contextlib
+import csv
 import errno
 import functools
 import itertools
@@ -9,6 +10,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tds_jax.data.drive import number_of
 
@@ -41,6 +43,17 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_table(path: str | Path) -> Iterator[Any]:
+    """As `whole_file`, of a `csv.writer`. Names of files need not be UTF-8: what is none in a text
+    is escaped."""
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        yield csv.writer(file)
 
 
 @contextlib.contextmanager

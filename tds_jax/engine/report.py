@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tds_jax.data import json_file
-from tds_jax.data.whole_file import whole_file
+from tds_jax.data.whole_file import whole_table
 from tds_jax.engine.tables import Grid, Tables
 from tds_jax.progress import table_console
 
@@ -102,7 +102,9 @@ class Report:
         first: whoever is killed in between has told of none that is not there.
         """
         for split in {row.split for row in self.rows}:
-            _write_table(_table(workdir, split), [r for r in self.rows if r.split == split])
+            with whole_table(_table(workdir, split)) as table:
+                table.writerow(COLUMNS)
+                table.writerows(CELLS(row) for row in self.rows if row.split == split)
         path = workdir / "report.json"
         stored = json_file.read(path, "delete it") if path.exists() else {"splits": {}}
         new = self.to_dict()["splits"]
@@ -180,17 +182,6 @@ def _number(value: float) -> float | None:
 
 def _table(workdir: Path, split: str) -> Path:
     return workdir / f"report_{split}.csv"
-
-
-def _write_table(path: Path, rows: Iterable[Row]) -> None:
-    """Groups are named after files, whose names need not be UTF-8."""
-    with (
-        whole_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(map(CELLS, rows))
 
 
 def _row(cells: Mapping[str, str]) -> Row:

@@ -1,6 +1,5 @@
 """Which radar cloud and which LiDAR cloud of a scene belong together."""
 
-import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tds_jax.data.whole_file import whole_file
+from tds_jax.data.whole_file import whole_table
 from tds_jax.errors import UserError, some
 from tds_jax.voxel.data.clouds import ENDINGS, names_of
 from tds_jax.voxel.data.naming import frames_of, numbers_in
@@ -210,17 +209,10 @@ def read_as(side: int, scenes: Mapping[Path, Sequence[Pair]], layout: str) -> li
 
 
 def write_names(path: Path, scenes: Mapping[Path, Sequence[Pair]]) -> None:
-    """The clouds behind each frame's number, within their scene, as a table.
-
-    What in their names is no UTF-8 is escaped.
-    """
-    with (
-        whole_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        rows = csv.writer(file)
-        rows.writerow(("scene", "frame", "radar", "lidar"))
+    """The clouds behind each frame's number, within their scene."""
+    with whole_table(path) as table:
+        table.writerow(("scene", "frame", "radar", "lidar"))
         for scene, pairs in scenes.items():
             for number, pair in enumerate(pairs):
                 names = (str(cloud.relative_to(scene)) if cloud else "" for cloud in pair)
-                rows.writerow((scene.name, f"{number:06d}", *names))
+                table.writerow((scene.name, f"{number:06d}", *names))
