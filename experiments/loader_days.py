@@ -15,9 +15,8 @@ import time
 from rich.console import Console
 from rich.table import Table
 
+from experiments.loader_rates import loader
 from experiments.measuring import load
-from tds_jax import tasks
-from tds_jax.data.pipeline import Loader
 
 CONFIGS = ("forecast_soil_moisture", "forecast_soil_weather")
 OF_AIR = ("forecast_air_temperature", "forecast_air_ensemble")
@@ -27,9 +26,7 @@ WINDOWS = 16
 def rounds_of(name, data, keep_bytes):
     """Endless CPU ms a window, of `WINDOWS` at a time; the first when no day was read."""
     changes = {"data__path": data} if name in OF_AIR else {}
-    config = load(name, data__keep_bytes=keep_bytes, **changes)
-    source = tasks.get(config).source("train")
-    made = Loader(source, micro_batch=1, seed=0, train=True, workers=0, threads=0, prefetch=1)
+    made = loader(load(name, data__keep_bytes=keep_bytes, **changes), 1)
     batches = made.train_batches(0)
     while True:
         started = time.process_time()

@@ -26,13 +26,11 @@ import numpy as np
 ROUND = 320  # windows
 
 
-def loader(folder, cache, batch):
-    """The loader of low_memory on a folder."""
-    from experiments.measuring import load
+def loader(config, batch):
+    """One thread's loader of a config's train split."""
     from tds_jax import tasks
     from tds_jax.data.pipeline import Loader
 
-    config = load("low_memory", data__path=folder, data__cache_dir=cache)
     source = tasks.get(config).source("train")
     return Loader(source, micro_batch=batch, seed=0, train=True, workers=0, threads=0, prefetch=1)
 
@@ -62,7 +60,9 @@ def serve(folder, cache, visit, rounds, batch):
     if visit == "plain":
         batches = plain(folder, batch)
     else:
-        made = loader(folder, cache, batch)
+        from experiments.measuring import load
+
+        made = loader(load("low_memory", data__path=folder, data__cache_dir=cache), batch)
         batches = made.train_batches(0)
         if visit == "again":
             for _ in range(rounds * ROUND // batch):

@@ -18,14 +18,8 @@ from tests.forecast.several import (
     pair,
     ready,
     task_of,
-    write_pair,
 )
 from tests.forecast.small import SEA, batch_of, small_config
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return write_pair(tmp_path_factory.mktemp("targets"))
 
 
 @pytest.mark.parametrize("crop", [(0, 0), (3, 4)])

@@ -9,14 +9,9 @@ from tds_jax.engine.report import Report
 from tds_jax.errors import UserError
 from tds_jax.forecast import baselines, evaluation, figures
 from tds_jax.forecast.metrics import Cells
-from tests.forecast.several import FITTED, NAMES, alone, pair, ready, task_of, write_pair
+from tests.forecast.several import FITTED, NAMES, alone, pair, ready, task_of
 
 JUDGED = FITTED | {"eval__members": 4, "eval__batch_size": 16}
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return write_pair(tmp_path_factory.mktemp("targets"))
 
 
 @pytest.fixture(scope="module")

@@ -24,14 +24,8 @@ from tests.forecast.several import (
     pair,
     ready,
     task_of,
-    write_pair,
 )
 from tests.forecast.small import SEA, SETTINGS, batch_of, small_task
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return write_pair(tmp_path_factory.mktemp("targets"))
 
 
 @pytest.mark.parametrize("ending", ["nc", "zarr"])
