@@ -1,16 +1,21 @@
 """How many kernels does a card start for an update? Counted in programs compiled for an H100.
 
     python -m experiments.launches [--configs low_memory,emg2pose_tracking] [--target h100]
+    python -m experiments.launches --shipped
 
-Needs the extra plan-gpu, and no card. Each preset as it stands (its micro-batches in calls of
-their own, and in one), with its whole batch at once, with a decoder that is one kernel, and a batch
-of its evaluation. Compiling costs what the distinct fusions do: each is code to be written.
+Needs the extra plan-gpu, and no card. Each preset with its micro-batches in calls of their own, and
+in one, with its whole batch at once, with a decoder that is one kernel, and a batch of its
+evaluation; `--shipped`: every preset, only as a card runs it without a word. Compiling costs what
+the distinct fusions do: each is code to be written. What does not compile is a row that says so.
 """
 
 import argparse
 import re
+import sys
 import time
+from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -21,10 +26,20 @@ from tds_jax.pose.config import FUSED_HIDDEN
 from tds_jax.sizes import format_bytes
 
 PRESETS = "low_memory,quick_demo,emg2pose_tracking,forecast_air_temperature,voxel_ultra"
+BASES = ("base", "voxel_base")  # others are made of them
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def ways(config):
+def every_preset():
+    """Names of the presets, comma between them."""
+    return ",".join(sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in BASES))
+
+
+def ways(config, shipped):
     """What is compared: changes of a preset."""
+    if shipped:
+        yield {"memory__call": "update"}
+        return
     yield {"memory__call": "micro_batch"}
     if config.optim.accumulate > 1:
         yield {"memory__call": "update"}
@@ -59,28 +74,38 @@ def anonymous(lines):
     )
 
 
-def row(name, changes, target):
+def step(name, changes, target):
+    """The cells of an update."""
     config = load(name, **changes)
-    traced = make_blueprint(config).trace_step(target.mesh(config.optim.micro_batch))
     fused = ", fused" if "model__decoder_kernel" in changes else ""
     batch = f"{config.optim.micro_batch} x {config.optim.accumulate}{fused}"
-    return counted(name, batch, config.calls_per_update, traced)
+
+    def trace():
+        return make_blueprint(config).trace_step(target.mesh(config.optim.micro_batch))
+
+    return name, batch, *counted(config.calls_per_update, trace)
 
 
 def evaluation(name, target):
+    """The cells of a batch of an evaluation."""
     config = load(name)
-    traced = make_blueprint(config).trace_evaluation(target.mesh(config.eval.batch_size))
-    return counted(name, f"evaluation, {config.eval.batch_size}", 1, traced)
+
+    def trace():
+        return make_blueprint(config).trace_evaluation(target.mesh(config.eval.batch_size))
+
+    return name, f"evaluation, {config.eval.batch_size}", *counted(1, trace)
 
 
-def counted(name, batch, calls, traced):
+def counted(calls, trace):
+    """What is to be told of a program, or that the compiler has no way for it."""
     started = time.perf_counter()
-    program = traced.lower().compile()
+    try:
+        program = trace().lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        return f"does not compile: {str(error).splitlines()[0][:80]}", "", "", "", ""
     seconds, text = time.perf_counter() - started, program.as_text()
     kernels, (fusions, differ) = launches(text), distinct(text)
     return (
-        name,
-        batch,
         f"{calls} x {kernels:,}",
         f"{calls * kernels:,}",
         f"{fusions} ({differ})",
@@ -91,9 +116,11 @@ def counted(name, batch, calls, traced):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configs", default=PRESETS)
+    parser.add_argument("--configs")
     parser.add_argument("--target", default="h100")
+    parser.add_argument("--shipped", action="store_true")
     options = parser.parse_args()
+    configs = options.configs or (every_preset() if options.shipped else PRESETS)
     targets.prepare(options.target)
     target = targets.find(options.target)
     table = Table(title=f"kernels started for one update, f32, compiled for {target.kind}")
@@ -106,13 +133,17 @@ def main():
         "bytes",
         "compiled in s",
     ):
-        table.add_column(column, justify="right")
-    console = Console(width=100)
-    for name in options.configs.split(","):
-        for changes in ways(load(name)):
-            table.add_row(*row(name, changes, target))
-        table.add_row(*evaluation(name, target))
-        console.print(table)  # what there is so far, should a later one not compile
+        table.add_column(column, justify="right", overflow="fold")
+
+    def add(cells):
+        table.add_row(*cells)
+        print(" | ".join(cells), file=sys.stderr, flush=True)  # what there is so far
+
+    for name in configs.split(","):
+        for changes in ways(load(name), options.shipped):
+            add(step(name, changes, target))
+        add(evaluation(name, target))
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":
