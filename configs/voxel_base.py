@@ -127,6 +127,8 @@ def get_config() -> ConfigDict:
     config.data.persistent_workers = True  # False: stopped during evaluation, ~2 s to restart
     config.data.max_open_files = 16  # per reading process
     config.data.chunk_cache_bytes = 4 * 2**20  # per open file of a chunked store
+    # Volumes are read once and stay in memory, as many as fit: in every reading process.
+    config.data.keep_bytes = 64 * 2**20
     config.data.synthetic_scenes = 48  # streets
     config.data.synthetic_frames = 16  # per scene, half a second apart
     config.data.synthetic_shape = (16, 64, 64)  # (Z, X, Y) voxels

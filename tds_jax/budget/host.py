@@ -86,14 +86,15 @@ class HostBytes:
 
 def predict(data: LoaderConfig, batch: int, device: int, runtime: int, compiling: int) -> HostBytes:
     """Host memory for loader settings. batch: bytes of a micro-batch; device: 0 unless on host."""
-    processes = max(1, data.workers)  # each has its caches and its own batches ahead
+    processes = max(1, data.workers)  # each has its own batches ahead
+    readers = data.workers + 1  # each has its caches: this process, too, reads statistics
     return HostBytes(
         runtime=runtime,
         compiling=compiling,
         device=device,
         workers=data.workers * WORKER,
         prefetch=processes * data.prefetch * batch,
-        cache=processes * data.cache_bytes,
+        cache=readers * data.cache_bytes,
     )
 
 

@@ -17,6 +17,7 @@ from tds_jax.fields import (
     require_between,
     require_shares,
 )
+from tds_jax.sizes import MIB
 from tds_jax.voxel.data.resize import MODES
 
 AUTOENCODERS = ("vae", "vqvae")
@@ -172,6 +173,7 @@ class VoxelDataConfig(SourceConfig):
     max_statistics_frames: int = field(metadata=at_least(1))
     max_open_files: int = field(metadata=FREE | at_least(1))
     chunk_cache_bytes: int = field(metadata=FREE | at_least(0))
+    keep_bytes: int = field(metadata=FREE | at_least(0))
     synthetic_scenes: int = field(metadata=at_least(3))
     synthetic_frames: int = field(metadata=at_least(1))
     synthetic_shape: tuple[int, ...]
@@ -179,8 +181,8 @@ class VoxelDataConfig(SourceConfig):
 
     @property
     def cache_bytes(self) -> int:
-        """Chunk caches of all files that may be open at once."""
-        return self.max_open_files * self.chunk_cache_bytes
+        """Chunk caches of all files that may be open at once, and volumes kept in memory."""
+        return self.max_open_files * self.chunk_cache_bytes + self.keep_bytes
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -267,7 +269,8 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
         "direct_multipliers": (1, 2, 4),
     }
     guidance = {"draws": 1, "guidance_dropout": 0.0, "guidance": 1.0, "temperature": 1.0}
-    data = {"max_bad_files": 0, "source": "", "sweeps": 1} | values["data"]
+    unsaid = {"max_bad_files": 0, "source": "", "sweeps": 1, "keep_bytes": 64 * MIB}
+    data = unsaid | values["data"]
     return values | {"memory": memory, "model": heads | direct | guidance | model, "data": data}
 
 

@@ -102,4 +102,4 @@ def test_a_run_keeps_what_its_setting_says_and_a_plan_counts_it(path, tmp_path, 
     assert asked > 0
     assert len(calls) == (asked if keep else 2 * asked)
     data = dataclasses.replace(task.config.data, workers=2)
-    assert host.predict(data, 1, 0, 0, 0).cache == 2 * keep
+    assert host.predict(data, 1, 0, 0, 0).cache == 3 * keep

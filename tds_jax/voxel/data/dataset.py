@@ -21,6 +21,7 @@ from tds_jax.tasks import DataAbout
 from tds_jax.voxel.config import VoxelDataConfig
 from tds_jax.voxel.data import synthetic
 from tds_jax.voxel.data.augment import Augment
+from tds_jax.voxel.data.kept import KeptVolumes
 from tds_jax.voxel.data.looking import usable
 from tds_jax.voxel.data.own_volumes import OwnVolumes
 from tds_jax.voxel.data.resize import Geometry, Grid, Shape
@@ -58,7 +59,7 @@ class VoxelData:
         cache, offered = (data.max_open_files, data.chunk_cache_bytes), dataclasses.asdict(data)
         offered["seed"] = config.seed
         self._own = OwnVolumes(data.source, offered, *cache) if data.source else None
-        self._files = self._own or VolumeFiles(*cache)
+        self._files = self._own or KeptVolumes(*cache, data.keep_bytes)
         self._grid = Grid(data.grid, _shape(data.shape), _shape(data.multiple))
         self.recorded = _plain(VoxelInputs(**inputs)) if inputs else self._inputs_of_data()
         self.shape = self._grid.result(self.volume_shape)
@@ -129,7 +130,7 @@ class VoxelData:
             return usable(
                 root,
                 scenes,
-                self._files,
+                VolumeFiles(self._data.max_open_files, self._data.chunk_cache_bytes),
                 self._data.max_bad_files,
                 self.cache / "index",
                 progress,

@@ -1,9 +1,9 @@
-"""How long does a window of days take to read, with days kept in memory and without?
+"""How long does a window of days, or a pair of volumes, take to read: kept in memory, and not?
 
-    python -m experiments.loader_days [--data=air_temperature.nc] [--rounds 5]
+    python -m experiments.loader_kept [--data=air_temperature.nc] [--rounds 5]
 
-CPU ms a window of each forecast config, shuffled, one thread, files in the system's cache; sides by
-turns in one process. `first`: the first 16 windows, when nothing is kept; `again`: once all are.
+CPU ms an example of each config, shuffled, one thread, files in the system's cache; sides by turns
+in one process. `first`: the first 16, when nothing is kept; `again`: once all are.
 --data: for the configs of air temperature, which are left out without it; the others read what
 they generate.
 """
@@ -18,21 +18,21 @@ from rich.table import Table
 from experiments.loader_rates import loader
 from experiments.measuring import load
 
-CONFIGS = ("forecast_soil_moisture", "forecast_soil_weather")
+CONFIGS = ("forecast_soil_moisture", "forecast_soil_weather", "voxel_ultra", "voxel_direct")
 OF_AIR = ("forecast_air_temperature", "forecast_air_ensemble")
-WINDOWS = 16
+EXAMPLES = 16
 
 
 def rounds_of(name, data, keep_bytes):
-    """Endless CPU ms a window, of `WINDOWS` at a time; the first when no day was read."""
+    """Endless CPU ms an example, of `EXAMPLES` at a time; the first when nothing was read."""
     changes = {"data__path": data} if name in OF_AIR else {}
     made = loader(load(name, data__keep_bytes=keep_bytes, **changes), 1)
     batches = made.train_batches(0)
     while True:
         started = time.process_time()
-        for _ in range(WINDOWS):
+        for _ in range(EXAMPLES):
             next(batches)
-        yield (time.process_time() - started) * 1e3 / WINDOWS
+        yield (time.process_time() - started) * 1e3 / EXAMPLES
 
 
 def main():
@@ -40,15 +40,15 @@ def main():
     parser.add_argument("--data", default="")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    table = Table(title="CPU ms a window of days, least (median)")
-    for column in ("config", "days", "first", "again"):
+    table = Table(title="CPU ms an example, least (median)")
+    for column in ("config", "days or volumes", "first", "again"):
         table.add_column(column, justify="right")
     for name in (*CONFIGS, *(OF_AIR if options.data else ())):
         keep = load(name).data.keep_bytes
         sides = {"kept": rounds_of(name, options.data, keep)}
         sides["from the files"] = rounds_of(name, options.data, 0)
         first = {side: next(times) for side, times in sides.items()}
-        for _ in range(2000 // WINDOWS):  # enough to have met every day
+        for _ in range(2000 // EXAMPLES):  # enough to have met every day and volume
             next(sides["kept"])
         found = {side: [] for side in sides}
         for _ in range(options.rounds):
