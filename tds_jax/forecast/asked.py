@@ -8,7 +8,9 @@ from tds_jax.config import Config
 from tds_jax.data.longitudes import is_global
 from tds_jax.fields import require
 from tds_jax.forecast.config import ForecastEvalConfig, ForecastInputs
+from tds_jax.forecast.gridded_days import Fields
 from tds_jax.forecast.prior import BLOCK
+from tds_jax.forecast.recorded import grid_words
 from tds_jax.forecast.steps import DAY_HOURS
 
 
@@ -39,6 +41,16 @@ def require_fit(config: Config, recorded: ForecastInputs) -> None:
         not drawn or (model.dropout > 0 and model.name != "convlstm"),
         f"eval.dropout=True draws from dropout, but model.name={model.name} with "
         f"model.dropout={model.dropout} has none; set one that it has, or use model.noise",
+    )
+
+
+def require_grid(recorded: ForecastInputs, fields: Fields, name: str) -> None:
+    """UserError, beginning with the name of the fields, unless they are on the run's grid."""
+    found = len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
+    require(
+        found == (recorded.height, recorded.width, recorded.grid),
+        f"{name} has {found[0]} x {found[1]} cells, {found[2]}; the model was trained on "
+        f"{recorded.height} x {recorded.width}, {recorded.grid}; bring it onto that grid",
     )
 
 

@@ -11,8 +11,6 @@ from tds_jax.forecast.climatology import (
     Climatology,
     fit_climatology,
     fit_damping,
-    lacks_season,
-    season_gap,
 )
 from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.metrics import row_area
@@ -72,14 +70,3 @@ def _prior(
     if around.noise:
         found["spread"] = prior.fit_spread(*beside, inputs, judged, around.periodic, crew)
     return found
-
-
-def season_warning(fields: Fields, days: range) -> list[str]:
-    """What a climatology of these days is where they lack a season."""
-    dates = fields.days[days]
-    if not lacks_season(dates):
-        return []
-    return [
-        f"no train day lies in {season_gap(dates):.0%} of the year: the climatology is a guess "
-        "there, so the mean of each cell stands for it; give a whole year"
-    ]

@@ -18,6 +18,7 @@ from tds_jax.engine.history import UNTOLD, Made
 from tds_jax.engine.step import Batch, compiled
 from tds_jax.errors import UserError
 from tds_jax.fields import option, require, require_ending
+from tds_jax.forecast.asked import require_grid
 from tds_jax.forecast.days import phases
 from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.model import Forecaster
@@ -108,7 +109,7 @@ def require_forecasts(task: ForecastTask, fields: Fields, name: str) -> np.ndarr
     """
     for line in (*fields.unusable, *fields.notes):
         print(f"note: {line}", file=sys.stderr)
-    task.require_grid(fields, name)
+    require_grid(task.recorded, fields, name)
     if new := int((lands(fields) & ~task.seen).any(axis=0).sum()):
         print(
             f"note: {new} cells have data that training never saw, and no forecast", file=sys.stderr

@@ -18,13 +18,13 @@ from tds_jax.data.identity import below
 from tds_jax.engine import processes
 from tds_jax.engine.step import Batch, Objective, batch_spec
 from tds_jax.errors import NoSplitError
-from tds_jax.fields import require
 from tds_jax.forecast import statics, synthetic, torch_names
-from tds_jax.forecast.asked import goes_around, require_fit
+from tds_jax.forecast.asked import require_fit, require_grid
+from tds_jax.forecast.cautions import cautions
 from tds_jax.forecast.config import MAPS, ForecastEvalConfig, ForecastInputs, ForecastMemoryConfig
 from tds_jax.forecast.gridded_days import Fields, lands
 from tds_jax.forecast.hours import base_of
-from tds_jax.forecast.measured import measured, season_warning
+from tds_jax.forecast.measured import measured
 from tds_jax.forecast.model import Forecaster, Surroundings
 from tds_jax.forecast.networks import make_network
 from tds_jax.forecast.objective import ALL_TARGETS, objective
@@ -43,7 +43,6 @@ from tds_jax.progress import progress_bar
 from tds_jax.tasks import DataAbout
 
 LATER = {"units", "seen"}  # inputs that older runs do not name
-ALONE = ("rmse", "mae", "skill")  # what `val` says of the headline alone
 # Sequences of an LSTM redone together, most bytes first.
 PIXEL_CHUNKS = (65_536, 16_384, 4_096)
 
@@ -134,16 +133,6 @@ class ForecastTask:
             ],
             "seen": packed_each(seen),
         }
-
-    def require_grid(self, fields: Fields, name: str) -> None:
-        """UserError, beginning with the name of the fields, unless they are on the run's grid."""
-        found = len(fields.lat), len(fields.lon), grid_words(fields.lat, fields.lon)
-        wanted = self.recorded
-        require(
-            found == (wanted.height, wanted.width, wanted.grid),
-            f"{name} has {found[0]} x {found[1]} cells, {found[2]}; the model was trained on "
-            f"{wanted.height} x {wanted.width}, {wanted.grid}; bring it onto that grid",
-        )
 
     @property
     def seen(self) -> np.ndarray:
@@ -274,7 +263,7 @@ class ForecastTask:
     def windows(self, starts: np.ndarray, crop: tuple[int, ...] = (0, 0)) -> ForecastWindows:
         """Windows that begin on the days with these indices; UserError for another grid's."""
         data = self.config.data
-        self.require_grid(self.fields, f"data.path={data.path or data.source}")
+        require_grid(self.recorded, self.fields, f"data.path={data.path or data.source}")
         return ForecastWindows(self.fields, self.spec, starts, crop, self.seen)
 
     def batch_spec(self, examples: int, train: bool = True) -> dict[str, jax.ShapeDtypeStruct]:
@@ -320,32 +309,8 @@ class ForecastTask:
         return measured(self.fields, days, self.config, self.around(), crew)
 
     def warnings(self) -> list[str]:
-        """What a reader of the results should know of data and settings."""
-        model, optim = self.config.model, self.config.optim
-        norms = model.name.startswith("cnn3d_lstm") and model.norm == "batch"
-        split = optim.batch_norm_warning(" (model.norm=group is exact)")
-        said = [*self.fields.unusable, *self.fields.notes]
-        if goes_around(self.recorded) and not (model.periodic or any(self.config.data.crop)):
-            said.append(
-                "the columns go around the globe, but the network takes them for a strip; "
-                "model.periodic=True lets weather pass its edges"
-            )
-        if model.normalize == "anomaly":
-            said += season_warning(self.fields, self.split["train"])
-        for name, late in zip(
-            self.config.data.targets, lands(self.fields) & ~self.seen, strict=True
-        ):
-            if count := int(late.sum()):
-                said.append(
-                    f"{count} cells have {name} on other days than the train split's alone: they "
-                    "count nowhere and get no forecast"
-                )
-        if len(self.targets) > 1 and self.config.eval.every and self.config.eval.metric in ALONE:
-            said.append(
-                f"eval.metric={self.config.eval.metric} is of {self.config.data.target} alone, by "
-                f"which the best checkpoint is chosen; {ALL_TARGETS} is of all targets"
-            )
-        return [*said, *norms * split]
+        """See `cautions.cautions`."""
+        return cautions(self.config, self.fields, self.recorded, self.split["train"], self.seen)
 
     def describe(self, values: dict[str, Any]) -> str:
         """loss, rmse and mae in the data's unit, skill against persistence, of the headline; of

@@ -1,8 +1,7 @@
 """A pose model beside its baselines: pooled, per user and by group; O(sessions) memory."""
 
-import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -12,13 +11,12 @@ from flax import nnx
 from tds_jax.data import identity
 from tds_jax.engine import intervals, metrics, processes
 from tds_jax.engine.evaluation import Evaluator
-from tds_jax.engine.report import ALL, MODEL, PER, Report, Row
+from tds_jax.engine.report import ALL, MODEL, Report
 from tds_jax.engine.step import Batch
 from tds_jax.errors import some
 from tds_jax.own import names_of
 from tds_jax.pose import baselines, blocks, figures, hands
 from tds_jax.pose.baselines import Fitted
-from tds_jax.pose.joints import fingers
 from tds_jax.pose.kinematics import ANGLES, HAND_LENGTH
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.linear import LinearFit, Ridge
@@ -26,6 +24,7 @@ from tds_jax.pose.metrics import States, make_compare
 from tds_jax.pose.networks import AnyModel
 from tds_jax.pose.own import METRICS
 from tds_jax.pose.read_out import ReadOutFit
+from tds_jax.pose.rows import SEEN, Sessions, kinds_of, members_of, rows_of
 from tds_jax.pose.scales import other_scale
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.task import PoseTask
@@ -36,20 +35,12 @@ EASIEST = "sessions of seen users and stages"
 PUBLISHED = ("mae_deg", "landmark_mm")
 JUDGED = {"mae_deg": False, "r2": True}  # in the verdict; whether more is better
 JUDGED_UNSEEN = {"mae_deg": False}
-# Sessions of seen users and stages carry the headline; other generalizations stand beside it.
-SEEN = ("none", "session", "")
-GROUPS = ("generalization", "user", "stage", "side")
-# Hardest first: a new user in a new stage (session, user and stage are those of training or new).
-GENERALIZATIONS = ("user_stage", "user", "stage", "session", "none")
 LEADING = ("generalization",)
 SHOWN_GROUPS = (*LEADING, "finger")
-PER_USER = f"{PER}user"
 TRACKING = "model_tracking"
 BASELINES = "baselines.npz"
 # Rows per read while the baselines stream over the train split: 30 s at 2 kHz.
 BASELINE_ROWS = 60_000
-
-Sessions = dict[int, States]
 
 
 def fit_baselines(task: PoseTask) -> Fitted:
@@ -108,8 +99,8 @@ def evaluate(
     told = task.hand, rate, step == 1, task.own_metrics, task.joint_names
     compare = jax.jit(make_compare(*told))
     found: dict[str, Sessions] = {}
-    asked = _members(source.table, source.table.number.tolist())
-    windows = blocks.Windows(*(asked[group] for group in (ALL, *_kinds(asked))))
+    asked = members_of(source.table, source.table.number.tolist())
+    windows = blocks.Windows(*(asked[group] for group in (ALL, *kinds_of(asked))))
     trace: figures.Trace | None = None
     run = Evaluator(model, functools.partial(answers, task), task.config)
     for batch, (poses, weight) in run.over(source):
@@ -121,12 +112,12 @@ def evaluate(
                 _merge(found.setdefault(name, {}), session, one)
                 windows.add(name, session, one)
         trace = trace or figures.Trace.of(batch, poses[MODEL])
-    members = _members(source.table, found[MODEL])
+    members = members_of(source.table, found[MODEL])
     drawn, each = windows.blocks(found, members[ALL], source.table)
-    rows = _rows(split, found, source.table, task.joint_names, members)
+    rows = rows_of(split, found, source.table, task.joint_names, members)
     rows = intervals.Resampled.of(each).rows(rows)
     verdict: tuple[str, ...] = ()  # as the tables: what says more stands first
-    for group in _kinds(members):
+    for group in kinds_of(members):
         each = windows.blocks(found, members[group], source.table)[1]
         rows = intervals.Resampled.of(_angles(each)).rows(rows, group)
         verdict += intervals.verdict(rows, JUDGED_UNSEEN, group)
@@ -143,15 +134,27 @@ def evaluate(
     headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
     report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING, verdict, drawn)
     if workdir and keep and trace is not None:
-        plots = workdir / "plots"
         place = _where(source.table, trace.session)
-        figures.draw_angles(
-            plots / f"{split}_angles.png", trace, task.joint_names, rate, f"{split}: {place}"
-        )
-        if task.hand is not None and trace.weight.any():
-            hands.draw_hands(plots, f"{split}_hand", trace, task.hand, rate)
-        figures.draw_methods(plots / f"{split}_methods.png", report, split)
+        _draw(task, trace, report, workdir / "plots", split, place, rate)
     return report
+
+
+def _draw(
+    task: PoseTask,
+    trace: figures.Trace,
+    report: Report,
+    plots: Path,
+    split: str,
+    place: str,
+    rate_hz: float,
+) -> None:
+    """A stretch of angles and of the hand, and the methods beside each other."""
+    figures.draw_angles(
+        plots / f"{split}_angles.png", trace, task.joint_names, rate_hz, f"{split}: {place}"
+    )
+    if task.hand is not None and trace.weight.any():
+        hands.draw_hands(plots, f"{split}_hand", trace, task.hand, rate_hz)
+    figures.draw_methods(plots / f"{split}_methods.png", report, split)
 
 
 def _where(table: SessionTable, number: int) -> str:
@@ -248,109 +251,6 @@ def _merge(sessions: Sessions, session: int, new: States) -> None:
     sessions[session] = new if old is None else metrics.merge(old, new)
 
 
-def _whole(table: SessionTable, numbers: Collection[int]) -> list[int]:
-    """Of the numbers those that the group 'all' is of: seen users and stages, or all if none is."""
-    kinds = dict(zip(table.number.tolist(), table.group_of("generalization"), strict=True))
-    return [n for n in numbers if kinds[n] in SEEN] or list(numbers)
-
-
-def _kinds(members: Mapping[str, list[int]]) -> list[str]:
-    """Groups of generalizations that are not everything."""
-    kinds = [group for group in members if group.startswith("generalization/")]
-    return [group for group in kinds if set(members[group]) != set(members[ALL])]
-
-
 def _angles(each: Mapping[str, list[States]]) -> dict[str, list[States]]:
     """What is judged of blocks: a twentieth of the time that landmarks and motion take."""
     return {m: [{"angle": one["angle"]} for one in states] for m, states in each.items()}
-
-
-def _rows(
-    split: str,
-    found: dict[str, Sessions],
-    table: SessionTable,
-    joints: Sequence[str],
-    members: Mapping[str, list[int]],
-) -> list[Row]:
-    """Rows of every group and method, the headline first; of sessions and joints at the end."""
-    users = dict(zip(table.number.tolist(), table.group_of("user"), strict=True))
-    rows = []
-    for group, numbers in members.items():
-        for method, sessions in found.items():
-            each = _per_user(sessions, numbers, users)
-            rows += _pooled_rows(split, group, method, list(each.values()))
-            if not group.startswith("user/"):
-                named = [states for user, states in each.items() if user]
-                rows += _spread_rows(split, f"{PER_USER}/{group}", method, named)
-    rows += [
-        row
-        for method, sessions in found.items()
-        for row in _joint_rows(split, method, joints, [sessions[n] for n in members[ALL]])
-    ]
-    # Of the model alone: an emg2pose test split has 6,167 sessions.
-    for i, number in enumerate(table.number.tolist()):
-        if number in found[MODEL]:
-            group = f"session/{table.path(i).rsplit('/', 1)[-1]}"
-            rows += _pooled_rows(split, group, MODEL, [found[MODEL][number]])
-    return rows
-
-
-def _members(table: SessionTable, evaluated: Collection[int]) -> dict[str, list[int]]:
-    """Session numbers of every group; a session may be too short of usable rows for a window."""
-    present = [(i, n) for i, n in enumerate(table.number.tolist()) if n in evaluated]
-    members = {ALL: _whole(table, [n for _, n in present])}
-    for column in GROUPS:
-        names = table.group_of(column)
-        for i, n in sorted(present, key=lambda pair: _ease(names[pair[0]])):
-            if names[i]:
-                members.setdefault(f"{column}/{names[i]}", []).append(n)
-    return members
-
-
-def _ease(name: str) -> int:
-    """Of a generalization; every other name stands where it came."""
-    return GENERALIZATIONS.index(name) if name in GENERALIZATIONS else 0
-
-
-def _per_user(
-    sessions: Sessions, numbers: Sequence[int], users: Mapping[int, str]
-) -> dict[str, States]:
-    """The chosen sessions' states, merged user by user; '' holds those of nobody in particular."""
-    found: dict[str, States] = {}
-    for n in numbers:
-        old = found.get(users[n])
-        found[users[n]] = sessions[n] if old is None else metrics.merge(old, sessions[n])
-    return found
-
-
-def _pooled_rows(split: str, group: str, method: str, states: list[States]) -> list[Row]:
-    """One row per metric, over all label rows; count: how many there are."""
-    pooled = functools.reduce(metrics.merge, states)
-    count = float(pooled["angle"].weight.max())
-    values = metrics.compute(pooled)
-    return [Row(split, group, method, name, value, None, count) for name, value in values.items()]
-
-
-def _spread_rows(split: str, group: str, method: str, states: list[States]) -> list[Row]:
-    """Mean and standard deviation over users of each user's own pooled value, where it has one."""
-    each = [metrics.compute(one) for one in states]
-    rows = []
-    for name in each[0] if each else ():
-        values = np.array([one[name] for one in each])
-        values = values[np.isfinite(values)]
-        mean = float(values.mean()) if len(values) else float("nan")
-        spread = float(values.std(ddof=1)) if len(values) > 1 else None
-        rows.append(Row(split, group, method, name, mean, spread, float(len(values))))
-    return rows
-
-
-def _joint_rows(split: str, method: str, joints: Sequence[str], states: list[States]) -> list[Row]:
-    pooled = functools.reduce(metrics.merge, states)["angle"]
-    parts = {f"finger/{name}": part for name, part in fingers(joints).items()}
-    parts |= {f"joint/{name}": [j] for j, name in enumerate(joints)}
-    rows = []
-    for group, part in parts.items():
-        one = dataclasses.replace(pooled, names=())
-        one = jax.tree.map(lambda leaf, part=part: leaf[part], one)
-        rows += _pooled_rows(split, group, method, [{"angle": one}])
-    return rows

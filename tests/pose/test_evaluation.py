@@ -15,7 +15,7 @@ from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.engine import intervals, processes
 from tds_jax.errors import UserError
-from tds_jax.pose import baselines, evaluation
+from tds_jax.pose import baselines, evaluation, rows
 from tds_jax.pose.kinematics import default_hand, distances
 from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.linear import LinearFit
@@ -253,7 +253,7 @@ def test_the_verdict_and_the_intervals_are_of_sessions_of_seen_users(hands):
     """Each method's error in each session by hand, drawn by the same generator."""
     task, report = hands
     source = task.source("test")
-    whole = evaluation._whole(source.table, source.table.number.tolist())
+    whole = rows.whole(source.table, source.table.number.tolist())
     constants = {"zero": 0.0, "constant": evaluation.fit_baselines(task).mean}
     found = {name: {} for name in constants}
     for i in range(len(source)):
