@@ -133,7 +133,7 @@ def main():
         "bytes",
         "compiled in s",
     ):
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(column, justify="right", no_wrap=True)
 
     def add(cells):
         table.add_row(*cells)
@@ -143,7 +143,7 @@ def main():
         for changes in ways(load(name), options.shipped):
             add(step(name, changes, target))
         add(evaluation(name, target))
-    Console(width=110).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

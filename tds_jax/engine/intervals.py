@@ -8,7 +8,7 @@ method, so that what makes a block hard for all of them is no part of their diff
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -87,6 +87,16 @@ class Resampled:
         return dataclasses.replace(row, low=low, high=high)
 
 
+class Drawn(NamedTuple):
+    """What intervals are drawn from: so many users, scenes, ..., of which `of` is the name."""
+
+    number: int
+    of: str
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.of}"
+
+
 def too_narrow(blocks: int) -> float:
     """How many times as wide the intervals of so few blocks should be, were these independent.
 
@@ -98,17 +108,11 @@ def too_narrow(blocks: int) -> float:
     return float(ends * math.sqrt(blocks / (blocks - 1)))
 
 
-def few(blocks: int, of: str = "blocks") -> list[str]:
-    """A line on intervals of so few blocks, if that matters. of: what they are called."""
-    if not blocks >= LEAST or (times := too_narrow(blocks)) < WORTH_SAYING:
-        return []
-    return [f"{blocks} {of} are few: what is drawn from them should be {times:.2f} times as wide"]
-
-
-def few_of(drawn: str) -> tuple[str, ...]:
-    """`few` of what a report says its intervals are of: '7 users'."""
-    count, _, of = drawn.partition(" ")
-    return tuple(few(int(count), of))
+def few(drawn: Drawn) -> tuple[str, ...]:
+    """A line on intervals of so few blocks, if that matters."""
+    if drawn.number < LEAST or (times := too_narrow(drawn.number)) < WORTH_SAYING:
+        return ()
+    return (f"{drawn} are few: what is drawn from them should be {times:.2f} times as wide",)
 
 
 def against(group: str) -> str:

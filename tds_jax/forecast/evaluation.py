@@ -173,7 +173,8 @@ def _report(
         notes += notes_of(each, tally.states, area, step, drawn)
         of = f"{each.name}, " if several and each.is_headline else ""
         verdict += [f"{of}{line}" for line in intervals.verdict(rows, JUDGED, each.group)]
-    blocks = len(tallies[targets[0].name].blocks[MODEL])
+    count = len(tallies[targets[0].name].blocks[MODEL])
+    blocks = intervals.Drawn(count, f"blocks of forecasts of {length / step.per_day:g} days")
     return Report(
         rows,
         HEADLINE,
@@ -181,7 +182,7 @@ def _report(
         notes=(*before, *intervals.few(blocks), *notes),
         whole=targets[0].title if several else ALL,
         verdict=tuple(verdict),
-        drawn=f"{blocks} blocks of forecasts of {length / step.per_day:g} days",
+        drawn=str(blocks),
         beside={each.group: each.title for each in targets[1:]},
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from tds_jax.engine import metrics
-from tds_jax.engine.intervals import LEAST
+from tds_jax.engine.intervals import LEAST, Drawn
 from tds_jax.pose.metrics import States
 from tds_jax.pose.table import SessionTable
 
@@ -32,8 +32,8 @@ class Windows:
         found: Mapping[str, Mapping[int, States]],
         sessions: Sequence[int],
         table: SessionTable,
-    ) -> tuple[str, dict[str, list[States]]]:
-        """('7 users', {method: states of each}): users where LEAST are named, sessions, or windows.
+    ) -> tuple[Drawn, dict[str, list[States]]]:
+        """(what, {method: states of each}): users where LEAST are named, sessions, or windows.
 
         found: {method: {session: states}}. sessions: those that the whole is of.
         """
@@ -42,25 +42,24 @@ class Windows:
         for n in sessions:
             users.setdefault(names[n], []).append(n)
         if "" not in users and len(users) >= LEAST:
-            return f"{len(users)} users", _merged(found, list(users.values()))
+            return Drawn(len(users), "users"), _merged(found, list(users.values()))
         if len(sessions) >= LEAST or not self._found:
-            return f"{len(sessions)} sessions", _merged(found, [[n] for n in sessions])
+            return Drawn(len(sessions), "sessions"), _merged(found, [[n] for n in sessions])
         own = set(sessions)
         counted = {
             method: [states for n, states in each if n in own and _counts(states)]
             for method, each in self._found.items()
         }
-        return f"{min(map(len, counted.values()))} windows", counted
+        return Drawn(min(map(len, counted.values())), "windows"), counted
 
 
-def note(drawn: str, table: SessionTable) -> tuple[str, ...]:
+def note(drawn: Drawn, table: SessionTable) -> tuple[str, ...]:
     """Why intervals are not over users, or not there, if so."""
-    count, what = drawn.split(" ")
-    if what == "users":
+    if drawn.of == "users":
         return ()
     named = len(set(table.group_of("user")) - {""})
     few = f"fewer than {LEAST} users are named ({named} in the split)"
-    if int(count) < LEAST:
+    if drawn.number < LEAST:
         return (f"no intervals: {few}, and there are {drawn}",)
     return (f"intervals are over {drawn}, for {few}: they say nothing of other users",)
 

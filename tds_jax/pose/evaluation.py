@@ -125,14 +125,16 @@ def evaluate(
     notes = (
         _notes(task, fitted)
         + blocks.note(drawn, source.table)
-        + intervals.few_of(drawn)
+        + intervals.few(drawn)
         + _still(found[MODEL], task.joint_names)
         + _scales(task, model, source.table)
     )
     kinds = set(source.table.group_of("generalization"))
     whole = EASIEST if kinds - set(SEEN) else ALL
     headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
-    report = Report(rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING, verdict, drawn)
+    report = Report(
+        rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING, verdict, str(drawn)
+    )
     if workdir and keep and trace is not None:
         place = _where(source.table, trace.session)
         _draw(task, trace, report, workdir / "plots", split, place, rate)

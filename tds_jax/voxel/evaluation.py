@@ -12,7 +12,7 @@ from flax import nnx
 from tds_jax.data import json_file
 from tds_jax.engine import metrics
 from tds_jax.engine.evaluation import Evaluator
-from tds_jax.engine.intervals import Resampled, few_of, verdict
+from tds_jax.engine.intervals import Resampled, few, verdict
 from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.voxel import figures, space
 from tds_jax.voxel.config import DIRECT, settings
@@ -121,10 +121,10 @@ def evaluate(
         rows,
         HEADLINE,
         SHOWN_GROUPS,
-        notes=(*few_of(drawn), *_notes(thresholds)),
+        notes=(*few(drawn), *_notes(thresholds)),
         leading=SHOWN_GROUPS,
         verdict=verdicts,
-        drawn=drawn,
+        drawn=str(drawn),
     )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tds_jax.engine.intervals import LEAST, Resampled, few, too_narrow, verdict
+from tds_jax.engine.intervals import LEAST, Drawn, Resampled, few, too_narrow, verdict
 from tds_jax.engine.metrics import Mean
 from tds_jax.engine.report import AGAINST_MODEL, Report, Row
 from tests.engine.test_report import shown
@@ -150,6 +150,7 @@ def test_few_blocks_are_said_to_draw_too_narrow_intervals():
 
     assert covered(1) < 0.87
     assert abs(covered(times) - 0.95) < 0.033
-    assert few(4) == few(60) == []
-    assert "6 blocks are few" in few(6)[0]
-    assert "1.44 times" in few(6)[0]
+    assert few(Drawn(4, "users")) == few(Drawn(60, "users")) == ()
+    (line,) = few(Drawn(6, "users"))
+    assert line.startswith("6 users are few")
+    assert "1.44 times" in line

@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from tds_jax.engine.intervals import Drawn
 from tds_jax.engine.metrics import Regression
 from tds_jax.pose import blocks
 
@@ -34,18 +35,18 @@ def drawn(users, per_session=3, silent=()):
 
 
 def test_five_users_are_drawn_whole():
-    assert drawn("abcdea") == ("5 users", [50.0, 10.0, 20.0, 30.0, 40.0])
+    assert drawn("abcdea") == ((5, "users"), [50.0, 10.0, 20.0, 30.0, 40.0])
 
 
 @pytest.mark.parametrize("users", ["aabbcc", ("a", "b", "c", "d", "")])
 def test_sessions_are_drawn_where_fewer_users_are_named(users):
     said, errors = drawn(users)
-    assert (said, errors) == (f"{len(users)} sessions", [10.0 * n for n in range(len(users))])
+    assert (said, errors) == ((len(users), "sessions"), [10.0 * n for n in range(len(users))])
 
 
 def test_windows_are_drawn_of_fewer_sessions_but_for_those_without_labels():
     said, errors = drawn("aab", silent={(1, 2)})
-    assert (said, errors) == ("8 windows", [0.0, 1.0, 2.0, 10.0, 11.0, 20.0, 21.0, 22.0])
+    assert (said, errors) == ((8, "windows"), [0.0, 1.0, 2.0, 10.0, 11.0, 20.0, 21.0, 22.0])
 
 
 def test_windows_of_groups_asked_for_beside_each_other_stay_apart():
@@ -58,7 +59,7 @@ def test_windows_of_groups_asked_for_beside_each_other_stay_apart():
     said = {}
     for group in ([0, 1], [2], [3, 4, 5, 6, 7]):
         drawn, each = windows.blocks(found, group, table("aabbbbbb"))
-        said[drawn] = [float(one["angle"].absolute_error[0]) for one in each["model"]]
+        said[str(drawn)] = [float(one["angle"].absolute_error[0]) for one in each["model"]]
     assert said == {
         "4 windows": [0.0, 1.0, 10.0, 11.0],
         "2 windows": [20.0, 21.0],
@@ -68,11 +69,11 @@ def test_windows_of_groups_asked_for_beside_each_other_stay_apart():
 
 
 def test_a_note_says_so_unless_users_are_drawn():
-    assert blocks.note("5 users", table("abcde")) == ()
-    (line,) = blocks.note("8 windows", table("aab"))
+    assert blocks.note(Drawn(5, "users"), table("abcde")) == ()
+    (line,) = blocks.note(Drawn(8, "windows"), table("aab"))
     assert line == (
         "intervals are over 8 windows, for fewer than 5 users are named (2 in the split): "
         "they say nothing of other users"
     )
-    (line,) = blocks.note("3 windows", table("aab"))
+    (line,) = blocks.note(Drawn(3, "windows"), table("aab"))
     assert line.startswith("no intervals: fewer than 5 users are named")

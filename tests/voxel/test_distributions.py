@@ -76,11 +76,11 @@ def frames(*counts):
 def test_blocks_are_scenes_where_there_are_enough_and_runs_of_frames_where_not():
     block, words = blocks_of(frames(2, 3, 1, 2, 2))
     assert block.tolist() == [0, 0, 1, 1, 1, 2, 3, 3, 4, 4]
-    assert words == "5 scenes"
+    assert str(words) == "5 scenes"
     block, words = blocks_of(frames(40, 16))
-    assert words == "7 runs of frames of 2 scenes"
+    assert str(words) == "7 runs of frames of 2 scenes"
     assert block.tolist() == sorted(block)
     assert np.bincount(block).tolist() == [8] * 7
     block, words = blocks_of(frames(9))
     assert set(block) == {0}
-    assert words == "1 runs of frames of 1 scene"
+    assert str(words) == "1 runs of frames of 1 scene"
