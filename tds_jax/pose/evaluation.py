@@ -133,7 +133,15 @@ def evaluate(
     whole = EASIEST if kinds - set(SEEN) else ALL
     headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
     report = Report(
-        rows, headline, SHOWN_GROUPS, PUBLISHED, notes, whole, LEADING, verdict, str(drawn)
+        rows,
+        headline,
+        SHOWN_GROUPS,
+        PUBLISHED,
+        notes,
+        whole,
+        leading=LEADING,
+        verdict=verdict,
+        drawn=str(drawn),
     )
     if workdir and keep and trace is not None:
         place = _where(source.table, trace.session)
