@@ -39,6 +39,10 @@ BLOCK_BYTES = 64 * 2**20  # of steps held at once while days are made
 LAND_SAMPLES = 32  # days looked at to find the cells that ever hold the target
 
 
+Described = Mapping[str, Mapping[str, Any]]
+"""Variable -> its attributes."""
+
+
 class DailyFields:
     """`Fields` over the files of a record.
 
@@ -78,19 +82,14 @@ class DailyFields:
         self._notes: list[str] = []
         first = record.files[0]
         self.lat, self.lon, self.axes = first.lat, first.lon, first.axes[1:]
-        self.attributes: Mapping[str, Mapping[str, Any]] = {
-            name: next(f.attributes[base] for f in record.files if base in f.attributes)
-            for name in self.variables
-            for base in (base_of(name),)
-        }
         require_no_hours(self.variables, step)
-        self._converted = self._conversions(units or {})
+        described, self._converted = self._conversions(self._described(), units or {})
         asked = asked_kinds(accumulated, self.variables)
-        self.kinds = {name: self._kind(name, asked) for name in self.variables}
+        self.kinds = {name: self._kind(name, described[name], asked) for name in self.variables}
         # Of ours, whatever the files' were.
-        self.attributes = {
+        self.attributes: Described = {
             name: {**own, TOTAL: OF_STEP} if self.kinds[name] != "day" else own
-            for name, own in self.attributes.items()
+            for name, own in described.items()
         }
         tables = {name: self._table(name) for name in self.variables}
         self.left_out = [
@@ -100,37 +99,51 @@ class DailyFields:
             for line in left_out(name, record.steps[name].times, self.kinds[name], table)
         ]
         self.days = tables[target].days
-        self._tables = {name: table.at(self.days) for name, table in tables.items()}
-        for name, table in self._tables.items():
-            if not table.count.any():
-                raise UserError(
-                    f"{name}: there is no day for which both it and {target} are whole; its files "
-                    f"have {tables[name].days[0]} to {tables[name].days[-1]}"
-                )
+        self._tables = self._on_days(tables)
         shape = len(self.days), len(self.lat), len(self.lon)
         fits = KeptDays.size(shape, self.variables) <= keep_bytes
         self._values: Read = KeptDays(self._stored, shape, self.variables) if fits else self._stored
 
-    def _conversions(self, units: Mapping[str, str]) -> dict[str, tuple[float, float]]:
-        """(scale, offset) of the variables in other units than wanted, whose attributes change."""
-        found, described = {}, dict(self.attributes)
+    def _described(self) -> Described:
+        """Attributes of each variable in the first file that has it."""
+        return {
+            name: next(f.attributes[base] for f in self._record.files if base in f.attributes)
+            for name in self.variables
+            for base in (base_of(name),)
+        }
+
+    def _conversions(
+        self, described: Described, units: Mapping[str, str]
+    ) -> tuple[Described, dict[str, tuple[float, float]]]:
+        """Attributes in the units that are wanted, and (scale, offset) of variables in others."""
+        found, changed = {}, dict(described)
         for name, wanted in units.items():
-            own = str(self.attributes[name].get("units", ""))
+            own = str(described[name].get("units", ""))
             if not own or not wanted:
                 continue
             change = conversion(name, own, wanted, self._record.files[0].path)
-            described[name] = {**described[name], "units": wanted}
+            changed[name] = {**described[name], "units": wanted}
             if change != (1.0, 0.0):
                 found[name] = change
                 self._notes.append(f"{name} is in {own!r}, converted to {wanted!r}")
-        self.attributes = described
-        return found
+        return changed, found
 
-    def _kind(self, name: str, asked: Mapping[str, str]) -> str:
+    def _kind(self, name: str, attributes: Mapping[str, Any], asked: Mapping[str, str]) -> str:
         base = base_of(name)
-        found = settle(self._record, base, self.attributes[name], asked.get(base))
+        found = settle(self._record, base, attributes, asked.get(base))
         if base != name:
             require_value(name, found)
+        return found
+
+    def _on_days(self, tables: Mapping[str, DayTable]) -> dict[str, DayTable]:
+        """Each variable's on the days of the target; UserError for one that has none of them."""
+        found = {name: table.at(self.days) for name, table in tables.items()}
+        for name, table in found.items():
+            if not table.count.any():
+                raise UserError(
+                    f"{name}: there is no day for which both it and {self.target} are whole; its "
+                    f"files have {tables[name].days[0]} to {tables[name].days[-1]}"
+                )
         return found
 
     def _table(self, name: str) -> DayTable:
