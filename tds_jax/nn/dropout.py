@@ -1,5 +1,7 @@
 """Dropout as a pure function of per-example keys, so that noise does not depend on the batch."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -16,15 +18,29 @@ def keep_scale(
     do not matter.
     """
 
-    def one(key: jax.Array) -> jax.Array:
-        key = key_of(key, layer)
-        return jax.random.bernoulli(key, 1 - rate, shape)
+    return _kept(keys, layer, shape, rate).astype(dtype) / (1 - rate)
 
-    return jax.vmap(one)(keys).astype(dtype) / (1 - rate)
+
+def _kept(keys: jax.Array, layer: int, shape: tuple[int, ...], rate: float) -> jax.Array:
+    """(B, *shape) bool, by way of bits.
+
+    What is drawn is two words a number, of which XLA would keep both for the backward pass and make
+    the rest anew; a sum over bits it does not make twice. Eight products with a ReLU and dropout
+    there and back, temporaries: of one's arrays 33, like this 19, without dropout 17.
+    """
+
+    def one(key: jax.Array) -> jax.Array:
+        drawn = jax.random.bernoulli(key_of(key, layer), 1 - rate, shape)
+        return jnp.packbits(drawn.reshape(-1))
+
+    bits = jax.vmap(one)(keys)
+    kept = jnp.unpackbits(bits, axis=1, count=math.prod(shape))
+    return kept.reshape(len(keys), *shape).astype(jnp.bool_)
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int) -> jax.Array:
     """x (B, ...) with elements zeroed and the rest rescaled; keys None or rate 0 gives x itself."""
     if keys is None or rate == 0:
         return x
-    return x * keep_scale(keys, layer, x.shape[1:], rate, x.dtype)
+    rest = x * (jnp.ones((), x.dtype) / (1 - rate))
+    return jnp.where(_kept(keys, layer, x.shape[1:], rate), rest, 0)

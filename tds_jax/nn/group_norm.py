@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tds_jax.nn.module import Module
-from tds_jax.nn.moments import Moments, along_last
+from tds_jax.nn.moments import Moments
 from tds_jax.nn.precision import at_least_f32
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -51,10 +51,22 @@ class GroupNorm(Module):
         """What `__call__` normalises x by; of parts of a volume, see `merge`."""
         return moments(x, self.groups)
 
-    def __call__(self, x: jax.Array, given: Moments | None = None) -> jax.Array:
-        """given: moments of a whole of which x is a part; None takes x's own."""
+    def __call__(
+        self,
+        x: jax.Array,
+        given: Moments | None = None,
+        told: tuple[jax.Array, jax.Array] | None = None,
+    ) -> jax.Array:
+        """given: moments of a whole of which x is a part; None takes x's own.
+
+        told: (B, C) scales and shifts of each example, before the activation: h * (1 + scale) +
+        shift of what is normalised, h.
+        """
         wide = at_least_f32(x.dtype)
-        scale, bias = self.scale[...].astype(wide), self.bias[...].astype(wide)
+        scale, bias = self.scale[...].astype(wide)[None], self.bias[...].astype(wide)[None]
+        if told is not None:
+            more, shift = (part.astype(wide) for part in told)
+            scale, bias = scale * (1 + more), bias * (1 + more) + shift
         if given is not None:
             y = self.activation(_affine(x, given, self.eps, scale, bias))
             return y.astype(self.dtype)
@@ -83,7 +95,7 @@ def merge(a: Moments, a_share: jax.Array, b: Moments) -> Moments:
 def _affine(x: jax.Array, by: Moments, eps: float, scale: jax.Array, bias: jax.Array) -> jax.Array:
     wide = x.astype(scale.dtype)
     normal = (wide - spread(by.mean, x)) * spread(jax.lax.rsqrt(by.var + eps), x)
-    return normal * along_last(scale, x) + along_last(bias, x)
+    return normal * spread(scale, x) + spread(bias, x)
 
 
 Static = tuple[int, float, Activation, jnp.dtype]
@@ -91,7 +103,7 @@ Static = tuple[int, float, Activation, jnp.dtype]
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _normalize(static: Static, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """activation(normalised x * scale + bias); keeps x and two numbers per group and example."""
+    """activation(normalised x * scale + bias), these (B or 1, C); keeps x and the moments."""
     return _forward(static, x, scale, bias)[0]
 
 
@@ -109,20 +121,29 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     groups, eps, activation, _ = static
     x, mean, var, scale, bias = saved
-    inverse = spread(jax.lax.rsqrt(var + eps), x)
-    y = (x.astype(scale.dtype) - spread(mean, x)) * inverse
-    _, pull = jax.vjp(activation, y * along_last(scale, x) + along_last(bias, x))
+    inverse = jax.lax.rsqrt(var + eps)
+    gain = jnp.repeat(inverse, x.shape[-1] // groups, axis=1) * scale
+    centred = x.astype(scale.dtype) - spread(mean, x)
+    inverse = spread(inverse, x)
+    y = centred * inverse
+    # Not y * scale: of the forward pass's own terms XLA would keep what an activation is made of.
+    _, pull = jax.vjp(activation, centred * spread(gain, x) + spread(bias, x))
     (g,) = pull(g.astype(scale.dtype))
     positions = math.prod(x.shape[1:-1])
     g_mean, gy_mean = _space_mean(g), _space_mean(g * y)  # (B, C)
-    offset = spread(_over_groups(g_mean * scale[None], groups), x)
-    slope = spread(_over_groups(gy_mean * scale[None], groups), x)
-    dx = inverse * (g * along_last(scale, x) - offset - y * slope)
-    d_scale, d_bias = (positions * jnp.sum(mean, axis=0) for mean in (gy_mean, g_mean))
+    offset = spread(_over_groups(g_mean * scale, groups), x)
+    slope = spread(_over_groups(gy_mean * scale, groups), x)
+    dx = inverse * (g * spread(scale, x) - offset - y * slope)
+    d_scale, d_bias = (positions * _summed(mean, len(scale)) for mean in (gy_mean, g_mean))
     return dx.astype(x.dtype), d_scale, d_bias
 
 
 _normalize.defvjp(_forward, _backward)
+
+
+def _summed(rows: jax.Array, count: int) -> jax.Array:
+    """(B, C) -> (count, C), count B or 1."""
+    return rows if count == len(rows) else jnp.sum(rows, axis=0, keepdims=True)
 
 
 def _space_mean(x: jax.Array, where: jax.Array | None = None) -> jax.Array:
@@ -136,6 +157,6 @@ def _over_groups(x: jax.Array, groups: int) -> jax.Array:
 
 
 def spread(x: jax.Array, like: jax.Array) -> jax.Array:
-    """(B, G) -> (B, 1, ..., 1, C), to go with (B, *space, C)."""
+    """(B or 1, G) -> (B or 1, 1, ..., 1, C), to go with (B, *space, C)."""
     rows = jnp.repeat(x, like.shape[-1] // x.shape[1], axis=1)
     return rows.reshape(x.shape[0], *(1,) * (like.ndim - 2), like.shape[-1])

@@ -13,6 +13,7 @@ from flax import nnx
 
 from tds_jax.errors import UserError
 from tds_jax.nn.batch_norm import BatchNorm
+from tds_jax.nn.conv_nd import conv_nd
 from tds_jax.nn.dropout import dropout
 from tds_jax.nn.linear import Linear, add_bias, uniform
 from tds_jax.nn.module import Module
@@ -46,13 +47,8 @@ class Conv(Module):
     def __call__(
         self, x: jax.Array, keys: jax.Array | None, layer: int
     ) -> tuple[jax.Array, Moments]:
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
-            (1, 1),
-            ((1, 1), (0, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        kernel = self.kernel[...].astype(self.dtype)
+        y = conv_nd(x.astype(self.dtype), kernel, 1, ((1, 1), (0, 1)))
         y = add_bias(y, self.bias[...])
         y, moments = self.norm(y, train=keys is not None)
         y = dropout(jax.nn.relu(y).astype(self.dtype), self.rate, keys, layer)

@@ -80,12 +80,38 @@ def test_gradients_are_those_of_the_formula(given):
             np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-12)
 
 
-def test_backward_keeps_the_input_and_a_few_numbers():
+def test_each_example_may_be_told_scales_and_shifts_of_what_is_normalised():
+    """Values and gradients as of the formula by autodiff, f64."""
+    with jax.enable_x64(True):
+        arrays = [normal(2, 3, 4, 6), normal(2, 6, seed=1), normal(2, 6, seed=2)]
+        arrays = [a.astype(jnp.float64) for a in arrays]
+        norm = layer(6, 3, jnp.float64)
+
+        def plain(x, scale, shift):
+            rows = [a.reshape(2, 1, 1, 6) for a in (1 + scale, shift)]
+            return jax.nn.silu(norm(x) * rows[0] + rows[1])
+
+        def ours(x, scale, shift):
+            return layer(6, 3, jnp.float64, activation=jax.nn.silu)(x, told=(scale, shift))
+
+        g = normal(2, 3, 4, 6, seed=3).astype(jnp.float64)
+        (y, pull), (y_plain, pull_plain) = (jax.vjp(f, *arrays) for f in (ours, plain))
+        for a, b in zip((y, *pull(g)), (y_plain, *pull_plain(g)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_backward_keeps_the_input_and_a_few_numbers(told):
     x = normal(2, 8, 8, 8, 4).astype(jnp.bfloat16)
     norm = layer(4, 2, dtype=jnp.bfloat16, activation=jax.nn.silu)
-    pullback = jax.eval_shape(lambda x: jax.vjp(norm, x)[1], x)
+    rows = (normal(2, 4), normal(2, 4, seed=1))
+
+    def normed(x):
+        return norm(x, told=rows if told else None)
+
+    pullback = jax.eval_shape(lambda x: jax.vjp(normed, x)[1], x)
     kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pullback))
-    assert kept <= x.size * 2 + 4 * (2 * 2 * 2 + 2 * 4)
+    assert kept <= x.size * 2 + 4 * (2 * 2 * 2 + 2 * (2 if told else 1) * 4)
 
 
 def test_moments_of_parts_merge_to_those_of_the_whole():

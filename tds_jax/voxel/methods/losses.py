@@ -106,7 +106,8 @@ def cross_entropy(
     weight = cells * (1 + (occupied_weight - 1) * full)
     charge = jax.nn.softplus(wrong)
     if gamma:
-        charge = charge * jax.nn.sigmoid(wrong) ** gamma
+        # Not a power: where the chance is 0 to f32, its slope at gamma below 1 is infinite.
+        charge = charge * jnp.exp(gamma * jax.nn.log_sigmoid(wrong))
     return _ratio(_sum(weight * charge), _sum(weight))
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 from tds_jax.nn.conv_nd import ConvNd
 from tds_jax.nn.group_norm import GroupNorm
-from tds_jax.nn.linear import Linear, spread
+from tds_jax.nn.linear import Linear
 from tds_jax.nn.module import Module
 from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import checkpoint, keep
@@ -36,7 +36,7 @@ class TimeBlock(Module):
         self.norm_in = norm_of(inputs, dtype)
         self.conv_in = _conv(inputs, outputs, dtype=dtype, rngs=rngs)
         self.time = Linear(time, 2 * outputs, dtype=dtype, rngs=rngs)
-        self.norm_out = _norm(outputs, dtype)
+        self.norm_out = norm_of(outputs, dtype)
         self.conv_out = _zero(_conv(outputs, outputs, dtype=dtype, rngs=rngs))
         wider = inputs != outputs
         self.skip = _conv(inputs, outputs, size=1, dtype=dtype, rngs=rngs) if wider else None
@@ -44,10 +44,8 @@ class TimeBlock(Module):
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
         """x (B, D, H, W, inputs), time (B, T)."""
         h = self.conv_in(self.norm_in(x))
-        time = self.time(jax.nn.silu(time)).astype(at_least_f32(h.dtype))
-        scale, shift = jnp.split(time[:, None, None, None], 2, axis=-1)
-        h = self.norm_out(h)
-        h = self.conv_out(jax.nn.silu(h * spread(1 + scale, h) + spread(shift, h)))
+        scale, shift = jnp.split(self.time(jax.nn.silu(time)), 2, axis=-1)
+        h = self.conv_out(self.norm_out(h, told=(scale, shift)))
         return keep((x if self.skip is None else self.skip(x)) + h)
 
 

@@ -134,17 +134,21 @@ def test_cross_entropy_and_dice_by_their_definitions():
     np.testing.assert_allclose(found["dice"], 1 - dice, rtol=1e-5)
 
 
-def test_confident_logits_give_finite_gradients():
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_confident_logits_give_finite_gradients(gamma):
     _, truth, cells = volumes()
     full = losses.occupied(truth)
 
     def total(logit):
-        bce = losses.cross_entropy(logit, full, cells, occupied_weight=3.0, gamma=2.0)
+        bce = losses.cross_entropy(logit, full, cells, occupied_weight=3.0, gamma=gamma)
         return jnp.sum(bce + losses.dice(logit, full, cells))
 
-    gradient = jax.grad(total)(jnp.where(full > 0, -100.0, 100.0))
+    wrong = jnp.where(full > 0, -100.0, 100.0)
+    gradient, of_right = (jax.grad(total)(logit) for logit in (wrong, -wrong))
     assert np.isfinite(gradient).all()
+    assert np.isfinite(of_right).all()
     assert np.abs(gradient).max() > 1e-3  # wrong and sure: the charge still pulls
+    assert np.abs(of_right).max() < 1e-3
 
 
 def test_an_example_without_occupied_cells_has_no_feature_error():

@@ -10,7 +10,7 @@ from tds_jax.engine.program import RUNS_ONCE
 from tds_jax.engine.step import split
 from tds_jax.errors import UserError
 from tds_jax.voxel.networks import unet_names
-from tds_jax.voxel.networks.unet import LinearAttention, UNet
+from tds_jax.voxel.networks.unet import LinearAttention, TimeBlock, UNet
 from tests.voxel import golden
 
 F32 = jnp.dtype("float32")
@@ -40,6 +40,14 @@ def test_the_forward_pass_is_the_originals():
     # f32: some 30 convolutions of up to 5,184 products, values up to 0.85
     got = run(filled, jnp.asarray(stored["xu"]), jnp.float32([0.5, 20.0]))
     np.testing.assert_allclose(got, stored["unet"], atol=5e-5)
+
+
+def test_a_block_keeps_the_inputs_of_its_norms_and_convolutions_alone():
+    block = TimeBlock(4, 4, 8, dtype=F32, rngs=nnx.Rngs(0))
+    x, time = jnp.zeros((1, 4, 4, 4, 4)), jnp.zeros((1, 8))
+    pullback = jax.eval_shape(lambda *inputs: jax.vjp(block, *inputs)[1], x, time)
+    kept = [leaf for leaf in jax.tree.leaves(pullback) if leaf.shape == x.shape]
+    assert len(kept) == 4
 
 
 @pytest.mark.long
