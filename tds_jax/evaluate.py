@@ -5,6 +5,7 @@
 Prints the tables, writes report.html, report.json, report_<split>.csv and the figures in plots/; of
 other data than the run's, into a folder of their own in the workdir. Baselines are those of the
 train split, fitted once and kept; a forecast run judges all of another period beside its own.
+A --json file that is there already is replaced with --overwrite alone.
 """
 
 import sys
@@ -123,4 +124,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
     flags.DEFINE_string("data", None, "Folder of the data, if not where they were.")
     flags.DEFINE_string("json", None, "Also write the report to this file.")
+    cli.define_overwrite("a file")
     cli.launch(main)

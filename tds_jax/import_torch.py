@@ -118,7 +118,7 @@ def _is_there(
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "File with get_config().")
+    config_flags.DEFINE_config_file("config", None, cli.CONFIG)
     flags.mark_flag_as_required("config")
     flags.DEFINE_string(
         "checkpoint", None, "File: .safetensors, or PyTorch's .ckpt, .pt or .pth.", required=True

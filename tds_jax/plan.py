@@ -4,7 +4,8 @@
         [--target=here|cpu|h100|v5e] [--devices=8] [--json=FILE]
 
 Compiles the real training step, and shows the device and host bytes and the relative cost of every
-split of the batch, of recomputation too where that is needed to fit, and the cheapest that fits.
+split of the batch, of recomputation too where that is needed to fit, and the cheapest that fits. A
+--json file that is there already is replaced with --overwrite alone.
 Train with it: python -m tds_jax.train --config=... --config.memory.budget=1GiB
 """
 
@@ -18,7 +19,7 @@ from tds_jax import config as configuration
 from tds_jax.data import json_file
 from tds_jax.fields import require_at_least, require_choice
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+CONFIG = config_flags.DEFINE_config_file("config", None, cli.CONFIG)
 flags.mark_flag_as_required("config")
 flags.DEFINE_string("budget", None, "Device bytes, such as 1GiB; default: memory.budget, or all.")
 flags.DEFINE_string("target", "here", "Device to plan for: here, cpu, h100 or v5e.")
@@ -50,4 +51,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cli.define_overwrite("a file")
     cli.launch(main)

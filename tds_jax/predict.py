@@ -3,12 +3,12 @@
     python -m tds_jax.predict --workdir=runs/a --input=FILE_OR_DIR --output=FILE_OR_DIR
 
 Each file is one stretch, whatever its length; memory does not grow with it. What is there already
-is replaced with --overwrite alone. With --stream, where a
-task offers it, predictions are made as samples come: a file is played at its own rate into the
-same kind of file; --input=- reads stdin, one sample's channels after another as little-endian
-f32, --input=lsl:NAME a stream of the Lab Streaming Layer (extra `lsl`). Of both, lines of CSV are
-written (.csv, or - for stdout) or of JSON (.jsonl), or sent with --output=udp:HOST:PORT or
-lsl:NAME. Latency goes to stderr. --help with --workdir shows the options of its task.
+is replaced with --overwrite alone. With --stream, where a task offers it, predictions are made as
+samples come: a file is played at its own rate into the same kind of file; --input=- reads stdin,
+one sample's channels after another as little-endian f32, --input=lsl:NAME a stream of the Lab
+Streaming Layer (extra `lsl`). Of both, lines of CSV are written (.csv, or - for stdout) or of JSON
+(.jsonl), or sent with --output=udp:HOST:PORT or lsl:NAME. Latency goes to stderr. --help with
+--workdir shows the options of its task.
 """
 
 import functools
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("input", None, "File of data, or folder of them.", required=True)
     flags.DEFINE_string("output", None, "File to write, or folder if input is one.", required=True)
-    flags.DEFINE_bool("overwrite", False, "Replace predictions that are there already.")
+    cli.define_overwrite("what")
     flags.DEFINE_bool("stream", False, "Predict as samples come, and say how late.")
     flags.DEFINE_string("calibrate", "", "Recording of the user, which makes the model theirs.")
     cli.launch(main, functools.partial(jobs.define_of_workdir, "predict", "stream"))

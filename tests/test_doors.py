@@ -216,8 +216,33 @@ def test_help_shows_a_command_and_every_flag_and_needs_no_jax(name):
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m tds_jax.{name} --" in done.stdout
     assert "\n  --" in done.stdout
+    assert ("--coordinator:" in done.stdout) == (name in ("train", "evaluate", "predict"))
     code = f"import sys, tds_jax.{name}; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+REPLACING = {
+    "evaluate": ("--workdir=nowhere", "--json"),
+    "check": ("--task=pose", "--input=nowhere", "--json"),
+    "plan": ("--config=quick_demo", "--target=none", "--json"),
+    "compare": ("nowhere", "--json"),
+    "compare, picture": ("nowhere", "--output"),
+    "export": ("--workdir={}", "--output"),
+}
+
+
+@pytest.mark.parametrize("name", REPLACING)
+def test_no_door_takes_a_file_away_unless_told(trained, name, tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("theirs")
+    *words, flag = (word.format(trained[1]) for word in REPLACING[name])
+    asked = (name.split(",")[0], *words, f"{flag}={file}")
+    done = door(*asked)
+    assert (done.returncode, file.read_text()) == (2, "theirs")
+    assert f"{flag}={file} is there already; name another file, or replace it" in done.stderr
+    done = door(*asked, "--overwrite")  # refused for something else, before anything is written
+    assert (done.returncode, file.read_text()) == (2, "theirs")
+    assert "overwrite" not in done.stderr
 
 
 def test_help_of_plan_names_its_targets():
