@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import whole_table
+from tds_jax.engine import lock
 from tds_jax.engine.tables import Grid, Tables
 from tds_jax.progress import table_console
 
@@ -105,13 +106,14 @@ class Report:
             with whole_table(_table(workdir, split)) as table:
                 table.writerow(COLUMNS)
                 table.writerows(CELLS(row) for row in self.rows if row.split == split)
-        path = workdir / "report.json"
-        stored = json_file.read(path, "delete it") if path.exists() else {"splits": {}}
-        new = self.to_dict()["splits"]
-        stored["splits"] |= new
-        stored["evaluated"] = stored.get("evaluated", {}) | {split: dict(about) for split in new}
-        stored["shown"] = stored.get("shown", {}) | {split: self._shown() for split in new}
-        json_file.write(path, stored)
+        path, new = workdir / "report.json", self.to_dict()["splits"]
+        with lock.in_turn(workdir):  # another split may be evaluated at the same time
+            stored = json_file.read(path, "delete it") if path.exists() else {"splits": {}}
+            stored["splits"] |= new
+            told = {split: dict(about) for split in new}
+            stored["evaluated"] = stored.get("evaluated", {}) | told
+            stored["shown"] = stored.get("shown", {}) | {split: self._shown() for split in new}
+            json_file.write(path, stored)
 
     def _shown(self) -> dict[str, Any]:
         """All but the rows."""
