@@ -37,7 +37,7 @@ def main() -> None:
     cli.require_writable("--json", flags.FLAGS.json)
     require_choice("--target", flags.FLAGS.target, targets.NAMES)
     devices = flags.FLAGS.devices
-    require_at_least("--devices", devices or 1, 1)
+    require_at_least("--devices", 1 if devices is None else devices, 1)
     targets.prepare(flags.FLAGS.target, devices or 1)
     config = cli.resolve(CONFIG.value.to_dict())
     if flags.FLAGS.budget is not None:
