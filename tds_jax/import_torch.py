@@ -68,6 +68,7 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     told = tasks.inputs_of(config.task, tensors)
     seen = bool(config.data.path) or not told
     task = tasks.get(config, None if seen else told)
+    workdir.require_apart(folder, task.data_about().folder if seen else "")
     blueprint = Blueprint(task, config)
     state = jax.jit(blueprint.init, compiler_options=RUNS_ONCE)(blueprint.key)
     rest = step.replace_leaves(state.rest, task.fit_statistics() if seen else {})

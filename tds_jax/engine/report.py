@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from tds_jax.data import json_file
 from tds_jax.data.whole_file import whole_table
 from tds_jax.engine import lock
 from tds_jax.engine.tables import Grid, Tables
+from tds_jax.errors import some
 from tds_jax.progress import table_console
 
 MODEL = "model"
@@ -75,7 +77,16 @@ class Report:
         for row in self.rows:
             if (row.metric, row.method, row.group) == (metric, method, group):
                 return row.value
-        raise KeyError((metric, method, group))
+        raise KeyError(self._lacking({"metric": metric, "method": method, "group": group}))
+
+    def _lacking(self, asked: Mapping[str, str]) -> str:
+        """What no row has of what was asked for, and what is like it."""
+        for name, value in asked.items():
+            known = sorted({getattr(row, name) for row in self.rows})
+            if value not in known:
+                near = difflib.get_close_matches(value, known, 3) or known
+                return f"{name}={value!r} is not in this report; it has {some(near, 6)}"
+        return f"no row has {', '.join(f'{name}={value!r}' for name, value in asked.items())}"
 
     def to_dict(self) -> dict[str, Any]:
         """{"splits": {split: {"model": {…}, "baselines": {name: {…}}, "groups": {…}}}}.

@@ -121,6 +121,8 @@ class ArrayRecording:
     def __init__(
         self, task: PoseTask, emg: np.ndarray, rate_hz: float, pose: np.ndarray | None
     ) -> None:
+        if not isinstance(rate_hz, int | float | np.number):
+            raise UserError(f"rate_hz={rate_hz!r} is no number; give samples per second")
         self._rate_hz, self._pose, self.tracked = rate_hz, pose, pose is not None
         require_fit(task, self.name, band_of(emg), rate_hz)
         self._emg = select_channels(np.asarray(emg), task.config.data.channels)

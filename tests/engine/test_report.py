@@ -128,8 +128,12 @@ def test_of_two_splits_that_are_evaluated_at_once_both_stay(tmp_path, monkeypatc
 def test_values_are_found_by_name_and_missing_ones_are_errors():
     assert REPORT.value("mse") == 0.5
     assert REPORT.value("mse", method="zero", group="user/a") == 1.0
-    with pytest.raises(KeyError, match="r2"):
-        REPORT.value("r2")
+    with pytest.raises(KeyError, match=r"metric='msee' is not in this report; it has mse\""):
+        REPORT.value("msee")
+    with pytest.raises(KeyError, match="method='ridge' is not in this report; it has model, zero"):
+        REPORT.value("mse", method="ridge")
+    with pytest.raises(KeyError, match="no row has metric='mse', method='zero', group='finger/th"):
+        REPORT.value("mse", method="zero", group="finger/thumb")
 
 
 def rendered(text):
