@@ -30,6 +30,9 @@ def main() -> None:
     config = cli.resolve(workdir.read_config(Path(folder)))
     if flags.FLAGS.stream and not tasks.offers("stream", config.task):
         raise UserError(f"--stream is not offered for task {config.task!r}; leave it out")
+    if not flags.FLAGS.stream:
+        _require_files(source, target, tasks.offers("stream", config.task))
+        jobs.require_unused("stream", config.task)
     overwrite = flags.FLAGS.overwrite
     job = jobs.asked("stream" if flags.FLAGS.stream else "predict", config.task)
     task = tasks.get(config, workdir.read_inputs(Path(folder)))
@@ -45,6 +48,14 @@ def main() -> None:
         return
     written = job(task, model, Path(source), Path(target), Path(folder), made, overwrite)
     print(f"written: {len(written)} file{'s' * (len(written) != 1)}, the last is {written[-1]}")
+
+
+def _require_files(source: str, target: str, streams: bool) -> None:
+    """UserError for places that only --stream has; they would be taken for names of files."""
+    for flag, place in (("--input", source), ("--output", target)):
+        if place == "-" or place.startswith(("lsl:", "udp:")):
+            remedy = "name one, or add --stream" if streams else "name one"
+            raise UserError(f"{flag}={place} is no file; {remedy}")
 
 
 if __name__ == "__main__":

@@ -170,6 +170,21 @@ def test_predict_answers_for_every_row_of_a_recording(trained, base):
     assert not blank[blank.sum() :].any()
 
 
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--output=-", "--output=- is no file; name one, or add --stream"),
+        ("--output=udp:localhost:9000", "9000 is no file; name one, or add --stream"),
+        ("--initial_pose=0,0", "--initial_pose is for --stream; add that, or leave it out"),
+    ],
+)
+def test_what_is_for_a_stream_alone_is_refused_without_it(trained, tmp_path, flag, text):
+    place = f"--output={tmp_path / 'p.hdf5'}"
+    done = door("predict", f"--workdir={trained[1]}", f"--input={ROOT}", place, flag)
+    assert (done.returncode, done.stderr.count("error: ")) == (2, 1)
+    assert text in done.stderr
+
+
 @pytest.mark.long
 def test_plan_counts_the_bytes_of_the_step_that_trains(trained, base):
     _, run = trained

@@ -7,6 +7,7 @@ import numpy as np
 from tds_jax.data.scan import SCAN_ROWS, require_columns, stamped_rate, times_of
 from tds_jax.errors import UserError
 from tds_jax.pose.labels import (
+    declared,
     filled,
     first_label_step,
     in_radians,
@@ -102,7 +103,7 @@ class FileRecording:
         scale = radians_per_unit(data.angle_unit, unit, self.name)
         around = filled(labels(start, min(row + 1 + more, header.rows)), more)
         angles = in_radians(around[row - start : row - start + 1], scale)
-        if degrees := seem_degrees(data.angle_unit, float(np.abs(angles).max())):
+        if degrees := seem_degrees(declared(data.angle_unit, unit), float(np.abs(angles).max())):
             raise UserError(f"{self.name}: {degrees}")
         if not valid_rows(angles).all():
             raise UserError(
