@@ -8,6 +8,7 @@ train split, fitted once and kept; a forecast run judges all of another period b
 A --json file that is there already is replaced with --overwrite alone.
 """
 
+import glob
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from absl import flags
 from tds_jax import cli, progress, tasks
 from tds_jax.config import SPLITS, Config
 from tds_jax.data import json_file
+from tds_jax.errors import UserError
 from tds_jax.fields import require_choice
 
 if TYPE_CHECKING:
@@ -74,6 +76,22 @@ def place_of(task: tasks.Task, folder: Path) -> Path:
     return folder / f"on_{name}_{workdir.identity_of(task)[:6]}"
 
 
+def require_there(data: Mapping[str, Any], given: str, flag: str) -> None:
+    """Raises UserError for a place of data that is not there, which the run or `given` names.
+
+    data: settings of the group. flag: how another place is given. A pattern, and what a source of
+    one's own makes of a name, is for those who read it.
+    """
+    path = given or data["path"]
+    if not path or glob.has_magic(path) or data.get("source") or Path(path).exists():
+        return
+    if given:
+        raise UserError(f"{flag}{given}: no such file or folder; check the path")
+    raise UserError(
+        f"data.path={path} of the run is not there, seen from {Path.cwd()}; give {flag}DIR"
+    )
+
+
 def judged(
     task: tasks.Task, config: Config, model: "nnx.Module", split: str, place: Path, keep: bool
 ) -> "Report":
@@ -102,6 +120,7 @@ def main() -> None:
     require_choice("--split", flags.FLAGS.split, SPLITS)
     cli.require_writable("--json", flags.FLAGS.json)
     values = workdir.read_config(folder)
+    require_there(values["data"], flags.FLAGS.data or "", "--data=")
     values["data"]["path"] = flags.FLAGS.data or values["data"]["path"]
     config = cli.resolve(values)
     inputs = workdir.read_inputs(folder)

@@ -20,7 +20,7 @@ from tds_jax.engine.callbacks import Callback
 from tds_jax.engine.step import split as parts_of
 from tds_jax.engine.stopping import StopError, StopSignal
 from tds_jax.errors import UserError
-from tds_jax.evaluate import judged, place_of
+from tds_jax.evaluate import judged, place_of, require_there
 from tds_jax.fields import require_choice
 from tds_jax.nn.precision import matmul_precision
 from tds_jax.settings import Settings, name_of
@@ -202,6 +202,7 @@ class Run:
         """
         require_choice("split", split, SPLITS)
         values = self.config.to_dict()
+        require_there(values["data"], str(data or ""), "data=")
         values["data"]["path"] = str(data) if data else values["data"]["path"]
         config = cli.checked(values)
         task = tasks.get_for_data(config, self._inputs)

@@ -1,6 +1,7 @@
 """Laws of the Python face: the same numbers as the doors, and one clear line for what is wrong."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,11 +214,23 @@ def test_what_is_not_there_is_one_line(trained, tds, tmp_path):
         (lambda: tds_jax.load(None), "workdir=None is no path; give the name of a folder"),
         (lambda: trained.run.evaluate("tset"), "split='tset' is not known"),
         (lambda: trained.run.evaluate(data=tmp_path), "no session files"),
+        (lambda: trained.run.evaluate(data=tmp_path / "x"), "data=.*/x: no such file or folder"),
         (trained.run.stream, "OwnModel sees the whole window at once and cannot be streamed"),
         (lambda: tds.stream(gain=1), "stream of task 'pose' takes initial_pose; got an unexp"),
     ):
         with pytest.raises(tds_jax.UserError, match=text):
             call()
+
+
+def test_data_that_have_moved_are_asked_for(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.run.workdir, run)
+    values = json.loads((run / "config.json").read_text())
+    values["data"]["path"] = "emg"
+    (run / "config.json").write_text(json.dumps(values))
+    text = "data.path=emg of the run is not there, seen from /.*; give data=DIR"
+    with pytest.raises(tds_jax.UserError, match=text):
+        tds_jax.load(run).evaluate()
 
 
 def test_callbacks_see_every_update_and_evaluation(trained):
