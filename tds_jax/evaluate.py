@@ -40,6 +40,8 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
     data, place = task.data_about(), place_of(task, folder)
+    if (place / "report.json").exists():  # what cannot be added to is told before the work
+        json_file.read(place / "report.json", "delete it")
     with progress.working(f"evaluating {split}"):
         report = judged(task, config, model, split, place, keep=processes.first())
     if not processes.first():

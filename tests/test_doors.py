@@ -170,6 +170,16 @@ def test_predict_answers_for_every_row_of_a_recording(trained, base):
     assert not blank[blank.sum() :].any()
 
 
+def test_a_damaged_report_is_told_before_the_work(trained, tmp_path):
+    run = shutil.copytree(trained[1], tmp_path / "run")
+    (run / "report.json").write_text("{")
+    (run / "report_val.csv").unlink(missing_ok=True)
+    done = door("evaluate", f"--workdir={run}", "--split=val")
+    assert done.returncode == 2
+    assert f"error: {run}/report.json is not JSON" in done.stderr
+    assert not (run / "report_val.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("flag", "text"),
     [
