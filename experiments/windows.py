@@ -43,7 +43,7 @@ def door(name, *arguments):
 def row(window, steps, folder):
     """The cells of one window: what its step needs, and what the trained model gives."""
     flags, plan, workdir = settings(window, steps), f"{folder}/plan.json", f"{folder}/{window}"
-    door("plan", *flags, f"--json={plan}")
+    door("plan", *flags, f"--json={plan}", "--overwrite")
     door("train", *flags, f"--workdir={workdir}")
     need = json.loads(Path(plan).read_text())["configured"]["device_peak_bytes"]
     values = json.loads(Path(workdir, "report.json").read_text())["splits"]["test"]["model"]

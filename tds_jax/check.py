@@ -3,7 +3,8 @@
     python -m tds_jax.check --task=pose|forecast|voxel --input=DIR [--json=FILE]
 
 Reads every file once and shows what there is, and a line for everything that training would skip,
-refuse or suffer from. Exit status 2 if nothing is usable.
+refuse or suffer from. Exit status 2 if nothing is usable. A --json file that is there already is
+replaced with --overwrite alone.
 """
 
 import functools
@@ -78,4 +79,5 @@ def _show_files(files: dict[str, dict[str, Any]]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("input", None, "Folder of the files.", required=True)
     flags.DEFINE_string("json", None, "Also write summary and findings to this file.")
+    cli.define_overwrite("a file")
     cli.launch(main, functools.partial(jobs.define, "check"))

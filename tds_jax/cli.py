@@ -29,6 +29,7 @@ from tds_jax.errors import UserError
 from tds_jax.version import __version__
 
 USER_ERROR = 2
+CONFIG = "File with get_config(), or a name that python -m tds_jax lists."  # help of --config
 TERMINATED = 143  # as the shell says of SIGTERM
 # Of a place that the user has named and that cannot be read or written.
 PLACE_ERRORS = {
@@ -106,6 +107,19 @@ def define_processes() -> None:
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where all processes meet.")
     flags.DEFINE_integer("processes", None, "How many processes there are, with --coordinator.")
     flags.DEFINE_integer("process", None, "The number of this one, from 0, with --coordinator.")
+    _show_in_help("coordinator", "processes", "process")
+
+
+def define_overwrite(what: str) -> None:
+    """The flag without which a door takes away no file that is there, see `require_writable`."""
+    flags.DEFINE_bool("overwrite", False, f"Replace {what} that is there already.")
+    _show_in_help("overwrite")
+
+
+def _show_in_help(*names: str) -> None:
+    """--help shows a door's own flags: these, which are defined here, are taken for such."""
+    for name in names:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
 def leave(status: int) -> NoReturn:
@@ -299,7 +313,10 @@ def given(argv: list[str], flag: str) -> str | None:
 
 
 def require_writable(flag: str, path: str | None) -> None:
-    """Raises UserError if a file cannot be written there at the end; None passes."""
+    """Raises UserError if a file cannot be written there at the end; None passes.
+
+    What is there already is replaced with --overwrite alone, of doors that have that flag.
+    """
     if path and Path(path).is_dir():
         raise UserError(f"{flag}={path} is a folder; name a file in it")
     folder = Path(path or "").absolute().parent
@@ -311,3 +328,6 @@ def require_writable(flag: str, path: str | None) -> None:
         except OSError as error:
             words = f"{flag}={path}: {folder} cannot be written ({error.strerror})"
             raise UserError(f"{words}; name another place") from error
+    if path and os.path.lexists(path) and not flags.FLAGS.overwrite:
+        remedy = "is there already; name another file, or replace it with --overwrite"
+        raise UserError(f"{flag}={path} {remedy}")

@@ -3,7 +3,8 @@
     python -m tds_jax.compare runs/* [--split=test] [--output=compare.png] [--json=FILE]
 
 Folders of runs that differ in their seed or fold alone (as train --seeds=3 and --folds=5 make them)
-are one column, with mean ± standard deviation.
+are one column, with mean ± standard deviation. Files that are there already are replaced with
+--overwrite alone.
 """
 
 from pathlib import Path
@@ -55,4 +56,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
     flags.DEFINE_string("output", None, "Also draw a picture into this .png file.")
     flags.DEFINE_string("json", None, "Also write mean, spread and values to this file.")
+    cli.define_overwrite("files")
     cli.launch(main, words=FOLDERS)

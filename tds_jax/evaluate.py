@@ -5,8 +5,10 @@
 Prints the tables, writes report.html, report.json, report_<split>.csv and the figures in plots/; of
 other data than the run's, into a folder of their own in the workdir. Baselines are those of the
 train split, fitted once and kept; a forecast run judges all of another period beside its own.
+A --json file that is there already is replaced with --overwrite alone.
 """
 
+import glob
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from absl import flags
 from tds_jax import cli, progress, tasks
 from tds_jax.config import SPLITS, Config
 from tds_jax.data import json_file
+from tds_jax.errors import UserError
 from tds_jax.fields import require_choice
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ def evaluate(blueprint: "Blueprint", folder: Path, split: str) -> "Report":
     model, restored = workdir.load_model(blueprint, folder)
     steps = restored.position // config.optim.batch_size
     data, place = task.data_about(), place_of(task, folder)
+    if (place / "report.json").exists():  # what cannot be added to is told before the work
+        json_file.read(place / "report.json", "delete it")
     with progress.working(f"evaluating {split}"):
         report = judged(task, config, model, split, place, keep=processes.first())
     if not processes.first():
@@ -73,6 +78,22 @@ def place_of(task: tasks.Task, folder: Path) -> Path:
     return folder / f"on_{name}_{workdir.identity_of(task)[:6]}"
 
 
+def require_there(data: Mapping[str, Any], given: str, flag: str) -> None:
+    """Raises UserError for a place of data that is not there, which the run or `given` names.
+
+    data: settings of the group. flag: how another place is given. A pattern, and what a source of
+    one's own makes of a name, is for those who read it.
+    """
+    path = given or data["path"]
+    if not path or glob.has_magic(path) or data.get("source") or Path(path).exists():
+        return
+    if given:
+        raise UserError(f"{flag}{given}: no such file or folder; check the path")
+    raise UserError(
+        f"data.path={path} of the run is not there, seen from {Path.cwd()}; give {flag}DIR"
+    )
+
+
 def judged(
     task: tasks.Task, config: Config, model: "nnx.Module", split: str, place: Path, keep: bool
 ) -> "Report":
@@ -101,6 +122,7 @@ def main() -> None:
     require_choice("--split", flags.FLAGS.split, SPLITS)
     cli.require_writable("--json", flags.FLAGS.json)
     values = workdir.read_config(folder)
+    require_there(values["data"], flags.FLAGS.data or "", "--data=")
     values["data"]["path"] = flags.FLAGS.data or values["data"]["path"]
     config = cli.resolve(values)
     inputs = workdir.read_inputs(folder)
@@ -123,4 +145,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
     flags.DEFINE_string("data", None, "Folder of the data, if not where they were.")
     flags.DEFINE_string("json", None, "Also write the report to this file.")
+    cli.define_overwrite("a file")
     cli.launch(main)

@@ -3,7 +3,8 @@
     python -m tds_jax.export --workdir=runs/a --output=FILE.npz
 
 For cpu, cuda and tpu and any batch size; read back and compared with the checkpoint before it gets
-its name. tds_jax/pose/README.md has a consumer. Needs the extra `export`.
+its name; a file that is there already is replaced with --overwrite alone. tds_jax/pose/README.md
+has a consumer. Needs the extra `export`.
 """
 
 import functools
@@ -41,4 +42,5 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("output", None, "File to write (.npz).", required=True)
+    cli.define_overwrite("a file")
     cli.launch(main, functools.partial(jobs.define_of_workdir, "export"))

@@ -68,6 +68,7 @@ def import_checkpoint(config: Config, tensors: dict[str, Any], folder: Path) -> 
     told = tasks.inputs_of(config.task, tensors)
     seen = bool(config.data.path) or not told
     task = tasks.get(config, None if seen else told)
+    workdir.require_apart(folder, task.data_about().folder if seen else "")
     blueprint = Blueprint(task, config)
     state = jax.jit(blueprint.init, compiler_options=RUNS_ONCE)(blueprint.key)
     rest = step.replace_leaves(state.rest, task.fit_statistics() if seen else {})
@@ -118,7 +119,7 @@ def _is_there(
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "File with get_config().")
+    config_flags.DEFINE_config_file("config", None, cli.CONFIG)
     flags.mark_flag_as_required("config")
     flags.DEFINE_string(
         "checkpoint", None, "File: .safetensors, or PyTorch's .ckpt, .pt or .pth.", required=True

@@ -78,6 +78,14 @@ def asked(door: str, task: str | None = None) -> Any:
     return cls(**values).run
 
 
+def require_unused(door: str, task: str) -> None:
+    """Raises UserError for a flag that was given of a job that was not asked for."""
+    job = tasks.job(door, task) if tasks.offers(door, task) else None
+    for field in dataclasses.fields(job) if isinstance(job, type) else ():
+        if flags.FLAGS[field.name].present:
+            raise UserError(f"--{field.name} is for --{door}; add that, or leave it out")
+
+
 def _define_flag(field: dataclasses.Field, kind: Any) -> None:
     makers = {
         int: flags.DEFINE_integer,

@@ -109,10 +109,30 @@ def _arguments(part: Any) -> list[inspect.Parameter]:
 
 
 def compared(setting: str, name: str, prediction: Any, target: Any, shape: tuple[int, ...]) -> Any:
-    """What the named function of a prediction and its target gives, a number for each place."""
-    values = found(setting, name)(prediction, target)
+    """What the named function of a prediction and its target gives, a number for each place.
+
+    UserError for another shape, and for what is no function of two arrays; what goes wrong inside
+    of it is its own.
+    """
+    function = found(setting, name)
+    _require_takes(setting, name, function, "a prediction and a target", 2)
+    values = function(prediction, target)
     require_shape(setting, name, values, shape)
     return values
+
+
+def _require_takes(setting: str, name: str, function: Any, what: str, count: int) -> None:
+    """UserError for what cannot be called with so many arguments."""
+    if not callable(function):
+        raise UserError(f"{setting}={name!r} is a {type(function).__name__}; name a function")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some of what is not written in Python has none
+        return
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        raise UserError(f"{setting}={name!r} must take {what}: {error}") from None
 
 
 def names_of(setting: str, own: Sequence[str]) -> dict[str, str]:

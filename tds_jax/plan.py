@@ -4,7 +4,8 @@
         [--target=here|cpu|h100|v5e] [--devices=8] [--json=FILE]
 
 Compiles the real training step, and shows the device and host bytes and the relative cost of every
-split of the batch, of recomputation too where that is needed to fit, and the cheapest that fits.
+split of the batch, of recomputation too where that is needed to fit, and the cheapest that fits. A
+--json file that is there already is replaced with --overwrite alone.
 Train with it: python -m tds_jax.train --config=... --config.memory.budget=1GiB
 """
 
@@ -18,7 +19,7 @@ from tds_jax import config as configuration
 from tds_jax.data import json_file
 from tds_jax.fields import require_at_least, require_choice
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+CONFIG = config_flags.DEFINE_config_file("config", None, cli.CONFIG)
 flags.mark_flag_as_required("config")
 flags.DEFINE_string("budget", None, "Device bytes, such as 1GiB; default: memory.budget, or all.")
 flags.DEFINE_string("target", "here", "Device to plan for: here, cpu, h100 or v5e.")
@@ -36,7 +37,7 @@ def main() -> None:
     cli.require_writable("--json", flags.FLAGS.json)
     require_choice("--target", flags.FLAGS.target, targets.NAMES)
     devices = flags.FLAGS.devices
-    require_at_least("--devices", devices or 1, 1)
+    require_at_least("--devices", 1 if devices is None else devices, 1)
     targets.prepare(flags.FLAGS.target, devices or 1)
     config = cli.resolve(CONFIG.value.to_dict())
     if flags.FLAGS.budget is not None:
@@ -50,4 +51,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cli.define_overwrite("a file")
     cli.launch(main)

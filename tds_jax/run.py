@@ -4,7 +4,7 @@ import copy
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from tds_jax.engine.callbacks import Callback
 from tds_jax.engine.step import split as parts_of
 from tds_jax.engine.stopping import StopError, StopSignal
 from tds_jax.errors import UserError
-from tds_jax.evaluate import judged, place_of
+from tds_jax.evaluate import judged, place_of, require_there
 from tds_jax.fields import require_choice
 from tds_jax.nn.precision import matmul_precision
 from tds_jax.settings import Settings, name_of
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from flax import nnx
 
     from tds_jax.engine.report import Report
+
+CALLBACK = "tds_jax.Callback"
 
 
 def train(
@@ -65,7 +67,8 @@ def train(
     name = name_of(config)
     if workdir is None and name is None:
         raise UserError("workdir is missing: a config without a file has no name; give a folder")
-    folder = Path(workdir) if workdir is not None else Path("runs") / str(name)
+    folder = _folder(workdir) if workdir is not None else Path("runs") / str(name)
+    _require_callbacks(callbacks)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads absl's flags when it starts workers
     try:
@@ -87,7 +90,25 @@ def load(workdir: str | Path, step: str | int = folders.BEST) -> "Run":
     >>> load("runs/a", step="last")
     Run('runs/a', step=4, task='pose')
     """
-    return Run(Path(workdir), step)
+    return Run(_folder(workdir), step)
+
+
+def _folder(workdir: Any) -> Path:
+    try:
+        return Path(workdir)
+    except TypeError:
+        raise UserError(f"workdir={workdir!r} is no path; give the name of a folder") from None
+
+
+def _require_callbacks(callbacks: Any) -> None:
+    """UserError for a class, for one that is in no list, and for what cannot be called back."""
+    if not isinstance(callbacks, Iterable):
+        raise UserError(f"callbacks is a {type(callbacks).__name__}; give a list: [{CALLBACK}]")
+    for one in callbacks:
+        if isinstance(one, type):
+            raise UserError(f"callbacks has the class {one.__name__}; give {one.__name__}()")
+        if not isinstance(one, Callback):
+            raise UserError(f"callbacks has a {type(one).__name__}; give a {CALLBACK}")
 
 
 class Run:
@@ -181,6 +202,7 @@ class Run:
         """
         require_choice("split", split, SPLITS)
         values = self.config.to_dict()
+        require_there(values["data"], str(data or ""), "data=")
         values["data"]["path"] = str(data) if data else values["data"]["path"]
         config = cli.checked(values)
         task = tasks.get_for_data(config, self._inputs)

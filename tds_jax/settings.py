@@ -27,6 +27,12 @@ def settings(config: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
     """
     if isinstance(config, str | os.PathLike):
         config = _loaded(os.fspath(config))
+    if not isinstance(config, Mapping | ConfigDict) or "task" not in config:
+        kind = type(config).__name__
+        raise UserError(
+            f"config is a {kind} without a task; give a file, the name of one that tds_jax brings, "
+            "or all of its values"
+        )
     values = (config if isinstance(config, ConfigDict) else ConfigDict(config)).to_dict()
     for name, value in changes.items():
         _change(values, name, os.fspath(value) if isinstance(value, os.PathLike) else value)

@@ -51,7 +51,7 @@ def sweep(file: str) -> Variants:
     if isinstance(found, Mapping) and all(isinstance(v, list | tuple) for v in found.values()):
         pairs = [[(name, value) for value in values] for name, values in found.items()]
         found = [dict(chosen) for chosen in itertools.product(*pairs)]
-    if not (isinstance(found, list) and found and all(isinstance(c, Mapping) for c in found)):
+    if not (isinstance(found, list) and found and all(isinstance(c, Mapping) and c for c in found)):
         raise UserError(
             f"--sweep={file} must hold {{setting: [values]}}, or a list of {{setting: value}}"
         )

@@ -245,7 +245,9 @@ def offers(door: str, task: str) -> bool:
 
 def job(door: str, task: str) -> Any:
     """A task's job: 'evaluate', 'predict', 'check' … UserError if it has none."""
-    require(offers(door, task), f"{door} is not offered for task {task!r}")
+    others = [name for name in DOMAINS if offers(door, name)]
+    having = f"; it is for {', '.join(others)}" if others else ""
+    require(offers(door, task), f"{door} is not offered for task {task!r}{having}")
     return _load(getattr(DOMAINS[task], door))
 
 

@@ -28,7 +28,7 @@ from tds_jax.fields import require, require_at_least
 # each of them 75 MiB.
 leave_out_jax()
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+CONFIG = config_flags.DEFINE_config_file("config", None, cli.CONFIG)
 FOLDS = flags.DEFINE_integer("folds", None, "Train so many times, another part being the test.")
 USERS = flags.DEFINE_bool("leave_one_user_out", False, "Train for every user, who is the test.")
 SWEEP = flags.DEFINE_string("sweep", None, "Train with each of the settings that a file lists.")

@@ -30,13 +30,14 @@ def train(
     Raises UserError for what a person can correct, StopError where a signal comes before there is
     anything to save.
     """
-    from tds_jax.engine import lock, loggers, processes
+    from tds_jax.engine import lock, loggers, processes, workdir
     from tds_jax.engine.blueprint import remembered
 
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder, which may be new")
     loggers.require_installed(asked.log.to)
     task = processes.together(lambda: _opened(asked))
+    workdir.require_apart(folder, task.data_about().folder)
     build = remembered(task)
     warned: set[str] = set()
 

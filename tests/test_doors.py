@@ -170,6 +170,31 @@ def test_predict_answers_for_every_row_of_a_recording(trained, base):
     assert not blank[blank.sum() :].any()
 
 
+def test_a_damaged_report_is_told_before_the_work(trained, tmp_path):
+    run = shutil.copytree(trained[1], tmp_path / "run")
+    (run / "report.json").write_text("{")
+    (run / "report_val.csv").unlink(missing_ok=True)
+    done = door("evaluate", f"--workdir={run}", "--split=val")
+    assert done.returncode == 2
+    assert f"error: {run}/report.json is not JSON" in done.stderr
+    assert not (run / "report_val.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--output=-", "--output=- is no file; name one, or add --stream"),
+        ("--output=udp:localhost:9000", "9000 is no file; name one, or add --stream"),
+        ("--initial_pose=0,0", "--initial_pose is for --stream; add that, or leave it out"),
+    ],
+)
+def test_what_is_for_a_stream_alone_is_refused_without_it(trained, tmp_path, flag, text):
+    place = f"--output={tmp_path / 'p.hdf5'}"
+    done = door("predict", f"--workdir={trained[1]}", f"--input={ROOT}", place, flag)
+    assert (done.returncode, done.stderr.count("error: ")) == (2, 1)
+    assert text in done.stderr
+
+
 @pytest.mark.long
 def test_plan_counts_the_bytes_of_the_step_that_trains(trained, base):
     _, run = trained
@@ -216,8 +241,33 @@ def test_help_shows_a_command_and_every_flag_and_needs_no_jax(name):
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m tds_jax.{name} --" in done.stdout
     assert "\n  --" in done.stdout
+    assert ("--coordinator:" in done.stdout) == (name in ("train", "evaluate", "predict"))
     code = f"import sys, tds_jax.{name}; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+REPLACING = {
+    "evaluate": ("--workdir=nowhere", "--json"),
+    "check": ("--task=pose", "--input=nowhere", "--json"),
+    "plan": ("--config=quick_demo", "--target=none", "--json"),
+    "compare": ("nowhere", "--json"),
+    "compare, picture": ("nowhere", "--output"),
+    "export": ("--workdir={}", "--output"),
+}
+
+
+@pytest.mark.parametrize("name", REPLACING)
+def test_no_door_takes_a_file_away_unless_told(trained, name, tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("theirs")
+    *words, flag = (word.format(trained[1]) for word in REPLACING[name])
+    asked = (name.split(",")[0], *words, f"{flag}={file}")
+    done = door(*asked)
+    assert (done.returncode, file.read_text()) == (2, "theirs")
+    assert f"{flag}={file} is there already; name another file, or replace it" in done.stderr
+    done = door(*asked, "--overwrite")  # refused for something else, before anything is written
+    assert (done.returncode, file.read_text()) == (2, "theirs")
+    assert "overwrite" not in done.stderr
 
 
 def test_help_of_plan_names_its_targets():

@@ -99,6 +99,20 @@ def test_poses_of_another_shape_are_one_line(emg):
         task.init(nnx.Rngs(0))(jnp.zeros((2, 60, 4)))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("os:getcwd", "loss.own='os:getcwd' must take a prediction and a target: too many pos"),
+        ("tests.python.parts:NUMBER", "NUMBER' is a int; name a function"),
+        ("operator:sub", r"gives shape \(3, 5, 2\), expected \(3, 5\)"),
+    ],
+)
+def test_what_is_no_function_of_two_is_one_line(name, text):
+    arrays = np.zeros((3, 5, 2)), np.ones((3, 5, 2))
+    with pytest.raises(UserError, match=text):
+        own.compared("loss.own", name, *arrays, (3, 5))
+
+
 def test_a_forecast_network_stands_between_normalisation_and_prior(maps):
     task = forecast.small_task(maps / "train.nc", maps, model__name=DAYS)
     model = task.init(nnx.Rngs(1))

@@ -94,6 +94,8 @@ def test_a_sweep_is_each_value_with_each_and_each_seed_and_fold_with_them(tmp_pa
     [
         ("3", r"must hold \{setting: \[values\]\}, or a list"),
         ('{"optim.steps": 3}', r"must hold \{setting"),
+        ("{}", r"must hold \{setting"),
+        ('{"optim.steps": []}', r"must hold \{setting"),
         ('[{"optim.steps": 3}, {"optim.steps": 3}]', "names one set of settings twice"),
         ('[{"optim.stepz": 3}]', "'optim.stepz' is not a setting; did you mean 'optim.steps'"),
         ('[{"optim.steps": 300}, {"optim.steps": "many"}]', "optim.steps='many' has type str"),

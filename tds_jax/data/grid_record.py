@@ -287,6 +287,6 @@ def open_record(
             what = "does not lie over time, latitude and longitude"
             raise UserError(
                 f"{path}: variable {variable!r} {what if variable in inside else 'is missing'}; "
-                f"found {', '.join(sorted(inside))}"
+                f"found {', '.join(sorted(inside)) or 'none'}"
             )
     return GridRecord(files, variables, unusable, west, held)

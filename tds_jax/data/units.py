@@ -1,6 +1,7 @@
 """Units as files write them, by CF's names, through a library."""
 
 import functools
+import logging
 
 from tds_jax.errors import UserError
 
@@ -16,6 +17,8 @@ def linear(old: str, new: str) -> tuple[float, float] | None:
         return 1.0, 0.0
     # Most of a second to import, and rarely needed.
     import pint
+
+    logging.getLogger("pint").setLevel(logging.ERROR)  # it tells of every name that CF gives anew
     from cf_xarray.units import units
 
     try:

@@ -1,8 +1,10 @@
 """What a card's compiler is told, and compiled programs on disk for a run that goes on."""
 
+import contextlib
 import os
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import jax
@@ -12,6 +14,9 @@ from tds_jax.config import AUTO
 from tds_jax.errors import UserError
 
 OFF = "off"
+LOOKED = ".looked"  # its time is that of the last look at the programs beside it
+COARSE = 2 * 10**9  # ns; some file systems count whole seconds, or two
+ZLIB = b"\x78"  # how jax's entries begin, but where it has found a library for zstd
 
 # XLA's words for `memory.deterministic`. A name that it does not know ends the process; jaxlib
 # 0.10.2 and 0.11.2 know these, that for CPU too.
@@ -58,6 +63,46 @@ def keep_programs(setting: str, workdir: Path) -> None:
             raise UserError(words) from error
         print(f"warning: {words}", file=sys.stderr)
         return
+    if cut := _drop_cut_programs(folder):
+        one = cut == 1
+        print(
+            f"note: {cut} compiled program{'s' * (not one)} in {folder} {'was' if one else 'were'} "
+            "cut short, by a kill maybe: deleted, and compiled anew when needed",
+            file=sys.stderr,
+        )
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _drop_cut_programs(folder: Path) -> int:
+    """Deletes entries that are not whole, and counts them.
+
+    Jax writes an entry under its name, so that a kill may leave a part of one; it then warns of it
+    at every start, and never writes it anew. Each entry is looked at once, at the first start after
+    it was written: reading all of them would take longer than they save.
+    """
+    looked = folder / LOOKED
+    since = looked.stat().st_mtime_ns - COARSE if looked.exists() else 0
+    entries = [*folder.glob("*-cache")]
+    cut = 0
+    with contextlib.suppress(OSError):  # of another's, who may have made the folder: as it was
+        if entries:
+            looked.touch()
+        for path in entries:
+            if path.stat().st_mtime_ns >= since and not _is_whole(path.read_bytes()):
+                path.unlink()
+                cut += 1
+    return cut
+
+
+def _is_whole(entry: bytes) -> bool:
+    """Whether a compressed entry has its end; of what is not zlib's, whether there is anything."""
+    if not entry.startswith(ZLIB):
+        return any(entry)
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(entry)
+    except zlib.error:
+        return False
+    return stream.eof

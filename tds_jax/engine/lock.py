@@ -20,6 +20,7 @@ from tds_jax.data.whole_file import naming
 from tds_jax.errors import UserError
 
 LOCK = ".lock"
+TURN = ".turn"
 BEAT = 5.0  # s
 PATIENCE = 4  # beats that a living holder on another host does not miss
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -40,6 +41,22 @@ def held(folder: Path) -> Iterator[None]:
             stop.set()
             beating.join()
             file.truncate(0)
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Waits until nobody else reads and changes a file of a folder, who may not be its one writer.
+
+    For moments: evaluations of a run go on beside each other, and beside its training. Where file
+    systems have no such locks nobody waits.
+    """
+    with (folder / TURN).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        yield
 
 
 def _take(file: IO[bytes], folder: Path) -> None:

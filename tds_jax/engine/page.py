@@ -10,6 +10,7 @@ from typing import Any
 
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import whole_file
+from tds_jax.engine import lock
 from tds_jax.engine.report import Report
 
 PAGE = "report.html"
@@ -32,22 +33,30 @@ iframe { width: 100%; height: 42rem; border: 0; }
 
 
 def write(place: Path, workdir: Path) -> Path:
-    """report.html beside the report.json of `place`; settings and history are of the workdir."""
+    """report.html beside the report.json of `place`; settings and history are of the workdir.
+
+    Who comes last has read what all before have written.
+    """
+    path = place / PAGE
+    with lock.in_turn(place):
+        text = _document(place, workdir)
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _document(place: Path, workdir: Path) -> str:
     about = (_figures(place), _settings(workdir), _plan(workdir), _history(workdir))
     parts = [*_splits(place), *itertools.chain(*about)]
     title = html.escape(f"{place.absolute().name}: a run of tds_jax")
     links = " ".join(
         f'<a href="#{name}">{name}</a>' for name in ("test", "figures", "settings", "history")
     )
-    text = (
+    return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
         f"<h1>{title}</h1><nav>{links}</nav>{chr(10).join(parts)}</html>\n"
     )
-    path = place / PAGE
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return path
 
 
 def _heading(name: str, words: str = "") -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +11,9 @@ from typing import Any, TypeVar
 
 from tds_jax.data import json_file
 from tds_jax.data.whole_file import whole_table
+from tds_jax.engine import lock
 from tds_jax.engine.tables import Grid, Tables
+from tds_jax.errors import some
 from tds_jax.progress import table_console
 
 MODEL = "model"
@@ -74,7 +77,16 @@ class Report:
         for row in self.rows:
             if (row.metric, row.method, row.group) == (metric, method, group):
                 return row.value
-        raise KeyError((metric, method, group))
+        raise KeyError(self._lacking({"metric": metric, "method": method, "group": group}))
+
+    def _lacking(self, asked: Mapping[str, str]) -> str:
+        """What no row has of what was asked for, and what is like it."""
+        for name, value in asked.items():
+            known = sorted({getattr(row, name) for row in self.rows})
+            if value not in known:
+                near = difflib.get_close_matches(value, known, 3) or known
+                return f"{name}={value!r} is not in this report; it has {some(near, 6)}"
+        return f"no row has {', '.join(f'{name}={value!r}' for name, value in asked.items())}"
 
     def to_dict(self) -> dict[str, Any]:
         """{"splits": {split: {"model": {…}, "baselines": {name: {…}}, "groups": {…}}}}.
@@ -105,13 +117,14 @@ class Report:
             with whole_table(_table(workdir, split)) as table:
                 table.writerow(COLUMNS)
                 table.writerows(CELLS(row) for row in self.rows if row.split == split)
-        path = workdir / "report.json"
-        stored = json_file.read(path, "delete it") if path.exists() else {"splits": {}}
-        new = self.to_dict()["splits"]
-        stored["splits"] |= new
-        stored["evaluated"] = stored.get("evaluated", {}) | {split: dict(about) for split in new}
-        stored["shown"] = stored.get("shown", {}) | {split: self._shown() for split in new}
-        json_file.write(path, stored)
+        path, new = workdir / "report.json", self.to_dict()["splits"]
+        with lock.in_turn(workdir):  # another split may be evaluated at the same time
+            stored = json_file.read(path, "delete it") if path.exists() else {"splits": {}}
+            stored["splits"] |= new
+            told = {split: dict(about) for split in new}
+            stored["evaluated"] = stored.get("evaluated", {}) | told
+            stored["shown"] = stored.get("shown", {}) | {split: self._shown() for split in new}
+            json_file.write(path, stored)
 
     def _shown(self) -> dict[str, Any]:
         """All but the rows."""

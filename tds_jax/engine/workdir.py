@@ -23,6 +23,7 @@ CONFIG = "config.json"
 INPUTS = "inputs.json"
 CHECKPOINTS = "checkpoints"
 RESTORE = "restore it or train anew"
+TOLD = 12  # settings that differ, in a line
 BEST, LAST = "best", "last"
 
 
@@ -58,7 +59,7 @@ def claim(
             )
         if changed:
             raise UserError(
-                f"{workdir} was begun with another config ({'; '.join(changed)}); "
+                f"{workdir} was begun with another config ({_most(changed)}); "
                 "use the same settings to go on, or another --workdir"
             )
     identities = identity.of_files(files, known or {})
@@ -101,6 +102,23 @@ def require_unchanged(workdir: Path, files: Mapping[str, str]) -> None:
 def has_checkpoint(workdir: Path) -> bool:
     """True once a checkpoint is whole."""
     return any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*"))
+
+
+def require_apart(workdir: Path, data: str) -> None:
+    """Raises UserError for a new run that would lie among its own data, and be read as some.
+
+    data: their folder; '' where there is none.
+    """
+    if data and Path(data).resolve() == workdir.resolve() and not has_checkpoint(workdir):
+        raise UserError(f"--workdir={workdir} is the folder of the data; name another, maybe new")
+
+
+def _most(changed: Sequence[str]) -> str:
+    """Differences of two configs in words: of two tasks that alone, for all else follows."""
+    of_task = [line for line in changed if line.startswith("task: ")]
+    shown = of_task or changed[:TOLD]
+    more = f"; and {len(changed) - TOLD} more" if len(shown) == TOLD < len(changed) else ""
+    return "; ".join(shown) + more
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

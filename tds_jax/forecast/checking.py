@@ -79,7 +79,8 @@ def _headers(names: Sequence[str], select: Selection, findings: Findings) -> Ite
         try:
             with open_dataset(name, select) as data:
                 if not (axis_name(data, "time") or axis_name(data, "time", 0)):
-                    _note(findings, "no time", f"{name}: holds {', '.join(map(str, data))}")
+                    what = ", ".join(map(str, data)) or "no array outside of groups"
+                    _note(findings, "no time", f"{name}: holds {what}")
                     continue
                 found = header(data, name, select)
             require_sorted(found)

@@ -132,6 +132,10 @@ def leads_of(task: ForecastTask, lead: float, name: str) -> int:
 
     More can be made of forecasts alone if they are of all that the run reads.
     """
+    require(
+        isinstance(lead, int | float | np.number) and 0 <= lead < np.inf,
+        f"{name}={lead!r} is no number of days; use 0, for those of the run, or more",
+    )
     own, inputs, step = task.spec.leads, task.recorded.variables, task.config.data.step
     count = step.count(name, lead)
     targets = task.config.data.targets

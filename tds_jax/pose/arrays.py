@@ -83,7 +83,10 @@ def start_of(model: AnyModel, pose: Pose, name: str) -> np.ndarray | None:
     """(1, J) f32 of a pose from outside; None without one. name: of what gave it, in errors."""
     if pose is None:
         return None
-    angles = np.asarray(pose, np.float32)
+    try:
+        angles = np.asarray(pose, np.float32)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}={pose!r} is no pose; give a number for each joint") from None
     if model.initial_pose not in STARTS_BY_CALLER:
         raise UserError(
             f"{name} is given, but the model was trained with model.initial_pose="

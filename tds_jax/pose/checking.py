@@ -17,6 +17,7 @@ from tds_jax.fields import option, require_choice
 from tds_jax.pose.labels import (
     UNITS,
     bridged,
+    declared,
     label_step,
     radians_per_unit,
     reach,
@@ -43,7 +44,7 @@ UNSEEN_STAGE = ("stage", "user_stage")
 class Recording:
     """What is known of one readable file; groups: its texts, and its split if metadata has it.
 
-    radians: per unit of its labels, by the option angle_unit or its attribute.
+    unit: of its labels, by the option angle_unit or its attribute, '' = by none. radians: per unit.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Recording:
     scan: Scan
     quality: Quality
     groups: Mapping[str, str]
-    angle_unit: str
+    unit: str
     radians: float
 
     @property
@@ -85,7 +86,7 @@ class Recording:
     @property
     def degrees(self) -> str:
         """What is said of labels that look like degrees."""
-        return seem_degrees(self.angle_unit, float(np.abs(self.range).max()))
+        return seem_degrees(self.unit, float(np.abs(self.range).max()))
 
     def row(self) -> dict[str, Any]:
         """What there is to know of this file, for the table of files."""
@@ -157,7 +158,8 @@ def _read(
     row = metadata.rows.get(name, {}) if metadata else {}
     groups = {**row, **session_groups(row, scan.attributes)}
     header = files.header(path, job.group, DATASET)
-    return Recording(name, header, scan, quality, groups, job.angle_unit, radians)
+    unit = declared(job.angle_unit, scan.attributes[-1])
+    return Recording(name, header, scan, quality, groups, unit, radians)
 
 
 def _metadata_lines(names: Sequence[str], metadata: Metadata | None) -> list[str]:

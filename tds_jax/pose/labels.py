@@ -24,12 +24,17 @@ def valid_rows(joint_angles: np.ndarray) -> np.ndarray:
     return np.asarray((largest > FAILURE_ATOL) & (largest < np.inf))
 
 
+def declared(setting: str, attribute: str) -> str:
+    """What a file's labels are said to be in: by the setting, or else by the file; '' = by none."""
+    return (setting if setting != "auto" else attribute).strip().lower()
+
+
 def radians_per_unit(setting: str, attribute: str, where: str) -> float:
     """What a file's labels are multiplied by; UserError, naming it, for a unit that is not known.
 
     setting: of UNITS. attribute: the file's own word, '' = rad.
     """
-    unit = (setting if setting != "auto" else attribute).strip().lower()
+    unit = declared(setting, attribute)
     if unit[:3] not in ("", "rad", "deg"):
         raise UserError(
             f"{where}: attribute 'angle_unit' is {attribute!r}, expected 'rad' or 'deg'; correct it"
@@ -43,12 +48,12 @@ def in_radians(angles: np.ndarray, scale: float) -> np.ndarray:
     return angles if scale == 1 else (angles * angles.dtype.type(scale))
 
 
-def seem_degrees(setting: str, reached: float) -> str:
+def seem_degrees(unit: str, reached: float) -> str:
     """What is said of labels that reach so many radians, '' if they may be.
 
-    Not where `setting` says what they are.
+    unit: see `declared`; what is said of labels is believed.
     """
-    if setting != "auto" or not reached > MOST_RADIANS:
+    if unit or not reached > MOST_RADIANS:
         return ""
     return (
         f"joint angles reach {reached:.4g}, which looks like degrees; declare them with "

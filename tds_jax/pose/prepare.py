@@ -22,11 +22,13 @@ from tds_jax.fields import option, require_choice
 from tds_jax.pose.labels import (
     MOST_SECONDS,
     UNITS,
+    declared,
     filled,
     first_label_step,
     in_radians,
     radians_per_unit,
     reach,
+    seem_degrees,
     valid_rows,
 )
 from tds_jax.pose.metadata import FILE, junk, session_files, stored_name
@@ -146,14 +148,16 @@ def _prepare_file(
             raise UserError(f"{path}: {target} exists and was not made by prepare; move it away")
     row = _row_type(header, path)
     attributes = header.attributes | {"sample_rate": rate * up / down, ORIGIN: origin}
-    if scale != 1:
+    if scale != 1 or angle_unit != "auto":
         attributes[UNIT] = "rad"
     labels = Labels(path, more, scale, up / down)
     blocks = resampled_rows(files, path, group, header, row, rate, up, down, labels, BLOCK_ROWS)
     files.close()  # of a target to be replaced
     write_rows(target, group, resampled_count(header.rows, up, down), row, blocks, attributes)
     contradicted = contradiction(rate, stamped_rate(times))
-    return True, labels.notes() + [f"{NOTE}{path}: {contradicted}"] * bool(contradicted)
+    told = seem_degrees(declared("auto", str(attributes.get(UNIT, ""))), labels.reached)
+    notes = [f"{NOTE}{path}: {told}; --angle_unit converts or declares them"] * bool(told)
+    return True, notes + labels.notes() + [f"{NOTE}{path}: {contradicted}"] * bool(contradicted)
 
 
 def _label_reach(files: RowFiles, path: str, group: str, header: Header, rate: float) -> int:
@@ -169,7 +173,8 @@ def _label_reach(files: RowFiles, path: str, group: str, header: Header, rate: f
 
 @dataclasses.dataclass
 class Labels:
-    """Labelled rows of a recording before (those between sparse labels included) and after.
+    """Labelled rows of a recording before (those between sparse labels included) and after, and
+    the largest angle among them, in radians.
 
     more: source rows between which labels are interpolated. scale: radians per unit of the source's
     angles. factor: rows after per row before.
@@ -181,6 +186,7 @@ class Labels:
     factor: float
     before: int = 0
     after: int = 0
+    reached: float = 0.0
 
     def require_some(self) -> None:
         """Raises UserError where all labels would be lost."""
@@ -278,6 +284,7 @@ def resampled_rows(
             own = slice(left[0], -(-(done + len(filtered)) * down // up) - begin)
             labels.before += int(valid_rows(angles[own]).sum())
             labels.after += int(valid_rows(block[FIELDS[1]]).sum())
+            labels.reached = max(labels.reached, float(np.abs(block[FIELDS[1]]).max(initial=0)))
         done += len(filtered)
         yield block
     labels.require_some()

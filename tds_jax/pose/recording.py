@@ -7,6 +7,7 @@ import numpy as np
 from tds_jax.data.scan import SCAN_ROWS, require_columns, stamped_rate, times_of
 from tds_jax.errors import UserError
 from tds_jax.pose.labels import (
+    declared,
     filled,
     first_label_step,
     in_radians,
@@ -102,7 +103,7 @@ class FileRecording:
         scale = radians_per_unit(data.angle_unit, unit, self.name)
         around = filled(labels(start, min(row + 1 + more, header.rows)), more)
         angles = in_radians(around[row - start : row - start + 1], scale)
-        if degrees := seem_degrees(data.angle_unit, float(np.abs(angles).max())):
+        if degrees := seem_degrees(declared(data.angle_unit, unit), float(np.abs(angles).max())):
             raise UserError(f"{self.name}: {degrees}")
         if not valid_rows(angles).all():
             raise UserError(
@@ -121,6 +122,8 @@ class ArrayRecording:
     def __init__(
         self, task: PoseTask, emg: np.ndarray, rate_hz: float, pose: np.ndarray | None
     ) -> None:
+        if not isinstance(rate_hz, int | float | np.number):
+            raise UserError(f"rate_hz={rate_hz!r} is no number; give samples per second")
         self._rate_hz, self._pose, self.tracked = rate_hz, pose, pose is not None
         require_fit(task, self.name, band_of(emg), rate_hz)
         self._emg = select_channels(np.asarray(emg), task.config.data.channels)

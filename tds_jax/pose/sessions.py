@@ -14,7 +14,14 @@ from tds_jax.data.scan import Runs, contradiction
 from tds_jax.errors import UserError, some
 from tds_jax.pose.folds import split_by_fold, ungeneralized
 from tds_jax.pose.joints import joint_names
-from tds_jax.pose.labels import bridged, label_step, radians_per_unit, reach, seem_degrees
+from tds_jax.pose.labels import (
+    bridged,
+    declared,
+    label_step,
+    radians_per_unit,
+    reach,
+    seem_degrees,
+)
 from tds_jax.pose.metadata import Metadata, junk, read_metadata, session_files
 from tds_jax.pose.own_recordings import OwnRecordings
 from tds_jax.pose.parts import have_room, in_parts
@@ -149,14 +156,19 @@ def _skips(index: FolderIndex, path: str, window: int, angle_unit: str) -> dict[
 
 def _wrong_unit(index: FolderIndex, i: int, angle_unit: str, where: str, reached: float) -> str:
     try:
-        degrees = seem_degrees(angle_unit, reached * _scale(index, i, angle_unit, where))
+        scale = _scale(index, i, angle_unit, where)
+        degrees = seem_degrees(declared(angle_unit, _unit(index, i)), reached * scale)
     except UserError as error:
         return str(error)
     return f"{where}: {degrees}" if degrees else ""
 
 
 def _scale(index: FolderIndex, i: int, angle_unit: str, where: str) -> float:
-    return radians_per_unit(angle_unit, index.attributes[i, -1].decode(), where)
+    return radians_per_unit(angle_unit, _unit(index, i), where)
+
+
+def _unit(index: FolderIndex, i: int) -> str:
+    return index.attributes[i, -1].decode()
 
 
 def _require_few(skipped: dict[int, str], limit: int, path: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zlib
 
 import jax
 import pytest
@@ -54,6 +55,57 @@ def test_small_programs_are_kept_too(tmp_path):
     compilation.keep_programs(str(tmp_path), tmp_path)
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
     assert jax.config.jax_persistent_cache_min_entry_size_bytes == 0
+
+
+START = """
+import jax, sys
+from pathlib import Path
+from tds_jax.engine import compilation
+compilation.keep_programs(sys.argv[1], Path())
+jax.block_until_ready(jax.jit(lambda x: 3 * x + 1)(1.0))
+"""
+
+
+def test_a_program_that_was_cut_short_is_compiled_anew_and_said_once(tmp_path):
+    def started():
+        command = [sys.executable, "-c", START, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stderr
+
+    assert started() == ""
+    for entry in tmp_path.glob("*-cache"):
+        whole = entry.read_bytes()
+        entry.write_bytes(whole[: len(whole) // 2])
+    said = started()
+    assert said.startswith("note: ")
+    assert f"1 compiled program in {tmp_path} was cut short" in said
+    assert len(said.splitlines()) == 1
+    assert started() == ""
+    assert entry.read_bytes()[:2] == whole[:2]
+    assert len(entry.read_bytes()) > len(whole) // 2
+
+
+def test_only_what_is_no_whole_program_is_deleted(tmp_path, capsys):
+    whole = zlib.compress(b"a program")
+    entries = {"whole": whole, "other": b"\x28\xb5 zstd", "cut": whole[:-1], "none": b""}
+    entries |= {"zeros": bytes(100), "wrong": whole[:4] + b"?" + whole[5:]}
+    for name, text in entries.items():
+        (tmp_path / f"{name}-cache").write_bytes(text)
+    (tmp_path / "theirs").write_text("")
+    compilation.keep_programs(str(tmp_path), tmp_path)
+    left = {path.name.removesuffix("-cache") for path in tmp_path.iterdir()}
+    assert left == {"whole", "other", "theirs", compilation.LOOKED}
+    assert capsys.readouterr().err.startswith("note: 4 compiled programs in ")
+
+
+def test_a_program_is_looked_at_once(tmp_path, monkeypatch):
+    (tmp_path / "old-cache").write_bytes(zlib.compress(b"a program"))
+    os.utime(tmp_path / "old-cache", (1e9, 1e9))
+    seen = []
+    monkeypatch.setattr(compilation, "_is_whole", lambda entry: not seen.append(entry))
+    for _ in range(2):
+        compilation.keep_programs(str(tmp_path), tmp_path)
+    assert len(seen) == 1
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 import json
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tds_jax.engine import page
 from tds_jax.engine.report import Report, Row
@@ -62,3 +65,29 @@ def test_a_run_that_was_not_planned_has_no_plan(tmp_path):
     Report([], (), ()).write(tmp_path, {})
     (tmp_path / "config.json").write_text("{}")
     assert 'id="plan"' not in page.write(tmp_path, tmp_path).read_text()
+
+
+def test_the_page_of_two_evaluations_at_once_has_both(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    one, other = (
+        Report([Row(name, "all", "model", name, 1.0, None, 1)], (name,), ())
+        for name in ("test", "val")
+    )
+    has_read = threading.Event()
+
+    def slowly(place, read=page._splits):
+        found = read(place)
+        has_read.set()
+        time.sleep(0.2)  # for the other to write all of its own, if nothing keeps it from that
+        return found
+
+    monkeypatch.setattr(page, "_splits", slowly)
+    one.write(tmp_path, {})
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(page.write, tmp_path, tmp_path)
+        assert has_read.wait(10)
+        monkeypatch.undo()
+        other.write(tmp_path, {})
+        text = page.write(tmp_path, tmp_path)
+        first.result()
+    assert all(f'<h2 id="{name}">' in text.read_text() for name in ("test", "val"))

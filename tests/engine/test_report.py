@@ -6,10 +6,13 @@ import json
 import math
 import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from tds_jax.data import json_file
 from tds_jax.engine.report import Report, Row
 
 ROWS = [
@@ -99,14 +102,38 @@ def test_who_is_killed_between_table_and_json_has_told_of_no_table_that_is_not_t
     monkeypatch.setattr("tds_jax.data.json_file.write", killed)
     with pytest.raises(KeyboardInterrupt):
         REPORT.write(tmp_path, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["report_test.csv"]
+    assert [path.name for path in tmp_path.glob("report*")] == ["report_test.csv"]
+
+
+def test_of_two_splits_that_are_evaluated_at_once_both_stay(tmp_path, monkeypatch):
+    REPORT.write(tmp_path, {})
+    splits = [
+        Report([Row(name, "all", "model", "mse", 3.0, None, 1)], ("mse",), ())
+        for name in ("train", "val")
+    ]
+
+    def slowly(*args, read=json_file.read):
+        found = read(*args)
+        time.sleep(0.2)  # for the other to read the same, if nothing keeps it from that
+        return found
+
+    monkeypatch.setattr("tds_jax.data.json_file.read", slowly)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda report: report.write(tmp_path, {"step": 1}), splits))
+    stored = json.loads((tmp_path / "report.json").read_text())
+    for kept in ("splits", "evaluated", "shown"):
+        assert stored[kept].keys() == {"train", "val", "test"}, kept
 
 
 def test_values_are_found_by_name_and_missing_ones_are_errors():
     assert REPORT.value("mse") == 0.5
     assert REPORT.value("mse", method="zero", group="user/a") == 1.0
-    with pytest.raises(KeyError, match="r2"):
-        REPORT.value("r2")
+    with pytest.raises(KeyError, match=r"metric='msee' is not in this report; it has mse\""):
+        REPORT.value("msee")
+    with pytest.raises(KeyError, match="method='ridge' is not in this report; it has model, zero"):
+        REPORT.value("mse", method="ridge")
+    with pytest.raises(KeyError, match="no row has metric='mse', method='zero', group='finger/th"):
+        REPORT.value("mse", method="zero", group="finger/thumb")
 
 
 def rendered(text):

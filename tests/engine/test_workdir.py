@@ -37,6 +37,18 @@ def test_a_folder_begun_with_other_settings_is_refused_with_their_names(tmp_path
     assert (folder / "config.json").read_text() == before
 
 
+def test_a_folder_of_another_task_is_told_by_that_and_many_settings_are_counted(tmp_path):
+    folder = begun(tmp_path / "a", toy.config())
+    values = json.loads((folder / "config.json").read_text())
+    values["optim"] |= {f"gone{i:02}": i for i in range(20)}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"gone11: 11 -> None; and 8 more\); use the same sett"):
+        workdir.claim(folder, toy.config(), INPUTS, "a", {})
+    (folder / "config.json").write_text(json.dumps(values | {"task": "tea"}))
+    with pytest.raises(UserError, match=r"another config \(task: tea -> toy\); use the same"):
+        workdir.claim(folder, toy.config(), INPUTS, "a", {})
+
+
 def test_a_folder_begun_with_other_data_is_refused(tmp_path):
     folder = begun(tmp_path, toy.config())
     with pytest.raises(UserError, match=r"inputs\.features: 4 -> 5"):

@@ -1,5 +1,6 @@
 """Laws of the check: every fault has its line, sound files have none, training takes the rest."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -77,6 +78,14 @@ def test_a_fault_of_one_file_has_its_line_and_the_rest_counts(tmp_path, kind):
     checked = Check().run(tmp_path, quiet)
     assert any(line in text for text in checked.findings[kind])
     assert checked.usable == (20 if kind in ("gap", "empty") else 10)
+
+
+def test_a_file_of_another_kind_is_said_to_hold_nothing(tmp_path):
+    month(tmp_path)
+    with h5py.File(tmp_path / "b.nc", "w") as file:
+        file["emg2pose/timeseries"] = np.zeros(3)
+    (line,) = Check().run(tmp_path, quiet).findings["no time"]
+    assert line.endswith("b.nc: holds no array outside of groups")
 
 
 def test_a_hole_in_the_days_is_a_gap(tmp_path):

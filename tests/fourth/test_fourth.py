@@ -77,7 +77,8 @@ def test_a_plan_needs_nothing_of_it_but_its_shapes():
 def test_what_it_does_not_offer_is_one_line(name):
     done = door(name, "--task=signal", "--input=x", "--output=y")
     assert done.returncode == 2
-    assert done.stderr == f"error: {name} is not offered for task 'signal'\n"
+    others = "it is for pose, forecast, voxel"
+    assert done.stderr == f"error: {name} is not offered for task 'signal'; {others}\n"
 
 
 def test_nothing_outside_its_folder_says_its_words():

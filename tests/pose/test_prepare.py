@@ -172,6 +172,24 @@ def test_wrong_files_are_skipped_and_foreign_ones_never_overwritten(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("unit", ["auto", "deg", "rad"])
+def test_labels_that_look_like_degrees_are_said_to_and_a_unit_that_is_given_is_kept(tmp_path, unit):
+    (tmp_path / "in").mkdir()
+    rows = make_rows(400)
+    rows["joint_angles"] = np.degrees(np.linspace(0.1, 1.5, 400))[:, None]
+    write_rows(tmp_path / "in" / "a.hdf5", rows)
+    lines = prepare(tmp_path / "in", tmp_path / "out", 50.0, "emg2pose", quiet, unit)[2]
+    said = {
+        "auto": "joint angles reach 85.74, which looks like degrees; declare them with",
+        "deg": "its labels are in degrees and converted to radians",
+    }
+    assert [line.startswith("note: ") for line in lines] == [True] * (unit in said)
+    assert said.get(unit, "") in "".join(lines)
+    found, attributes = read(tmp_path / "out", "a.hdf5")
+    assert attributes.get("angle_unit") == {"auto": None}.get(unit, "rad")
+    assert (found["joint_angles"].max() > 80) == (unit != "deg")
+
+
 def test_ratios_are_of_small_whole_numbers():
     assert ratio(2222.22, 2000.0) == (9, 10)
     assert ratio(2048.0, 2000.0) == (125, 128)
@@ -191,7 +209,7 @@ def test_sparse_labels_come_out_at_every_rate_and_lone_ones_are_refused(tmp_path
     write_rows(tmp_path / "in" / "a.hdf5", rows)
     for rate in (125.0, 100.0, 50.0):
         out = tmp_path / f"out{rate:g}"
-        written = prepare(tmp_path / "in", out, rate, "emg2pose", quiet)
+        written = prepare(tmp_path / "in", out, rate, "emg2pose", quiet, "rad")
         assert written[:2] == (1, 0)
         assert written[2] == [
             f"note: {tmp_path}/in/a.hdf5: its labels are sparse, those between are interpolated"

@@ -609,6 +609,11 @@ def test_degrees_are_refused_until_they_are_declared_and_then_radians(tmp_path, 
             file["emg2pose"].attrs["angle_unit"] = "degrees"
     assert load(tmp_path, files)[0].highest.max() < np.pi / 2
     files.close()
+    for i in range(3):
+        with h5py.File(tmp_path / f"s{i}.hdf5", "r+") as file:
+            file["emg2pose"].attrs["angle_unit"] = "rad"
+    assert load(tmp_path, files)[0].highest.max() > 80, "what the file says is believed"
+    files.close()
     with h5py.File(tmp_path / "s1.hdf5", "r+") as file:
         file["emg2pose"].attrs["angle_unit"] = "turns"
     with pytest.raises(UserError, match="attribute 'angle_unit' is 'turns', expected 'rad' or"):

@@ -12,7 +12,9 @@ import re
 import pytest
 
 import tds_jax
-from tds_jax import cli
+from tds_jax import cli, tasks
+from tds_jax.engine.blueprint import Blueprint
+from tds_jax.engine.frozen import require_some
 from tds_jax.settings import settings as named_settings
 from tests.doors import ROOT
 from tests.forecast import small as forecast
@@ -22,6 +24,12 @@ from tests.python.conftest import FEW
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\w+\.py)\n")
 MODULES = ("run", "settings", "own", "errors", "engine.callbacks", "engine.frozen")
+
+
+def parameters(config):
+    """Those of a pose config's model, as shapes: patterns that documents show are of these."""
+    known = {"num_channels": 16, "num_joints": 20, "sample_rate": 2000.0}
+    return Blueprint(tasks.get(config, known), config).shapes.params
 
 
 @pytest.fixture
@@ -43,11 +51,14 @@ def desk(base, trained, tds, film, soil, radar, tmp_path, monkeypatch, request):
         if str(workdir) == "runs/a" or not really:
             inspect.signature(train).bind(config, data, workdir, **settings)
             given = {name: value for name, value in settings.items() if "." in name}
-            cli.checked(named_settings(config, given))
+            checked = cli.checked(named_settings(config, given))
+            require_some(parameters(checked), settings.get("frozen") or ())
             return tds_jax.load("runs/a")
         steps = {"optim.steps": 1, "eval.every": 1, "eval.batch_size": 8}
         cache = {"data.cache_dir": base / "cache"}
         shown = {name: value for name, value in settings.items() if name != "optim.steps"}
+        if "frozen" in shown:
+            shown["frozen"] = ("network/up",)  # of the tiny network
         return train("default", data, workdir, **pose.SETTINGS | FEW | steps | cache | shown)
 
     monkeypatch.setattr(tds_jax, "train", small, raising=False)

@@ -48,8 +48,12 @@ def test_what_does_not_fit_is_one_line(soil):
         (data.swvl1, "fields are a DataArray; give an xarray Dataset with swvl1, tp over time"),
         (data.swvl1.values, "fields are a ndarray; give an xarray Dataset"),
         (data.drop_vars("time"), "the dataset: .*time"),
+        (xr.Dataset(), "the dataset: variable 'swvl1' is missing; found none"),
     ):
         with pytest.raises(tds_jax.UserError, match=text):
             run.predict(fields)
+    for lead in ("x", -1, float("nan"), float("inf")):
+        with pytest.raises(tds_jax.UserError, match=f"lead={lead!r} is no number of days; use 0"):
+            run.predict(data, lead=lead)
     with pytest.raises(tds_jax.UserError, match="stream is not offered for task 'forecast'"):
         run.stream()

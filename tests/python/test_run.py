@@ -1,6 +1,7 @@
 """Laws of the Python face: the same numbers as the doors, and one clear line for what is wrong."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -168,6 +169,9 @@ WRONG = {
     ),
     "other rate": ({"rate_hz": 200}, "emg has 200 samples per second, .* trained on 100; resample"),
     "no number": ({"rate_hz": float("nan")}, "emg has nan samples per second"),
+    "text": ({"rate_hz": "fast"}, "rate_hz='fast' is no number; give samples per second"),
+    "none": ({"rate_hz": None}, "rate_hz=None is no number"),
+    "text as pose": ({"rate_hz": 100, "initial_pose": "fist"}, "initial_pose='fist' is no pose"),
     "needless pose": ({"rate_hz": 100, "initial_pose": [0] * 3}, "starts by itself; leave it out"),
     "unknown": ({"rate_hz": 100, "speed": 1}, "takes emg, .*; got an unexpected .* 'speed'"),
 }
@@ -207,13 +211,26 @@ def test_what_is_not_there_is_one_line(trained, tds, tmp_path):
             "no checkpoint of step 3; use .* one of 2, 4",
         ),
         (lambda: tds_jax.load(trained.run.workdir, "first"), "no checkpoint of step 'first'"),
+        (lambda: tds_jax.load(None), "workdir=None is no path; give the name of a folder"),
         (lambda: trained.run.evaluate("tset"), "split='tset' is not known"),
         (lambda: trained.run.evaluate(data=tmp_path), "no session files"),
+        (lambda: trained.run.evaluate(data=tmp_path / "x"), "data=.*/x: no such file or folder"),
         (trained.run.stream, "OwnModel sees the whole window at once and cannot be streamed"),
         (lambda: tds.stream(gain=1), "stream of task 'pose' takes initial_pose; got an unexp"),
     ):
         with pytest.raises(tds_jax.UserError, match=text):
             call()
+
+
+def test_data_that_have_moved_are_asked_for(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.run.workdir, run)
+    values = json.loads((run / "config.json").read_text())
+    values["data"]["path"] = "emg"
+    (run / "config.json").write_text(json.dumps(values))
+    text = "data.path=emg of the run is not there, seen from /.*; give data=DIR"
+    with pytest.raises(tds_jax.UserError, match=text):
+        tds_jax.load(run).evaluate()
 
 
 def test_callbacks_see_every_update_and_evaluation(trained):
@@ -277,6 +294,7 @@ def test_what_a_run_cannot_begin_with_is_one_line_before_it_compiles(trained, td
 
 def test_what_train_cannot_use_is_one_line(trained, tmp_path):
     values = trained.run.config.to_dict()
+    folder = {"workdir": tmp_path / "run"}
     (tmp_path / "bad.py").write_text("def get_config():\n    return 1 / 0\n")
     for args, changes, text in (
         (("no_such",), {}, "config='no_such' is not there; give a file, or one of .*low_memory"),
@@ -284,6 +302,13 @@ def test_what_train_cannot_use_is_one_line(trained, tmp_path):
         ((values,), {}, "workdir is missing"),
         ((values,), {"optim.stepz": 4}, "'optim.stepz' is not a setting; did you mean 'optim.step"),
         ((values,), {"optim.steps": "4"}, "optim.steps='4' has type str; use int"),
+        ((None,), {"data": "x"}, "config is a NoneType without a task; give a file, the name"),
+        (({},), {"data": "x"}, "config is a dict without a task; give a file, the name"),
+        ((values,), {"workdir": 5}, "workdir=5 is no path"),
+        ((values,), {**folder, "callbacks": [print]}, "has a builtin.*; give a tds_jax.Callback"),
+        ((values,), {**folder, "callbacks": Interrupt()}, "callbacks is a Interrupt; give a list"),
+        ((values,), {**folder, "callbacks": [Interrupt]}, "the class Interrupt; give Interrupt"),
+        ((values,), {"workdir": values["data"]["path"]}, "is the folder of the data; name another"),
     ):
         with pytest.raises(tds_jax.UserError, match=text):
             tds_jax.train(*args, **changes)
