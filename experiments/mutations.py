@@ -140,7 +140,7 @@ MUTATIONS = (
         "pose/task.py",
         'rows, train = data.max_samples_for_normalize, self.table.select("train")',
         'rows, train = data.max_samples_for_normalize, self.table.select("test")',
-        ("pose/test_task.py", "pose/test_leak.py"),
+        ("pose/test_task.py",),
     ),
     Mutation(
         "rows without labels count in training",
@@ -189,7 +189,7 @@ def seen(tree: Path, mutation: Mutation) -> str:
     if text.count(mutation.right) != 1:
         raise SystemExit(f"{mutation.file} has not once: {mutation.right}")
     path.write_text(text.replace(mutation.right, mutation.wrong))
-    tests = [f"tests/{name}" for name in mutation.tests if (tree / "tests" / name).exists()]
+    tests = [f"tests/{name}" for name in mutation.tests]
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", *tests],
         cwd=tree,

@@ -50,6 +50,22 @@ def test_a_block_keeps_the_inputs_of_its_norms_and_convolutions_alone():
     assert len(kept) == 4
 
 
+def test_the_noise_level_scales_what_a_block_normalises_and_then_shifts_it():
+    block = TimeBlock(4, 4, 8, dtype=F32, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    kernel = block.conv_out.kernel
+    kernel.set_value(jnp.float32(rng.normal(size=kernel.get_value().shape)))  # it begins at 0
+    x, time = (jnp.float32(rng.normal(size=shape)) for shape in ((2, 4, 4, 4, 4), (2, 8)))
+    h = block.conv_in(block.norm_in(x))
+    grouped = h.reshape(2, -1, block.norm_out.groups, 4 // block.norm_out.groups)
+    mean, var = (f(grouped, axis=(1, 3), keepdims=True) for f in (jnp.mean, jnp.var))
+    normal = ((grouped - mean) * jax.lax.rsqrt(var + block.norm_out.eps)).reshape(h.shape)
+    scale, shift = jnp.split(block.time(jax.nn.silu(time))[:, None, None, None], 2, axis=-1)
+    expected = x + block.conv_out(jax.nn.silu(normal * (1 + scale) + shift))
+    # f32: sums of 64 numbers for the moments, of 108 products for the convolution, values up to 30
+    np.testing.assert_allclose(block(x, time), expected, atol=1e-4, rtol=1e-5)
+
+
 @pytest.mark.long
 def test_a_fresh_network_answers_zero():
     def init():
