@@ -120,11 +120,11 @@ def _datagrams(target: str) -> Iterator[Datagrams]:
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(f"--output={target} must be {UDP}HOST:PORT, such as {UDP}localhost:9000")
     try:
-        ((family, kind, _, _, address), *_) = socket.getaddrinfo(
-            host, int(port), type=socket.SOCK_DGRAM
-        )
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)
     except OSError as error:
         raise UserError(f"--output={target}: {host} is not known ({error.strerror})") from error
+    # A datagram that nobody receives is no error: what listens to a name listens on IPv4.
+    family, kind, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
     with socket.socket(family, kind) as open_port:
         open_port.connect(address)
         yield Datagrams(open_port)

@@ -226,6 +226,24 @@ def test_poses_go_out_as_lines_and_datagrams_of_json(tmp_path):
             out.write(0.08, None, pose)  # nobody listens any more
 
 
+def test_a_name_with_addresses_of_both_kinds_is_sent_to_at_its_ipv4_one(monkeypatch):
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, port, type: [
+            (socket.AF_INET6, type, 17, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, type, 17, "", ("127.0.0.1", port)),
+        ],
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+        port.bind(("127.0.0.1", 0))
+        port.settimeout(5.0)
+        target = f"udp:here:{port.getsockname()[1]}"
+        with leaving.opened(target, ("a",), 25.0, {}) as out:
+            out.write(0.5, None, np.zeros(1, np.float32))
+        assert json.loads(port.recv(1 << 16))["time"] == 0.5
+
+
 def test_streams_that_are_not_there_are_one_line(base, tmp_path, monkeypatch):
     task, model = task_and_model(base)
     for target, text in (
