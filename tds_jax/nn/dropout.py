@@ -22,20 +22,26 @@ def keep_scale(
 
 
 def _kept(keys: jax.Array, layer: int, shape: tuple[int, ...], rate: float) -> jax.Array:
-    """(B, *shape) bool, by way of bits.
+    """(B, *shape) bool; on CPU by way of bits.
 
-    What is drawn is two words a number, of which XLA would keep both for the backward pass and make
-    the rest anew; a sum over bits it does not make twice. Eight products with a ReLU and dropout
-    there and back, temporaries: of one's arrays 33, like this 19, without dropout 17.
+    What is drawn is two words a number, of which XLA would keep both for the backward pass there
+    and make the rest anew; a sum over bits it does not make twice. Eight products with a ReLU and
+    dropout there and back, temporaries: of one's arrays 33, by bits 19, without dropout 17. For a
+    card it keeps no words, and bits would be two kernels more.
     """
 
-    def one(key: jax.Array) -> jax.Array:
-        drawn = jax.random.bernoulli(key_of(key, layer), 1 - rate, shape)
-        return jnp.packbits(drawn.reshape(-1))
+    def drawn(keys: jax.Array) -> jax.Array:
+        def one(key: jax.Array) -> jax.Array:
+            return jax.random.bernoulli(key_of(key, layer), 1 - rate, shape)
 
-    bits = jax.vmap(one)(keys)
-    kept = jnp.unpackbits(bits, axis=1, count=math.prod(shape))
-    return kept.reshape(len(keys), *shape).astype(jnp.bool_)
+        return jax.vmap(one)(keys)
+
+    def by_bits(keys: jax.Array) -> jax.Array:
+        bits = jnp.packbits(drawn(keys).reshape(len(keys), -1), axis=1)
+        kept = jnp.unpackbits(bits, axis=1, count=math.prod(shape))
+        return kept.reshape(len(keys), *shape).astype(jnp.bool_)
+
+    return jax.lax.platform_dependent(keys, cpu=by_bits, default=drawn)
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int) -> jax.Array:
