@@ -59,6 +59,21 @@ def test_mixed_models_train_on_both_tasks_and_do_the_one_asked_for_otherwise(fol
     np.testing.assert_array_equal(weight, np.asarray(batch["weight"]) * np.asarray(known)[:, None])
 
 
+@pytest.mark.parametrize("kind", ["given", "mixed"])
+def test_tracking_begins_at_the_first_pose_of_a_window(folder, tmp_path, kind):
+    task = small_task(folder, tmp_path, model__initial_pose=kind, model__output="velocity")
+    batch, asked = on_device(first_batch(task)), []
+
+    def model(emg, initial, keys):
+        asked.append(initial)
+        return jnp.zeros(batch["joint_angles"].shape)
+
+    task.poses(model, batch, train=False, tracking=True)
+    angles = np.asarray(batch["joint_angles"])
+    np.testing.assert_array_equal(asked[0], angles[:, 0])
+    assert (angles[:, 0] != angles[:, 1]).any()
+
+
 @pytest.mark.parametrize("every_sample", [False, True])
 @pytest.mark.parametrize(("mse", "mae"), [(1.0, 0.5), (0.0, 2.0)])
 def test_loss_is_the_weighted_sum_over_valid_rows(folder, tmp_path, every_sample, mse, mae):

@@ -85,6 +85,22 @@ def test_thresholds_are_chosen_on_validation_and_nowhere_else(task, tmp_path):
     assert report.value("recall") == 1
 
 
+class Dimmer(Blurred):
+    """Beside its answer the same at a tenth of the odds."""
+
+    def volumes(self, model, batch):
+        (volume,) = super().volumes(model, batch).values()
+        return {"model": volume, "dim": volume.at[..., 0].divide(10)}
+
+
+def test_every_method_is_judged_at_a_threshold_of_its_own(task, tmp_path):
+    task.method = Dimmer()
+    report = evaluation.evaluate(task, nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "test", tmp_path)
+    kept = Thresholds.read(tmp_path).value
+    assert kept["dim"] < kept["model"] / 2
+    assert report.value("iou", "dim") == report.value("iou") == 1
+
+
 class Sampling(Blurred):
     """Two samples, of which the second has everything and the first half of it, and their mean."""
 

@@ -116,6 +116,31 @@ def test_temperature_scales_the_noise_that_samples_are_drawn_from(place, tempera
         np.testing.assert_allclose(part, temperature * whole, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "method", [{}, {"model__name": "consistency", "model__teacher": "x", "model__jumps": (1, 2)}]
+)
+def test_what_is_drawn_is_added_to_the_answer_it_lies_around(place, method):
+    config = small_config(place, **FOLDED | method)
+    keys = jnp.array([[1, 2], [3, 4]], jnp.uint32)
+    batch = {"radar": jnp.zeros((2, 4, 8, 8, 4)), "key": keys}
+    half = lambda condition: lambda x, sigma: x / 2  # noqa: E731
+
+    def volumes(answer):
+        model = SimpleNamespace(
+            condition=lambda radar: radar, guided=half, network=half, direct=None,
+            anchor=lambda radar: answer, decode=lambda latent: latent,
+        )  # fmt: skip
+        model.teacher, model.student = model, lambda: model
+        made = Distillation if method else generation.Diffusion
+        return made(config).volumes(model, batch)
+
+    alone, moved = volumes(jnp.float32(0)), volumes(jnp.float32(3))
+    assert {"model", "1_step", "teacher"} <= set(alone) if method else "model" in alone
+    for name in alone.keys() - {"samples"}:
+        assert alone[name].std() > 0.01
+        np.testing.assert_allclose(moved[name], alone[name] + 3, rtol=1e-5)
+
+
 def test_latents_are_of_the_targets_cells_in_units_of_the_train_split(folded):
     task, model = folded
     target = task.data.pairs("val").example(1, None)["target"][None]

@@ -107,10 +107,15 @@ def test_the_objective_is_a_sum_over_examples(kind, request):
     def objective(state, batch):
         return task.loss(nnx.merge(graphdef, state), batch, train=True)[0]
 
-    whole = objective(state, batch_of(task, [0, 1, 2]))
+    batch = batch_of(task, [0, 1, 2])
+    whole = objective(state, batch)
     alone = [objective(state, batch_of(task, [i])) for i in range(3)]
     np.testing.assert_allclose(whole.sum, sum(one.sum for one in alone), rtol=1e-5)  # f32 sums
     assert whole.weight == sum(one.weight for one in alone) == 3
+    counts = jnp.array([1.0, 0.0, 1.0]).reshape(3, *(1,) * (batch["weight"].ndim - 1))
+    part = objective(state, batch | {"weight": batch["weight"] * counts})
+    np.testing.assert_allclose(part.sum, alone[0].sum + alone[2].sum, rtol=1e-5)
+    assert part.weight == 2
 
 
 def test_a_log_line_of_codes_moves_nothing_to_the_devices():
