@@ -4,10 +4,10 @@
 
 2 CPU cores, about 5 minutes of CPU time and 4 for the evaluation; predicted 346 MiB on the device,
 measured 2.13 GiB on the host. Generated streets, one seed, mean of 4 samples, 95 % intervals over 7
-unseen streets, of a teacher with model.anchored=False: IoU 0.332 (0.303 to 0.361), 0.344 (0.315 to
-0.372), 0.346 (0.315 to 0.375) and Chamfer 1.59, 1.57, 1.56 m in 1, 2 and 4 steps; the teacher in 19
-evaluations 0.286 and 1.77 m. One sample in 4 steps: 0.284 and 1.88 m, the teacher's 0.205 and 2.33
-m. The one answer that both see, configs/voxel_direct.py, is better than any: 0.449 and 1.26 m.
+unseen streets: IoU 0.400 (0.370 to 0.430), 0.400 (0.372 to 0.427), 0.396 (0.368 to 0.423) and
+Chamfer 1.47 m in 1, 2 and 4 steps; the teacher in 19 evaluations 0.349 and 1.61 m. One sample in 4
+steps: 0.371 and 1.56 m, the teacher's 0.280 and 1.92 m. The one answer that both see,
+configs/voxel_direct.py, is better than any: 0.450 and 1.26 m.
 """
 
 from ml_collections import ConfigDict
