@@ -2,7 +2,7 @@
 
     python -m tds_jax.train --config=configs/quick_demo.py
 
-2 CPU cores, 1.3 minutes of CPU time; predicted 37 MiB on the device, measured 649 MiB on the host.
+2 CPU cores, 1.3 minutes of CPU time; predicted 34 MiB on the device, measured 649 MiB on the host.
 Generated recordings of 13 poses, unseen sessions of seen users: R2 0.883 ± 0.009, MAE 0.075 ± 0.003
 rad (ridge on log-RMS: 0.76). Of freedoms (data.synthetic_motion), which it is too small for: R2
 0.523, behind such a ridge (0.537).
