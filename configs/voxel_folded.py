@@ -2,7 +2,7 @@
 
     python -m tds_jax.train --config=configs/voxel_folded.py [--config.model.direct=DIR]
 
-2 CPU cores, about 12 minutes of CPU time with the evaluation (beside other work); predicted 375
+2 CPU cores, about 12 minutes of CPU time with the evaluation (beside other work); predicted 292
 MiB on the device, measured 1.50 GiB on the host. It needs the run of configs/voxel_direct.py alone,
 around whose probability samples lie. Generated streets, one seed, 95 % intervals over 7 unseen
 streets: IoU 0.436 and Chamfer 1.26 m, `linear` 0.413 (lower by 0.008 to 0.039) and 1.63 m (0.29 to
