@@ -115,14 +115,14 @@ def compared(setting: str, name: str, prediction: Any, target: Any, shape: tuple
     of it is its own.
     """
     function = found(setting, name)
-    _require_takes(setting, name, function, "a prediction and a target", 2)
+    _require_compares(setting, name, function)
     values = function(prediction, target)
     require_shape(setting, name, values, shape)
     return values
 
 
-def _require_takes(setting: str, name: str, function: Any, what: str, count: int) -> None:
-    """UserError for what cannot be called with so many arguments."""
+def _require_compares(setting: str, name: str, function: Any) -> None:
+    """UserError for what cannot be called with a prediction and a target."""
     if not callable(function):
         raise UserError(f"{setting}={name!r} is a {type(function).__name__}; name a function")
     try:
@@ -130,9 +130,11 @@ def _require_takes(setting: str, name: str, function: Any, what: str, count: int
     except ValueError:  # some of what is not written in Python has none
         return
     try:
-        signature.bind(*range(count))
+        signature.bind(None, None)
     except TypeError as error:
-        raise UserError(f"{setting}={name!r} must take {what}: {error}") from None
+        raise UserError(
+            f"{setting}={name!r} must take a prediction and a target: {error}"
+        ) from None
 
 
 def names_of(setting: str, own: Sequence[str]) -> dict[str, str]:

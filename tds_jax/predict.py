@@ -63,7 +63,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder that train wrote.", required=True)
     flags.DEFINE_string("input", None, "File of data, or folder of them.", required=True)
     flags.DEFINE_string("output", None, "File to write, or folder if input is one.", required=True)
-    cli.define_overwrite("what")
+    cli.define_overwrite("predictions")
     flags.DEFINE_bool("stream", False, "Predict as samples come, and say how late.")
     flags.DEFINE_string("calibrate", "", "Recording of the user, which makes the model theirs.")
     cli.launch(main, functools.partial(jobs.define_of_workdir, "predict", "stream"))

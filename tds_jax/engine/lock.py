@@ -51,16 +51,12 @@ def in_turn(folder: Path) -> Iterator[None]:
     systems have no such locks nobody waits.
     """
     with (folder / TURN).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                raise
+        _flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _take(file: IO[bytes], folder: Path) -> None:
-    locked = _flock(file)
+    locked = _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     holder = _holder(file)
     if locked is False:
         raise UserError(_words(folder, holder))
@@ -72,10 +68,10 @@ def _take(file: IO[bytes], folder: Path) -> None:
         file.write(json.dumps({"host": platform.node(), "process": os.getpid()}).encode())
 
 
-def _flock(file: IO[bytes]) -> bool | None:
-    """Whether the lock was free and is ours now; None where there are no such locks."""
+def _flock(file: IO[bytes], how: int) -> bool | None:
+    """Whether the lock is ours now, which it is if waited for; None where there are no such."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from tds_jax.nn.linear import add_bias, uniform
 from tds_jax.nn.module import Module
-from tds_jax.nn.strided import Pair, Strides, Zeros, convolve, native
+from tds_jax.nn.strided import Pair, Strides, Zeros, convolve, native, pulled_natively
 
 Padding = Literal["same", "valid"] | Sequence[tuple[int, int]]
 
@@ -79,11 +79,9 @@ def _forward(
 
 
 def _backward(strides: Strides, zeros: Zeros, saved: Pair, g: jax.Array) -> Pair:
-    def pulled(x: jax.Array, kernel: jax.Array, g: jax.Array) -> Pair:
-        return jax.vjp(functools.partial(native, strides, zeros), x, kernel)[1](g)
-
-    by_layer = functools.partial(_pulled_by_depth, strides, zeros)
-    return jax.lax.platform_dependent(*saved, g, cpu=by_layer, default=pulled)
+    forms = (_pulled_by_depth, pulled_natively)
+    cpu, default = (functools.partial(form, strides, zeros) for form in forms)
+    return jax.lax.platform_dependent(*saved, g, cpu=cpu, default=default)
 
 
 def _pulled_by_depth(

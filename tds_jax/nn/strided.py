@@ -37,6 +37,13 @@ def native(strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array) -> j
     return _conv(x, kernel, strides, zeros)
 
 
+def pulled_natively(
+    strides: Strides, zeros: Zeros, x: jax.Array, kernel: jax.Array, g: jax.Array
+) -> Pair:
+    """Cotangents of x and kernel by the backend's own derivative."""
+    return jax.vjp(functools.partial(native, strides, zeros), x, kernel)[1](g)
+
+
 def _conv(
     x: jax.Array, kernel: jax.Array, strides: Strides, zeros: Zeros, apart: Strides | None = None
 ) -> jax.Array:
@@ -64,10 +71,8 @@ def _backward(strides: Strides, zeros: Zeros, saved: Pair, g: jax.Array) -> Pair
             dx = _by_phase(strides, zeros, x.shape[1:-1], kernel, g)
         return dx, _of_kernel(strides, zeros, x, sizes, g)
 
-    def transposed(x: jax.Array, kernel: jax.Array, g: jax.Array) -> Pair:
-        return jax.vjp(functools.partial(native, strides, zeros), x, kernel)[1](g)
-
-    return jax.lax.platform_dependent(*saved, g, cpu=as_convolutions, default=transposed)
+    pulled = functools.partial(pulled_natively, strides, zeros)
+    return jax.lax.platform_dependent(*saved, g, cpu=as_convolutions, default=pulled)
 
 
 convolve.defvjp(_forward, _backward)

@@ -56,10 +56,11 @@ class VoxelData:
     def __init__(self, config: Config, inputs: dict[str, Any] | None) -> None:
         data: VoxelDataConfig = config.data
         self._data = data
-        cache, offered = (data.max_open_files, data.chunk_cache_bytes), dataclasses.asdict(data)
+        self._open = data.max_open_files, data.chunk_cache_bytes
+        offered = dataclasses.asdict(data)
         offered["seed"] = config.seed
-        self._own = OwnVolumes(data.source, offered, *cache) if data.source else None
-        self._files = self._own or KeptVolumes(*cache, data.keep_bytes)
+        self._own = OwnVolumes(data.source, offered, *self._open) if data.source else None
+        self._files = self._own or KeptVolumes(*self._open, data.keep_bytes)
         self._grid = Grid(data.grid, _shape(data.shape), _shape(data.multiple))
         self.recorded = _plain(VoxelInputs(**inputs)) if inputs else self._inputs_of_data()
         self.shape = self._grid.result(self.volume_shape)
@@ -130,7 +131,7 @@ class VoxelData:
             return usable(
                 root,
                 scenes,
-                VolumeFiles(self._data.max_open_files, self._data.chunk_cache_bytes),
+                VolumeFiles(*self._open),  # what is looked at is of all splits: none is kept
                 self._data.max_bad_files,
                 self.cache / "index",
                 progress,
