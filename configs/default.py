@@ -31,7 +31,11 @@ def get_config() -> ConfigDict:
     # that and the correlation of every pair of electrodes (C + C (C - 1) / 2 numbers).
     config.model.powers = "none"
     config.model.power_samples = (50,)  # lengths of the stretches, multiples of power_stride
+    # Stretches of correlations alone, which the first convolution reads of its newest frame, not of
+    # each; () = those of power_samples, read like the powers.
+    config.model.correlation_samples = ()
     config.model.power_stride = 10  # samples from one such power to the next, before conv_strides
+    config.model.power_normalize = True  # each by its mean and spread over the train split
     # One entry per TDS stage. Input of 2000 Hz -> 1000 Hz -> 500 Hz.
     config.model.conv_kernels = (5, 5)
     config.model.conv_strides = (2, 2)  # samples per frame, multiplied over the stages

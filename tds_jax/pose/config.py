@@ -47,7 +47,9 @@ class PoseModelConfig(Settings, group="model"):
     filter_seconds: float
     powers: str = field(metadata=one_of(*POWERS))
     power_samples: tuple[int, ...] = field(metadata=at_least(1))
+    correlation_samples: tuple[int, ...] = field(metadata=at_least(1))
     power_stride: int = field(metadata=at_least(1))
+    power_normalize: bool
     conv_kernels: tuple[int, ...] = field(metadata=at_least(1))
     conv_strides: tuple[int, ...] = field(metadata=at_least(1))
     groups: tuple[int, ...] = field(metadata=at_least(1))
@@ -131,6 +133,13 @@ class PoseModelConfig(Settings, group="model"):
             bool(self.power_samples) and not any(n % self.power_stride for n in self.power_samples),
             f"model.power_samples={self.power_samples} must be multiples of model.power_stride="
             f"{self.power_stride}, one or more",
+        )
+        require(
+            not any(n % self.power_stride for n in self.correlation_samples)
+            and (self.powers == "covariance" or not self.correlation_samples),
+            f"model.correlation_samples={self.correlation_samples} must be multiples of "
+            f"model.power_stride={self.power_stride}, for model.powers='covariance' alone; not for "
+            f"{self.powers!r}, and () = those of model.power_samples",
         )
         require(
             min(self.notch_hz, default=1) > 0,
@@ -288,6 +297,8 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "powers": "none",
             "power_samples": (50,),
             "power_stride": 10,
+            "power_normalize": False,
+            "correlation_samples": (),
         },
         "data": {
             "synthetic_motion": "poses",

@@ -55,20 +55,21 @@ def make_front(
     band: tuple[float, float],
     notch: tuple[float, ...],
     seconds: float,
-    powers: tuple[str, tuple[int, ...], int],
+    powers: tuple[str, tuple[int, ...], int, tuple[int, ...]],
+    normalize: bool,
 ) -> "Front":
     """The layers that the settings ask for.
 
     band: (high-pass, low-pass) in Hz, notch: Hz, both seeing `seconds` of EMG; see `causal_filter`.
-    powers: kind, samples and stride of `Powers`; kind 'none' = the waveform.
+    powers: kind, samples and stride of `Powers`; kind 'none' = the waveform. normalize: powers.
     """
     layers: tuple[SignalFilter | Powers, ...] = ()
     if any(band) or notch:
         weights = _weights(rate_hz, band, notch, seconds)
         layers += (SignalFilter(tuple(weights.tolist())),)
-    if powers[0] != "none":
-        layers += (Powers(*powers),)
-    return Front(layers)
+    if powers[0] == "none":
+        return Front(layers)
+    return Front((*layers, Powers(*powers)), normalize)
 
 
 def _weights(
@@ -112,19 +113,35 @@ class Powers:
     """(B, T, C) -> (B, N, F): how strong the electrodes are, and how alike, every `stride` samples.
 
     samples: lengths of the stretches looked at, all with the same end, multiples of stride; one
-    after the other in F. kind 'rms': the log of each channel's RMS. 'covariance': the same, and the
-    correlation of every pair, C + C (C - 1) / 2 in all: of the same muscle's units two electrodes
-    hear the same spikes. T / stride · C² numbers are held for it.
+    after the other in F. kind 'rms': the log of each channel's RMS. 'covariance': the correlation
+    of every pair besides, C (C - 1) / 2: of the same muscle's units two electrodes hear the same
+    spikes. T / stride · C² numbers are held for it. correlated: the lengths of these stretches, the
+    same as of the others where there are none; a correlation needs more samples than a strength.
     """
 
     kind: str
     samples: tuple[int, ...]
     stride: int
+    correlated: tuple[int, ...] = ()
+
+    @property
+    def parts(self) -> list[tuple[bool, int]]:
+        """(whether of correlations, else of strengths; length), one after the other in F."""
+        if self.kind == "rms":
+            return [(False, n) for n in self.samples]
+        if self.correlated:
+            return [(False, n) for n in self.samples] + [(True, n) for n in self.correlated]
+        return [(pairs, n) for n in self.samples for pairs in (False, True)]
+
+    @property
+    def longest(self) -> int:
+        """Of the stretches."""
+        return max(n for _, n in self.parts)
 
     @property
     def overlap(self) -> int:
         """Inputs that the next output reads again."""
-        return max(self.samples) - self.stride
+        return self.longest - self.stride
 
     def __call__(self, x: jax.Array) -> jax.Array:
         whole = x[:, : x.shape[1] // self.stride * self.stride]
@@ -133,35 +150,43 @@ class Powers:
             moments = jnp.sum(blocks * blocks, axis=2)
         else:
             moments = jnp.einsum("bnsc,bnsd->bncd", blocks, blocks)
-        return jnp.concatenate([self._features(moments, length) for length in self.samples], axis=2)
+        found = [self._features(moments, *part) for part in self.parts]
+        return jnp.concatenate(found, axis=2)
 
-    def _features(self, moments: jax.Array, length: int) -> jax.Array:
-        later = (max(self.samples) - length) // self.stride
+    def _features(self, moments: jax.Array, pairs: bool, length: int) -> jax.Array:
+        later = (self.longest - length) // self.stride
         window = (1, length // self.stride, *[1] * (moments.ndim - 2))
         ones = (1,) * moments.ndim
         total = jax.lax.reduce_window(moments[:, later:], 0.0, jax.lax.add, window, ones, "VALID")
         mean = total / length
-        if self.kind == "rms":
-            return 0.5 * jnp.log(mean + FLOOR)
-        power = jnp.diagonal(mean, axis1=2, axis2=3) + FLOOR
+        power = (mean if self.kind == "rms" else jnp.diagonal(mean, axis1=2, axis2=3)) + FLOOR
+        if not pairs:
+            return 0.5 * jnp.log(power)
         first, second = np.triu_indices(mean.shape[2], 1)
-        alike = mean[:, :, first, second] / jnp.sqrt(power[:, :, first] * power[:, :, second])
-        return jnp.concatenate([0.5 * jnp.log(power), alike], axis=2)
+        alike: jax.Array = mean[:, :, first, second]
+        return alike / jnp.sqrt(power[:, :, first] * power[:, :, second])
 
     def features(self, channels: int) -> int:
         """F for C channels."""
-        pairs = channels * (channels - 1) // 2 if self.kind == "covariance" else 0
-        return len(self.samples) * (channels + pairs)
+        sizes = channels, channels * (channels - 1) // 2
+        return sum(sizes[pairs] for pairs, _ in self.parts)
+
+    def newest(self, channels: int) -> int:
+        """How many of F, the last ones, are for the newest frame of what comes next: a correlation
+        of half a second, read again at each frame, tells of little but its noise."""
+        return len(self.correlated) * (channels * (channels - 1) // 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Front:
     """Valid layers one after the other, none by default; without parameters.
 
-    A result depends on `left_context` + 1 samples; `stride` samples are between two.
+    A result depends on `left_context` + 1 samples; `stride` samples are between two. normalize: the
+    encoder takes each of its numbers about the train split's mean, in units of its spread there.
     """
 
     layers: tuple[SignalFilter | Powers, ...] = ()
+    normalize: bool = False
 
     @property
     def stride(self) -> int:
@@ -177,6 +202,11 @@ class Front:
         """What comes out for C channels."""
         last = self.layers[-1] if self.layers else None
         return last.features(channels) if isinstance(last, Powers) else channels
+
+    def newest(self, channels: int) -> int:
+        """See `Powers.newest`; 0 without."""
+        last = self.layers[-1] if self.layers else None
+        return last.newest(channels) if isinstance(last, Powers) else 0
 
 
 WAVEFORM = Front()

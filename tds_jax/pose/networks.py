@@ -46,8 +46,10 @@ def make_network(
     )
     band = settings.pop("highpass_hz"), settings.pop("lowpass_hz")
     heard = settings.pop("notch_hz"), settings.pop("filter_seconds")
-    powers = tuple(settings.pop(name) for name in ("powers", "power_samples", "power_stride"))
-    settings["front"] = make_front(recorded.sample_rate, band, *heard, powers)
+    named = ("powers", "power_samples", "power_stride", "correlation_samples")
+    powers = tuple(settings.pop(name) for name in named)
+    normalize = settings.pop("power_normalize")
+    settings["front"] = make_front(recorded.sample_rate, band, *heard, powers, normalize)
     del settings["name"]
     return PoseModel(
         **dataclasses.asdict(recorded),

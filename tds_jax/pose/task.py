@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import jax
@@ -32,8 +32,9 @@ from tds_jax.pose.models import PoseModel
 from tds_jax.pose.networks import AnyModel, make_network
 from tds_jax.pose.own import own_metrics, row_loss
 from tds_jax.pose.own_recordings import OwnRecordings
+from tds_jax.pose.statistics import Layer, fit_normalizer, fit_powers
 from tds_jax.pose.table import SessionTable
-from tds_jax.pose.windows import PoseWindows, fit_normalizer
+from tds_jax.pose.windows import PoseWindows
 from tds_jax.tasks import DataAbout
 
 UNIT = "rad"
@@ -61,6 +62,7 @@ class PoseTask:
         grid = nnx.eval_shape(lambda: self.init(nnx.Rngs(0)))
         self.left_context, self.step = grid.left_context, grid.step
         self._rollout = _rollout_steps(grid, data.window)
+        self._normalized_front = _normalized_front(grid)
         for name, window in (("window", data.window), ("eval_window", data.eval_window)):
             require(
                 grid.num_steps(window) > 0,
@@ -283,12 +285,15 @@ class PoseTask:
         return torch_names.import_params(params, rest, tensors)
 
     def fit_statistics(self) -> dict[str, Any]:
-        """Mean and scale per EMG channel, and of calibrations, from the train split."""
-        data = self.config.data
+        """Mean and scale per EMG channel, of its powers and of calibrations, of the train split."""
+        data, train = self.config.data, self.table.select("train")
         found: dict[str, Any] = {}
         if data.normalize:
-            rows, train = data.max_samples_for_normalize, self.table.select("train")
+            rows = data.max_samples_for_normalize
             found["normalizer"] = fit_normalizer(train, self.files, rows, STATISTICS_ROWS)
+        if self._normalized_front:
+            of = data.window, found.get("normalizer", {}), self._normalized_front
+            found["encoder"] = {"normalizer": fit_powers(train, self.files, *of)}
         if stretches := self._calibrations("train"):
             found["film"] = {"normalizer": calibration.statistics(stretches)}
         return found
@@ -322,3 +327,10 @@ def _rollout_steps(grid: nnx.Module, window: int) -> int | None:
     if not isinstance(grid, PoseModel):
         return None
     return grid.decoder_steps(window, grid.encoder.num_frames(window))
+
+
+def _normalized_front(grid: nnx.Module) -> Sequence[Layer]:
+    """What comes between normalised EMG and the encoder's normalizer; () where there is none."""
+    if not isinstance(grid, PoseModel) or grid.encoder.normalizer is None:
+        return ()
+    return grid.encoder.front

@@ -17,6 +17,7 @@ from tds_jax.nn.dropout import dropout
 from tds_jax.nn.linear import Linear, add_bias, uniform
 from tds_jax.nn.module import Module
 from tds_jax.nn.norm import LayerNorm
+from tds_jax.nn.normalizer import Normalizer
 from tds_jax.nn.precision import at_least_f32
 from tds_jax.nn.remat import checkpoint, keep
 from tds_jax.pose.conformer import DRAWS, ConformerBlock
@@ -68,7 +69,8 @@ Block = TDSBlock | ConformerBlock
 class TDSStage(Module):
     """A strided convolution with its normalisation and dropout, then blocks at its rate.
 
-    make_block: (groups, width, kernel) -> a `TDSBlock` or a `conformer.ConformerBlock`.
+    make_block: (groups, width, kernel) -> a `TDSBlock` or a `conformer.ConformerBlock`. newest: so
+    many of the inputs, the last ones, are read at the convolution's newest frame alone.
     log_power_frames: above 0, the log of each channel's power over so many frames takes the place
     of norm and ReLU.
     """
@@ -88,6 +90,7 @@ class TDSStage(Module):
         conv_bias: bool,
         log_power_frames: int,
         make_block: Callable[[int, int, int], Block],
+        newest: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ) -> None:
@@ -95,8 +98,9 @@ class TDSStage(Module):
         self.log_power_frames = log_power_frames
         self.dropout = dropout
         self.norm_order = norm_order
+        self.newest = Linear(newest, groups * width, dtype=dtype, rngs=rngs) if newest else None
         self.conv = Conv1d(
-            in_features,
+            in_features - newest,
             groups * width,
             conv_kernel,
             conv_stride,
@@ -116,12 +120,19 @@ class TDSStage(Module):
 
     def front(self, x: jax.Array) -> jax.Array:
         """The stage without dropout and blocks."""
-        x = self.conv(x)
+        x = self._convolved(x)
         if self.norm is None:
             return log_power(x, self.log_power_frames)
         if self.norm_order == "norm_relu":
             return jax.nn.relu(self.norm(x))
         return self.norm(jax.nn.relu(x))
+
+    def _convolved(self, x: jax.Array) -> jax.Array:
+        if self.newest is None:
+            return self.conv(x)
+        frames, features, _ = self.conv.kernel.shape
+        latest = x[:, frames - 1 :: self.conv.stride, features:]
+        return self.conv(x[..., :features]) + self.newest(latest)
 
     def __call__(self, x: jax.Array, keys: jax.Array | None, layer: int) -> jax.Array:
         x = dropout(self.front(x), self.dropout, keys, layer)
@@ -178,6 +189,7 @@ class TDSNetwork(Module):
         self.remat = remat
         require_choice("model.encoder", encoder, ENCODERS)
         self.front = front.layers
+        self.normalizer = Normalizer(front.features(num_channels)) if front.normalize else None
         seen = attention_frames if encoder == "conformer" else 0
         self.left_context, self.stride = receptive_field(
             conv_kernels,
@@ -220,6 +232,7 @@ class TDSNetwork(Module):
                 conv_bias=conv_bias,
                 log_power_frames=0 if n else log_power_frames,
                 make_block=make_block,
+                newest=0 if n else front.newest(num_channels),
                 dtype=dtype,
                 rngs=rngs,
             )
@@ -234,9 +247,14 @@ class TDSNetwork(Module):
         """Frames from `length` samples; 0 when it is shorter than the receptive field."""
         return max(0, (length - 1 - self.left_context) // self.stride + 1)
 
-    def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def seen(self, x: jax.Array) -> jax.Array:
+        """(B, T, C) -> what goes into the first stage."""
         for layer in self.front:
             x = layer(x)
+        return x if self.normalizer is None else self.normalizer(x)
+
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        x = self.seen(x)
         for n in range(self.stages):
             stage = getattr(self, f"stage_{n}")
             x = checkpoint(lambda x, keys, stage=stage, n=n: stage(x, keys, n), self.remat)(x, keys)
@@ -249,6 +267,8 @@ class TDSNetwork(Module):
         """
         for layer in self.front:
             yield layer, layer.overlap
+        if self.normalizer is not None:
+            yield self.normalizer, 0
         for n in range(self.stages):
             stage: TDSStage = getattr(self, f"stage_{n}")
             yield stage.front, stage.overlap

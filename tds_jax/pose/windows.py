@@ -1,16 +1,13 @@
 """Windows and blocks of rows read from the sessions of a table."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.scan import Runs
-from tds_jax.data.statistics import Moments, spread_slices, streamed_moments
 from tds_jax.data.windows import RunWindows, Windows, WindowSpec, difference
-from tds_jax.engine import processes
 from tds_jax.errors import UserError, some
 from tds_jax.pose.calibration import Calibrations
 from tds_jax.pose.labels import valid_rows
@@ -184,26 +181,3 @@ def session_blocks(
         labelled = valid_rows(angles)
         angles = np.where(labelled[:, None], angles, np.float32(0))
         yield Block(start, emg, angles, finite & labelled)
-
-
-def fit_normalizer(
-    table: SessionTable, files: RowFiles, max_samples: int, block_rows: int
-) -> dict[str, np.ndarray]:
-    """{'mean', 'scale'}: (C,) f32 of the EMG of a table's sessions; give the train split.
-
-    max_samples 0 reads every row, otherwise that many rows spread over the sessions. Rows with
-    NaN or Inf are left out, rows without a valid label count: the model sees their EMG. Processes
-    read a part each.
-    """
-    limit = max_samples or int(table.samples.sum())
-    crew = processes.crew()
-    own = crew.share(spread_slices(table.samples, limit))
-
-    def blocks() -> Iterator[np.ndarray]:
-        for session, begin, end in own:
-            for start in range(begin, end, block_rows):
-                yield table.emg(files, session, start, min(start + block_rows, end))
-
-    parts = crew.gather(streamed_moments(blocks()) if own else None)
-    moments = functools.reduce(Moments.merge, (part for part in parts if part))
-    return {"mean": moments.mean.astype(np.float32), "scale": moments.scale().astype(np.float32)}

@@ -14,7 +14,8 @@ from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.selection import Selection
 from tds_jax.pose.sessions import load_sessions
 from tds_jax.pose.splits import split_by_hash
-from tds_jax.pose.windows import PoseWindows, fit_normalizer, session_blocks
+from tds_jax.pose.statistics import fit_normalizer
+from tds_jax.pose.windows import PoseWindows, session_blocks
 from tests.data.sessions import make_rows, write_folder, write_rows
 
 

@@ -20,7 +20,7 @@ from tests.pose.test_models import small
 pytestmark = pytest.mark.optimised
 
 LENGTH = 400
-POWERS = ("covariance", (6, 2), 2)
+POWERS = ("covariance", (8, 4), 2, ())
 # The base has stride 4 and steps of 8 samples: two frames a step.
 GRIDS = {
     "steps of two frames": {},
@@ -38,8 +38,12 @@ GRIDS = {
     "hybrid": {"output": "hybrid", "rollout_freq": 50.0},
     "mlp": {"decoder": "mlp", "mlp_hidden": (8,)},
     "band, notch, powers and a conformer": {
-        "front": make_front(200.0, (5.0, 80.0), (50.0,), 0.2, POWERS),
+        "front": make_front(200.0, (5.0, 80.0), (50.0,), 0.2, POWERS, False),
         "encoder": "conformer", "attention_frames": 20, "expansion": 2,
+    },
+    "strengths and long correlations, normalized": {
+        "front": make_front(200.0, (0.0, 0.0), (), 0.2, (*POWERS[:3], (16,)), True),
+        "conv_kernels": (6,), "decoder": "mlp", "mlp_hidden": (8,),
     },
     "filtered": {"output_filter": SpeedAdaptiveFilter(1.0, 0.5, 1.0, 25.0)},
 }  # fmt: skip
