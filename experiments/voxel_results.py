@@ -1,12 +1,13 @@
 """Does what samples beat what answers once, and that the linear one, on unseen streets?
 
-    python -m experiments.voxel_results [--seeds=1] [--folder=runs/voxel_results]
+    python -m experiments.voxel_results [--seeds=1] [--folder=runs/voxel_results] [--all]
 
 Trains the chain of configs/voxel_*.py on generated streets through the doors, one run after the
-other, and prints every method's numbers on the test split with their 95 % intervals over streets,
-the lines of who beats whom, and the numbers of before (other streets: without ghosts in walls and
-echoes from under vehicles, an older chain). A run that is done is not done again: the same command
-goes on. About an hour of CPU time for one seed, by its parts.
+other: what answers once, of one radar sweep and of four, samples of the cells around it, and their
+student; with --all the autoencoders, samples of latents and their student, too. Prints every
+method's numbers on the test split with their 95 % intervals over streets, the lines of who beats
+whom, and the numbers of before (other streets: without ghosts in walls and echoes from under
+vehicles, an older chain). A run that is done is not done again: the same command goes on.
 """
 
 import argparse
@@ -25,18 +26,22 @@ METRICS = ("iou", "chamfer_m", "bev_iou", "count_ratio", "pattern_jsd", "ece")
 METRICS += ("sample_iou", "best_iou", "diversity", "intensity_mae")
 # Runs in the order in which they need each other: (name, config, what of them is shown, settings).
 CHAIN = (
-    ("ultra", "voxel_ultra", ("model",), {}),
-    ("vqvae", "voxel_vqvae", ("model",), {}),
     ("direct", "voxel_direct", ("model", "linear", "radar", "radar_dilated", "prior"), {}),
     ("direct_4_sweeps", "voxel_direct", ("model", "linear"), {"data.sweeps": 4}),
-    ("diffusion", "voxel_diffusion", ("model", "sample", "direct"),
-     {"model.autoencoder": "ultra", "model.direct": "direct"}),
     ("folded", "voxel_folded", ("model", "direct"), {"model.direct": "direct"}),
     ("folded_consistency", "voxel_folded_consistency", ("model", "teacher", "linear"),
      {"model.teacher": "folded", "model.direct": "direct"}),
+)  # fmt: skip
+LATENTS = (
+    ("ultra", "voxel_ultra", ("model",), {}),
+    ("vqvae", "voxel_vqvae", ("model",), {}),
+    ("diffusion", "voxel_diffusion", ("model", "sample", "direct"),
+     {"model.autoencoder": "ultra", "model.direct": "direct"}),
     ("consistency", "voxel_consistency", ("model", "sample", "1_step", "2_steps", "teacher"),
      {"model.teacher": "diffusion", "model.direct": "direct"}),
 )  # fmt: skip
+SHOWN = {name: shown for name, _, shown, _ in (*CHAIN, *LATENTS)}
+STUDENTS = ("folded_consistency", "consistency")
 FOLDERS = ("model.autoencoder", "model.direct", "model.teacher")
 # Of the streets before: README of November 2026; the regression is a reviewer's, of 189 terms.
 BEFORE = {
@@ -67,11 +72,11 @@ def trained(folder: Path, name: str, config: str, settings: dict, seed: int) -> 
     return json.loads((workdir / "report.json").read_text())
 
 
-def reports(folder: Path, seeds: int, extra: dict) -> Reports:
-    """Reports of the whole chain."""
+def reports(folder: Path, seeds: int, chain: tuple, extra: dict) -> Reports:
+    """Reports of a whole chain."""
     found: Reports = {}
     for seed in range(seeds):
-        for name, config, _, settings in CHAIN:
+        for name, config, _, settings in chain:
             placed = {
                 key: str(folder / f"seed{seed}" / value) if key in FOLDERS else value
                 for key, value in settings.items()
@@ -89,10 +94,10 @@ def codes_in_use(workdir: Path) -> float:
 
 def rows(found: Reports) -> Iterator[tuple[str, list[dict]]]:
     """(what is shown, {metric: value} seed by seed)."""
-    for name, _, shown, _ in CHAIN:
-        for method in shown:
+    for name, runs in found.items():
+        for method in SHOWN[name]:
             label = name if method == "model" else f"{name}: {method}"
-            each = [report["splits"]["test"] for report in found[name]]
+            each = [report["splits"]["test"] for report in runs]
             yield label, [one["model"] if method == "model" else one["baselines"][method]
                           for one in each]  # fmt: skip
 
@@ -109,8 +114,8 @@ def cell(values: list[dict], metric: str) -> str:
     return f"{statistics.mean(known):.3f}{spread}{ends}"
 
 
-def show(found: Reports, codes: list[float]) -> None:
-    """Prints the tables. codes: in use, seed by seed."""
+def show(found: Reports) -> None:
+    """Prints the tables."""
     console = Console(width=160)
     table = Table("run", *METRICS, title="unseen streets; below: 95 % interval over them")
     for label, values in rows(found):
@@ -123,27 +128,27 @@ def show(found: Reports, codes: list[float]) -> None:
     for name, each in found.items():
         for line in each[0]["shown"]["test"]["verdict"]:
             console.print(f"{name}: {line}", highlight=False)
-    console.print(f"vqvae: {statistics.mean(codes):.0f} codes in use (perplexity, validation)")
-    teacher, student = ([one["iou"] for one in values] for values in _compared(found))
-    lost = 1 - statistics.mean(student) / statistics.mean(teacher)
-    console.print(f"consistency loses {lost:.1%} of its teacher's IoU (the bar: 5 %)")
-
-
-def _compared(found: Reports) -> tuple[list[dict], list[dict]]:
     shown = dict(rows(found))
-    return shown["consistency: teacher"], shown["consistency"]
+    for name in set(STUDENTS) & set(found):
+        each = shown[f"{name}: teacher"], shown[name]
+        teacher, student = (statistics.mean(one["iou"] for one in values) for values in each)
+        lost = 1 - student / teacher
+        console.print(f"{name} loses {lost:.1%} of its teacher's IoU (the bar: 5 %)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/voxel_results"))
+    parser.add_argument("--all", action="store_true", help="autoencoders and latents, too")
     parser.add_argument("--set", nargs="*", default=[], help="settings of every run, name=value")
     chosen = parser.parse_args()
     extra = dict(one.split("=", 1) for one in chosen.set)
-    found = reports(chosen.folder, chosen.seeds, extra)
-    seeds = (chosen.folder / f"seed{seed}" for seed in range(chosen.seeds))
-    show(found, [codes_in_use(seed / "vqvae") for seed in seeds])
+    chain = (*CHAIN, *LATENTS) if chosen.all else CHAIN
+    show(reports(chosen.folder, chosen.seeds, chain, extra))
+    if chosen.all:
+        each = [codes_in_use(chosen.folder / f"seed{n}" / "vqvae") for n in range(chosen.seeds)]
+        print(f"vqvae: {statistics.mean(each):.0f} codes in use (perplexity, validation)")
 
 
 if __name__ == "__main__":
