@@ -16,6 +16,7 @@ from tds_jax.data.statistics import Moments
 from tds_jax.errors import UserError
 from tds_jax.progress import Progress, silent
 from tds_jax.voxel.data.augment import Augment
+from tds_jax.voxel.data.counts import Counts, spread_over
 from tds_jax.voxel.data.resize import Geometry, Grid
 from tds_jax.voxel.data.sweeps import merged
 from tds_jax.voxel.data.volumes import GEOMETRY, Frame, Place, Scene, Volume, VolumeFiles
@@ -190,11 +191,9 @@ class Statistics:
 
     Values are those of occupied voxels (target Doppler: where it is valid); the flags (occupancy,
     Doppler-valid) have mean 0 and scale 1. occupancy: share of target voxels that are occupied.
-    empty: frames whose radar or target has no voxel. prior: (D, H, W, 4), channel 0 the share of
-    frames in which a voxel is occupied, the others the mean value there when it is (Doppler: when
-    it is valid), and the split's mean where it never is. reflectivity: slope and offset of the
-    least-squares line from a radar's intensity to the reflectivity of the target at the same voxel:
-    they are in different units.
+    empty: frames whose radar or target has no voxel. counts: of the frames that the prior is of.
+    reflectivity: slope and offset of the least-squares line from a radar's intensity to the
+    reflectivity of the target at the same voxel: they are in different units.
     """
 
     radar_mean: np.ndarray
@@ -203,8 +202,22 @@ class Statistics:
     target_scale: np.ndarray
     occupancy: float
     empty: int
-    prior: np.ndarray
+    counts: Counts
     reflectivity: tuple[float, float]
+
+    @property
+    def prior(self) -> np.ndarray:
+        """(D, H, W, 4), channel 0 the share of frames in which a voxel is occupied, the others the
+        mean value there when it is (Doppler: when it is valid), and the split's mean where it never
+        is."""
+        return self.counts.prior(np.array([self.occupancy, *self.target_mean[1:]], np.float32))
+
+    def without(self, own: Counts) -> Self:
+        """The same with a prior that does not know some of its frames.
+
+        Without any frame left it says the split's occupancy and mean values everywhere.
+        """
+        return dataclasses.replace(self, counts=self.counts.without(own))
 
     def leaves(self) -> dict[str, dict[str, np.ndarray]]:
         """What normalising needs, as a nested dict of f32 arrays."""
@@ -221,47 +234,35 @@ def channel_statistics(
 
     A crew reads a part of them each.
     """
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(max_frames, len(source))).astype(int))
+    chosen = spread_over(len(source), max_frames)
     radar, target = _ChannelMoments(flags=()), _ChannelMoments(flags=(3,))
-    sums, valid = np.zeros((*source.shape, 4), np.float32), np.zeros(source.shape, np.float32)
+    counts = Counts.none(source.shape)
     both = Moments.of(np.zeros((0, 3)))
     occupied = total = 0.0
     empty = 0
     own = crew.share(chosen.tolist())
     for done, index in enumerate(own):
         example = source.example(index, None)
-        counts = [radar.add(example["radar"]), target.add(example["target"])]
-        empty += 0 in counts
-        occupied, total = occupied + counts[1], total + float(example["weight"].sum())
-        seen = example["target"][..., 0] > 0
-        known = seen & (example["target"][..., 3] > 0)
-        for channel, where in enumerate((seen, seen, known, seen)):
-            sums[where, channel] += example["target"][where, channel]
-        valid += known
+        voxels = [radar.add(example["radar"]), target.add(example["target"])]
+        empty += 0 in voxels
+        occupied, total = occupied + voxels[1], total + float(example["weight"].sum())
+        counts = counts.plus(example["target"])
         both = both.merge(_common(example["radar"], example["target"]))
         progress(done + 1, len(own))
     parts = crew.gather((radar, target, both, np.array([occupied, total, empty])))
     radars, targets, commons, counted = zip(*parts, strict=True)
     radar, target, both = _merged(radars), _merged(targets), _merged(commons)
     occupied, total, empty = np.sum(counted, axis=0).tolist()
-    sums, valid = crew.add([sums, valid])
+    sums, valid = crew.add([counts.sums, counts.valid])
+    counts = Counts(sums, valid, len(chosen))
     mean, scale = radar.result()
     means, scales = target.result()
-    prior = _prior(sums, valid, len(chosen), means)
     line = _line(both, float(means[1]))
-    return Statistics(mean, scale, means, scales, occupied / total, int(empty), prior, line)
+    return Statistics(mean, scale, means, scales, occupied / total, int(empty), counts, line)
 
 
 def _merged(parts: Iterable[Any]) -> Any:
     return functools.reduce(lambda one, other: one.merge(other), parts)
-
-
-def _prior(sums: np.ndarray, valid: np.ndarray, frames: int, means: np.ndarray) -> np.ndarray:
-    """Of Σ target (D, H, W, 4) over frames, and how often its Doppler was valid (D, H, W)."""
-    often = sums[..., 0]
-    counts = np.stack([np.full_like(often, frames), often, valid, often], axis=-1)
-    known = counts > 0
-    return np.where(known, sums / np.maximum(counts, 1), means).astype(np.float32)
 
 
 def _common(radar: np.ndarray, target: np.ndarray) -> Moments:
