@@ -5,9 +5,9 @@
 2 CPU cores, about 6 minutes of CPU time (34 by the clock, beside much other work); predicted
 353 MiB on the device, measured 1.66 GiB on the host (when it was 507). Generated streets, one seed,
 95 % intervals over 7 unseen streets: IoU 0.450 (0.425 to 0.477), Chamfer 1.26 m (1.16 to 1.37). The
-linear regression on blurred radar: 0.413 and 1.63 m, street by street 0.030 to 0.045 and 0.30 to
-0.43 m behind; the radar itself 0.181 and 2.46 m. With --config.data.sweeps=4: IoU 0.520 (0.489 to
-0.554), Chamfer 1.00 m (0.86 to 1.14); the regression 0.456 and 1.27 m.
+linear regression on blurred radar: 0.415 and 1.65 m, street by street 0.028 to 0.044 and 0.32 to
+0.44 m behind; the radar itself 0.181 and 2.46 m. With --config.data.sweeps=4: IoU 0.520 (0.489 to
+0.554), Chamfer 1.00 m (0.86 to 1.14); the regression 0.456 and 1.28 m.
 """
 
 from ml_collections import ConfigDict

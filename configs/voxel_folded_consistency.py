@@ -7,8 +7,8 @@
 evaluations of the teacher at the end; predicted 423 MiB on the device, measured 1.88 GiB on the
 host. Generated streets, one seed, 95 % intervals over 7 unseen streets: IoU 0.429 (0.405 to 0.460),
 the teacher 0.436, Chamfer 1.27 m (1.16 to 1.37), the teacher 1.26: within 1.6 and 0.6 % of it;
-pattern JSD 0.0969, the teacher 0.0880: a tenth less sharp. Ahead of `linear` by 0.007 to 0.026 of
-IoU, 0.29 to 0.42 m and 0.020 to 0.030 bit. Two and four steps are worse: 0.387 and 0.366.
+pattern JSD 0.0969, the teacher 0.0880: a tenth less sharp. Ahead of `linear` by 0.006 to 0.025 of
+IoU, 0.31 to 0.43 m and 0.019 to 0.030 bit. Two and four steps are worse: 0.387 and 0.366.
 """
 
 from ml_collections import ConfigDict
