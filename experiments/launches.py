@@ -44,7 +44,8 @@ def ways(config, shipped):
     if config.optim.accumulate > 1:
         yield {"memory__call": "update"}
         yield {"optim__accumulate": 1}
-    if config.task == "pose" and config.model.hidden in FUSED_HIDDEN:
+    lstm = config.task == "pose" and config.model.decoder == "lstm"
+    if lstm and config.model.hidden in FUSED_HIDDEN:
         yield {"memory__call": "update", "model__decoder_kernel": "fused"}
 
 
