@@ -12,7 +12,7 @@ from tds_jax.engine import processes
 from tds_jax.pose.table import SessionTable
 
 # Windows whose powers are looked at, spread over the sessions: of so many a mean is known to a
-# hundredth of its spread, however much is recorded.
+# sixtieth of its spread or better, however much is recorded.
 MOST_WINDOWS = 4096
 AT_ONCE = 16  # windows, for one call of the device
 
@@ -47,11 +47,9 @@ def fit_powers(
     """(F,) f32 of what `front` makes of a table's EMG, window by window; give the train split.
 
     scale: of the EMG, {} = as recorded. Frames with NaN or Inf are left out. Processes read a part
-    each, one window at least.
+    each.
     """
-    crew = processes.crew()
-    places = _tiles(table, window)
-    own = crew.share(places) or places[:1]
+    own = processes.crew().share(_tiles(table, window))
     mean, spread = scale.get("mean", np.float32(0)), scale.get("scale", np.float32(1))
     through = jax.jit(lambda x: functools.reduce(lambda x, layer: layer(x), front, x))
 
@@ -62,7 +60,7 @@ def fit_powers(
             frames = np.asarray(through((emg - mean) / spread))
             yield frames.reshape(-1, frames.shape[-1])
 
-    return _together(streamed_moments(blocks()))
+    return _together(streamed_moments(blocks()) if own else None)
 
 
 def _tiles(table: SessionTable, window: int) -> list[tuple[int, int]]:
