@@ -75,7 +75,8 @@ def test_a_stream_keeps_the_keys_and_values_of_as_many_frames_as_are_looked_back
 
 def test_layers_take_batches_of_any_size_as_an_exported_model_does():
     (batch,) = jax.export.symbolic_shape("B")
-    front = make_front(200.0, (5.0, 0.0), (50.0,), 0.2, ("covariance", (4, 2), 2))
+    powers = ("covariance", (4, 2), 2, (8,))
+    front = make_front(200.0, (5.0, 0.0), (50.0,), 0.2, powers, True)
     model = small_model(**SMALL, front=front, user_embedding=2)
 
     def stepped(samples):
