@@ -2,7 +2,7 @@
 
     python -m tds_jax.train --config=configs/powers.py [--config.data.path=DIR]
 
-2 CPU cores, 5.0 minutes of CPU time; predicted 95 MiB on the device, measured 891 MiB on the host.
+2 CPU cores, 8.9 minutes of CPU time; predicted 95 MiB on the device, measured 961 MiB on the host.
 Generated recordings of freedoms of eight users, three seeds of recordings and training, unseen
 sessions: R2 0.755 ± 0.008, MAE 0.125 ± 0.002 rad (`linear`, which reads correlations too, 0.651 ±
 0.037 and 0.150 ± 0.008, told apart in each). Five users it has not seen: 12.3, 11.1 and 12.2
