@@ -205,7 +205,7 @@ class Statistics:
     counts: Counts
     reflectivity: tuple[float, float]
 
-    @property
+    @functools.cached_property  # asked for twice for every frame that is evaluated
     def prior(self) -> np.ndarray:
         """(D, H, W, 4), channel 0 the share of frames in which a voxel is occupied, the others the
         mean value there when it is (Doppler: when it is valid), and the split's mean where it never
