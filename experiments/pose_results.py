@@ -50,15 +50,15 @@ NARROW = ("model.groups=(4,)", "model.widths=(4,)", "model.mlp_hidden=(64,32)")
 MIDDLE = ("model.groups=(8,)", "model.widths=(8,)", "model.mlp_hidden=(128,64)")
 MAIN = {
     "powers": Case("powers", before="0.730 ± 0.037, 0.131 ± 0.009 of 3 users"),
-    "powers, for strangers": Case("powers", settings=("data.gain_spread=0.3",)),
     "emg_hands": Case(
         "emg_hands", REAL, before="-, 0.360 ± 0.011 (ridge 0.450); 0.237 ± 0.016 of 0.5 s"
     ),
-}
-# And presets that read the waveform, on three users.
-OTHERS = {
     "powers, narrow": Case("powers", settings=NARROW),
+}
+# And others of `powers`, and presets that read the waveform, on three users.
+OTHERS = {
     "powers, middle": Case("powers", settings=MIDDLE),
+    "powers, for strangers": Case("powers", settings=("data.gain_spread=0.3",)),
     "quick_demo": Case("quick_demo", before="0.883 ± 0.009, 0.075 ± 0.003"),
     "quick_demo, log powers": Case("quick_demo", settings=("model.log_power_frames=20",)),
     "default, small": Case("default", settings=SMALL, before="0.870 ± 0.032, 0.072 ± 0.008"),
