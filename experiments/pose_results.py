@@ -7,9 +7,9 @@ First what the generated recordings are: the share of five principal components 
 and R² of an oracle that knows at every moment which of 13 poses (k-means of the train split) is
 nearest. Then each case trains through the doors, seed by seed (of the recordings and of training,
 all cases having the same recordings of a seed): R² and mean absolute error on unseen sessions of
-seen users, mean ± SD over seeds, the 95 % interval of the first seed, `linear` beside it, the
-interval of the paired difference, unseen users and stages, and what the older recordings or
-baselines gave.
+seen users, `linear` beside them, mean ± SD over seeds; of the first seed the 95 % interval, and
+that of the paired difference; unseen users and stages, means over seeds; and what the older
+recordings or baselines gave.
 With --workdir a run that is there is not trained again, and one that was stopped goes on. --quick:
 two updates of each on seconds of recordings, to try the script.
 """
@@ -53,10 +53,10 @@ MAIN = {
     "emg_hands": Case(
         "emg_hands", REAL, before="-, 0.360 ± 0.011 (ridge 0.450); 0.237 ± 0.016 of 0.5 s"
     ),
-    "powers, narrow": Case("powers", settings=NARROW),
 }
 # And others of `powers`, and presets that read the waveform, on three users.
 OTHERS = {
+    "powers, narrow": Case("powers", settings=NARROW),
     "powers, middle": Case("powers", settings=MIDDLE),
     "powers, for strangers": Case("powers", settings=("data.gain_spread=0.3",)),
     "quick_demo": Case("quick_demo", before="0.883 ± 0.009, 0.075 ± 0.003"),
@@ -157,12 +157,16 @@ def row(name, case, reports, minutes):
     """The cells of one case."""
     models = [report["model"] for report in reports]
     first = reports[0]
-    linear, median = (first["baselines"][name] for name in ("linear", "linear_median"))
+    linear, median = (
+        [report["baselines"][name] for report in reports] for name in ("linear", "linear_median")
+    )
+    each = (spread([one["mae_rad"] for one in method]) for method in (linear, median))
     apart = first["groups"].get("against_model", {}).get("baselines", {}).get("linear", {})
     return (
         *(name, str(len(reports)), spread([one["r2"] for one in models]), ends(models[0], "r2")),
-        *(f"{linear['r2']:.3f}", ends(apart, "r2"), spread([one["mae_rad"] for one in models])),
-        *(f"{linear['mae_rad']:.3f} ({median['mae_rad']:.3f})", ends(apart, "mae_rad")),
+        *(spread([one["r2"] for one in linear]), ends(apart, "r2")),
+        *(spread([one["mae_rad"] for one in models]), "{} ({})".format(*each)),
+        ends(apart, "mae_rad"),
         elsewhere(reports),
         *(case.before, f"{np.mean(minutes):.1f}"),
     )
