@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from flax import nnx
 from tds_jax.data import identity
 from tds_jax.engine import intervals, metrics, processes
 from tds_jax.engine.evaluation import Evaluator
-from tds_jax.engine.report import ALL, MODEL, Report
+from tds_jax.engine.report import ALL, MODEL, Report, Row
 from tds_jax.engine.step import Batch
 from tds_jax.errors import some
 from tds_jax.own import names_of
@@ -93,13 +94,54 @@ def evaluate(
     sees the same past the model may see, and its own history more.
     """
     source = task.source(split)
-    step = source.spec.label_stride
-    rate = task.recorded.sample_rate / step
+    rate = task.recorded.sample_rate / source.spec.label_stride
     fitted = processes.by_first(lambda: fitted_baselines(task, workdir, keep))
-    told = task.hand, rate, step == 1, task.own_metrics, task.joint_names
+    gathered = _gathered(task, model, source, fitted, rate)
+    members = members_of(source.table, gathered.sessions[MODEL])
+    rows, verdict, drawn = _judged(task, split, source.table, gathered, members)
+    notes = (
+        _notes(task, fitted)
+        + blocks.note(drawn, source.table)
+        + intervals.few(drawn)
+        + _still(gathered.sessions[MODEL], task.joint_names)
+        + _scales(task, model, source.table)
+    )
+    kinds = set(source.table.group_of("generalization"))
+    report = Report(
+        rows,
+        (*HEADLINE, *names_of(METRICS, task.own_metrics)),
+        SHOWN_GROUPS,
+        PUBLISHED,
+        notes,
+        EASIEST if kinds - set(SEEN) else ALL,
+        leading=LEADING,
+        verdict=verdict,
+        drawn=str(drawn),
+    )
+    if workdir and keep and gathered.trace is not None:
+        place = _where(source.table, gathered.trace.session)
+        _draw(task, gathered.trace, report, workdir / "plots", split, place, rate)
+    return report
+
+
+class Gathered(NamedTuple):
+    """sessions: method -> session -> its states. windows: what intervals are drawn of where
+    sessions are few. trace: the first batch, for figures."""
+
+    sessions: dict[str, Sessions]
+    windows: blocks.Windows
+    trace: figures.Trace | None
+
+
+def _gathered(
+    task: PoseTask, model: nnx.Module, source: PoseWindows, fitted: Fitted | None, rate_hz: float
+) -> Gathered:
+    """Model and baselines over all windows."""
+    every_sample = source.spec.label_stride == 1
+    told = task.hand, rate_hz, every_sample, task.own_metrics, task.joint_names
     compare = jax.jit(make_compare(*told))
-    found: dict[str, Sessions] = {}
     asked = members_of(source.table, source.table.number.tolist())
+    found: dict[str, Sessions] = {}
     windows = blocks.Windows(*(asked[group] for group in (ALL, *kinds_of(asked))))
     trace: figures.Trace | None = None
     run = Evaluator(model, functools.partial(answers, task), task.config)
@@ -112,41 +154,27 @@ def evaluate(
                 _merge(found.setdefault(name, {}), session, one)
                 windows.add(name, session, one)
         trace = trace or figures.Trace.of(batch, poses[MODEL])
-    members = members_of(source.table, found[MODEL])
-    drawn, each = windows.blocks(found, members[ALL], source.table)
-    rows = rows_of(split, found, source.table, task.joint_names, members)
+    return Gathered(found, windows, trace)
+
+
+def _judged(
+    task: PoseTask,
+    split: str,
+    table: SessionTable,
+    gathered: Gathered,
+    members: dict[str, list[int]],
+) -> tuple[list[Row], tuple[str, ...], intervals.Drawn]:
+    """Rows with their intervals, the verdict, and what was drawn."""
+    found = gathered.sessions
+    drawn, each = gathered.windows.blocks(found, members[ALL], table)
+    rows = rows_of(split, found, table, task.joint_names, members)
     rows = intervals.Resampled.of(each).rows(rows)
     verdict: tuple[str, ...] = ()  # as the tables: what says more stands first
     for group in kinds_of(members):
-        each = windows.blocks(found, members[group], source.table)[1]
+        each = gathered.windows.blocks(found, members[group], table)[1]
         rows = intervals.Resampled.of(_angles(each)).rows(rows, group)
         verdict += intervals.verdict(rows, JUDGED_UNSEEN, group)
-    verdict += intervals.verdict(rows, JUDGED)
-    notes = (
-        _notes(task, fitted)
-        + blocks.note(drawn, source.table)
-        + intervals.few(drawn)
-        + _still(found[MODEL], task.joint_names)
-        + _scales(task, model, source.table)
-    )
-    kinds = set(source.table.group_of("generalization"))
-    whole = EASIEST if kinds - set(SEEN) else ALL
-    headline = (*HEADLINE, *names_of(METRICS, task.own_metrics))
-    report = Report(
-        rows,
-        headline,
-        SHOWN_GROUPS,
-        PUBLISHED,
-        notes,
-        whole,
-        leading=LEADING,
-        verdict=verdict,
-        drawn=str(drawn),
-    )
-    if workdir and keep and trace is not None:
-        place = _where(source.table, trace.session)
-        _draw(task, trace, report, workdir / "plots", split, place, rate)
-    return report
+    return rows, verdict + intervals.verdict(rows, JUDGED), drawn
 
 
 def _draw(

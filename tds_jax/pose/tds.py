@@ -4,6 +4,7 @@ Hannun et al. 2019 (arXiv 1904.02619). Every convolution is valid (no padding), 
 depends on `left_context + 1` samples exactly, wherever the window was cut.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -64,13 +65,14 @@ class TDSBlock(Module):
 
 
 Block = TDSBlock | ConformerBlock
+MakeBlock = Callable[[int, int, int], Block]
+"""(groups, width, kernel) -> a block."""
 
 
 class TDSStage(Module):
     """A strided convolution with its normalisation and dropout, then blocks at its rate.
 
-    make_block: (groups, width, kernel) -> a `TDSBlock` or a `conformer.ConformerBlock`. newest: so
-    many of the inputs, the last ones, are read at the convolution's newest frame alone.
+    newest: so many of the inputs, the last ones, are read at the convolution's newest frame alone.
     log_power_frames: above 0, the log of each channel's power over so many frames takes the place
     of norm and ReLU.
     """
@@ -89,7 +91,7 @@ class TDSStage(Module):
         norm_order: str,
         conv_bias: bool,
         log_power_frames: int,
-        make_block: Callable[[int, int, int], Block],
+        make_block: MakeBlock,
         newest: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -187,7 +189,6 @@ class TDSNetwork(Module):
         _check_stages(shapes, norm_order)
         self.stages = len(groups)
         self.remat = remat
-        require_choice("model.encoder", encoder, ENCODERS)
         self.front = front.layers
         self.normalizer = Normalizer(front.features(num_channels)) if front.normalize else None
         seen = attention_frames if encoder == "conformer" else 0
@@ -201,20 +202,7 @@ class TDSNetwork(Module):
             log_power_frames,
         )
 
-        def make_block(groups: int, width: int, kernel: int) -> Block:
-            if encoder == "tds":
-                return TDSBlock(groups, width, kernel, dtype=dtype, rngs=rngs)
-            return ConformerBlock(
-                groups,
-                width,
-                kernel,
-                frames=attention_frames,
-                expansion=expansion,
-                dropout=dropout,
-                dtype=dtype,
-                rngs=rngs,
-            )
-
+        make_block = _block_maker(encoder, attention_frames, expansion, dropout, dtype, rngs)
         size = front.features(num_channels)
         for n, (kernel, stride, group, width, tds_kernel, blocks) in enumerate(
             zip(*shapes, strict=True)
@@ -276,6 +264,23 @@ class TDSNetwork(Module):
                 yield from getattr(stage, f"block_{m}").layers()
         if self.out is not None:
             yield self.out, 0
+
+
+def _block_maker(
+    encoder: str, frames: int, expansion: int, dropout: float, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> MakeBlock:
+    """What makes the blocks of every stage. Raises UserError for an encoder that is none."""
+    require_choice("model.encoder", encoder, ENCODERS)
+    if encoder == "tds":
+        return functools.partial(TDSBlock, dtype=dtype, rngs=rngs)
+    return functools.partial(
+        ConformerBlock,
+        frames=frames,
+        expansion=expansion,
+        dropout=dropout,
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
 def receptive_field(
