@@ -1,16 +1,20 @@
 """Draws the pictures of docs/ from trained runs, each beside what is true.
 
-    python -m experiments.pictures --pose=runs/low_memory --voxel=runs/voxel_consistency \\
+    python -m experiments.pictures --pose=runs/powers --voxel=runs/voxel_direct \\
         --forecast=runs/forecast_air_temperature --fields=air_temperature.nc
+    python -m experiments.pictures --methods=runs/powers --ensemble=runs/forecast_air_ensemble \\
+        --answers runs/voxel_direct runs/voxel_folded runs/voxel_folded_consistency
 
-Writes docs/pictures/pose.png, forecast.png, voxel.png, and families.png with one panel of each. All
-is of the test split, which no run has seen: a recording of a seen user, a forecast for the middle
-of the split, a frame of an unseen street.
+The first writes docs/pictures/pose.png, forecast.png, voxel.png, and families.png with one panel of
+each; the second what evaluation drew of a pose run's methods and of an ensemble, and one street
+from above as several runs answer it. All is of the test split, which no run has seen: a recording
+of a seen user, a forecast for the middle of the split, a frame of an unseen street.
 """
 
 import argparse
 import functools
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +95,20 @@ def forecast(run: tds_jax.Run, fields: Path, figure: Any) -> str:
     return "past days → coming days"
 
 
-def voxel(run: tds_jax.Run, figure: Any) -> str:
-    """What the radar saw of a street, what is made of it, and what a LiDAR saw: from above."""
-    folder = tasks.get(run.config).data_about().folder
+def voxel(runs: Mapping[str, tds_jax.Run], figure: Any) -> str:
+    """What the radar saw of a street, what runs make of it, and what a LiDAR saw: from above."""
+    config = next(iter(runs.values())).config
+    folder = tasks.get(config).data_about().folder
     frames = find_scenes(folder)[-1].frames  # scenes go to train, val and test in their order
     frame = frames[len(frames) // 2]
     files = VolumeFiles(2, 2**20)
     seen = {"the radar": files.read(frame.radar, "radar").dense()}
-    found = run.predict(seen["the radar"].transpose(1, 2, 0, 3))
-    seen["predicted"] = Volume(found.coords, found.features, found.shape).dense()
+    for name, run in runs.items():
+        found = run.predict(seen["the radar"].transpose(1, 2, 0, 3))
+        seen[name] = Volume(found.coords, found.features, found.shape).dense()
     seen["a LiDAR"] = files.read(frame.target, "target").dense()
-    x0, x1, y0, y1, z0, z1 = run.config.data.ranges
-    axes = figure.subplots(1, 3, sharey=True)
+    x0, x1, y0, y1, z0, z1 = config.data.ranges
+    axes = figure.subplots(1, len(seen), sharey=True)
     for axis, (name, volume) in zip(axes, seen.items(), strict=True):
         occupied = volume[..., 0] > 0
         top = (
@@ -145,20 +151,42 @@ def together(draws: list[Draw], path: Path) -> None:
     save(figure, path, dpi=100)
 
 
+def families(given: argparse.Namespace) -> None:
+    """What goes in and what comes out, of each family."""
+    draws = {
+        "pose": functools.partial(pose, tds_jax.load(given.pose)),
+        "forecast": functools.partial(forecast, tds_jax.load(given.forecast), given.fields),
+        "voxel": functools.partial(voxel, {"predicted": tds_jax.load(given.voxel)}),
+    }
+    for (name, draw), size in zip(draws.items(), ((7, 4.2), (6, 4.6), (8, 3.2)), strict=True):
+        alone(draw, FOLDER / f"{name}.png", *size)
+    together([*draws.values()], FOLDER / "families.png")
+
+
+def results(given: argparse.Namespace) -> None:
+    """What evaluation drew of them, and several answers side by side."""
+    shutil.copy(given.methods / "plots" / "test_methods.png", FOLDER / "pose_methods.png")
+    shutil.copy(given.ensemble / "plots" / "test_ensemble.png", FOLDER / "forecast_ensemble.png")
+    runs = {path.name.removeprefix("voxel_"): tds_jax.load(path) for path in given.answers}
+    alone(functools.partial(voxel, runs), FOLDER / "voxel_answers.png", 12, 3.2)
+
+
 def main() -> None:
     """Runs -> pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    for name in ("pose", "forecast", "fields", "voxel"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    for name in ("pose", "forecast", "fields", "voxel", "methods", "ensemble"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--answers", type=Path, nargs="+")
     given = parser.parse_args()
-    draws = [
-        functools.partial(pose, tds_jax.load(given.pose)),
-        functools.partial(forecast, tds_jax.load(given.forecast), given.fields),
-        functools.partial(voxel, tds_jax.load(given.voxel)),
-    ]
-    for draw, size in zip(draws, ((7, 4.2), (6, 4.6), (8, 3.2)), strict=True):
-        alone(draw, FOLDER / f"{draw.func.__name__}.png", *size)
-    together(draws, FOLDER / "families.png")
+    asked = (
+        (families, (given.pose, given.forecast, given.fields, given.voxel)),
+        (results, (given.methods, given.ensemble, given.answers)),
+    )
+    if not any(all(needs) for _, needs in asked):
+        parser.error("give all of the first command's arguments, of the second's, or of both")
+    for make, needs in asked:
+        if all(needs):
+            make(given)
     for path in sorted(FOLDER.glob("*.png")):
         print(f"written: {path.name}, {path.stat().st_size // 1000} kB")
 
