@@ -40,6 +40,7 @@ LEADING = ("generalization",)
 SHOWN_GROUPS = (*LEADING, "finger")
 TRACKING = "model_tracking"
 BASELINES = "baselines.npz"
+CONSTANT_R2 = 0.02  # below, a model is no better than one pose for all
 # Rows per read while the baselines stream over the train split: 30 s at 2 kHz.
 BASELINE_ROWS = 60_000
 
@@ -105,6 +106,7 @@ def evaluate(
         + intervals.few(drawn)
         + _still(gathered.sessions[MODEL], task.joint_names)
         + _scales(task, model, source.table)
+        + _nothing_learnt(rows)
     )
     kinds = set(source.table.group_of("generalization"))
     report = Report(
@@ -235,6 +237,18 @@ def _still(sessions: Sessions, joints: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     return (f"{len(names)} of {len(moves)} joints do not move, R2 is without: {some(names)}",)
+
+
+def _nothing_learnt(rows: Sequence[Row]) -> tuple[str, ...]:
+    """A line if the model's answers are worth no more than one pose for all."""
+    (r2,) = (r.value for r in rows if (r.group, r.method, r.metric) == (ALL, MODEL, "r2"))
+    if not r2 < CONSTANT_R2:  # NaN where nothing moves
+        return ()
+    return (
+        f"R2 {r2:.2g}: the model says no more than a constant pose would; if --split=train shows "
+        "the same, it has not begun to learn: try a third of optim.learning_rate, more "
+        "optim.steps, or model.powers='covariance'",
+    )
 
 
 def answers(

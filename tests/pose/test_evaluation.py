@@ -1,5 +1,6 @@
 """Laws of the evaluation: every row once, plain numpy's numbers, the right headline."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def tiles(length):
 INTERVALS = (
     "intervals are over {}, for fewer than 5 users are named ({} in the split): "
     "they say nothing of other users"
+)
+NOTHING = (
+    "R2 {:.2g}: the model says no more than a constant pose would; if --split=train shows the "
+    "same, it has not begun to learn: try a third of optim.learning_rate, more optim.steps, or "
+    "model.powers='covariance'"
 )
 FEW = "5 {} are few: what is drawn from them should be 1.58 times as wide"
 
@@ -246,6 +252,7 @@ def test_other_joints_have_no_landmarks_and_a_note_says_so(run):
     assert report.notes == (
         "landmarks need the 20 joint angles of emg2pose; these recordings have 3",
         "no intervals: fewer than 5 users are named (3 in the split), and there are 3 windows",
+        NOTHING.format(report.value("r2")),
     )
 
 
@@ -313,7 +320,7 @@ def test_a_hand_of_ones_own_is_measured_with_and_a_wrong_one_is_known_early(hand
     again = evaluation.evaluate(large, large.init(nnx.Rngs(0)), "test", None)
     assert again.value("landmark_mm") == pytest.approx(2 * report.value("landmark_mm"), rel=1e-5)
     said = INTERVALS.format("5 sessions", 3), FEW.format("sessions")
-    assert again.notes == (f"landmarks are of {file}", *said)
+    assert again.notes[:-1] == (f"landmarks are of {file}", *said)
     wrong = small_task(task.table.root, tmp_path, eval__hand_model="nowhere.json")
     with pytest.raises(UserError, match=r"eval\.hand_model=nowhere\.json cannot be read"):
         wrong.warnings()
@@ -378,6 +385,7 @@ def test_recordings_without_a_train_split_get_kept_baselines_or_none(tmp_path):
         "no train split here: no constants and nothing linear",
         INTERVALS.format("5 windows", 0),
         FEW.format("windows"),
+        NOTHING.format(report.value("r2")),
     )
     assert not (empty / "baselines.npz").exists()
     constant = evaluation.fitted_baselines(task, kept).mean
@@ -430,6 +438,16 @@ def test_baselines_answer_for_the_same_rows(run):
 def test_a_constant_of_the_evaluated_rows_would_have_r2_of_0(run):
     """The train mean explains nothing: R² at most 0 on other rows."""
     assert -1 < run[3].value("r2", method="constant") <= 0
+
+
+def test_who_says_no_more_than_a_constant_pose_is_told_what_may_help_and_nobody_else(run):
+    scores = [row for row in run[3].rows if row.metric == "r2"]
+    (said,) = evaluation._nothing_learnt(scores)
+    assert run[3].notes[-1] == said
+    assert "a third of optim.learning_rate" in said
+    for r2, count in ((-0.02, 1), (0.019, 1), (0.021, 0), (0.9, 0), (np.nan, 0)):
+        changed = [dataclasses.replace(row, value=r2) for row in scores]
+        assert len(evaluation._nothing_learnt(changed)) == count
 
 
 def test_linear_sees_the_recording_before_the_window(run):
