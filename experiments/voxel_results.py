@@ -1,13 +1,15 @@
 """Does what samples beat what answers once, and that the linear one, on unseen streets?
 
     python -m experiments.voxel_results [--seeds=1] [--folder=runs/voxel_results] [--all]
+        [--at_once=2]
 
-Trains the chain of configs/voxel_*.py on generated streets through the doors, one run after the
-other: what answers once, of one radar sweep and of four, samples of the cells around it, and their
-student; with --all the autoencoders, samples of latents and their student, too. Prints every
-method's numbers on the test split with their 95 % intervals over streets, the lines of who beats
-whom, and the numbers of before (other streets: without ghosts in walls and echoes from under
-vehicles, an older chain). A run that is done is not done again: the same command goes on.
+Trains the chain of configs/voxel_*.py on generated streets through the doors, each run as soon as
+those are done that it needs, two at once: what answers once, of one radar sweep and of four,
+samples of the cells around it, and their student; with --all the autoencoders, samples of latents
+and their student, too. Prints every method's numbers on the test split with their 95 % intervals
+over streets, the lines of who beats whom, and the numbers of before (other streets: without ghosts
+in walls and echoes from under vehicles, an older chain). A run that is done is not done again: the
+same command goes on.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -72,18 +75,23 @@ def trained(folder: Path, name: str, config: str, settings: dict, seed: int) -> 
     return json.loads((workdir / "report.json").read_text())
 
 
-def reports(folder: Path, seeds: int, chain: tuple, extra: dict) -> Reports:
+def reports(folder: Path, seeds: int, chain: tuple, extra: dict, at_once: int) -> Reports:
     """Reports of a whole chain."""
-    found: Reports = {}
-    for seed in range(seeds):
-        for name, config, _, settings in chain:
-            placed = {
-                key: str(folder / f"seed{seed}" / value) if key in FOLDERS else value
-                for key, value in settings.items()
-            }
-            report = trained(folder, name, config, placed | extra, seed)
-            found.setdefault(name, []).append(report)
-    return found
+    begun: dict[tuple[str, int], Future] = {}
+
+    def run(name: str, config: str, settings: dict, seed: int) -> dict:
+        needed = {key: value for key, value in settings.items() if key in FOLDERS}
+        for other in needed.values():  # they were begun before, so that one of them runs
+            begun[other, seed].result()
+        placed = {key: str(folder / f"seed{seed}" / other) for key, other in needed.items()}
+        return trained(folder, name, config, settings | placed | extra, seed)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for seed in range(seeds):
+            for name, config, _, settings in chain:
+                begun[name, seed] = pool.submit(run, name, config, settings, seed)
+    each = range(seeds)
+    return {name: [begun[name, seed].result() for seed in each] for name, *_ in chain}
 
 
 def codes_in_use(workdir: Path) -> float:
@@ -140,12 +148,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/voxel_results"))
+    parser.add_argument("--at_once", type=int, default=2, help="runs, of a core or two each")
     parser.add_argument("--all", action="store_true", help="autoencoders and latents, too")
     parser.add_argument("--set", nargs="*", default=[], help="settings of every run, name=value")
     chosen = parser.parse_args()
     extra = dict(one.split("=", 1) for one in chosen.set)
     chain = (*CHAIN, *LATENTS) if chosen.all else CHAIN
-    show(reports(chosen.folder, chosen.seeds, chain, extra))
+    show(reports(chosen.folder, chosen.seeds, chain, extra, chosen.at_once))
     if chosen.all:
         each = [codes_in_use(chosen.folder / f"seed{n}" / "vqvae") for n in range(chosen.seeds)]
         print(f"vqvae: {statistics.mean(each):.0f} codes in use (perplexity, validation)")
