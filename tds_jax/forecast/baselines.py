@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tds_jax.data import identity
+from tds_jax.data.numpy_files import one_reader
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
 from tds_jax.forecast import linear
@@ -77,7 +78,7 @@ class Fitted(NamedTuple):
         """From .npz; None if there is no such file, or one of a version that knew fewer."""
         if not path.exists():
             return None
-        with np.load(path) as file:
+        with one_reader, np.load(path) as file:
             if set(file) != set(cls._fields):
                 return None
             found = {name: file[name] for name in cls._fields}

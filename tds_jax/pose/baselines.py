@@ -13,6 +13,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from tds_jax.data.drive import blame_the_drive
+from tds_jax.data.numpy_files import one_reader
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 from tds_jax.pose.labels import require_rows
@@ -113,7 +114,7 @@ class Fitted:
             return None
         try:
             # numpy leaves a path it fails to read open.
-            with path.open("rb") as file, np.load(file) as arrays:
+            with one_reader, path.open("rb") as file, np.load(file) as arrays:
                 found = dict(arrays)
             if int(found.get("form", 1)) != FORM:
                 return None
