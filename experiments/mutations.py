@@ -138,8 +138,8 @@ MUTATIONS = (
     Mutation(
         "EMG is normalised by the test split",
         "pose/task.py",
-        'rows, train = data.max_samples_for_normalize, self.table.select("train")',
-        'rows, train = data.max_samples_for_normalize, self.table.select("test")',
+        'data, train = self.config.data, self.table.select("train")',
+        'data, train = self.config.data, self.table.select("test")',
         ("pose/test_task.py",),
     ),
     Mutation(
