@@ -14,7 +14,7 @@ import numpy as np
 from tds_jax.data.crew import ALONE, Crew, require_same
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.identity import content, is_as_known, of_file
-from tds_jax.data.numpy_files import one_reader
+from tds_jax.data.numpy_files import archive
 from tds_jax.data.scan import Layout, Runs, Scan, scan_file
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
@@ -222,8 +222,7 @@ def _load(cache: str | None) -> tuple[dict[str, Entry], list[str]]:
     if cache is None or not os.path.exists(cache):
         return {}, []
     try:
-        # np.load leaves a file that is no archive open.
-        with one_reader, open(cache, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with archive(cache) as stored:
             c = {name: stored[name] for name in stored.files}
         valid, broken = (
             Runs(c[f"{name}_offsets"], c[f"{name}_start"], c[f"{name}_stop"])

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tds_jax.data import identity
-from tds_jax.data.numpy_files import one_reader
+from tds_jax.data.numpy_files import archive
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import Batch
 from tds_jax.forecast import linear
@@ -78,10 +78,10 @@ class Fitted(NamedTuple):
         """From .npz; None if there is no such file, or one of a version that knew fewer."""
         if not path.exists():
             return None
-        with one_reader, np.load(path) as file:
+        with archive(path) as file:
             if set(file) != set(cls._fields):
                 return None
-            found = {name: file[name] for name in cls._fields}
+            found: dict[str, Any] = {name: file[name] for name in cls._fields}
         first, last = found["days"].tolist()
         return cls(**found | {"digest": str(found["digest"]), "days": (first, last)})
 

@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 from jax import export
 
-from tds_jax.data.numpy_files import one_reader
+from tds_jax.data.numpy_files import archive
 from tds_jax.data.whole_file import whole_file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -70,7 +70,7 @@ def write(
 
 def read(path: Path) -> Artefact:
     """The functions of a file, each to be called without the weights."""
-    with one_reader, np.load(path) as file:
+    with archive(path) as file:
         entries = dict(file)
     weights = {k.removeprefix(WEIGHTS): v for k, v in entries.items() if k.startswith(WEIGHTS)}
 

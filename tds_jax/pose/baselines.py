@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from tds_jax.data.drive import blame_the_drive
-from tds_jax.data.numpy_files import one_reader
+from tds_jax.data.numpy_files import archive
 from tds_jax.data.whole_file import whole_file
 from tds_jax.errors import UserError
 from tds_jax.pose.labels import require_rows
@@ -113,8 +113,7 @@ class Fitted:
         if not path.exists():
             return None
         try:
-            # numpy leaves a path it fails to read open.
-            with one_reader, path.open("rb") as file, np.load(file) as arrays:
+            with archive(path) as arrays:
                 found = dict(arrays)
             if int(found.get("form", 1)) != FORM:
                 return None

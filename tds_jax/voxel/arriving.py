@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tds_jax.data import json_file
-from tds_jax.data.numpy_files import one_reader
+from tds_jax.data import json_file, numpy_files
 from tds_jax.errors import UserError
 from tds_jax.voxel.data.calibration import Calibration, moved, rigid
 from tds_jax.voxel.data.clouds import ENDINGS as CLOUDS
@@ -210,8 +209,7 @@ def is_cloud(file: Path) -> bool:
     if file.suffix.lower() != ".npy":
         return file.suffix.lower() in CLOUDS
     try:
-        with one_reader:
-            return np.load(file, mmap_mode="r", allow_pickle=False).ndim == 2
+        return numpy_files.array(file, mapped=True).ndim == 2
     except (ValueError, OSError, EOFError):
         return False  # whoever reads it says what is wrong
 

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import optimize, special
 from scipy.ndimage import gaussian_filter1d, uniform_filter
 
-from tds_jax.data.numpy_files import one_reader
+from tds_jax.data.numpy_files import archive
 from tds_jax.data.whole_file import whole_file
 from tds_jax.progress import Progress, progress_bar
 from tds_jax.voxel.data.counts import Counts, spread_over
@@ -109,7 +109,7 @@ def fitted(data: VoxelData) -> Linear:
     if not path.exists():
         with progress_bar("fitting the linear baseline") as progress:
             _write(path, *fit(data, known, progress))
-    with one_reader, np.load(path) as arrays:
+    with archive(path) as arrays:
         return Linear(arrays["odds"], arrays["values"], known)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tds_jax.data.numpy_files import one_reader
+from tds_jax.data import numpy_files
 from tds_jax.data.unreadable import opening, reason
 from tds_jax.errors import UserError
 from tds_jax.fields import require, require_choice
@@ -120,8 +120,7 @@ def _matrix(path: Path, names: tuple[str, ...], kind: np.dtype) -> np.ndarray:
     width = len(names)
     if path.suffix.lower() == ".npy":
         try:
-            with one_reader:
-                return np.load(path, allow_pickle=False)
+            return numpy_files.array(path)
         except ValueError as error:
             text = f"{path}: not a .npy array ({reason(error)}); copy the file again"
             raise UserError(text) from error

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tds_jax.config import SPLITS, Config
+from tds_jax.data import numpy_files
 from tds_jax.data.generated import cache_root, settings, stand_in
 from tds_jax.data.identity import fingerprint
-from tds_jax.data.numpy_files import one_reader
 from tds_jax.engine import processes
 from tds_jax.errors import NoSplitError
 from tds_jax.fields import require
@@ -278,8 +278,6 @@ class Examples:
         kept = {name: pair[name] for name in self._leaves}
         if self._latents is not None:
             # Mapped anew each time: cheap, and nothing is held open across processes.
-            with one_reader:
-                latents = np.load(self._latents, mmap_mode="r")
-            kept["latent"] = np.array(latents[index])
+            kept["latent"] = np.array(numpy_files.array(self._latents, mapped=True)[index])
             kept["weight"] = np.ones((), np.float32)
         return kept

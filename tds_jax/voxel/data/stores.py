@@ -9,7 +9,7 @@ import numpy as np
 from tds_jax.data.drive import blame_the_drive
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.hdf5_write import write_tables
-from tds_jax.data.numpy_files import one_reader
+from tds_jax.data.numpy_files import archive
 from tds_jax.data.prepared import ORIGIN
 from tds_jax.errors import UserError
 from tds_jax.voxel.data.volumes import CHANNELS, FRAME_ROW, KINDS, VOXEL_ROW, Volume
@@ -22,7 +22,7 @@ def origin_of(path: Path) -> str:
     files = RowFiles(max_open_files=1, chunk_cache_bytes=2**16, chunk_cache_preemption=1.0)
     try:
         if path.suffix == ".npz":
-            with one_reader, np.load(path) as arrays:
+            with archive(path) as arrays:
                 return str(arrays.get(ORIGIN, ""))
         return str(files.header(str(path), "target", "voxels").attributes.get(ORIGIN, ""))
     except (OSError, ValueError, zipfile.BadZipFile, UserError) as error:

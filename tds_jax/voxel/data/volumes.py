@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tds_jax.data import numpy_files
 from tds_jax.data.hdf5 import RowFiles
-from tds_jax.data.numpy_files import one_reader
 from tds_jax.data.order import by_number
 from tds_jax.data.prepared import ORIGIN
 from tds_jax.data.unreadable import naming, opening
@@ -113,11 +113,8 @@ def read_volume(path: str) -> Volume:
     """A sparse .npz (coords, features, shape) or a dense .npy (X, Y, Z, 4); or UserError."""
     with naming(path), opening(path):
         if path.lower().endswith(".npy"):
-            with one_reader:
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return sparse(path, array)
-        # np.load leaves a file that is no archive open.
-        with one_reader, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return sparse(path, numpy_files.array(path, mapped=True))
+        with numpy_files.archive(path) as arrays:
             missing = {"coords", "features", "shape"} - set(arrays)
             if missing:
                 raise UserError(

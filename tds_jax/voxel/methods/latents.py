@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from tds_jax.data import numpy_files
 from tds_jax.data.crew import ALONE, Crew
-from tds_jax.data.numpy_files import one_reader
 from tds_jax.data.statistics import Moments, streamed_moments
 from tds_jax.data.whole_file import whole_file
 from tds_jax.engine.step import split
@@ -84,8 +84,7 @@ def fingerprint(model: nnx.Module, digest: str = "") -> str:
 
 def moments(path: Path) -> dict[str, np.ndarray]:
     """mean and scale (C,) f32 over all frames and cells; one frame in memory at a time."""
-    with one_reader:
-        frames: Iterable[Any] = np.load(path, mmap_mode="r")
+    frames: Iterable[Any] = numpy_files.array(path, mapped=True)
     blocks = (np.asarray(frame).reshape(-1, frame.shape[-1]) for frame in frames)
     found: Moments = streamed_moments(blocks)
     return {"mean": found.mean.astype(np.float32), "scale": found.scale().astype(np.float32)}
