@@ -1,6 +1,8 @@
 """Learning curves of a run as one picture."""
 
+import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,9 @@ def diverged(workdir: Path) -> str:
     """A line if training has gone wrong by its own measure, else ''.
 
     Wrong is a loss that is not finite, or whose mean over the last tenth of the lines is above that
-    over the first tenth, or three times the lowest mean of as many lines; of a few lines one that
-    ends at ten times the lowest. One that was large from the first line on is told by the report:
-    an error ten times that of the worst baseline.
+    over the first tenth by more than their noise, or three times the lowest mean of as many lines;
+    of a few lines one that ends at ten times the lowest. One that was large from the first line on
+    is told by the report: an error ten times that of the worst baseline.
     """
     lines = [line for line in read_lines(workdir / "metrics.jsonl") if line["split"] == "train"]
     losses = [line["loss"] for line in lines if line.get("loss") is not None]
@@ -44,13 +46,23 @@ def _has_grown(lines: Sequence[Line], losses: Sequence[float]) -> str:
     means = [_mean(losses[i : i + span]) for i in range(len(losses) - span + 1)]
     lowest, last = min(means), means[-1]
     grown = last > (GROWN if few else 3) * lowest > 0
-    if grown or (last > means[0] and not few):
+    if grown or (not few and last - means[0] > _noise(losses, span)):
         at = lines[means.index(lowest) + span - 1]["step"]
         return (
             f"the run has diverged: its training loss began at {means[0]:.4g}, was {lowest:.4g} at "
             f"step {at} and ended at {last:.4g} (means of {span} line{'s' * (span > 1)}); {REMEDY}"
         )
     return ""
+
+
+def _noise(losses: Sequence[float], span: int) -> float:
+    """Three standard deviations of the difference of two means over `span` lines.
+
+    That of one line by the median step from line to line, which a trend hardly moves: of normal
+    lines 0.954 of it.
+    """
+    step = statistics.median(abs(b - a) for a, b in itertools.pairwise(losses))
+    return 3 * step / 0.954 * math.sqrt(2 / span)
 
 
 def _is_far_off(workdir: Path) -> str:

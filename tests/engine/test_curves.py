@@ -21,6 +21,9 @@ FALLING = [1.0 / (1 + n) for n in range(40)]
         ([0.5] * 20 + [0.6] * 20, "began at 0.5, was 0.5 at step 3 and ended at 0.6"),
         ([*FALLING, *[0.1] * 4], "was 0.026 at step 39 and ended at 0.1"),
         ([*FALLING, None], "not finite in 1 of 41 lines"),
+        # A student's, whose aim moves with it: a line more or less is noise.
+        ([22.53, 22.22, 24.16, 20.87, 22.24, 21.57, 22.68, 22.59], ""),
+        ([22.53, 22.22, 23.16, 22.87, 24.02, 26.05, 27.68, 28.59], "ended at 28.59"),
         ([-0.1, *[-1.0 - n / 40 for n in range(40)]], ""),  # twice the lowest means nothing
     ],
 )
