@@ -70,6 +70,10 @@ class Task(Protocol):
     def fit_statistics(self) -> dict[str, Any]:
         """Leaves of `rest` computed from the train split, as a nested dict."""
 
+    def first_params(self) -> dict[str, Any]:
+        """Leaves of `params` that begin at what the train split says, as a nested dict; the others
+        begin at random."""
+
     def warnings(self) -> list[str]:
         """One line for everything in the data that was skipped."""
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tds_jax import config as configuration
@@ -13,7 +12,7 @@ from tds_jax import tasks
 from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.frozen import Tree, paths
-from tds_jax.engine.step import TrainState, replace_leaves, split
+from tds_jax.engine.step import TrainState, beginning_with, replace_leaves, split
 from tds_jax.fields import require
 
 SETTING = "optim.init_from"
@@ -53,13 +52,12 @@ def put(state: TrainState, parts: Parts, statistics: dict[str, Any]) -> TrainSta
     besides parameters (running means of BatchNorm) is taken over.
     """
 
-    def placed(new: Tree, old: Tree) -> Tree:
-        return jax.tree.map(lambda a, b: jax.device_put(np.asarray(a), b.sharding), new, old)
-
-    params = placed(parts.params, state.params)
-    rest = placed(replace_leaves(parts.rest, statistics), state.rest)
-    ema = jax.tree.map(jnp.copy, params) if state.ema else {}
-    return dataclasses.replace(state, params=params, rest=rest, ema=ema)
+    rest = jax.tree.map(
+        lambda new, old: jax.device_put(np.asarray(new), old.sharding),
+        replace_leaves(parts.rest, statistics),
+        state.rest,
+    )
+    return dataclasses.replace(beginning_with(state, parts.params), rest=rest)
 
 
 def _require_same(ours: Tree, theirs: Tree, folder: Path) -> None:

@@ -32,7 +32,7 @@ from tds_jax.engine.feed import Feed
 from tds_jax.engine.logs import Log, cut_back
 from tds_jax.engine.profiling import Profile
 from tds_jax.engine.program import Program
-from tds_jax.engine.step import Batch, TrainState
+from tds_jax.engine.step import Batch, TrainState, beginning_with, replace_leaves
 from tds_jax.engine.stopping import EarlyStopping, StopError, StopSignal
 from tds_jax.engine.vote import Vote
 from tds_jax.engine.window import WindowLog
@@ -153,7 +153,10 @@ class Run:
         statistics = processes.together(self.task.fit_statistics)
         state = self.program.fresh(statistics)
         parts, self._inherited = self._inherited, None
-        return inherited.put(state, parts, statistics) if parts else state
+        if parts:
+            return inherited.put(state, parts, statistics)
+        first = processes.together(self.task.first_params)
+        return beginning_with(state, replace_leaves(state.params, first)) if first else state
 
     def _resuming(self, progress: Standing, steps_before: int) -> list[str]:
         """Lines for who goes on. steps_before: optim.steps when it was saved."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tds_jax.engine import metrics
@@ -189,14 +190,26 @@ def make_eval_step(graphdef: nnx.GraphDef, loss_fn: LossFn) -> jax.stages.Wrappe
     return jax.jit(eval_step)
 
 
-def replace_leaves(rest: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`rest` with the leaves of a nested dict `values` put in their places (same shapes)."""
-    result = dict(rest)
+def replace_leaves(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with the leaves of a nested dict `values` put in their places (same shapes)."""
+    result = dict(tree)
     for name, value in values.items():
-        old = rest[name]
+        old = tree[name]
         if isinstance(value, dict):
             result[name] = replace_leaves(old, value)
         else:
             assert old.shape == value.shape, (name, old.shape, value.shape)
             result[name] = jnp.asarray(value, old.dtype)
     return result
+
+
+def beginning_with(state: TrainState, params: dict[str, Any]) -> TrainState:
+    """A state before its first update with other parameters, placed as its own are."""
+
+    def put(new: jax.Array | np.ndarray, old: jax.Array) -> jax.Array:
+        # What stays may lie on several hosts, where none of them has all of it.
+        return old if new is old else jax.device_put(np.asarray(new), old.sharding)
+
+    placed = jax.tree.map(put, params, state.params)
+    ema = jax.tree.map(jnp.copy, placed) if state.ema else {}
+    return dataclasses.replace(state, params=placed, ema=ema)

@@ -308,6 +308,10 @@ class ForecastTask:
         days, crew = self.split["train"], processes.crew()
         return measured(self.fields, days, self.config, self.around(), crew)
 
+    def first_params(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
     def warnings(self) -> list[str]:
         """See `cautions.cautions`."""
         return cautions(self.config, self.fields, self.recorded, self.split["train"], self.seen)

@@ -75,6 +75,7 @@ class PoseModelConfig(Settings, group="model"):
     output: str = field(metadata=one_of("position", "velocity", "hybrid"))
     output_scale: float
     initial_pose: str = field(metadata=one_of(*INITIAL_POSES))
+    start_at_mean: bool
     tracking_share: float = field(metadata=between(0, 1))
     alignment: str = field(metadata=one_of("fixed", "reference"))
     reference_rate: bool
@@ -299,6 +300,7 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
             "power_stride": 10,
             "power_normalize": False,
             "correlation_samples": (),
+            "start_at_mean": False,
         },
         "data": {
             "synthetic_motion": "poses",

@@ -30,6 +30,8 @@ Carry = dict[str, Any]
 class LSTMCore(Module, entries=("prepare", "step")):
     """[feature, pose] -> LSTM -> LeakyReLU -> linear."""
 
+    read_out = "head"  # the last linear layer
+
     def __init__(
         self,
         features: int,
@@ -103,6 +105,7 @@ class MLPCore(Module, entries=("prepare", "step")):
         self.slope = slope
         self.feedback = feedback
         self.depth = len(sizes)
+        self.read_out = f"linear_{self.depth}"  # the last linear layer
         ends = [features + feedback, *sizes, outputs]
         for n, (a, b) in enumerate(itertools.pairwise(ends)):
             setattr(self, f"linear_{n}", Linear(a, b, dtype=dtype, rngs=rngs))

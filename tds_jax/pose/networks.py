@@ -50,7 +50,7 @@ def make_network(
     powers = tuple(settings.pop(name) for name in named)
     normalize = settings.pop("power_normalize")
     settings["front"] = make_front(recorded.sample_rate, band, *heard, powers, normalize)
-    del settings["name"]
+    del settings["name"], settings["start_at_mean"]
     return PoseModel(
         **dataclasses.asdict(recorded),
         **settings,

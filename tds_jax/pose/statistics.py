@@ -9,12 +9,15 @@ import numpy as np
 from tds_jax.data.hdf5 import RowFiles
 from tds_jax.data.statistics import Moments, spread_slices, streamed_moments
 from tds_jax.engine import processes
+from tds_jax.pose.labels import valid_rows
 from tds_jax.pose.table import SessionTable
 
 # Windows whose powers are looked at, spread over the sessions: of so many a mean is known to a
 # sixtieth of its spread or better, however much is recorded.
 MOST_WINDOWS = 4096
 AT_ONCE = 16  # windows, for one call of the device
+# Labels that the mean pose is of, spread over the sessions: from it a model only begins.
+MOST_LABELS = 2**18
 
 Layer = Callable[[jax.Array], jax.Array]
 Scale = dict[str, np.ndarray]
@@ -61,6 +64,21 @@ def fit_powers(
             yield frames.reshape(-1, frames.shape[-1])
 
     return _together(streamed_moments(blocks()) if own else None)
+
+
+def fit_mean_pose(table: SessionTable, files: RowFiles) -> np.ndarray:
+    """(J,) f32 rad, the mean valid label of MOST_LABELS rows of a table; give the train split.
+
+    Zeros if none of them is valid. Processes read a part each.
+    """
+    own = processes.crew().share(spread_slices(table.samples, MOST_LABELS))
+
+    def blocks() -> Iterator[np.ndarray]:
+        for session, start, stop in own:
+            angles = table.rows(files, session, start, stop)[1]
+            yield angles[valid_rows(angles)]
+
+    return _together(streamed_moments(blocks()) if own else None)["mean"]
 
 
 def _tiles(table: SessionTable, window: int) -> list[tuple[int, int]]:

@@ -32,7 +32,7 @@ from tds_jax.pose.models import PoseModel
 from tds_jax.pose.networks import AnyModel, make_network
 from tds_jax.pose.own import own_metrics, row_loss
 from tds_jax.pose.own_recordings import OwnRecordings
-from tds_jax.pose.statistics import Layer, fit_normalizer, fit_powers
+from tds_jax.pose.statistics import Layer, fit_mean_pose, fit_normalizer, fit_powers
 from tds_jax.pose.table import SessionTable
 from tds_jax.pose.windows import PoseWindows
 from tds_jax.tasks import DataAbout
@@ -63,6 +63,7 @@ class PoseTask:
         self.left_context, self.step = grid.left_context, grid.step
         self._rollout = _rollout_steps(grid, data.window)
         self._normalized_front = _normalized_front(grid)
+        self._read_out = grid.decoder.core.read_out if isinstance(grid, PoseModel) else ""
         for name, window in (("window", data.window), ("eval_window", data.eval_window)):
             require(
                 grid.num_steps(window) > 0,
@@ -297,6 +298,14 @@ class PoseTask:
         if stretches := self._calibrations("train"):
             found["film"] = {"normalizer": calibration.statistics(stretches)}
         return found
+
+    def first_params(self) -> dict[str, Any]:
+        """The bias of a read-out of positions: the mean pose of the train split."""
+        model = self.config.model
+        if not (model.start_at_mean and self._read_out and model.output == "position"):
+            return {}
+        mean = fit_mean_pose(self.table.select("train"), self.files)
+        return {"decoder": {"core": {self._read_out: {"bias": mean / model.output_scale}}}}
 
     def warnings(self) -> list[str]:
         """What was skipped while reading the index."""

@@ -171,6 +171,10 @@ class VoxelTask:
         """Units of the data, and frozen models of other runs."""
         return self.method.statistics(self.data)
 
+    def first_params(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
     def warnings(self) -> list[str]:
         """What was left out, frames with nothing in them, a model that has seen other data."""
         empty = self.data.statistics.empty

@@ -142,6 +142,23 @@ def test_sigterm_before_the_first_step_saves_and_the_rest_is_the_same(calm, tmp_
     assert_same(final(toy.config(), tmp_path), calm)
 
 
+def test_a_new_run_and_its_moving_average_begin_with_the_tasks_parameters(tmp_path):
+    """Of updates that move nothing, what is left is the beginning."""
+    config = toy.config(optim__ema_decay=0.9, optim__learning_rate=0.0, optim__steps=1)
+    task = toy.ToyTask()
+    first = np.arange(toy.JOINTS, dtype=np.float32)
+    task.first_params = lambda: {"down": {"bias": first}}
+    loop.fit(Blueprint(task, config), tmp_path)
+    program = toy.compiled_once(Blueprint(toy.ToyTask(), config))
+    checkpoints = workdir.open_checkpoints(tmp_path, config)
+    state = checkpoints.restore(checkpoints.latest(), program.abstract_state).state
+    checkpoints.close()
+    others = program.fresh({}).params
+    for params in (state.params, state.ema):  # an average of two equal numbers: two roundings
+        np.testing.assert_allclose(params["down"]["bias"], first, rtol=2.4e-7)
+        np.testing.assert_allclose(params["up"]["kernel"], others["up"]["kernel"], rtol=2.4e-7)
+
+
 def test_signals_are_handled_as_before_once_a_run_is_over(tmp_path):
     old = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     loop.fit(Blueprint(toy.ToyTask(), toy.config(optim__steps=1)), tmp_path)

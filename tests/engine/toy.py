@@ -261,6 +261,10 @@ class ToyTask:
         self.initialised += 1
         return {}
 
+    def first_params(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
     def warnings(self) -> list[str]:
         """None."""
         return []

@@ -195,6 +195,33 @@ def test_statistics_fit_into_the_model_and_can_be_left_out(folder, tmp_path):
     assert small_task(folder, tmp_path, data__normalize=False).fit_statistics() == {}
 
 
+@pytest.mark.parametrize("decoder", ["lstm", "mlp"])
+def test_a_read_out_of_positions_begins_at_the_mean_valid_label_of_the_train_split(
+    folder, tmp_path, decoder
+):
+    changes = {"model__decoder": decoder, "model__mlp_hidden": (6,), "model__output_scale": 0.5}
+    task = small_task(folder, tmp_path, **changes)
+    graph, params, rest = split(task.init(nnx.Rngs(0)))
+    core = replace_leaves(params, task.first_params())["decoder"]["core"]
+    read_out = "head" if decoder == "lstm" else "linear_1"
+    core[read_out]["kernel"] = jnp.zeros_like(core[read_out]["kernel"])
+    model = nnx.merge(graph, params | {"decoder": {"core": core}}, rest)
+    table = task.table.select("train")
+    labels = np.concatenate(
+        [table.rows(task.files, n, 0, int(table.samples[n]))[1] for n in range(len(table))]
+    )
+    mean = labels[np.abs(labels).max(axis=1) > 0].mean(axis=0, dtype=np.float64)
+    assert np.abs(mean).max() > 0.01  # what a bias at random would not be by chance
+    poses = np.asarray(task.poses(model, on_device(first_batch(task)), train=False))
+    # Stored as f32, halved exactly and multiplied by 2: one rounding each.
+    np.testing.assert_allclose(poses, np.broadcast_to(mean, poses.shape), rtol=3e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("changes", [{"model__start_at_mean": False}, {"model__output": "hybrid"}])
+def test_other_read_outs_begin_at_random(folder, tmp_path, changes):
+    assert small_task(folder, tmp_path, **changes).first_params() == {}
+
+
 def _train_emg(task):
     table = task.table.select("train")
     for i in range(len(table)):
