@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.3
     config.model.hidden = 64
     config.model.layers = 1
+    config.model.start_at_mean = False  # as measured
     config.data.window = 1500  # 6 s
     config.data.stride = 250
     config.data.eval_window = 4000

@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.model.tds_blocks = (1,)
     config.model.dropout = 0.2
     config.model.decoder = "mlp"
+    config.model.start_at_mean = False  # measured so; one layer of memory or none leaves it anyway
     config.data.window = 6000
     config.data.stride = 2000
     config.data.gain_spread = 0.15  # 0.3 for users it has not seen, at a price for those it has
