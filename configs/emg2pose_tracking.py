@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.model.output = "velocity"
     config.model.output_scale = 0.01  # 1.0 trains position models better: arXiv 2603.08212
     config.model.initial_pose = "given"
+    config.model.start_at_mean = False
     config.model.alignment = "reference"  # 'fixed' with the same weights can be streamed
 
     config.loss.mse_weight = 0.0
