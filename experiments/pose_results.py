@@ -43,8 +43,9 @@ class Case:
     before: str = ""
 
 
-# The presets in a form that trains in minutes: as many windows for each, and the same rate.
-SMALL = ("optim.batch_size=32", "optim.steps=400", "optim.learning_rate=4e-3", "eval.every=200")
+# Presets as they are, of the recordings that `powers` learns from.
+EIGHT = ("data.synthetic_users=8", "data.synthetic_unseen=5", "data.synthetic_seconds=75.0")
+AT_RANDOM = "model.start_at_mean=False"
 # `powers` in two lesser widths, all else alike.
 NARROW = ("model.groups=(4,)", "model.widths=(4,)", "model.mlp_hidden=(64,32)")
 MIDDLE = ("model.groups=(8,)", "model.widths=(8,)", "model.mlp_hidden=(128,64)")
@@ -54,16 +55,18 @@ MAIN = {
         "emg_hands", REAL, before="-, 0.360 ± 0.011 (ridge 0.450); 0.237 ± 0.016 of 0.5 s"
     ),
 }
-# And others of `powers`, and presets that read the waveform, on three users.
+# And others of `powers`, and presets that read the waveform.
 OTHERS = {
     "powers, narrow": Case("powers", settings=NARROW),
     "powers, middle": Case("powers", settings=MIDDLE),
     "powers, for strangers": Case("powers", settings=("data.gain_spread=0.3",)),
     "quick_demo": Case("quick_demo", before="0.883 ± 0.009, 0.075 ± 0.003"),
     "quick_demo, log powers": Case("quick_demo", settings=("model.log_power_frames=20",)),
-    "default, small": Case("default", settings=SMALL, before="0.870 ± 0.032, 0.072 ± 0.008"),
-    "high_performance, small": Case(
-        "high_performance", settings=(*SMALL, "data.workers=0"), before="0.860, -"
+    "quick_demo, 8 users": Case("quick_demo", settings=EIGHT),
+    "default, 8 users": Case("default", settings=(*EIGHT, "eval.every=100")),
+    "default, at random": Case("default", settings=(*EIGHT, "eval.every=100", AT_RANDOM)),
+    "high_performance, 8 users": Case(
+        "high_performance", settings=(*EIGHT, "eval.every=100", "data.workers=0")
     ),
     "quick_demo, poses": Case("quick_demo", POSES, before="0.883 ± 0.009, 0.075 ± 0.003"),
 }
