@@ -4,12 +4,12 @@
         [--at_once=2]
 
 Trains the chain of configs/voxel_*.py on generated streets through the doors, each run as soon as
-those are done that it needs, two at once, and politely if no other waits for it: what answers once,
-of one radar sweep and of four, samples of the cells around it, and their student; with --all the
-autoencoders, samples of latents and their student, too. Prints every method's numbers on the test
-split with their 95 % intervals over streets, the lines of who beats whom, and the numbers of before
-(other streets: without ghosts in walls and echoes from under vehicles, an older chain). A run that
-is done is not done again: the same command goes on.
+those are done that it needs, two at once: what answers once, of one radar sweep and of four,
+samples of the cells around it, and their student; with --all the autoencoders, samples of latents
+and their student, too. Prints every method's numbers on the test split with their 95 % intervals
+over streets, the lines of who beats whom, and the numbers of before (other streets: without ghosts
+in walls and echoes from under vehicles, an older chain). A run that is done is not done again: the
+same command goes on.
 """
 
 import argparse
@@ -59,15 +59,12 @@ Reports = dict[str, list[dict]]
 """Run -> its report of the test split, seed by seed."""
 
 
-def trained(
-    folder: Path, name: str, config: str, settings: dict, seed: int, politeness: int
-) -> dict:
-    """The report of the test split of one run, which is trained, politely, unless it is there."""
+def trained(folder: Path, name: str, config: str, settings: dict, seed: int) -> dict:
+    """The report of the test split of one run, which is trained unless it is there."""
     workdir = folder / f"seed{seed}" / name
     if not (workdir / "report.json").exists():
         flags = [f"--config.{key}={value}" for key, value in settings.items()]
-        command = ["nice", "-n", str(politeness), sys.executable, "-m", "tds_jax.train"]
-        command += [f"--config=configs/{config}.py", *flags]
+        command = [sys.executable, "-m", "tds_jax.train", f"--config=configs/{config}.py", *flags]
         started = time.perf_counter()
         subprocess.run(
             [*command, f"--config.seed={seed}", f"--workdir={workdir}"],
@@ -81,15 +78,13 @@ def trained(
 def reports(folder: Path, seeds: int, chain: tuple, extra: dict, at_once: int) -> Reports:
     """Reports of a whole chain."""
     begun: dict[tuple[str, int], Future] = {}
-    awaited = {settings[key] for *_, settings in chain for key in FOLDERS if key in settings}
 
     def run(name: str, config: str, settings: dict, seed: int) -> dict:
         needed = {key: value for key, value in settings.items() if key in FOLDERS}
         for other in needed.values():  # they were begun before, so that one of them runs
             begun[other, seed].result()
         placed = {key: str(folder / f"seed{seed}" / other) for key, other in needed.items()}
-        politeness = 0 if name in awaited else 10
-        return trained(folder, name, config, settings | placed | extra, seed, politeness)
+        return trained(folder, name, config, settings | placed | extra, seed)
 
     with ThreadPoolExecutor(at_once) as pool:
         for seed in range(seeds):
