@@ -4,9 +4,9 @@
 
 2 CPU cores, 4.7 minutes of CPU time; predicted 434 MiB on the device, measured 1.15 GiB on the
 host. Generated recordings of 13 poses, unseen sessions of seen users: R2 0.898 ± 0.004, MAE 0.063 ±
-0.002 rad (`linear` 0.793). Of freedoms of eight users, as of configs/powers.py: R2 0.556 ± 0.011, behind
-`linear` (0.65 ± 0.04). configs/low_memory.py is the same model and trajectory but for rounding,
-in a quarter of the memory.
+0.002 rad (`linear` 0.793). Of freedoms of eight users, as of configs/powers.py: R2 0.556 ± 0.011,
+behind `linear` (0.65 ± 0.04). configs/low_memory.py is the same model and trajectory but for
+rounding, in a quarter of the memory.
 """
 
 from ml_collections import ConfigDict
