@@ -126,6 +126,9 @@ class SignalTask:
     def fit_statistics(self):
         return {}
 
+    def first_params(self):
+        return {}
+
     def warnings(self):
         return []
 
