@@ -159,6 +159,15 @@ def test_an_older_run_begins_at_random_and_learns_everything():
     assert (optim.init_from, optim.frozen) == ("", ())
 
 
+def test_an_older_run_that_began_at_zero_goes_on_under_todays_preset():
+    values = default.get_config().to_dict()
+    model = {name: v for name, v in values["model"].items() if name != "start_at_mean"}
+    older = configuration.resolve(tasks.today(values | {"model": model}), GROUPS)
+    assert not older.model.start_at_mean
+    free = configuration.marked(older, "free")
+    assert differences(older.to_dict(), resolve().to_dict(), free) == []
+
+
 @pytest.mark.parametrize("config", [default, forecast_soil_moisture, voxel_base])
 def test_an_older_run_goes_on_with_the_defaults_of_what_it_lacks(config):
     written = json.loads(json.dumps(config.get_config().to_dict()))

@@ -75,7 +75,7 @@ class PoseModelConfig(Settings, group="model"):
     output: str = field(metadata=one_of("position", "velocity", "hybrid"))
     output_scale: float
     initial_pose: str = field(metadata=one_of(*INITIAL_POSES))
-    start_at_mean: bool
+    start_at_mean: bool = field(metadata=FREE)  # acts before the first step only
     tracking_share: float = field(metadata=between(0, 1))
     alignment: str = field(metadata=one_of("fixed", "reference"))
     reference_rate: bool
