@@ -170,6 +170,20 @@ MUTATIONS = (
         "mean = apart.sum(axis=1) / jnp.maximum(compared, 1)",
         ("pose/test_task.py", "pose/test_fingertips.py"),
     ),
+    Mutation(
+        "a read-out begins at the mean of labels that failed, too",
+        "pose/statistics.py",
+        "yield angles[valid_rows(angles)]",
+        "yield angles",
+        ("pose/test_task.py",),
+    ),
+    Mutation(
+        "a new run begins at random all the same",
+        "engine/loop.py",
+        "return beginning_with(state, replace_leaves(state.params, first)) if first else state",
+        "return state",
+        ("engine/test_loop.py",),
+    ),
 )
 
 
