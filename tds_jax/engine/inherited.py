@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from tds_jax import config as configuration
 from tds_jax import tasks
 from tds_jax.engine import workdir
 from tds_jax.engine.blueprint import Blueprint
 from tds_jax.engine.frozen import Tree, paths
-from tds_jax.engine.step import TrainState, beginning_with, replace_leaves, split
+from tds_jax.engine.step import TrainState, beginning_with, placed, replace_leaves, split
 from tds_jax.fields import require
 
 SETTING = "optim.init_from"
@@ -52,11 +51,7 @@ def put(state: TrainState, parts: Parts, statistics: dict[str, Any]) -> TrainSta
     besides parameters (running means of BatchNorm) is taken over.
     """
 
-    rest = jax.tree.map(
-        lambda new, old: jax.device_put(np.asarray(new), old.sharding),
-        replace_leaves(parts.rest, statistics),
-        state.rest,
-    )
+    rest = placed(replace_leaves(parts.rest, statistics), state.rest)
     return dataclasses.replace(beginning_with(state, parts.params), rest=rest)
 
 

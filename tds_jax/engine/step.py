@@ -203,13 +203,18 @@ def replace_leaves(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, An
     return result
 
 
-def beginning_with(state: TrainState, params: dict[str, Any]) -> TrainState:
-    """A state before its first update with other parameters, placed as its own are."""
+def placed(tree: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """A tree where the leaves of another are, those that it has of that one as they are."""
 
-    def put(new: jax.Array | np.ndarray, old: jax.Array) -> jax.Array:
+    def put(new: Any, old: jax.Array) -> jax.Array:
         # What stays may lie on several hosts, where none of them has all of it.
         return old if new is old else jax.device_put(np.asarray(new), old.sharding)
 
-    placed = jax.tree.map(put, params, state.params)
-    ema = jax.tree.map(jnp.copy, placed) if state.ema else {}
-    return dataclasses.replace(state, params=placed, ema=ema)
+    return jax.tree.map(put, tree, like)
+
+
+def beginning_with(state: TrainState, params: dict[str, Any]) -> TrainState:
+    """A state before its first update with other parameters, placed as its own are."""
+    params = placed(params, state.params)
+    ema = jax.tree.map(jnp.copy, params) if state.ema else {}
+    return dataclasses.replace(state, params=params, ema=ema)
