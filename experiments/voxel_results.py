@@ -27,11 +27,12 @@ from rich.table import Table
 
 METRICS = ("iou", "chamfer_m", "bev_iou", "count_ratio", "pattern_jsd", "ece")
 METRICS += ("sample_iou", "best_iou", "diversity", "intensity_mae")
-# Runs in the order in which they need each other: (name, config, what of them is shown, settings).
+# (name, config, what of it is shown, settings), in the order in which runs begin: after those that
+# they need. What nobody waits for begins when its core would else wait.
 CHAIN = (
     ("direct", "voxel_direct", ("model", "linear", "radar", "radar_dilated", "prior"), {}),
-    ("direct_4_sweeps", "voxel_direct", ("model", "linear"), {"data.sweeps": 4}),
     ("folded", "voxel_folded", ("model", "direct"), {"model.direct": "direct"}),
+    ("direct_4_sweeps", "voxel_direct", ("model", "linear"), {"data.sweeps": 4}),
     ("folded_consistency", "voxel_folded_consistency", ("model", "teacher", "linear"),
      {"model.teacher": "folded", "model.direct": "direct"}),
 )  # fmt: skip
@@ -81,7 +82,7 @@ def reports(folder: Path, seeds: int, chain: tuple, extra: dict, at_once: int) -
 
     def run(name: str, config: str, settings: dict, seed: int) -> dict:
         needed = {key: value for key, value in settings.items() if key in FOLDERS}
-        for other in needed.values():  # they were begun before, so that one of them runs
+        for other in needed.values():  # begun before this one: none waits for what has no thread
             begun[other, seed].result()
         placed = {key: str(folder / f"seed{seed}" / other) for key, other in needed.items()}
         return trained(folder, name, config, settings | placed | extra, seed)
