@@ -221,6 +221,14 @@ def test_warm_up_must_leave_something():
     assert resolve(optim__warmup_steps=10, optim__steps=10, optim__schedule="constant")
 
 
+@pytest.mark.parametrize("name", ["rollout_freq", "filter_cutoff", "output_scale"])
+def test_what_divides_is_above_zero(name):
+    for value in (0.0, -1.0):
+        text = message(**{f"model__{name}": value})
+        assert text.startswith(f"model.{name}={value} ")
+        assert "above 0" in text
+
+
 def test_integers_widen_and_lists_become_tuples():
     config = resolve(optim__learning_rate=1, model__widths=[4, 8])
     assert config.optim.learning_rate == 1.0

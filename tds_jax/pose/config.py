@@ -112,6 +112,8 @@ class PoseModelConfig(Settings, group="model"):
         for name in ("rollout_freq", "filter_cutoff", "filter_speed_cutoff"):
             value = getattr(self, name)
             require(value > 0, f"model.{name}={value} must be above 0 Hz")
+        scale = self.output_scale
+        require(scale > 0, f"model.output_scale={scale} leaves no pose; use one above 0, as 1.0")
         self._require_encoder()
         self._require_front()
 
