@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from tds_jax import tasks
 from tds_jax.engine import workdir
@@ -20,7 +21,8 @@ def begun(folder, config):
     Nothing is compiled, which is what takes the time of small runs.
     """
     task = tasks.get(config)
-    shapes = Blueprint(task, config).shapes
+    blueprint = Blueprint(task, config)
+    shapes = blueprint.shapes
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     params = jax.tree.map(lambda p: np.float32(0.2 * rng.normal(size=p.shape)), shapes.params)
@@ -32,4 +34,4 @@ def begun(folder, config):
     remembered = dataclasses.asdict(progress) | {"step": 0, "config": config.to_dict()}
     checkpoints.save(0, state, remembered, score=None)
     checkpoints.close()
-    return task, workdir.load_model(Blueprint(task, config), folder)[0]
+    return task, nnx.merge(blueprint.graphdef, state.params, state.rest)

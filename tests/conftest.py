@@ -4,8 +4,7 @@ Many tests compile the same programs, also in doors that they start: a folder ke
 run of the tests ends. Compiling is most of the work, so programs are not optimised, which takes a
 third less of it, and not made by XLA's fusion emitters, which takes two thirds less of what is left
 (of a small run 0.9 instead of 2.8 s of CPU), but in modules marked `optimised`: they hold the laws
-of numbers (parity, accumulation, streaming, tiling, recomputation), which programs must obey as
-users compile them.
+of numbers that a compiler could break (accumulation, checkpoints, recomputation), as users compile.
 JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests everything so.
 
 Intervals are of 100 draws, not of 1000, but in the module of their own, marked `every_draw`.

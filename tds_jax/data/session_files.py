@@ -7,7 +7,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import pandas
 
 from tds_jax.data import matlab
 from tds_jax.data.columns import ROLES, Columns, columns_of
@@ -201,6 +200,8 @@ def _texts(found: dict[str, np.ndarray]) -> dict[str, str]:
 
 def _csv(path: str) -> Columns:
     """Columns by the first line: time, emg…, joint… or angle…; empty cells are NaN."""
+    import pandas  # slow to import
+
     try:
         with naming(path):
             table = pandas.read_csv(path, sep=None, engine="python", skipinitialspace=True)

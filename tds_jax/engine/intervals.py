@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tds_jax.engine import metrics
 from tds_jax.engine.report import AGAINST_MODEL, ALL, MODEL, Row
@@ -104,7 +104,8 @@ def too_narrow(blocks: int) -> float:
     where Student's t of n - 1 degrees of freedom has them further out (Hesterberg 2015, "What
     teachers should know about the bootstrap"): 1.58 of 5 blocks, 1.10 of 20.
     """
-    ends = stats.t.ppf((1 + LEVEL) / 2, blocks - 1) / stats.norm.ppf((1 + LEVEL) / 2)
+    above = (1 + LEVEL) / 2
+    ends = special.stdtrit(blocks - 1, above) / special.ndtri(above)
     return float(ends * math.sqrt(blocks / (blocks - 1)))
 
 

@@ -10,7 +10,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import signal
 
 from tds_jax.fields import require
 from tds_jax.nn.conv import width_conv1d
@@ -30,6 +29,8 @@ def causal_filter(
     squares that make it exactly 0 at each notch, and at 0 Hz with a high-pass: cutting alone would
     let an offset through. Minimum phase: what it passes comes a few samples late, not taps / 2.
     """
+    from scipy import signal  # slow to import
+
     impulse = np.zeros(taps)
     impulse[0] = 1
     edges = [f for f in (highpass_hz, lowpass_hz) if f]

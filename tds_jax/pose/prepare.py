@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from scipy import signal
 
 from tds_jax.data.hdf5 import Header, RowFiles
 from tds_jax.data.hdf5_write import write_rows
@@ -308,6 +307,8 @@ def filtered_blocks(
     read(start, stop) gives source rows. Blocks start at multiples of `down`, where a source row and
     an output row coincide, and are filtered with as many rows on each side as the filter reaches.
     """
+    from scipy import signal  # slow to import
+
     reach = -(-(HALF_TAPS * max(up, down) // up + 1) // down) * down
     step = max(block_rows // down, 1) * down
     total = resampled_count(rows, up, down)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-from scipy import signal
 
 from tds_jax.data.crew import Crew
 from tds_jax.data.generated import synthesize
@@ -249,6 +248,8 @@ def _emg(
 
 def _amplify(emg: np.ndarray, simulation: Simulation, rng: np.random.Generator) -> np.ndarray:
     """Adds white noise and hum to (T, C) microvolts, high-passes, divides by the noise's SD."""
+    from scipy import signal  # slow to import
+
     samples, channels = emg.shape
     noise = simulation.noise_uv
     emg += noise * rng.standard_normal((samples, channels), np.float32)

@@ -17,8 +17,6 @@ from tds_jax.nn import batch_norm
 from tests.forecast.published import NETWORKS, build, shapes_of
 from tests.parity import recorded
 
-pytestmark = pytest.mark.optimised
-
 SAME = 1e-12
 SEEN = 1e-7  # the least wrong variant is an epsilon of 1e-6, not 1e-5, beside variances of 1
 

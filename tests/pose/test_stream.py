@@ -17,8 +17,6 @@ from tds_jax.pose.front import make_front
 from tds_jax.pose.stream import Stream
 from tests.pose.test_models import small
 
-pytestmark = pytest.mark.optimised
-
 LENGTH = 400
 POWERS = ("covariance", (8, 4), 2, ())
 # The base has stride 4 and steps of 8 samples: two frames a step.

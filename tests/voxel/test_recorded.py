@@ -24,8 +24,6 @@ from tests.parity import recorded
 from tests.voxel import original
 from tests.voxel.presets import PRESETS
 
-pytestmark = pytest.mark.optimised
-
 SAME = 1e-11
 SEEN = 1e-6  # what the least of the wrong variants must exceed: an epsilon, by 10 of its size
 F64 = jnp.dtype("float64")

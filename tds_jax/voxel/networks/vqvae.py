@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from scipy import stats
+from scipy import special
 
 from tds_jax.errors import UserError
 from tds_jax.nn.module import Module
@@ -234,7 +234,8 @@ def perplexity(counts: np.ndarray) -> float:
 
     Not linear in the batch: add up counts first. On the host, where log lines are made.
     """
-    return float(np.exp(stats.entropy(counts))) if counts.sum() else 1.0
+    shares = counts / max(counts.sum(), 1)
+    return float(np.exp(special.entr(shares).sum()))
 
 
 def usage(indices: jax.Array, size: int) -> jax.Array:

@@ -12,8 +12,6 @@ from tds_jax.voxel.networks import tiling
 from tds_jax.voxel.networks.blocks import Attention, Conv, Out, Res, Up
 from tests.voxel.filled import make, random, volume, widened
 
-pytestmark = pytest.mark.optimised
-
 
 class Chain(nnx.Module):
     """Blocks of one kind of span: at its start and end volumes are small."""
