@@ -216,8 +216,8 @@ def test_a_checkpoint_is_not_damaged_where_it_has_one_file_too_many(tmp_path, fe
             kept.restore(8, state)
         assert caught.value.errno == errno.EMFILE
         # Orbax leaves an event loop that had no file: found later, it would fail another test.
-        del caught
         with warnings.catch_warnings(action="ignore"):
+            del caught
             gc.collect()
 
 
