@@ -42,7 +42,17 @@ def test_presets_have_the_published_numbers_of_parameters(name):
     assert parameters(VoxelTask(resolved(name))) == PUBLISHED[name]
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, *OTHERS])
+# Others of them in another size, or of another frozen network: the same lines are traced.
+ALIKE = ("voxel_light", "voxel_lightweight", "voxel_standard", "voxel_consistency")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] * (name in ALIKE))
+        for name in (*PUBLISHED, *OTHERS)
+    ],
+)
 def test_a_preset_trains_as_far_as_shapes_tell(name):
     config = resolved(name)
     task = VoxelTask(config)
