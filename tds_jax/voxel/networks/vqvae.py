@@ -234,7 +234,7 @@ def perplexity(counts: np.ndarray) -> float:
 
     Not linear in the batch: add up counts first. On the host, where log lines are made.
     """
-    shares = counts / max(counts.sum(), 1)
+    shares = counts / (counts.sum() or 1)
     return float(np.exp(special.entr(shares).sum()))
 
 
