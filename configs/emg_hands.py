@@ -4,11 +4,11 @@
         --config.data.joint_names="('thumb', 'index', 'middle', 'ring', 'pinky')"
 
 2 CPU cores, 1.0 minutes of CPU time; predicted 73 MiB on the device, measured 781 MiB on the host.
-8 training, 2 validation and 1 test run of one person, three seeds, each three times: MAE 0.221 ±
-0.019 rad, R2 0.37 ± 0.06 (without the stretches of 2 s 0.237 ± 0.016, of the waveform 0.360).
-`linear_median` has 0.240 rad, told apart in one run of nine; R2 of `linear` is 0.41, told apart in
-one. What it owes all that to is the input, see experiments/README.md. Prompts stand in for angles,
-so reaction time is part of every error. A pose needs the 2.6 s before it.
+8 training, 2 validation and 1 test run of one person, three seeds, each four times: MAE 0.224 ±
+0.019 rad, R2 0.36 ± 0.05 (without the stretches of 2 s 0.237 ± 0.016, of the waveform 0.360).
+`linear_median` has 0.240 rad, told apart in one run of twelve; R2 of `linear` is 0.41, told apart
+in two. What it owes all that to is the input, see experiments/README.md. Prompts stand in for
+angles, so reaction time is part of every error. A pose needs the 2.6 s before it.
 """
 
 from ml_collections import ConfigDict
