@@ -4,8 +4,8 @@
 
 For a GPU. On 2 CPU cores, about 30 minutes of CPU time, measured 2.40 GiB on the host (read without
 processes, data.workers=0); predicted 1.65 GiB on the device. Freedoms of eight users, as of
-configs/powers.py, one seed: R2 0.536 (95 % interval 0.494 to 0.569), MAE 0.177 rad; default.py has
-0.556, `linear` 0.650. Of generated recordings of 13 poses, once, an earlier state: R2 0.860 on
+configs/powers.py, three seeds: R2 0.538 ± 0.032, MAE 0.177 ± 0.004 rad; default.py has 0.556,
+`linear` 0.650. Of generated recordings of 13 poses, once, an earlier state: R2 0.860 on
 unseen sessions, 16 minutes, 3.7 GiB.
 """
 
