@@ -128,15 +128,20 @@ def cell(values: list[dict], metric: str) -> str:
     if not known:
         return ""
     spread = f" ± {statistics.stdev(known):.3f}" if len(known) > 1 else ""
-    low, high = (values[0].get(f"{metric}_{end}") for end in ("low", "high"))
-    ends = f"\n{low:.3f}..{high:.3f}" if low is not None else ""
-    return f"{statistics.mean(known):.3f}{spread}{ends}"
+    lines = (f"{statistics.mean(known):.3f}{spread}", ends(values[0], metric))
+    return "\n".join(filter(None, lines))
+
+
+def ends(values: dict, metric: str, digits: str = ".3f") -> str:
+    """'0.425..0.477', a metric's interval; '' where there is none."""
+    low, high = (values.get(f"{metric}_{end}") for end in ("low", "high"))
+    return "" if low is None else f"{low:{digits}}..{high:{digits}}"
 
 
 def apart(report: dict, method: str) -> str:
     """'iou -0.060..-0.038, …': 95 % intervals of a method less the model, street by street."""
     lies = report["splits"]["test"]["groups"][AGAINST_MODEL]["baselines"][method]
-    return ", ".join(f"{m} {lies[f'{m}_low']:.3g}..{lies[f'{m}_high']:.3g}" for m in PAIRED)
+    return ", ".join(f"{metric} {ends(lies, metric, '.3g')}" for metric in PAIRED)
 
 
 def show(found: Reports) -> None:
@@ -171,7 +176,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/voxel_results"))
     parser.add_argument("--at_once", type=int, default=2, help="runs, of a core or two each")
-    parser.add_argument("--all", action="store_true", help="autoencoders and latents, too")
+    parser.add_argument("--all", action="store_true", help="one sweep's samples and latents, too")
     parser.add_argument("--set", nargs="*", default=[], help="settings of every run, name=value")
     chosen = parser.parse_args()
     extra = dict(one.split("=", 1) for one in chosen.set)
