@@ -2,8 +2,8 @@
 
 Orbax and Zarr read and write many parts at once, each in a task of a loop. The first error is
 raised, and Orbax then closes the loop. Those that end later find it closed, or nobody who asks for
-their error, and tensorstore and asyncio say so, each with a traceback beside our one line. So does
-h5netcdf, of a file that it could not open and then cannot close.
+their error, and tensorstore and asyncio say so, each with a traceback beside our one line. So do
+h5netcdf, of a file that it could not open and then cannot close, and asyncio of such a loop.
 """
 
 import functools
@@ -37,6 +37,6 @@ def _unless_told(say: Callable[[Any], Any], unraisable: Any) -> None:
     """Says what could not be raised, as `say` does, unless what went before it was raised."""
     error, where = unraisable.exc_value, getattr(unraisable.object, "__module__", None) or ""
     late = isinstance(error, RuntimeError) and str(error) == _CLOSED
-    half_open = isinstance(error, AttributeError) and where.startswith("h5netcdf")
+    half_open = isinstance(error, AttributeError) and where.split(".")[0] in ("h5netcdf", "asyncio")
     if not late and not half_open:
         say(unraisable)

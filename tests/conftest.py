@@ -21,6 +21,7 @@ import gc
 import os
 import resource
 import shutil
+import sys
 import tempfile
 from importlib.metadata import version
 
@@ -47,6 +48,7 @@ from hypothesis import settings
 from jax._src import compiler
 
 from tds_jax.engine import intervals
+from tds_jax.news import only_news
 
 UNOPTIMISED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 EMITTERS = "xla_cpu_use_fusion_emitters"
@@ -122,3 +124,12 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture
+def said(monkeypatch, caplog):
+    """What would have been said: by loggers, and of errors that nobody can catch."""
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda it: unraisable.append(repr(it.exc_value)))
+    only_news()
+    return lambda: [*unraisable, *(record.getMessage() for record in caplog.records)]

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import logging
 import os
-import sys
 import threading
 
 import h5netcdf
@@ -57,15 +56,6 @@ def error_as_the_loop_stops():
 
     for turns in range(8):
         first_error(fails(), fails_later(turns))
-
-
-@pytest.fixture
-def said(monkeypatch, caplog):
-    """What would have been said: by loggers, and of errors that nobody can catch."""
-    unraisable = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda it: unraisable.append(repr(it.exc_value)))
-    only_news()
-    return lambda: [*unraisable, *(record.getMessage() for record in caplog.records)]
 
 
 @pytest.mark.parametrize(
