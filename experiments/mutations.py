@@ -54,8 +54,8 @@ MUTATIONS = (
     Mutation(
         "diffusion trains without the radar",
         "voxel/methods/generation.py",
-        'draws, batch["key"], open_to_it, model.condition(batch["radar"])',
-        'draws, batch["key"], open_to_it, model.condition(0 * batch["radar"])',
+        'draws, batch["key"], open_to_it, truth, model.condition(batch["radar"])',
+        'draws, batch["key"], open_to_it, truth, model.condition(0 * batch["radar"])',
         ("voxel/test_task.py::test_a_denoiser_learns_from_what_the_radar_saw",),
     ),
     Mutation(
@@ -78,6 +78,13 @@ MUTATIONS = (
         "return anchor + diffusion.sample",
         "return diffusion.sample",
         ("voxel/test_folded.py",),
+    ),
+    Mutation(
+        "what cells say is charged without the answer they lie around",
+        "voxel/methods/generation.py",
+        "missed(model, truth + wrong, truth)",
+        "missed(model, clean + wrong, clean)",
+        ("voxel/test_folded.py::test_cells_that_are_neither_full_nor_empty_are_charged",),
     ),
     Mutation(
         "every method is judged at the model's threshold",

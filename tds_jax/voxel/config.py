@@ -215,6 +215,7 @@ class VoxelLossConfig(Settings, group="loss"):
     dice_weight: float = field(metadata=at_least(0))
     feature_weight: float = field(metadata=at_least(0))
     feature_squared: bool
+    sample_dice_weight: float = field(metadata=at_least(0))
     kl_weight: float = field(metadata=at_least(0))
     commitment_weight: float = field(metadata=at_least(0))
     channel_weights: tuple[float, ...]
@@ -254,9 +255,9 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
 
     decoder_chunk meant nothing here. The U-Net had one head before their number was a setting; of
     an autoencoder's run the number means nothing, and it is the original's. A diffusion saw the
-    radar alone and always, and an example with one noise; samples lay around no answer, and were
-    of an autoencoder's latents. One file of
-    volumes that could not be read ended a run.
+    radar alone and always, and an example with one noise; samples lay around no answer, were of an
+    autoencoder's latents, and learned by squared errors alone. One file of volumes that could not
+    be read ended a run.
     """
     memory = {name: value for name, value in values["memory"].items() if name != "decoder_chunk"}
     model = values["model"]
@@ -271,7 +272,9 @@ def today(values: dict[str, Any]) -> dict[str, Any]:
     guidance = {"draws": 1, "guidance_dropout": 0.0, "guidance": 1.0, "temperature": 1.0}
     unsaid = {"max_bad_files": 0, "source": "", "sweeps": 1, "keep_bytes": 64 * MIB}
     data = unsaid | values["data"]
-    return values | {"memory": memory, "model": heads | direct | guidance | model, "data": data}
+    loss = {"sample_dice_weight": 0.0} | values["loss"]
+    model = heads | direct | guidance | model
+    return values | {"memory": memory, "model": model, "loss": loss, "data": data}
 
 
 def settings(config: Config) -> VoxelEvalConfig:

@@ -1,5 +1,10 @@
 """A small voxel run on small generated scenes, shared by the tests of the task."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
 from configs import voxel_base
 from tds_jax import config as configuration
 from tds_jax import tasks
@@ -46,3 +51,24 @@ def small_config(tmp_path, **changes):
 
 def small_task(tmp_path, **changes):
     return VoxelTask(small_config(tmp_path, **changes))
+
+
+def batch_of(task, indices, split="train"):
+    """What a step would be given of these examples, each with a key."""
+    source = task.source(split)
+    keys = np.random.default_rng(0).integers(2**32, size=(len(source), 2), dtype=np.uint32)
+    examples = [source.example(i, None) | {"key": keys[i]} for i in indices]
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *examples)
+
+
+def objective(task, model, batch):
+    """The sum over a batch's examples that training would lower."""
+    graphdef, state = nnx.split(model)
+    run = jax.jit(lambda state, batch: task.loss(nnx.merge(graphdef, state), batch, train=True)[0])
+    return float(run(state, batch).sum)
+
+
+def silenced(module):
+    """A copy whose weights are all 0."""
+    graphdef, state = nnx.split(module)
+    return nnx.merge(graphdef, jax.tree.map(jnp.zeros_like, state))

@@ -157,6 +157,8 @@ def test_a_u_net_from_before_the_setting_keeps_its_one_head(name, heads):
     values = resolved(name).to_dict()
     del values["model"]["unet_heads"], values["data"]["max_bad_files"]
     del values["model"]["fold"], values["model"]["temperature"]
+    del values["loss"]["sample_dice_weight"]
+    assert config.today(values)["loss"]["sample_dice_weight"] == 0
     assert config.today(values)["model"]["fold"] == ()
     assert config.today(values)["data"]["max_bad_files"] == 0
     assert config.today(values)["model"]["unet_heads"] == heads

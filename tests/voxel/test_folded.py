@@ -1,19 +1,21 @@
 """A diffusion of folded cells as a run: what it learns, what its samples lie around, a student."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tds_jax.engine.step import compiled, split
 from tds_jax.errors import UserError
-from tds_jax.voxel.methods import generation, trained
+from tds_jax.voxel.methods import build, diffusion, generation, trained
 from tds_jax.voxel.methods.distillation import Distillation
 from tds_jax.voxel.methods.model import FoldedCells
 from tests.begun import begun
-from tests.voxel.small import small_config, small_task
+from tests.voxel.small import batch_of, objective, silenced, small_config, small_task
 
 FOLDED = {"model__name": "diffusion", "model__fold": (2, 2, 2)}
 AROUND = FOLDED | {"model__anchored": True}
@@ -157,6 +159,31 @@ def test_latents_are_of_the_targets_cells_in_units_of_the_train_split(folded):
     np.testing.assert_allclose(spread[spread > 0], task.config.model.sigma_data, rtol=1e-4)
 
 
+def test_cells_that_are_neither_full_nor_empty_are_charged(folded):
+    """A silent network's estimate is known by hand: the noisy cells, brought nearer to the answer
+    that they lie around."""
+    task, model = folded
+    model = nnx.clone(model)
+    model.unet = silenced(model.unet)
+    batch, settings = batch_of(task, range(3)), task.config.model
+    sigma = build.levels(settings).draw(batch["key"])[:, None, None, None, None]
+    truth, anchor = model.scaled(batch["latent"]), model.anchor(batch["radar"])
+    noise = diffusion.noise(batch["key"], diffusion.NOISE_DRAW, truth.shape[1:])
+    skip = settings.sigma_data**2 / (sigma**2 + settings.sigma_data**2)
+    estimate = anchor + skip * (truth - anchor + sigma * noise)
+    cells = np.asarray(model.decode(estimate), np.float64)[..., 0].reshape(3, -1)
+    targets = [task.data.pairs("train").example(i, None)["target"] for i in range(3)]
+    full = np.stack(targets)[..., 0].reshape(3, -1) > 0
+    dice = (2 * (cells * full).sum(1) + 1) / (cells.sum(1) + full.sum(1) + 1)
+    assert ((cells > 0.1) & (cells < 0.9)).any()
+    asked = dataclasses.replace(
+        task.config, loss=dataclasses.replace(task.config.loss, sample_dice_weight=2.0)
+    )
+    more = objective(task.under(asked), model, batch) - objective(task, model, batch)
+    # f32: a difference of sums ten times its size
+    np.testing.assert_allclose(more, (2 * (1 - dice)).sum(), rtol=1e-5)
+
+
 def test_a_student_carries_its_teachers_units(folded, consistency):
     ours, theirs = trained.leaves(consistency[1].teacher), trained.leaves(folded[1])
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
@@ -171,5 +198,8 @@ def test_a_student_of_another_folding_and_raw_cells_are_refused(place, folded):
         small_task(place, **given).source("train")
     with pytest.raises(UserError, match=r"needs loss.reconstruction='occupancy', not 'mse'"):
         small_task(place, **FOLDED, loss__reconstruction="mse").source("train")
+    with pytest.raises(UserError, match=r"sample_dice_weight=1.0 needs .*; give model.fold, "):
+        small_task(place, model__name="diffusion", model__autoencoder="x",
+                   loss__sample_dice_weight=1.0)  # fmt: skip
     with pytest.raises(UserError, match=r"not divisible by \(1, 3, 2\)"):
         small_task(place, **FOLDED | {"model__fold": (1, 3, 2)})

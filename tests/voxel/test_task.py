@@ -38,7 +38,7 @@ from tds_jax.voxel.prepare import Prepare
 from tests.begun import begun
 from tests.data.crews import together
 from tests.voxel.files import SHAPE, make_volume, write_scene
-from tests.voxel.small import small_config, small_task
+from tests.voxel.small import batch_of, objective, silenced, small_config, small_task
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,6 @@ def test_all_train_those_first_that_others_learn_from(tmp_path):
         model, _ = workdir.load_model(Blueprint(task, config), tmp_path / folder)
         report = evaluation.evaluate(task, model, "test", tmp_path / folder)
         assert np.isfinite(report.value("intensity_mae"))
-
-
-def batch_of(task, indices, split="train"):
-    source = task.source(split)
-    keys = np.random.default_rng(0).integers(2**32, size=(len(source), 2), dtype=np.uint32)
-    examples = [source.example(i, None) | {"key": keys[i]} for i in indices]
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *examples)
 
 
 @pytest.mark.parametrize(
@@ -492,18 +485,6 @@ def test_it_says_where_its_data_are_and_how_much_of_what_they_hold(place):
         "4 scenes, 12 frames (train 6, val 3, test 3) of 8 x 8 x 4 voxels (X, Y, Z), for the model "
         "8 x 8 x 4"
     )
-
-
-def objective(task, model, batch):
-    graphdef, state = nnx.split(model)
-    run = jax.jit(lambda state, batch: task.loss(nnx.merge(graphdef, state), batch, train=True)[0])
-    return float(run(state, batch).sum)
-
-
-def silenced(module):
-    """A copy whose weights are all 0."""
-    graphdef, state = nnx.split(module)
-    return nnx.merge(graphdef, jax.tree.map(jnp.zeros_like, state))
 
 
 def without_radar(batch):

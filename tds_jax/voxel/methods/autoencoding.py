@@ -154,7 +154,7 @@ def _occupancy(
     )
     return {
         "occupancy": (loss.bce_weight, entropy),
-        "dice": (loss.dice_weight, losses.dice(logit, full, cells)),
+        "dice": (loss.dice_weight, losses.dice(jax.nn.sigmoid(logit), full, cells)),
         "features": (loss.feature_weight, values),
     }
 

@@ -13,11 +13,12 @@ from tds_jax.config import Config
 from tds_jax.engine import metrics, processes
 from tds_jax.engine.report import MODEL
 from tds_jax.engine.step import Batch, Objective
+from tds_jax.fields import require
 from tds_jax.nn.noise import key_of
 from tds_jax.progress import progress_bar
 from tds_jax.voxel.config import DIRECT, settings
 from tds_jax.voxel.data.dataset import VoxelData
-from tds_jax.voxel.methods import build, diffusion, latents, trained
+from tds_jax.voxel.methods import build, diffusion, latents, losses, trained
 from tds_jax.voxel.methods.model import Answer, FoldedCells, LatentDenoiser, ScaledAutoencoder
 
 LEAVES = ("radar",)
@@ -30,6 +31,12 @@ class Diffusion:
     leaves: tuple[str, ...] = LEAVES
 
     def __init__(self, config: Config) -> None:
+        weight = config.loss.sample_dice_weight
+        require(
+            not weight or bool(config.model.fold),
+            f"loss.sample_dice_weight={weight} needs cells that are denoised themselves; give "
+            "model.fold, as configs/voxel_folded.py does, or use loss.sample_dice_weight=0",
+        )
         self._config = config
         self._levels = build.levels(config.model)
 
@@ -70,23 +77,27 @@ class Diffusion:
     def loss(
         self, model: LatentDenoiser, batch: Batch, train: bool
     ) -> tuple[Objective, dict[str, Any]]:
-        """Weighted squared error of the estimate, at a level and with noise of the example's key.
+        """Weighted squared error of the estimate, at a level and with noise of the example's key;
+        and, if asked, how far the occupancy that it says is from the truth's.
 
         Validation draws them, too: from keys that stay the same from one look to the next.
         """
-        draws = self._config.model.draws
-        open_to_it = model.scaled(batch["latent"]) - model.anchor(batch["radar"])
-        keys, clean, condition = repeated(
-            draws, batch["key"], open_to_it, model.condition(batch["radar"])
+        draws, truth = self._config.model.draws, model.scaled(batch["latent"])
+        open_to_it = truth - model.anchor(batch["radar"])
+        keys, clean, truth, condition = repeated(
+            draws, batch["key"], open_to_it, truth, model.condition(batch["radar"])
         )
         sigma = self._levels.draw(keys)
         noise = diffusion.noise(keys, diffusion.NOISE_DRAW, clean.shape[1:])
         noisy = clean + diffusion.rows(sigma, clean) * noise
         if train:
             condition = condition * rows_kept(keys, self._config.model.guidance_dropout, condition)
-        estimate = model.denoise(condition)(noisy, sigma)
-        error = jnp.mean((estimate - clean) ** 2, axis=(1, 2, 3, 4))
-        charge = per_example(draws, diffusion.loss_weight(sigma, model.data) * error)
+        wrong = model.denoise(condition)(noisy, sigma) - clean
+        error = jnp.mean(wrong**2, axis=(1, 2, 3, 4))
+        charge = diffusion.loss_weight(sigma, model.data) * error
+        if self._config.loss.sample_dice_weight:
+            charge += self._config.loss.sample_dice_weight * missed(model, truth + wrong, truth)
+        charge = per_example(draws, charge)
         error, weight = per_example(draws, error), batch["weight"]
         states = {"mse": metrics.Mean(jnp.sum(weight * error), jnp.sum(weight))}
         return Objective(jnp.sum(weight * charge), jnp.sum(weight)), states
@@ -113,6 +124,16 @@ def sampler(
         return anchor + diffusion.sample(denoise, start, levels)
 
     return one
+
+
+def missed(model: LatentDenoiser, estimate: jax.Array, truth: jax.Array) -> jax.Array:
+    """(B,) Dice loss of the occupancy in scaled latents of folded cells.
+
+    Squared errors are least for the mean of what may be; this is for cells that are surely full or
+    empty, at every level.
+    """
+    said, full = (model.decode(latent)[..., 0] for latent in (estimate, truth))
+    return losses.dice(said, full, jnp.ones_like(full))
 
 
 def repeated(draws: int, keys: jax.Array, *leaves: jax.Array) -> tuple[jax.Array, ...]:

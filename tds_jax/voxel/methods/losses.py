@@ -111,9 +111,12 @@ def cross_entropy(
     return _ratio(_sum(weight * charge), _sum(weight))
 
 
-def dice(logit: jax.Array, full: jax.Array, cells: jax.Array) -> jax.Array:
-    """1 - 2 |A and B| / (|A| + |B|) with probabilities as memberships; each example its own."""
-    probability = cells * jax.nn.sigmoid(logit.astype(jnp.float32))
+def dice(probability: jax.Array, full: jax.Array, cells: jax.Array) -> jax.Array:
+    """1 - 2 |A and B| / (|A| + |B|) with probabilities as memberships; each example its own.
+
+    probability, full: (B, D, H, W). cells: the same, 0 where a cell does not count, else 1.
+    """
+    probability = cells * probability.astype(jnp.float32)
     both = 2 * _sum(probability * full) + DICE_SMOOTH
     return 1 - both / (_sum(probability) + _sum(cells * full) + DICE_SMOOTH)
 

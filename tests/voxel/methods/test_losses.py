@@ -94,7 +94,7 @@ def every_loss(output, truth, cells):
         "structure": losses.structure(output, truth),
         "bce": losses.cross_entropy(logit, full, cells, occupied_weight=5.0, gamma=0.0),
         "focal": losses.cross_entropy(logit, full, cells, occupied_weight=1.0, gamma=2.0),
-        "dice": losses.dice(logit, full, cells),
+        "dice": losses.dice(jax.nn.sigmoid(logit), full, cells),
         "absolute": losses.features(*pair, squared=False),
         "squares": losses.features(*pair, squared=True),
     }
@@ -141,7 +141,7 @@ def test_confident_logits_give_finite_gradients(gamma):
 
     def total(logit):
         bce = losses.cross_entropy(logit, full, cells, occupied_weight=3.0, gamma=gamma)
-        return jnp.sum(bce + losses.dice(logit, full, cells))
+        return jnp.sum(bce + losses.dice(jax.nn.sigmoid(logit), full, cells))
 
     wrong = jnp.where(full > 0, -100.0, 100.0)
     gradient, of_right = (jax.grad(total)(logit) for logit in (wrong, -wrong))
