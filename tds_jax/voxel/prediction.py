@@ -90,25 +90,11 @@ class Predict:
             arriving.require_place(folder, task.data.native_geometry)
         how = self.arriving(task, any(are_clouds))
         answer = Answering(task, model, workdir)
-        written = []
-        with progress_bar("predicting") as progress:
-            own, left_out = processes.share(samples), []
-            for done, (name, place, goal) in enumerate(own):
-                progress(done, len(own), name)
-                try:
-                    volume = _accumulated(task, how, place)
-                except UserError as error:
-                    if total == 1:
-                        raise
-                    _say_left_out(error)
-                    left_out.append(name)
-                else:
-                    _write(goal, answer(volume), made)
-                    written.append(goal)
+        own, left_out = _predicted(task, how, answer, samples, made, alone=total == 1)
         how.volumes.close()
         for line in how.points.lines():
             print(f"note: {line}", file=sys.stderr)
-        written = list(itertools.chain.from_iterable(processes.gather(written)))
+        written = list(itertools.chain.from_iterable(processes.gather(own)))
         lost += itertools.chain.from_iterable(processes.gather(left_out))
         if lost:
             raise UserError(
@@ -171,6 +157,35 @@ class Predict:
         sensor = "radar" if task.generates else "LiDAR"
         volumes = VolumeFiles(max_open_files=1, chunk_cache_bytes=4 * 2**20)
         return Arriving(sensor, grid, layout, calibration, PointCounts(), volumes)
+
+
+def _predicted(
+    task: VoxelTask,
+    how: Arriving,
+    answer: "Answering",
+    samples: list[Sample],
+    made: Made,
+    *,
+    alone: bool,
+) -> tuple[list[Path], list[str]]:
+    """(files written, names left out) of this process's share of the samples. alone: there is one,
+    and if it cannot be read that is the error."""
+    written, left_out = [], []
+    own = processes.share(samples)
+    with progress_bar("predicting") as progress:
+        for done, (name, place, goal) in enumerate(own):
+            progress(done, len(own), name)
+            try:
+                volume = _accumulated(task, how, place)
+            except UserError as error:
+                if alone:
+                    raise
+                _say_left_out(error)
+                left_out.append(name)
+            else:
+                _write(goal, answer(volume), made)
+                written.append(goal)
+    return written, left_out
 
 
 def _accumulated(task: VoxelTask, how: Arriving, place: Place) -> Volume:
