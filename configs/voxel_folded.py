@@ -2,19 +2,18 @@
 
     python -m tds_jax.train --config=configs/voxel_folded.py [--config.model.direct=DIR]
 
-2 CPU cores, about 12 minutes of CPU time with the evaluation (beside other work); predicted 292
-MiB on the device, measured 1.50 GiB on the host. It needs the run of configs/voxel_direct.py alone,
-around whose probability samples lie. Generated streets, one seed, 95 % intervals over 7 unseen
-streets: IoU 0.436 and Chamfer 1.26 m, `linear` 0.415 (lower by 0.007 to 0.037) and 1.65 m (0.31 to
-0.46 more); sharper than the one answer it lies around, pattern JSD 0.0880 and 0.0909 (0.0014 to
-0.0042 more), which is ahead in IoU, 0.450 (by 0.003 to 0.022). That is of temperature 0, chosen on
-validation: one answer, without the noise that makes samples differ. For several of them:
-model.temperature=0.3, eval.samples=4. The same command later, sums in another order, four times
-with the same digits: IoU 0.428 and 1.28 m, pattern JSD 0.0892, in IoU not told apart from `linear`,
-in sharpness not from the one answer; on another machine 0.432, told apart, and less sharp.
-With --config.data.sweeps=4, also of the one answer: IoU 0.505 (0.477 to 0.537) and Chamfer 0.98 m,
-`linear` 0.456 (lower by 0.038 to 0.060) and 1.28 m (0.25 to 0.36 more), the one answer 0.522 and
-0.99 m, and sharper, pattern JSD 0.0694 and 0.0765.
+2 CPU cores, about 9 minutes of CPU time with the evaluation; predicted 293 MiB on the device,
+measured 1.36 GiB on the host. It needs the run of configs/voxel_direct.py alone, around whose
+probability samples lie. Generated streets, one seed, 95 % intervals over 7 unseen streets: IoU
+0.447 (0.419 to 0.481) and Chamfer 1.28 m, `linear` 0.415 (lower by 0.021 to 0.046) and 1.65 m (0.31
+to 0.43 more); sharper than the one answer it lies around, pattern JSD 0.0804 and 0.0878 (0.0052 to
+0.0094 more), from which it is not told apart in IoU (0.449) and Chamfer distance (1.28 m). With
+--config.data.sweeps=4, also of the one answer, three seeds: IoU 0.509 ± 0.013, the one answer 0.517
+± 0.012, `linear` 0.456; pattern JSD 0.0688 ± 0.0046, the one answer 0.0706 ± 0.0056, told apart in
+one seed; after 400 updates, one seed, 0.0602 and 0.0694. A one answer that has learned for longer
+is ahead of these, see tds_jax/voxel/README.md. All this is of temperature 0, chosen on validation:
+one answer, without the noise that makes samples differ. For several of them: model.temperature=0.3,
+eval.samples=4.
 """
 
 from ml_collections import ConfigDict

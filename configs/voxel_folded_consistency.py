@@ -3,16 +3,14 @@
     python -m tds_jax.train --config=configs/voxel_folded_consistency.py \\
         [--config.model.teacher=DIR --config.model.direct=DIR]
 
-2 CPU cores, 8.5 minutes of CPU time, most of it compiling, a look at validation and 11
-evaluations of the teacher at the end; predicted 423 MiB on the device, measured 1.88 GiB on the
-host. Generated streets, one seed, 95 % intervals over 7 unseen streets: IoU 0.429 (0.405 to 0.460),
-the teacher 0.436, Chamfer 1.27 m (1.16 to 1.37), the teacher 1.26: within 1.6 and 0.6 % of it;
-pattern JSD 0.0969, the teacher 0.0880: a tenth less sharp. Ahead of `linear` by 0.006 to 0.025 of
-IoU, 0.31 to 0.43 m and 0.019 to 0.030 bit. Two and four steps are worse: 0.387 and 0.366.
-Of a second run of the teacher, 0.428: 0.412 and 1.33 m, within 3.8 and 3.4 %; in IoU not told apart
-from `linear`, nor of a third, on another machine: 0.421, 1.29 m, within 2.6 and 1.5 %. Of four
-sweeps, --config.data.sweeps=4: 0.509 (0.484 to 0.539) and 0.97 m, the teacher 0.505 and 0.98,
-`linear` 0.456 (lower by 0.045 to 0.062) and 1.28 m.
+2 CPU cores, about 7 minutes of CPU time, most of it compiling, a look at validation and 11
+evaluations of the teacher at the end; predicted 338 MiB on the device, measured 1.48 GiB on the
+host. Generated streets, one seed, 95 % intervals over 7 unseen streets: IoU 0.451 (0.424 to 0.482)
+and Chamfer 1.25 m, its teacher 0.447 and 1.28 m, `linear` 0.415 (lower by 0.027 to 0.048) and 1.65
+m (0.33 to 0.46 more), `direct` 0.449 and 1.28 m; pattern JSD 0.0863, not told apart from that of
+`direct`, the teacher's is 0.0804. Of four sweeps, --config.data.sweeps=4: three seeds: IoU 0.517 ±
+0.011, its teacher 0.509 ± 0.013, `direct` 0.517 ± 0.012, `linear` 0.456; pattern JSD 0.0676 ±
+0.0038, `direct` 0.0706 ± 0.0056, told apart in two of three. More steps make it worse.
 """
 
 from ml_collections import ConfigDict
