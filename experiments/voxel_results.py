@@ -130,7 +130,7 @@ def cell(values: list[dict], metric: str) -> str:
     known = [one[metric] for one in values if one.get(metric) is not None]
     if not known:
         return ""
-    digits = ".4f" if metric == "pattern_jsd" else ".3f"  # a bit is much: answers differ by a 100th
+    digits = ".4f" if metric == "pattern_jsd" else ".3f"  # some thousandths apart
     spread = f" ± {statistics.stdev(known):{digits}}" if len(known) > 1 else ""
     lines = (f"{statistics.mean(known):{digits}}{spread}", ends(values[0], metric, digits))
     return "\n".join(filter(None, lines))
