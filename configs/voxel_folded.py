@@ -3,7 +3,7 @@
     python -m tds_jax.train --config=configs/voxel_folded.py [--config.model.direct=DIR]
 
 2 CPU cores, about 9 minutes of CPU time with the evaluation; predicted 293 MiB on the device,
-measured 1.36 GiB on the host. It needs the run of configs/voxel_direct.py alone, around whose
+measured 1.33 GiB on the host. It needs the run of configs/voxel_direct.py alone, around whose
 probability samples lie. Generated streets, one seed, 95 % intervals over 7 unseen streets: IoU
 0.447 (0.419 to 0.481) and Chamfer 1.28 m, `linear` 0.415 (lower by 0.021 to 0.046) and 1.65 m (0.31
 to 0.43 more); sharper than the one answer it lies around, pattern JSD 0.0804 and 0.0878 (0.0052 to
